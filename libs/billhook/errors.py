@@ -1,0 +1,46 @@
+"""Every error billhook raises on purpose, named for what to do next.
+
+BillhookError
+├── SettingsError        the operator corrects a setting
+├── Refused              the sender corrects the request; it costs nobody else anything
+│   ├── SignatureRefused     (401)
+│   └── BodyRefused          (400)
+├── Unprocessable        trying again cannot help: a dead letter, with this reason
+└── TryAgain             the world was not ready: try again later
+"""
+
+
+class BillhookError(Exception):
+    """What happened, to what, and what to do about it."""
+
+
+class SettingsError(BillhookError):
+    """A setting is missing or cannot work."""
+
+
+class Refused(BillhookError):
+    """A request that is the sender's to correct. `code` is for machines, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SignatureRefused(Refused):
+    """The signature is missing, malformed, stale, from the future, or made with another secret."""
+
+
+class BodyRefused(Refused):
+    """The body is not what the provider sends: not JSON, no id, nested too deeply."""
+
+
+class Unprocessable(BillhookError):
+    """The event was accepted but cannot be understood, today or later, without a person."""
+
+
+class TryAgain(BillhookError):
+    """Something outside was not ready (time-out, rate limit, outage)."""
+
+    def __init__(self, message: str, *, after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds

@@ -1,0 +1,63 @@
+"""The domain events: one vocabulary, the same names that merchants subscribe to.
+
+A name is `<object>.<what happened>`, in the past tense. Names and the fields of their objects only ever grow within
+one version; `docs/events.md` is generated from this file.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = "v1"
+
+DOMAIN_EVENTS: Final[dict[str, tuple[str, str]]] = {
+    # name: (kind of the object it carries, when it is sent)
+    "customer.created": ("customer", "A customer was created."),
+    "customer.updated": ("customer", "A customer's details changed."),
+    "customer.deleted": ("customer", "A customer was deleted."),
+    "product.created": ("product", "A product was added to the catalogue."),
+    "product.updated": ("product", "A product changed."),
+    "product.deleted": ("product", "A product was removed."),
+    "price.created": ("price", "A price was added to the catalogue."),
+    "price.updated": ("price", "A price changed."),
+    "price.deleted": ("price", "A price was removed."),
+    "subscription.created": ("subscription", "A subscription was created."),
+    "subscription.updated": ("subscription", "A subscription changed: status, items, period or payment method."),
+    "subscription.canceled": ("subscription", "A subscription ended."),
+    "subscription.paused": ("subscription", "A subscription was paused."),
+    "subscription.resumed": ("subscription", "A paused subscription runs again."),
+    "subscription.trial_ending": ("subscription", "A trial ends soon (Stripe: three days ahead)."),
+    "invoice.created": ("invoice", "An invoice was drafted."),
+    "invoice.updated": ("invoice", "An invoice changed."),
+    "invoice.finalized": ("invoice", "An invoice became final: it has its number and is to be paid."),
+    "invoice.paid": ("invoice", "An invoice was paid in full."),
+    "invoice.payment_failed": ("invoice", "A try to collect an invoice failed."),
+    "invoice.payment_action_required": ("invoice", "Paying an invoice needs a step by the customer (3-D Secure)."),
+    "invoice.overdue": ("invoice", "An invoice is past its due date."),
+    "invoice.voided": ("invoice", "An invoice was voided; it keeps its number."),
+    "invoice.marked_uncollectible": ("invoice", "An invoice was written off."),
+    "invoice.deleted": ("invoice", "A draft was deleted."),
+    "payment.created": ("payment", "A payment was begun."),
+    "payment.processing": ("payment", "A payment is on its way; its result comes later."),
+    "payment.action_required": ("payment", "A payment needs a step by the customer (3-D Secure)."),
+    "payment.succeeded": ("payment", "A payment succeeded."),
+    "payment.failed": ("payment", "A payment was declined or failed."),
+    "payment.canceled": ("payment", "A payment was canceled."),
+    "charge.succeeded": ("charge", "A charge succeeded."),
+    "charge.failed": ("charge", "A charge was declined or failed."),
+    "charge.refunded": ("charge", "A charge was refunded, wholly or in part."),
+    "invoice_payment.paid": ("invoice_payment", "A payment was applied to an invoice."),
+    "refund.created": ("refund", "A refund was begun."),
+    "refund.updated": ("refund", "A refund changed."),
+    "refund.failed": ("refund", "A refund failed."),
+    "credit_note.created": ("credit_note", "A credit note was issued."),
+    "credit_note.updated": ("credit_note", "A credit note changed."),
+    "credit_note.voided": ("credit_note", "A credit note was voided."),
+    "dispute.created": ("dispute", "A customer disputed a charge with their bank."),
+    "dispute.updated": ("dispute", "A dispute changed."),
+    "dispute.closed": ("dispute", "A dispute was won, lost or withdrawn."),
+    "checkout.completed": ("checkout_session", "A checkout was completed."),
+    "checkout.expired": ("checkout_session", "A checkout expired unpaid."),
+    "checkout.payment_succeeded": ("checkout_session", "A delayed payment of a checkout arrived."),
+    "checkout.payment_failed": ("checkout_session", "A delayed payment of a checkout failed."),
+}

@@ -1,0 +1,1 @@
+"""Inbound providers: one file each, one list here."""
