@@ -43,8 +43,14 @@ DOMAIN_EVENTS: Final[dict[str, tuple[str, str]]] = {
     "payment.succeeded": ("payment", "A payment succeeded."),
     "payment.failed": ("payment", "A payment was declined or failed."),
     "payment.canceled": ("payment", "A payment was canceled."),
-    "charge.succeeded": ("charge", "A charge succeeded."),
-    "charge.failed": ("charge", "A charge was declined or failed."),
+    "charge.succeeded": (
+        "charge",
+        "A charge with no payment behind it succeeded; otherwise `payment.succeeded` says it.",
+    ),
+    "charge.failed": (
+        "charge",
+        "A charge with no payment behind it was declined or failed; otherwise `payment.failed`.",
+    ),
     "charge.refunded": ("charge", "A charge was refunded, wholly or in part."),
     "invoice_payment.paid": ("invoice_payment", "A payment was applied to an invoice."),
     "refund.created": ("refund", "A refund was begun."),

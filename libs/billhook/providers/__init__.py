@@ -1,1 +1,12 @@
-"""Inbound providers: one file each, one list here."""
+"""The inbound providers: one file a provider, and this one list.
+
+Importing it stays cheap, since every process and every command does: no SDK is imported here.
+"""
+
+from __future__ import annotations
+
+from billhook.providers.provider import Provider
+from billhook.providers.standard import Standard
+from billhook.providers.stripe import Stripe
+
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (Stripe(), Standard())}

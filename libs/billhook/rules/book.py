@@ -12,9 +12,21 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
+
+Ref = Annotated[str, Meta(min_length=1, max_length=255)]
+"""A provider's id of an object."""
+Amount = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Minor units, within what a 64-bit column holds."""
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Time = Annotated[datetime, Meta(tz=True)]
+"""An aware time; what has no offset is refused when it is decoded."""
+
+DELETED = 100
+"""The rank of a deleted object: above every state it had."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,16 +47,16 @@ class BookObject(msgspec.Struct, frozen=True, kw_only=True):
     prefix: ClassVar[str]
     """The prefix of billhook's own id for it."""
 
-    external_id: str
+    external_id: Ref
     """The provider's id of the object."""
-    created: datetime | None = None
+    created: Time | None = None
     """When the provider made the object."""
     deleted: bool = False
     metadata: dict[str, str] = {}
 
     @property
     def rank(self) -> int:
-        return 100 if self.deleted else 0
+        return DELETED if self.deleted else 0
 
 
 class Customer(BookObject, frozen=True, kw_only=True):
@@ -63,7 +75,8 @@ class Product(BookObject, frozen=True, kw_only=True):
     kind = "product"
     prefix = "prod"
 
-    name: str
+    name: str | None = None
+    """None only where all that is left of a deleted product is its id."""
     description: str | None = None
     active: bool = True
 
@@ -72,24 +85,25 @@ class Price(BookObject, frozen=True, kw_only=True):
     kind = "price"
     prefix = "price"
 
-    product: str | None = None
-    currency: str
-    unit_amount: int | None = None
+    product: Ref | None = None
+    currency: str | None = None
+    """None only where all that is left of a deleted price is its id."""
+    unit_amount: Amount | None = None
     """None where the price is tiered or below one minor unit; see `unit_amount_decimal`."""
     unit_amount_decimal: str | None = None
     interval: str | None = None
     """day, week, month or year; None for a one-time price."""
-    interval_count: int | None = None
+    interval_count: Count | None = None
     usage_type: str | None = None
     active: bool = True
     nickname: str | None = None
 
 
 class SubscriptionItem(msgspec.Struct, frozen=True, kw_only=True):
-    external_id: str
-    price: str | None = None
-    product: str | None = None
-    quantity: int | None = None
+    external_id: Ref
+    price: Ref | None = None
+    product: Ref | None = None
+    quantity: Count | None = None
 
 
 SubscriptionStatus = Literal[
@@ -111,42 +125,42 @@ class Subscription(BookObject, frozen=True, kw_only=True):
     kind = "subscription"
     prefix = "sub"
 
-    customer: str | None = None
+    customer: Ref | None = None
     status: SubscriptionStatus
     currency: str | None = None
-    current_period_start: datetime | None = None
-    current_period_end: datetime | None = None
+    current_period_start: Time | None = None
+    current_period_end: Time | None = None
     cancel_at_period_end: bool = False
-    cancel_at: datetime | None = None
-    canceled_at: datetime | None = None
-    ended_at: datetime | None = None
-    trial_end: datetime | None = None
-    latest_invoice: str | None = None
-    default_payment_method: str | None = None
+    cancel_at: Time | None = None
+    canceled_at: Time | None = None
+    ended_at: Time | None = None
+    trial_end: Time | None = None
+    latest_invoice: Ref | None = None
+    default_payment_method: Ref | None = None
     items: tuple[SubscriptionItem, ...] = ()
 
     @property
     def rank(self) -> int:
-        return 100 if self.deleted else _SUBSCRIPTION_RANK[self.status]
+        return DELETED if self.deleted else _SUBSCRIPTION_RANK[self.status]
 
 
 class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
-    external_id: str
+    external_id: Ref
     description: str | None = None
     quantity: str | None = None
     """A decimal number, as text."""
     unit_amount: str | None = None
     """In minor units, a decimal number as text: unit prices may be below one minor unit."""
-    amount: int
+    amount: Amount
     """Before discounts and exclusive tax, in minor units."""
-    discount: int = 0
-    tax: int = 0
+    discount: Amount = 0
+    tax: Amount = 0
     tax_inclusive: bool = False
     proration: bool = False
-    period_start: datetime | None = None
-    period_end: datetime | None = None
-    price: str | None = None
-    product: str | None = None
+    period_start: Time | None = None
+    period_end: Time | None = None
+    price: Ref | None = None
+    product: Ref | None = None
 
 
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
@@ -158,28 +172,28 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     prefix = "inv"
 
     number: str | None = None
-    customer: str | None = None
-    subscription: str | None = None
+    customer: Ref | None = None
+    subscription: Ref | None = None
     status: InvoiceStatus
     currency: str
-    subtotal: int
-    discount: int = 0
-    tax: int = 0
-    total: int
-    amount_due: int
-    amount_paid: int
-    amount_remaining: int
+    subtotal: Amount
+    discount: Amount = 0
+    tax: Amount = 0
+    total: Amount
+    amount_due: Amount
+    amount_paid: Amount
+    amount_remaining: Amount
     billing_reason: str | None = None
     description: str | None = None
     footer: str | None = None
-    attempt_count: int = 0
-    next_payment_attempt: datetime | None = None
-    due_at: datetime | None = None
-    finalized_at: datetime | None = None
-    paid_at: datetime | None = None
-    voided_at: datetime | None = None
-    period_start: datetime | None = None
-    period_end: datetime | None = None
+    attempt_count: Count = 0
+    next_payment_attempt: Time | None = None
+    due_at: Time | None = None
+    finalized_at: Time | None = None
+    paid_at: Time | None = None
+    voided_at: Time | None = None
+    period_start: Time | None = None
+    period_end: Time | None = None
     seller_name: str | None = None
     seller_country: str | None = None
     customer_name: str | None = None
@@ -194,9 +208,18 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     @property
     def rank(self) -> int:
         # A failed payment leaves the status `open`; counting its tries keeps the later of two open states on top.
-        return 100 if self.deleted else _INVOICE_RANK[self.status] * 20 + min(self.attempt_count, 19)
+        return DELETED if self.deleted else _INVOICE_RANK[self.status] * 20 + min(self.attempt_count, 19)
 
 
+PaymentStatus = Literal[
+    "requires_payment_method",
+    "requires_confirmation",
+    "requires_action",
+    "processing",
+    "requires_capture",
+    "canceled",
+    "succeeded",
+]
 _PAYMENT_RANK: dict[str, int] = {
     "requires_payment_method": 0,
     "requires_confirmation": 1,
@@ -214,21 +237,13 @@ class Payment(BookObject, frozen=True, kw_only=True):
     kind = "payment"
     prefix = "pay"
 
-    customer: str | None = None
-    invoice: str | None = None
+    customer: Ref | None = None
+    invoice: Ref | None = None
     """Absent from Stripe's API since 2025-03-31.basil, where `InvoicePayment` links the two."""
-    status: Literal[
-        "requires_payment_method",
-        "requires_confirmation",
-        "requires_action",
-        "processing",
-        "requires_capture",
-        "canceled",
-        "succeeded",
-    ]
+    status: PaymentStatus
     currency: str
-    amount: int
-    amount_received: int = 0
+    amount: Amount
+    amount_received: Amount = 0
     failure_code: str | None = None
     decline_code: str | None = None
     failure_message: str | None = None
@@ -237,7 +252,7 @@ class Payment(BookObject, frozen=True, kw_only=True):
     def rank(self) -> int:
         # A declined intent falls back to requires_payment_method and keeps its error: that is later than a fresh one.
         declined = self.status == "requires_payment_method" and self.failure_code is not None
-        return 100 if self.deleted else 4 if declined else _PAYMENT_RANK[self.status]
+        return DELETED if self.deleted else 4 if declined else _PAYMENT_RANK[self.status]
 
 
 class Charge(BookObject, frozen=True, kw_only=True):
@@ -246,14 +261,14 @@ class Charge(BookObject, frozen=True, kw_only=True):
     kind = "charge"
     prefix = "ch"
 
-    payment: str | None = None
-    customer: str | None = None
-    invoice: str | None = None
+    payment: Ref | None = None
+    customer: Ref | None = None
+    invoice: Ref | None = None
     status: Literal["pending", "failed", "succeeded"]
     currency: str
-    amount: int
-    amount_captured: int = 0
-    amount_refunded: int = 0
+    amount: Amount
+    amount_captured: Amount = 0
+    amount_refunded: Amount = 0
     disputed: bool = False
     failure_code: str | None = None
     decline_code: str | None = None
@@ -262,7 +277,9 @@ class Charge(BookObject, frozen=True, kw_only=True):
     @property
     def rank(self) -> int:
         steps = (self.status != "pending", self.amount_captured > 0, self.disputed, self.amount_refunded > 0)
-        return 100 if self.deleted else sum(weight for weight, done in zip((1, 2, 4, 8), steps, strict=True) if done)
+        return (
+            DELETED if self.deleted else sum(weight for weight, done in zip((1, 2, 4, 8), steps, strict=True) if done)
+        )
 
 
 class InvoicePayment(BookObject, frozen=True, kw_only=True):
@@ -271,27 +288,27 @@ class InvoicePayment(BookObject, frozen=True, kw_only=True):
     kind = "invoice_payment"
     prefix = "inpay"
 
-    invoice: str
-    payment: str | None = None
-    charge: str | None = None
+    invoice: Ref
+    payment: Ref | None = None
+    charge: Ref | None = None
     currency: str
-    amount_requested: int | None = None
-    amount_paid: int | None = None
+    amount_requested: Amount | None = None
+    amount_paid: Amount | None = None
     status: str
 
     @property
     def rank(self) -> int:
-        return 100 if self.deleted else {"open": 0, "canceled": 1, "paid": 2}.get(self.status, 0)
+        return DELETED if self.deleted else {"open": 0, "canceled": 1, "paid": 2}.get(self.status, 0)
 
 
 class Refund(BookObject, frozen=True, kw_only=True):
     kind = "refund"
     prefix = "re"
 
-    payment: str | None = None
-    charge: str | None = None
+    payment: Ref | None = None
+    charge: Ref | None = None
     currency: str
-    amount: int
+    amount: Amount
     status: str
     reason: str | None = None
     failure_reason: str | None = None
@@ -299,7 +316,7 @@ class Refund(BookObject, frozen=True, kw_only=True):
     @property
     def rank(self) -> int:
         order = {"pending": 0, "requires_action": 1, "succeeded": 2, "failed": 3, "canceled": 4}
-        return 100 if self.deleted else order.get(self.status, 0)
+        return DELETED if self.deleted else order.get(self.status, 0)
 
 
 class CreditNote(BookObject, frozen=True, kw_only=True):
@@ -307,34 +324,34 @@ class CreditNote(BookObject, frozen=True, kw_only=True):
     prefix = "cn"
 
     number: str | None = None
-    invoice: str
-    customer: str | None = None
-    refund: str | None = None
+    invoice: Ref
+    customer: Ref | None = None
+    refund: Ref | None = None
     status: Literal["issued", "void"]
     currency: str
-    subtotal: int
-    tax: int = 0
-    total: int
+    subtotal: Amount
+    tax: Amount = 0
+    total: Amount
     reason: str | None = None
     memo: str | None = None
-    voided_at: datetime | None = None
+    voided_at: Time | None = None
 
     @property
     def rank(self) -> int:
-        return 100 if self.deleted else int(self.status == "void")
+        return DELETED if self.deleted else int(self.status == "void")
 
 
 class Dispute(BookObject, frozen=True, kw_only=True):
     kind = "dispute"
     prefix = "dp"
 
-    charge: str | None = None
-    payment: str | None = None
+    charge: Ref | None = None
+    payment: Ref | None = None
     currency: str
-    amount: int
+    amount: Amount
     status: str
     reason: str | None = None
-    evidence_due_at: datetime | None = None
+    evidence_due_at: Time | None = None
 
     @property
     def rank(self) -> int:
@@ -345,30 +362,31 @@ class Dispute(BookObject, frozen=True, kw_only=True):
             "needs_response": 3,
             "under_review": 4,
             "prevented": 5,
-            "won": 6,
-            "lost": 7,
+            "charge_refunded": 6,
+            "won": 7,
+            "lost": 8,
         }
-        return 100 if self.deleted else order.get(self.status, 0)
+        return DELETED if self.deleted else order.get(self.status, 0)
 
 
 class CheckoutSession(BookObject, frozen=True, kw_only=True):
     kind = "checkout_session"
     prefix = "cs"
 
-    customer: str | None = None
-    subscription: str | None = None
-    payment: str | None = None
-    invoice: str | None = None
+    customer: Ref | None = None
+    subscription: Ref | None = None
+    payment: Ref | None = None
+    invoice: Ref | None = None
     mode: str | None = None
     status: str | None = None
     payment_status: str | None = None
     currency: str | None = None
-    amount_total: int | None = None
+    amount_total: Amount | None = None
     client_reference_id: str | None = None
 
     @property
     def rank(self) -> int:
-        return 100 if self.deleted else {"open": 0, "expired": 1, "complete": 2}.get(self.status or "", 0)
+        return DELETED if self.deleted else {"open": 0, "expired": 1, "complete": 2}.get(self.status or "", 0)
 
 
 KINDS: dict[str, type[BookObject]] = {
@@ -394,7 +412,7 @@ class Change(msgspec.Struct, frozen=True):
     """One object as it stood at `at`, on its way into the book."""
 
     object: BookObject
-    at: datetime
+    at: Time
     fetched: bool = False
     """The provider was asked for the object: this settles a tie of two events of the same second."""
 
@@ -416,7 +434,7 @@ class Fact(msgspec.Struct, frozen=True):
 
     type: str
     object: BookObject
-    at: datetime
+    at: Time
 
 
 class Translation(msgspec.Struct, frozen=True):
@@ -437,6 +455,10 @@ def latest(changes: list[Change]) -> list[Change]:
 
 
 def tied(known: Version, change: Change) -> bool:
-    """Two different states of one object with one timestamp: only the provider can say which is the later."""
-    at, _, digest = known
-    return change.at == at and change.digest != digest and not change.fetched
+    """Two different states of one object with one timestamp: only the provider can say which is the later.
+
+    A deletion is nobody's tie: nothing comes after it, and a provider may no longer know the object.
+    """
+    at, rank, digest = known
+    final = rank == DELETED or change.object.deleted
+    return change.at == at and change.digest != digest and not change.fetched and not final

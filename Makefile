@@ -1,0 +1,49 @@
+# Every target but help and clean first makes sure that .venv holds what uv.lock names (deploy/setup.sh; instant when it
+# does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test bench chaos check fmt docs clean
+
+BIN := .venv/bin
+
+# In a terminal, Ctrl-C would end make as well as the product, and make would call that an error. As a job with a process
+# group of its own (set -m) only the product hears it and drains, and make passes on how it ended.
+foreground = if [ -t 0 ]; then set -m; $(1); exit $$?; else exec $(1); fi
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup:
+	@sh deploy/setup.sh
+
+run: setup ## start everything on the embedded defaults and print the addresses; Ctrl-C drains and stops
+	@$(call foreground,$(BIN)/billhook up $(ARGS))
+
+demo: setup ## drive a subscription from its first event to a PDF and verified webhooks
+	@$(call foreground,$(BIN)/billhook demo $(ARGS))
+
+test: setup ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
+	@$(BIN)/pytest $(ARGS)
+
+bench: setup ## measure throughput and latency beside their floors; writes bench/results.json
+	@$(BIN)/python -m bench $(ARGS)
+
+chaos: setup ## kill processes and the queue under load, and account for every event
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+check: setup ## lint, formatting and strict types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+fmt: setup ## format, and mend what the linter can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: setup ## write the generated pages of docs/ anew
+	@$(BIN)/billhook docs $(ARGS)
+
+clean: ## remove .venv and all caches; var/, your data, stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	@find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
+	@echo "Removed .venv and caches. var/ was left as it is: it holds your data."

@@ -1,0 +1,101 @@
+"""Reading what anyone may have sent: at the door a refusal, behind it a reason that a person can act on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from billhook.errors import BodyRefused, Unprocessable
+from billhook.rules.book import BookObject
+from billhook.rules.money import known_currency
+
+T = TypeVar("T")
+
+LONGEST_NAME = 255
+"""Ids and types are indexed columns; no provider comes near this."""
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9998, 12, 31, tzinfo=UTC)
+"""One year short of what `datetime` holds, so that no time zone of a database session can push a time out of it."""
+
+_NEEDED = {"product": "name", "price": "currency"}
+"""Fields that only the remains of a deleted object may lack."""
+
+
+def open_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode at the door. What comes back was valid JSON as a whole, not only in the fields that are read."""
+    try:
+        body.decode()  # msgspec checks the grammar of what it skips, but not the encoding of the strings in it
+        return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        raise BodyRefused("not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise BodyRefused("too_deep", "The body is nested too deeply.") from None
+    except msgspec.ValidationError as error:
+        raise BodyRefused("not_an_event", f"The body is not an event: {error}.") from None
+    except msgspec.DecodeError as error:
+        raise BodyRefused("not_json", f"The body is not JSON: {error}.") from None
+
+
+def printable(name: str, value: str) -> str:
+    """`value`, if it can be an id or a type; raises `BodyRefused` for control characters, emptiness and novels."""
+    if 0 < len(value) <= LONGEST_NAME and value.isprintable():
+        return value
+    code = f"{name.replace('webhook-', '')}_invalid"
+    raise BodyRefused(code, f"`{name}` must be 1 to {LONGEST_NAME} printable characters.")
+
+
+def understand(decoder: msgspec.json.Decoder[T], body: bytes, event_type: str) -> T:
+    """Decode behind the door. Raises `Unprocessable` with the type, what was expected, and where."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise misunderstood(event_type, error) from None
+
+
+def misunderstood(what: str, error: Exception) -> Unprocessable:
+    """What msgspec found, as a dead letter's reason: its paths start at `$`, which says nothing to a person."""
+    return Unprocessable(f"{what}: {str(error).replace('`$.', '`')}")
+
+
+def whole(value: BookObject, what: str) -> BookObject:
+    """`value`, if its currency exists and nothing is missing that its kind cannot be without."""
+    currency = getattr(value, "currency", None)
+    if currency is not None and not known_currency(currency):
+        raise Unprocessable(f"{what}: {currency!r} is not a currency of ISO 4217 in lower case - at `currency`")
+    needed = _NEEDED.get(value.kind)
+    if needed is not None and not value.deleted and getattr(value, needed) is None:
+        raise Unprocessable(f"{what}: Object missing required field `{needed}`")
+    return value
+
+
+def storable(value: BookObject, what: str) -> BookObject:
+    """`value` with all its times in UTC. Raises `Unprocessable` for what SQL cannot hold: NUL, times out of range."""
+    result: BookObject = _storable(value, what, "")
+    return result
+
+
+def in_utc(value: datetime, what: str, path: str) -> datetime:
+    # Compared before it is converted: at the ends of the calendar the conversion itself overflows.
+    if not _EARLIEST <= value <= _LATEST:
+        raise Unprocessable(f"{what}: a time between 1970 and 9998 expected - at `{path}`")
+    return value.astimezone(UTC)
+
+
+def _storable(value: Any, what: str, path: str) -> Any:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise Unprocessable(f"{what}: text without NUL characters expected - at `{path}`")
+    elif isinstance(value, datetime):
+        return in_utc(value, what, path)
+    elif isinstance(value, tuple):
+        return tuple(_storable(member, what, f"{path}[{n}]") for n, member in enumerate(value))
+    elif isinstance(value, dict):
+        return {_storable(k, what, path): _storable(v, what, f"{path}.{k}") for k, v in value.items()}
+    elif isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+        fields = {name: _storable(getattr(value, name), what, f"{path}.{name}".lstrip(".")) for name in names}
+        return type(value)(**fields)
+    return value

@@ -1,0 +1,70 @@
+"""An in-house billing system's own events, in billhook's own words, signed by Standard Webhooks.
+
+The body is `{"type": "<a name of billhook.events>", "timestamp": "<RFC 3339>", "data": {…}}`, where `data` has the
+fields of that kind in `billhook.rules.book`. The event's id is the signed header `webhook-id`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from billhook.events import DOMAIN_EVENTS
+from billhook.providers import reading
+from billhook.providers.provider import TOLERANCE_SECONDS, Envelope
+from billhook.rules import signing
+from billhook.rules.book import KINDS, BookObject, Change, Fact, Time, Translation
+
+T = TypeVar("T")
+
+
+class _Head(msgspec.Struct):
+    type: str
+
+
+class _Event(msgspec.Struct, Generic[T]):
+    data: T
+    timestamp: Time | None = None
+
+
+class Standard:
+    """The `Provider` for a system that speaks billhook's vocabulary itself."""
+
+    name = "standard"
+
+    def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
+        signing.verify(headers, body, secrets, now, TOLERANCE_SECONDS)
+
+    def open(self, headers: Mapping[str, str], body: bytes) -> Envelope:
+        event = reading.open_body(_HEAD, body)
+        return Envelope(
+            external_id=reading.printable(signing.ID, headers.get(signing.ID, "")),
+            type=reading.printable("type", event.type),
+        )
+
+    def translate(self, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Translation:
+        """`timestamp` says when it happened; without one it happened when it arrived."""
+        event_type = reading.understand(_HEAD, body, "event").type
+        if event_type not in DOMAIN_EVENTS:
+            return Translation()
+        event = reading.understand(_decoder(DOMAIN_EVENTS[event_type][0]), body, event_type)
+        value = event.data
+        if event_type.endswith(".deleted"):
+            value = msgspec.structs.replace(value, deleted=True)
+        value = reading.whole(reading.storable(value, event_type), event_type)
+        at = reading.in_utc(event.timestamp or received_at, event_type, "timestamp")
+        return Translation((Change(value, at),), (Fact(event_type, value, at),))
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+@functools.cache
+def _decoder(kind: str) -> msgspec.json.Decoder[_Event[BookObject]]:
+    """Made on first use, and once."""
+    event: Any = _Event
+    return msgspec.json.Decoder(event[KINDS[kind]])

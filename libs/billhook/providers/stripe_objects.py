@@ -1,0 +1,258 @@
+"""Stripe's objects, as far as billhook reads them: catalogue, customers, subscriptions, checkouts.
+
+Stripe changed its shapes with API version 2025-03-31.basil. Which shape an object has is told by the fields it has,
+never by a version string: endpoints, recordings and API answers name different versions for the same shape.
+Every class says with `to_book()` what the book holds of it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, overload
+
+import msgspec
+from msgspec import Meta
+
+from billhook.rules import book
+from billhook.rules.book import Amount, BookObject, Count, Ref
+
+Epoch = Annotated[int, Meta(ge=0, le=253_370_764_800)]
+"""Seconds since 1970, before the year 9999: what every database's session time zone can still show."""
+
+Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}\Z")]
+
+
+def at(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+class Expanded(msgspec.Struct):
+    """An object in the place of its id: any caller of the API, and any endpoint's owner, may have asked for it."""
+
+    id: Ref
+
+
+Expandable = Ref | Expanded | None
+
+
+@overload
+def id_of(value: str | Expanded) -> str: ...
+@overload
+def id_of(value: str | Expanded | None) -> str | None: ...
+def id_of(value: str | Expanded | None) -> str | None:
+    return value.id if isinstance(value, Expanded) else value
+
+
+class StripeObject(msgspec.Struct, kw_only=True):
+    """What all have. An object of which only its id and `deleted` are left is read by the same class."""
+
+    id: Ref
+    created: Epoch | None = None
+    deleted: bool = False
+    metadata: dict[str, str] | None = None
+
+    def shared(self) -> dict[str, Any]:
+        return {
+            "external_id": self.id,
+            "created": at(self.created),
+            "deleted": self.deleted,
+            "metadata": self.metadata or {},
+        }
+
+    def carried(self) -> tuple[BookObject, ...]:
+        """Other objects that come whole with this one."""
+        return ()
+
+
+class Customer(StripeObject, kw_only=True):
+    name: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    currency: Currency | None = None
+    address: book.Address | None = None
+    tax_exempt: str | None = None
+
+    def to_book(self) -> BookObject:
+        return book.Customer(
+            **self.shared(),
+            name=self.name,
+            email=self.email,
+            phone=self.phone,
+            currency=self.currency,
+            address=self.address,
+            tax_exempt=self.tax_exempt,
+        )
+
+
+class Product(StripeObject, kw_only=True):
+    name: str | None = None
+    description: str | None = None
+    active: bool = True
+
+    def to_book(self) -> BookObject:
+        return book.Product(**self.shared(), name=self.name, description=self.description, active=self.active)
+
+
+class Recurring(msgspec.Struct):
+    interval: str
+    interval_count: Count = 1
+    usage_type: str | None = None
+
+
+class Price(StripeObject, kw_only=True):
+    product: Expandable = None
+    currency: Currency | None = None
+    unit_amount: Amount | None = None
+    unit_amount_decimal: str | None = None
+    recurring: Recurring | None = None
+    active: bool = True
+    nickname: str | None = None
+
+    def to_book(self) -> BookObject:
+        recurring = self.recurring
+        return book.Price(
+            **self.shared(),
+            product=id_of(self.product),
+            currency=self.currency,
+            unit_amount=self.unit_amount,
+            unit_amount_decimal=self.unit_amount_decimal,
+            interval=recurring.interval if recurring else None,
+            interval_count=recurring.interval_count if recurring else None,
+            usage_type=recurring.usage_type if recurring else None,
+            active=self.active,
+            nickname=self.nickname,
+        )
+
+
+class Plan(StripeObject, kw_only=True):
+    """A recurring price under its name before 2020; Stripe still sends both for one object, with one id."""
+
+    product: Expandable = None
+    currency: Currency | None = None
+    amount: Amount | None = None
+    amount_decimal: str | None = None
+    interval: str | None = None
+    interval_count: Count | None = None
+    usage_type: str | None = None
+    active: bool = True
+    nickname: str | None = None
+
+    def to_book(self) -> BookObject:
+        return book.Price(
+            **self.shared(),
+            product=id_of(self.product),
+            currency=self.currency,
+            unit_amount=self.amount,
+            unit_amount_decimal=self.amount_decimal,
+            interval=self.interval,
+            interval_count=self.interval_count,
+            usage_type=self.usage_type,
+            active=self.active,
+            nickname=self.nickname,
+        )
+
+
+class BoughtPrice(msgspec.Struct):
+    """A price or a plan inside an item or a line."""
+
+    id: Ref
+    product: Expandable = None
+    unit_amount: Amount | None = None
+    unit_amount_decimal: str | None = None
+    amount: Amount | None = None
+    amount_decimal: str | None = None
+
+
+class SubscriptionItem(msgspec.Struct, kw_only=True):
+    id: Ref
+    price: BoughtPrice | None = None
+    plan: BoughtPrice | None = None
+    quantity: Count | None = None
+    current_period_start: Epoch | None = None
+    current_period_end: Epoch | None = None
+
+    def to_book(self) -> book.SubscriptionItem:
+        price = self.price or self.plan
+        return book.SubscriptionItem(
+            external_id=self.id,
+            price=price.id if price else None,
+            product=id_of(price.product) if price else None,
+            quantity=self.quantity,
+        )
+
+
+class SubscriptionItems(msgspec.Struct):
+    data: list[SubscriptionItem] = []
+
+
+class Subscription(StripeObject, kw_only=True):
+    customer: Expandable = None
+    status: book.SubscriptionStatus
+    currency: Currency | None = None
+    current_period_start: Epoch | None = None
+    current_period_end: Epoch | None = None
+    cancel_at_period_end: bool = False
+    cancel_at: Epoch | None = None
+    canceled_at: Epoch | None = None
+    ended_at: Epoch | None = None
+    trial_end: Epoch | None = None
+    latest_invoice: Expandable = None
+    default_payment_method: Expandable = None
+    items: SubscriptionItems
+
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        """Since basil every item has its own: the one that ends first is when the subscription is billed next."""
+        if self.current_period_end is not None:
+            return at(self.current_period_start), at(self.current_period_end)
+        billed = [item for item in self.items.data if item.current_period_end is not None]
+        if not billed:
+            return None, None
+        first = min(billed, key=lambda item: item.current_period_end or 0)
+        return at(first.current_period_start), at(first.current_period_end)
+
+    def to_book(self) -> BookObject:
+        start, end = self.period()
+        return book.Subscription(
+            **self.shared(),
+            customer=id_of(self.customer),
+            status=self.status,
+            currency=self.currency,
+            current_period_start=start,
+            current_period_end=end,
+            cancel_at_period_end=self.cancel_at_period_end,
+            cancel_at=at(self.cancel_at),
+            canceled_at=at(self.canceled_at),
+            ended_at=at(self.ended_at),
+            trial_end=at(self.trial_end),
+            latest_invoice=id_of(self.latest_invoice),
+            default_payment_method=id_of(self.default_payment_method),
+            items=tuple(item.to_book() for item in self.items.data),
+        )
+
+
+class CheckoutSession(StripeObject, kw_only=True):
+    customer: Expandable = None
+    subscription: Expandable = None
+    payment_intent: Expandable = None
+    invoice: Expandable = None
+    mode: Literal["payment", "setup", "subscription"] | None = None
+    status: Literal["open", "complete", "expired"] | None = None
+    payment_status: Literal["paid", "unpaid", "no_payment_required"] | None = None
+    currency: Currency | None = None
+    amount_total: Amount | None = None
+    client_reference_id: str | None = None
+
+    def to_book(self) -> BookObject:
+        return book.CheckoutSession(
+            **self.shared(),
+            customer=id_of(self.customer),
+            subscription=id_of(self.subscription),
+            payment=id_of(self.payment_intent),
+            invoice=id_of(self.invoice),
+            mode=self.mode,
+            status=self.status,
+            payment_status=self.payment_status,
+            currency=self.currency,
+            amount_total=self.amount_total,
+            client_reference_id=self.client_reference_id,
+        )

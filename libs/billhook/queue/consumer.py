@@ -1,0 +1,249 @@
+"""The consumer machinery: from a ring to settled work, written once for every service.
+
+    take ids ─▶ claim (a transaction) ─▶ perform (the world) ─▶ settle (a transaction) ─▶ ring for what follows
+
+No transaction is open while `perform` runs. Effects, the mark that the work is done, and the work that follows from it
+are one transaction. A batch that fails is done again member by member, so that a poisoned one stands alone; work that
+was tried before (it may have killed its process) is never put into a batch with others.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Generic, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from billhook.metrics import Metrics
+from billhook.queue.bell import Bell, Listener
+from billhook.rules.retry import Dead, Done, Outcome, Postpone, Retry, after_failure
+from billhook.store import dead_letters, work
+from billhook.store.database import Database, Tx
+from billhook.store.dead_letters import DeadLetter
+
+log = logging.getLogger(__name__)
+
+Rings = Mapping[str, Sequence[str]]
+"""Queue name → ids of rows that are due there now."""
+
+
+class Job(Protocol):
+    """One piece of claimed work, with all that is needed to perform it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def merchant_id(self) -> str: ...
+    @property
+    def attempts(self) -> int:
+        """Claims so far, this one included."""
+
+
+J = TypeVar("J", bound=Job)
+E = TypeVar("E")
+
+
+class Handler(Protocol[J, E]):
+    """What a service makes of its queue: `J` is a job, `E` what performing it brought for `effects` to write."""
+
+    @property
+    def table(self) -> sa.Table: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def lease(self) -> timedelta:
+        """How long performing and settling a batch may take at the very most."""
+
+    @property
+    def max_attempts(self) -> int: ...
+
+    def prepare(self, tx: Tx, rows: Sequence[work.Row]) -> Sequence[J]:
+        """Read what the claimed rows need. Runs in the transaction of the claim."""
+
+    def perform(self, jobs: Sequence[J]) -> Sequence[tuple[J, Outcome, E]]:
+        """Do the work outside of any transaction, and say how each job ended."""
+
+    def effects(self, tx: Tx, results: Sequence[tuple[J, Outcome, E]], now: datetime) -> Rings:
+        """Write the effects of results that are still ours, in the transaction that marks them."""
+
+
+class Steps(Generic[J, E]):
+    """Claim and settle for one queue."""
+
+    def __init__(
+        self,
+        handler: Handler[J, E],
+        database: Database,
+        bell: Bell,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.handler = handler
+        self.queue = handler.table.name
+        self._database = database
+        self._bell = bell
+        self._metrics = metrics
+        self._now = now
+
+    def claim(self, ids: Sequence[str] | None, limit: int) -> tuple[str, Sequence[J]]:
+        """Take due rows; returns the fencing token and the jobs. Rows that wore out their attempts are buried here."""
+        now = self._now()
+        table, handler = self.handler.table, self.handler
+        with self._database.begin() as tx:
+            claim = work.claim(
+                tx, table, ids=ids, limit=limit, max_attempts=handler.max_attempts, now=now, lease=handler.lease
+            )
+            jobs = handler.prepare(tx, claim.rows) if claim.rows else []
+            self._bury_worn_out(tx, claim.worn_out, now)
+        self._metrics.jobs_claimed.labels(self.queue).inc(len(claim.rows))
+        for row in claim.rows:
+            self._metrics.job_wait.labels(self.queue).observe((now - row["due_at"]).total_seconds())
+        self._count("dead", len(claim.worn_out))
+        return claim.token, jobs
+
+    def _bury_worn_out(self, tx: Tx, rows: Sequence[work.Row], now: datetime) -> None:
+        reason = f"claimed {self.handler.max_attempts} times and never settled: it seems to kill its worker"
+        work.give_up(tx, self.handler.table, [(row["id"], reason) for row in rows], now)
+        letters = [DeadLetter(row["merchant_id"], row["id"], reason, row["attempts"] - 1) for row in rows]
+        dead_letters.bury(tx, self.queue, letters, now)
+
+    def settle(self, tokens: Mapping[str, str], results: Sequence[tuple[J, Outcome, E]]) -> None:
+        """Write what follows from results, for those still ours under `tokens` (job id → token); then ring."""
+        now = self._now()
+        table = self.handler.table
+        with self._database.begin() as tx:
+            held = work.hold(tx, table, tokens)
+            ours = [result for result in results if result[0].id in held]
+            rings = self.handler.effects(tx, ours, now)
+            self._mark(tx, [(job, outcome) for job, outcome, _ in ours], now)
+        self._count("stale", len(results) - len(ours))
+        self._bell.ring_all(rings)
+
+    def fail(self, token: str, job: J, error: Exception) -> None:
+        """Settle a job whose performing or effects raised."""
+        now = self._now()
+        outcome = after_failure(error, attempts=job.attempts, now=now, jitter=random.random())
+        with self._database.begin() as tx:
+            if work.hold(tx, self.handler.table, {job.id: token}):
+                self._mark(tx, [(job, outcome)], now)
+        log.warning(
+            "work failed",
+            extra={"queue": self.queue, "id": job.id, "attempt": job.attempts, "outcome": type(outcome).__name__},
+            exc_info=error,
+        )
+
+    def release(self, token: str, ids: Sequence[str]) -> None:
+        """Give work back untouched, at shutdown."""
+        with self._database.begin() as tx:
+            work.release(tx, self.handler.table, token, ids, self._now())
+
+    def _mark(self, tx: Tx, outcomes: Iterable[tuple[J, Outcome]], now: datetime) -> None:
+        done: dict[str, list[str]] = {}
+        retries: list[tuple[str, datetime, str]] = []
+        postponed: list[tuple[str, datetime, str]] = []
+        letters: list[DeadLetter] = []
+        for job, outcome in outcomes:
+            match outcome:
+                case Done(state):
+                    done.setdefault(state, []).append(job.id)
+                case Retry(at, reason):
+                    retries.append((job.id, at, reason))
+                case Postpone(at, reason):
+                    postponed.append((job.id, at, reason))
+                case Dead(reason):
+                    letters.append(DeadLetter(job.merchant_id, job.id, reason, job.attempts))
+        table = self.handler.table
+        for state, ids in done.items():
+            work.finish(tx, table, ids, state, now)
+            self._count(state, len(ids))
+        work.put_back(tx, table, retries)
+        work.put_back(tx, table, postponed, counted=False)
+        work.give_up(tx, table, [(letter.work_id, letter.reason) for letter in letters], now)
+        dead_letters.bury(tx, self.queue, letters, now)
+        self._count("retry", len(retries))
+        self._count("postponed", len(postponed))
+        self._count("dead", len(letters))
+
+    def _count(self, outcome: str, count: int) -> None:
+        if count:
+            self._metrics.jobs_finished.labels(self.queue, outcome).inc(count)
+
+
+class BatchConsumer(Generic[J, E]):
+    """A thread that takes batches from a listener and does them."""
+
+    def __init__(self, steps: Steps[J, E], listener: Listener, metrics: Metrics, tick: Callable[[], None]) -> None:
+        self._steps = steps
+        self._listener = listener
+        self._metrics = metrics
+        self._tick = tick
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=steps.queue, daemon=True)
+
+    def start(self) -> None:
+        self._listener.start()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the batch in hand and stop; False if it did not end in time (its lease will run out)."""
+        self._stopping.set()
+        self._listener.close()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._tick()
+            ids = self._listener.take(self._steps.handler.batch, timeout=1.0)
+            if ids == []:
+                continue
+            try:
+                done = self.run_once(ids)
+            except Exception as error:
+                store_away = is_store_away(error)
+                self._metrics.store_errors.labels(self._steps.queue).inc()
+                log.error("no transaction", extra={"queue": self._steps.queue}, exc_info=None if store_away else error)
+                self._stopping.wait(1.0)
+                self._listener.look()
+                continue
+            if ids is None and done >= self._steps.handler.batch:
+                self._listener.look()
+
+    def run_once(self, ids: Sequence[str] | None) -> int:
+        """Claim once and do what was claimed; returns how many jobs that were."""
+        started = time.monotonic()
+        token, jobs = self._steps.claim(ids, self._steps.handler.batch)
+        fresh = [job for job in jobs if job.attempts == 1]
+        if fresh:
+            self._do(token, fresh)
+        for job in jobs:
+            if job.attempts > 1:
+                self._do(token, [job])
+        if jobs:
+            self._metrics.job_seconds.labels(self._steps.queue).observe(time.monotonic() - started)
+        return len(jobs)
+
+    def _do(self, token: str, jobs: Sequence[J]) -> None:
+        try:
+            self._steps.settle(dict.fromkeys((job.id for job in jobs), token), self._steps.handler.perform(jobs))
+        except Exception as error:
+            if is_store_away(error):
+                raise
+            if len(jobs) == 1:
+                self._steps.fail(token, jobs[0], error)
+            else:
+                for job in jobs:
+                    self._do(token, [job])
+
+
+def is_store_away(error: Exception) -> bool:
+    """Whether the database itself was away or busy, as opposed to refusing what a piece of work asked of it."""
+    return isinstance(error, (OperationalError, InterfaceError)) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )

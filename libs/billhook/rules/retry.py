@@ -1,0 +1,67 @@
+"""When failed work is tried again, and when it is given up. Delivery to merchants has its own schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from billhook.errors import TryAgain, Unprocessable
+
+SCHEDULE_SECONDS = (1, 5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800)
+"""Waits after the 1st, 2nd, … failure. The first ones outlive a restart; the sum is 16 hours, so that an outage that
+begins in the evening is over before work is given up in the morning."""
+
+MAX_ATTEMPTS = len(SCHEDULE_SECONDS) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work is finished; its row ends in `state`."""
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again at `at`."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Not tried at all, and not counted as an attempt: what it needs was not there."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A person has to look: a dead letter."""
+
+    reason: str
+
+
+Outcome = Done | Retry | Postpone | Dead
+
+
+def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: float) -> Retry | Dead:
+    """What a failure of one piece of work leads to. `attempts` counts this one; `jitter` in 0…1 spreads retries that
+    failed together, upwards only, by at most a fifth."""
+    reason = describe(error)
+    if isinstance(error, Unprocessable):
+        return Dead(reason)
+    if attempts >= MAX_ATTEMPTS:
+        return Dead(f"gave up after {attempts} attempts: {reason}")
+    wait = float(SCHEDULE_SECONDS[attempts - 1])
+    if isinstance(error, TryAgain) and error.after_seconds is not None:
+        wait = max(wait, error.after_seconds)
+    return Retry(now + timedelta(seconds=wait * (1 + 0.2 * jitter)), reason)
+
+
+def describe(error: BaseException) -> str:
+    """An error as a line for people: at most 500 characters, without what a column of text cannot hold."""
+    name = "" if isinstance(error, (Unprocessable, TryAgain)) else f"{type(error).__name__}: "
+    return f"{name}{error}".replace("\0", "\\0")[:500]

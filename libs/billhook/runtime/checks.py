@@ -1,0 +1,76 @@
+"""`billhook check`: whether what is configured answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.runtime.env import Env
+from billhook.store import migrate
+
+
+@dataclass(frozen=True)
+class Check:
+    what: str
+    ok: bool
+    detail: str
+
+
+def check_everything(env: Env) -> list[Check]:
+    """One line for each thing billhook needs."""
+    return [
+        _try("database", lambda: _database(env)),
+        _try("schema", lambda: _schema(env)),
+        _try("queue", lambda: _queue(env)),
+        _try("secrets", lambda: _secrets(env)),
+        _try("objects", lambda: _objects(env)),
+        _try("pdf", _pdf),
+    ]
+
+
+def _try(what: str, ask: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, ask())
+    except Exception as error:
+        return Check(what, False, str(error).strip().splitlines()[0])
+
+
+def _database(env: Env) -> str:
+    with env.database.read() as tx:
+        version = "sqlite_version()" if env.database.sqlite else "current_setting('server_version')"
+        return f"{tx.dialect.name} {tx.execute(sa.text(f'SELECT {version}')).scalar_one()}"
+
+
+def _schema(env: Env) -> str:
+    if migrate.pending(env.database):
+        raise LookupError(f"at {migrate.current(env.database) or 'nothing'}: run `billhook migrate`")
+    return f"at {migrate.current(env.database)}"
+
+
+def _queue(env: Env) -> str:
+    if env.settings.embedded_queue:
+        return "embedded, started by `billhook up`"
+    info = env.broker.client.info("server")
+    return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
+
+
+def _secrets(env: Env) -> str:
+    sealed = env.vault.seal("check")
+    return "the encryption key opens what it seals" if env.vault.open(sealed) == "check" else "the key is broken"
+
+
+def _objects(env: Env) -> str:
+    # Content-addressed and written once, so checking again writes nothing.
+    digest = env.objects.put_once("checks/billhook.txt", b"billhook check\n")
+    env.objects.get("checks/billhook.txt", digest)
+    return "written and read back"
+
+
+def _pdf() -> str:
+    path = find_wkhtmltopdf()
+    if path is None:
+        raise LookupError("wkhtmltopdf is not installed; documents wait until it is (apt-get install wkhtmltopdf)")
+    return str(path)

@@ -1,0 +1,124 @@
+"""The command line: processes here, everything an operator does in `billhook.runtime.operate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from billhook.errors import BillhookError
+from billhook.runtime import operate
+from billhook.runtime.checks import check_everything
+from billhook.runtime.env import Env
+from billhook.runtime.health import wait_until_ready
+from billhook.runtime.host import run_service
+from billhook.runtime.pages import write_pages
+from billhook.runtime.service import find_service, service_names
+from billhook.runtime.settings import read_settings
+from billhook.runtime.supervisor import Supervisor
+from billhook.runtime.welcome import banner, prepare
+from billhook.store import migrate
+from billhook.store.vault import new_key
+
+app = typer.Typer(
+    help="A self-hosted backbone for billing events.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+operate.attach(app)
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: every service, and a queue of its own where none is set."""
+    settings = read_settings()
+    env = Env(settings)
+    made_key = env.make_encryption_key()
+    migrate.upgrade(env.database)
+    start = prepare(env)
+    supervisor = Supervisor(settings, service_names())
+    supervisor.start()
+    if wait_until_ready(settings, service_names(), supervisor.stopping):
+        typer.echo(banner(env, start, made_key=made_key))
+    env.close()
+    raise typer.Exit(supervisor.wait())
+
+
+@app.command()
+def run(services: Annotated[list[str], typer.Argument(help="Which services: see `billhook services`.")]) -> None:
+    """Run one service in this process, or several as children of it."""
+    settings = read_settings()
+    found = [find_service(name) for name in services]
+    if len(found) == 1:
+        raise typer.Exit(run_service(found[0], Env(settings)))
+    supervisor = Supervisor(settings, services)
+    supervisor.start()
+    raise typer.Exit(supervisor.wait())
+
+
+@app.command()
+def services() -> None:
+    """List the services, with a line each."""
+    for name in service_names():
+        typer.echo(f"{name:<12} {find_service(name).summary}")
+
+
+@app.command()
+def check() -> None:
+    """Show the settings without secrets, and ping everything that is configured."""
+    settings = read_settings()
+    for name, value in settings.shown().items():
+        typer.echo(f"{name:<18} {value}")
+    typer.echo()
+    results = check_everything(Env(settings))
+    for result in results:
+        typer.echo(f"{'ok' if result.ok else 'FAIL':<5} {result.what:<10} {result.detail}")
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+@app.command(name="migrate")
+def migrate_command() -> None:
+    """Create the database's schema, or bring it up to date."""
+    env = Env(read_settings())
+    migrate.upgrade(env.database)
+    typer.echo(f"The schema is at {migrate.current(env.database)}.")
+    env.close()
+
+
+@app.command(name="new-key")
+def new_key_command() -> None:
+    """Make a key for BILLHOOK_ENCRYPTION_KEYS."""
+    typer.echo(new_key())
+
+
+@app.command()
+def demo() -> None:
+    """Drive the running product (or start it) through a subscription's life, and show what came of it."""
+    from billhook.testing.demo import run_demo
+
+    raise typer.Exit(run_demo(read_settings()))
+
+
+@app.command()
+def docs(
+    directory: Annotated[Path, typer.Argument(help="Where the generated pages go.")] = Path("docs"),
+) -> None:
+    """Write the generated pages of the documentation anew."""
+    for path in write_pages(directory):
+        typer.echo(path)
+
+
+def main() -> None:
+    """The entry point: an error of ours is one sentence, not a trace."""
+    try:
+        app()
+    except BillhookError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The composition root: the one module that knows every adapter. Each opens on first use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from billhook.errors import SettingsError
+from billhook.metrics import Metrics
+from billhook.outlets.objects import Objects, open_objects
+from billhook.outlets.pdf import Renderer, Wkhtmltopdf
+from billhook.queue.bell import Bell, DoorbellBroker
+from billhook.runtime.clock import Clock, system_clock
+from billhook.runtime.settings import Settings
+from billhook.store.database import Database
+from billhook.store.vault import Vault, new_key
+
+
+class Env:
+    """What a process has to work with. Closing it closes what was opened."""
+
+    def __init__(self, settings: Settings, *, clock: Clock = system_clock) -> None:
+        self.settings = settings
+        self.clock = clock
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return Metrics()
+
+    @cached_property
+    def database(self) -> Database:
+        if self.settings.database.startswith("sqlite"):
+            self.settings.var.mkdir(parents=True, exist_ok=True)
+        return Database(self.settings.database)
+
+    @cached_property
+    def vault(self) -> Vault:
+        keys = self.settings.encryption_keys.get_secret_value()
+        if not keys:
+            path = self.encryption_key_file
+            if not path.exists():
+                raise SettingsError(
+                    f"There is no encryption key: set BILLHOOK_ENCRYPTION_KEYS, or let `billhook up` make {path}."
+                )
+            keys = path.read_text()
+        return Vault([key.strip() for key in keys.split(",") if key.strip()])
+
+    @property
+    def encryption_key_file(self) -> Path:
+        return self.settings.var / "encryption.key"
+
+    def make_encryption_key(self) -> bool:
+        """Make the embedded default's key if no key is set; True if one was made."""
+        path = self.encryption_key_file
+        if self.settings.encryption_keys.get_secret_value() or path.exists():
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(new_key() + "\n")
+        return True
+
+    @cached_property
+    def broker(self) -> DoorbellBroker:
+        url = self.settings.queue_url.get_secret_value()
+        if not url:
+            raise SettingsError(
+                "BILLHOOK_QUEUE_URL is not set. `billhook up` starts a Valkey of its own and sets it for its services;"
+                " a service run by itself needs the address of a Redis or Valkey (redis://host:port/0)."
+            )
+        return DoorbellBroker(_with_timeouts(url))
+
+    @cached_property
+    def bell(self) -> Bell:
+        return Bell(self.broker, self.metrics)
+
+    @cached_property
+    def objects(self) -> Objects:
+        return open_objects(self.settings.objects)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        return Wkhtmltopdf()
+
+    def close(self) -> None:
+        opened = vars(self)
+        if "bell" in opened:
+            self.bell.close()
+        if "broker" in opened:
+            self.broker.close()
+        if "database" in opened:
+            self.database.close()
+
+
+def _with_timeouts(url: str) -> str:
+    """A silent Redis must not hold a thread: these options count only when they stand in the URL."""
+    if "socket_timeout" in url:
+        return url
+    joint = "&" if "?" in url else "?"
+    return f"{url}{joint}socket_timeout=2&socket_connect_timeout=1&health_check_interval=15"

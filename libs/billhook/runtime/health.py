@@ -1,0 +1,129 @@
+"""`/livez`, `/readyz` and `/metrics`: the same three answers on every process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import sqlalchemy as sa
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from billhook.runtime.env import Env
+from billhook.runtime.service import ASGIApp, Health
+from billhook.runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PATHS = ("/livez", "/readyz", "/metrics")
+
+STARTING_SECONDS = 60.0
+
+
+class Probes:
+    """Answers the three paths. Liveness is the process's own loop; readiness asks the database, at most once a second;
+    neither depends on the queue, since everything but latency survives without it."""
+
+    def __init__(self, env: Env, health: Health) -> None:
+        self._env = env
+        self._health = health
+        self._lock = threading.Lock()
+        self._checked_at = float("-inf")
+        self._problem: str | None = None
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """(status, content type, body) for one of `PATHS`."""
+        if path == "/metrics":
+            return 200, CONTENT_TYPE_LATEST, generate_latest(self._env.metrics.registry)
+        if path == "/livez":
+            return _answer(None if self._health.alive else "the main loop has not come around for a minute")
+        return _answer(self._not_ready())
+
+    def _not_ready(self) -> str | None:
+        with self._lock:
+            if time.monotonic() - self._checked_at > 1.0:
+                self._problem = self._ask_database()
+                self._checked_at = time.monotonic()
+        return self._problem or self._health.waiting_for
+
+    def _ask_database(self) -> str | None:
+        try:
+            with self._env.database.read() as tx:
+                tx.execute(sa.text("SELECT 1"))
+        except Exception as error:
+            log.warning("database not reachable", extra={"reason": str(error)})
+            return "the database does not answer"
+        return None
+
+
+def _answer(problem: str | None) -> tuple[int, str, bytes]:
+    body: Mapping[str, str] = {"status": "ok"} if problem is None else {"status": "failing", "reason": problem}
+    return (200 if problem is None else 503), "application/json", json.dumps(body).encode()
+
+
+def probe_app(probes: Probes) -> ASGIApp:
+    """The probes as an ASGI app, for services that serve HTTP anyway."""
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        status, content_type, body = await run_in_threadpool(probes.answer, Request(scope).url.path)
+        await Response(body, status, media_type=content_type)(scope, receive, send)
+
+    return app
+
+
+class ProbeServer:
+    """The probes on a port of their own, for consumers."""
+
+    def __init__(self, probes: Probes, host: str, port: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                status, content_type, body = (
+                    probes.answer(path) if path in PATHS else (404, "text/plain", b"See /livez, /readyz, /metrics.\n")
+                )
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="probes", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def wait_until_ready(settings: Settings, services: Iterable[str], stopping: threading.Event) -> bool:
+    """Wait for every service to answer that it is ready; False if told to stop first, or after a minute."""
+    waiting = list(services)
+    deadline = time.monotonic() + STARTING_SECONDS
+    while waiting and time.monotonic() < deadline and not stopping.wait(0.05):
+        waiting = [name for name in waiting if not is_ready(settings.host, settings.port_of(name))]
+    return not waiting
+
+
+def is_ready(host: str, port: int) -> bool:
+    """Whether a service answers there, and that it is ready."""
+    connection = HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,84 @@
+"""Hosting one service in this process: start, serve, drain on SIGTERM or Ctrl-C, leave."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+
+from billhook import logs
+from billhook.errors import SettingsError
+from billhook.runtime.env import Env
+from billhook.runtime.health import Probes, ProbeServer
+from billhook.runtime.service import Health, Service
+
+log = logging.getLogger(__name__)
+
+
+def run_service(service: Service, env: Env) -> int:
+    """Run until told to stop; the exit code is 0 when everything in hand was finished."""
+    logs.set_up(service.name, env.settings.log_level)
+    try:
+        return _serve(service, env) if service.app is not None else _consume(service, env)
+    finally:
+        env.close()
+
+
+def _consume(service: Service, env: Env) -> int:
+    assert service.start is not None
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    health = Health()
+    try:
+        probes = ProbeServer(Probes(env, health), env.settings.host, env.settings.port_of(service.name))
+    except OSError as error:
+        raise _port_taken(service, env) from error
+    running = service.start(env, health)
+    log.info("started", extra={"port": probes.port})
+    stop.wait()
+    drained = running.stop(env.settings.drain_seconds)
+    probes.close()
+    log.info("stopped", extra={"drained": drained})
+    return 0 if drained else 1
+
+
+def _serve(service: Service, env: Env) -> int:
+    import uvicorn
+
+    assert service.app is not None
+    config = uvicorn.Config(
+        service.app(env, Health()),
+        host=env.settings.host,
+        port=env.settings.port_of(service.name),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        # Idle keep-alive connections are kept for longer than a sender's own pause between events.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(env.settings.drain_seconds),
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return 0  # uvicorn has drained and hands the signal on
+    except SystemExit as stop:
+        raise _port_taken(service, env) from stop
+    return 0
+
+
+def _port_taken(service: Service, env: Env) -> SettingsError:
+    name = service.name
+    return SettingsError(
+        f"The {name} cannot listen on {env.settings.host}:{env.settings.port_of(name)}: another program has that port."
+        f" Set BILLHOOK_{name.upper()}_PORT to a free one."
+    )

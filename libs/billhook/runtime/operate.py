@@ -1,0 +1,5 @@
+import typer
+
+
+def attach(app: typer.Typer) -> None:
+    """Placeholder while being written."""

@@ -1,0 +1,94 @@
+"""Settings: read once from the environment (`BILLHOOK_…`) at the composition root, and handed down in slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+
+from billhook.errors import SettingsError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. The defaults run the whole product on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="BILLHOOK_", extra="ignore", frozen=True)
+
+    var: Path = Field(Path("var"), description="Where the embedded defaults keep their data.")
+    database_url: str = Field("", description="SQLite or PostgreSQL. Default: sqlite:///<var>/billhook.db")
+    queue_url: SecretStr = Field(
+        SecretStr(""), description="Redis or Valkey, redis://…. Default: an embedded Valkey under <var>/valkey."
+    )
+    objects_url: str = Field("", description="Where documents are kept: file:///… or s3://bucket/prefix.")
+    encryption_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that seal secrets at rest, comma-separated, the current one first. Default: one is made in"
+        " <var>/encryption.key.",
+    )
+    operator_key: SecretStr = Field(
+        SecretStr(""), description="A bearer key for all merchants at the desk, beside those made by `billhook keys`."
+    )
+    host: str = Field("127.0.0.1", description="The address servers bind to.")
+    ingress_port: Port = Field(8600, description="Where senders post events.")
+    desk_port: Port = Field(8601, description="The operators' API.")
+    bookkeeper_port: Port = Field(8610, description="/livez /readyz /metrics of the bookkeeper.")
+    invoicer_port: Port = Field(8611, description="/livez /readyz /metrics of the invoicer.")
+    courier_port: Port = Field(8612, description="/livez /readyz /metrics of the courier.")
+    relay_port: Port = Field(8613, description="/livez /readyz /metrics of the relay.")
+    log_level: str = Field("warning", description="debug, info, warning or error.")
+    drain_seconds: float = Field(
+        25.0, description="How long a process may finish what it has in hand after SIGTERM.", gt=0
+    )
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.var.absolute() / 'billhook.db'}"
+
+    @property
+    def objects(self) -> str:
+        return self.objects_url or f"file://{self.var.absolute() / 'objects'}"
+
+    @property
+    def embedded_queue(self) -> bool:
+        return not self.queue_url.get_secret_value()
+
+    def port_of(self, service: str) -> int:
+        return int(getattr(self, f"{service}_port"))
+
+    def shown(self) -> dict[str, str]:
+        """All settings as they count, without secrets."""
+        values: dict[str, Any] = self.model_dump()
+        values["database_url"] = make_url(self.database).render_as_string(hide_password=True)
+        values["objects_url"] = self.objects
+        values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(self.queue_url)
+        for name in ("encryption_keys", "operator_key"):
+            values[name] = "set" if values[name].get_secret_value() else "not set"
+        return {name: str(value) for name, value in values.items()}
+
+
+def _without_password(url: SecretStr) -> str:
+    return make_url(url.get_secret_value()).render_as_string(hide_password=True)
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings of this process. Raises `SettingsError` naming each that cannot work."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        lines = (f"BILLHOOK_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError("Settings that cannot work:\n  " + "\n  ".join(lines)) from error
+    try:
+        backend = make_url(settings.database).get_backend_name()
+    except Exception as error:
+        raise SettingsError(f"BILLHOOK_DATABASE_URL is not a URL: {settings.database!r}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise SettingsError(
+            f"BILLHOOK_DATABASE_URL names {backend!r}; billhook keeps its ledger in SQLite (sqlite:///path) or"
+            " PostgreSQL (postgresql+psycopg://…)."
+        )
+    return settings

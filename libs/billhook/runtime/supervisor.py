@@ -1,0 +1,120 @@
+"""`billhook up`: the whole product on one machine, a child process a service, until Ctrl-C or SIGTERM.
+
+A child that falls is started again, each time after a longer wait. At the end the services drain first and the queue
+goes last.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from billhook.runtime.settings import Settings
+from billhook.runtime.valkey import EmbeddedValkey, ending_with_parent
+
+log = logging.getLogger(__name__)
+
+BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
+"""Waits before a fallen child's 1st, 2nd, … restart; a child that ran for a minute starts over."""
+
+STEADY_SECONDS = 60.0
+WATCH_SECONDS = 0.1
+
+
+@dataclass
+class Child:
+    """One service and the process that runs it at present."""
+
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    falls: int = 0
+    start_at: float = field(default_factory=time.monotonic)
+
+
+class Supervisor:
+    """Runs services as children, with an embedded Valkey where no queue is configured."""
+
+    def __init__(self, settings: Settings, services: Sequence[str]) -> None:
+        self._settings = settings
+        self._children = [Child(name) for name in services]
+        self._stop = threading.Event()
+        self._valkey = EmbeddedValkey(settings.var / "valkey") if settings.embedded_queue else None
+
+    @property
+    def queue_url(self) -> str:
+        return self._valkey.url if self._valkey else self._settings.queue_url.get_secret_value()
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once a signal asks for the end."""
+        return self._stop
+
+    def start(self) -> None:
+        """Start everything. Returns at once; services become ready within seconds."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if self._valkey:
+            self._valkey.start()
+        for child in self._children:
+            self._spawn(child)
+
+    def wait(self) -> int:
+        """Watch the children until told to stop, then drain; 0 when every one of them finished in time."""
+        while not self._stop.wait(WATCH_SECONDS):
+            if self._valkey and (death := self._valkey.death):
+                log.error("the queue fell; starting it again", extra={"reason": death})
+                self._valkey.start()
+            for child in self._children:
+                self._watch(child)
+        return self._drain()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _spawn(self, child: Child) -> None:
+        environment = {**os.environ, "BILLHOOK_QUEUE_URL": self.queue_url, "BILLHOOK_VAR": str(self._settings.var)}
+        command = [sys.executable, "-m", "billhook.runtime.cli", "run", child.name]
+        child.process = subprocess.Popen(
+            ending_with_parent(command, signal.SIGTERM), env=environment, stdin=subprocess.DEVNULL
+        )
+        child.started_at = time.monotonic()
+
+    def _watch(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.start_at:
+                self._spawn(child)
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        child.falls = 1 if now - child.started_at > STEADY_SECONDS else child.falls + 1
+        wait = BACKOFF_SECONDS[min(child.falls, len(BACKOFF_SECONDS)) - 1]
+        log.error("service fell", extra={"fallen": child.name, "exit_code": code, "restart_in_seconds": wait})
+        child.process, child.start_at = None, now + wait
+
+    def _drain(self) -> int:
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + self._settings.drain_seconds + 5
+        clean = True
+        for process in running:
+            try:
+                clean &= process.wait(max(0.0, deadline - time.monotonic())) == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                clean = False
+        if self._valkey:
+            self._valkey.stop()
+        return 0 if clean else 1

@@ -1,0 +1,95 @@
+"""What `billhook up` prepares and prints, so that the first event can be posted at once."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass
+
+from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.runtime.env import Env
+from billhook.store.merchants import create_key, create_merchant, list_merchants
+from billhook.store.sources import create_source, list_sources
+
+_NO_PDF = """\
+PDFs      wkhtmltopdf is not installed: documents wait, and are made once it is there
+          (apt-get install wkhtmltopdf). Everything else works."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A merchant and a source to begin with."""
+
+    source_id: str
+    secret: str
+    desk_key: str | None
+    """Shown once, when it was made."""
+
+
+def prepare(env: Env) -> Start | None:
+    """Make a first merchant with a source and an operator's key where there is no merchant yet. None where the first
+    merchant has no source that the printed example could use."""
+    now = env.clock()
+    with env.database.begin() as tx:
+        merchants = list_merchants(tx, limit=1)
+        if not merchants:
+            merchant = create_merchant(tx, "My company", now)
+            secret = new_signing_secret()
+            source = create_source(tx, merchant.id, "standard", "first source", env.vault.seal(secret), now)
+            _, key = create_key(tx, None, "operator", now)
+            return Start(source.id, secret, key)
+        for source in list_sources(tx, merchants[0].id):
+            if source.provider == "standard" and source.disabled_at is None:
+                return Start(source.id, env.vault.open(source.secret), None)
+    return None
+
+
+def new_signing_secret() -> str:
+    """A Standard Webhooks secret: 24 random bytes, in base64, behind `whsec_`."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+
+
+def banner(env: Env, start: Start | None, *, made_key: bool) -> str:
+    """The lines to print."""
+    settings = env.settings
+    shown = settings.shown()
+    lines = [
+        "",
+        "billhook is running. Ctrl-C drains and stops it.",
+        "",
+        f"Events    POST http://{settings.host}:{settings.ingress_port}/v1/sources/<source id>/events"
+        f"   (docs: http://{settings.host}:{settings.ingress_port}/docs)",
+        f"Desk      http://{settings.host}:{settings.desk_port}/docs   (bearer key: `billhook keys add`)",
+        *(
+            f"{'Metrics' if i == 0 else '':<9} http://{settings.host}:{settings.port_of(name)}/metrics   ({name})"
+            for i, name in enumerate(("ingress", "bookkeeper", "invoicer", "courier", "relay", "desk"))
+        ),
+        f"Ledger    {shown['database_url']}",
+        f"Objects   {shown['objects_url']}",
+        f"Queue     {shown['queue_url']}",
+    ]
+    if made_key:
+        lines.append(f"Key       made {env.encryption_key_file}; it opens the stored secrets: keep a copy elsewhere")
+    if find_wkhtmltopdf() is None:
+        lines.append(_NO_PDF)
+    if start is not None:
+        if start.desk_key:
+            lines += ["", f"Your operator key for the desk, shown this once:  {start.desk_key}"]
+        lines += ["", "Post a signed event:", "", _curl(env, start)]
+    return "\n".join(lines) + "\n"
+
+
+def _curl(env: Env, start: Start) -> str:
+    """A command for a POSIX shell. It signs with openssl at the moment it runs, so it works for as long as the source
+    does, and each run is a new event."""
+    key = base64.b64decode(start.secret.removeprefix("whsec_")).hex()
+    url = f"http://{env.settings.host}:{env.settings.ingress_port}/v1/sources/{start.source_id}/events"
+    body = '{"type":"customer.created","data":{"external_id":"cus_1","name":"Ada Lovelace","email":"ada@example.com"}}'
+    return (
+        f"""  ts=$(date +%s); id=msg_$ts; body='{body}'\n"""
+        f"""  curl -sS {url} \\\n"""
+        f"""    -H 'Content-Type: application/json' -H "webhook-id: $id" -H "webhook-timestamp: $ts" \\\n"""
+        f"""    -H "webhook-signature: v1,$(printf %s "$id.$ts.$body" """
+        f"""| openssl dgst -sha256 -mac HMAC -macopt hexkey:{key} -binary | openssl base64)" \\\n"""
+        f"""    -d "$body"\n"""
+    )

@@ -1,0 +1,210 @@
+"""The inbox: every event as it came, bytes and all, before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from billhook.store import dead_letters
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
+from billhook.store.work import DEAD, DUE, due_index, work_columns
+
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    merchant_column(),
+    sa.Column("source_id", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("external_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("headers", sa.LargeBinary, nullable=False),  # JSON of what the signature needs, to verify it again
+    sa.Column("body", sa.LargeBinary, nullable=False),  # the signed bytes, never re-serialised
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", Instant, nullable=False),
+    *work_columns(),
+    due_index("inbox"),
+    # One event of one source is one row: this is what makes a second delivery a duplicate.
+    sa.UniqueConstraint("source_id", "account", "external_id"),
+    sa.Index("ix_inbox_merchant_id", "merchant_id", "id"),
+)
+
+inbox_conflicts = sa.Table(
+    "inbox_conflicts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    merchant_column(),
+    sa.Column("inbox_id", sa.Text, sa.ForeignKey("inbox.id"), nullable=False),
+    sa.Column("headers", sa.LargeBinary, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", Instant, nullable=False),
+    sa.UniqueConstraint("inbox_id", "sha256"),
+    sa.Index("ix_inbox_conflicts_merchant_id", "merchant_id", "id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One verified event on its way into the inbox."""
+
+    id: str
+    merchant_id: str
+    source_id: str
+    account: str
+    external_id: str
+    type: str
+    headers: bytes
+    body: bytes
+    sha256: bytes
+    received_at: datetime
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.source_id, self.account, self.external_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of an arrival. `id` is the event's id in the inbox, also when it was there before."""
+
+    id: str
+    outcome: Literal["accepted", "duplicate", "conflict"]
+    to_do: bool
+    """Whether there is work to ring for."""
+
+
+_COLUMNS = "id, merchant_id, source_id, account, external_id, type, headers, body, sha256, received_at, due_at"
+_CONFLICT = "ON CONFLICT (source_id, account, external_id) DO NOTHING"
+_INSERT_SQLITE = f"INSERT INTO inbox ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_CONFLICT}"
+# One statement for the whole batch, its text the same for every batch size: PostgreSQL plans it once.
+_INSERT_POSTGRESQL = (
+    f"INSERT INTO inbox ({_COLUMNS}) SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
+    f" %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::timestamptz[], %s::timestamptz[]) {_CONFLICT}"
+)
+
+
+def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
+    """Store a batch of arrivals: one statement, unless some of them were here before."""
+    if tx.dialect.name == "sqlite":
+        micros = to_micros(now)
+        rows: Any = [
+            (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256, to_micros(a.received_at), micros)
+            for a in arrivals
+        ]
+        stored = tx.exec_driver_sql(_INSERT_SQLITE, rows).rowcount
+    else:
+        # One order for all writers: two batches with the same events in other orders would wait for each other forever.
+        ordered = sorted(arrivals, key=lambda a: a.key)
+        columns = zip(
+            *((a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256, a.received_at, now) for a in ordered),
+            strict=True,
+        )
+        stored = tx.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in columns)).rowcount
+    if stored == len(arrivals):
+        return [Receipt(a.id, "accepted", to_do=True) for a in arrivals]
+    return _with_duplicates(tx, arrivals, now)
+
+
+def _with_duplicates(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
+    key = sa.tuple_(inbox.c.source_id, inbox.c.account, inbox.c.external_id)
+    query = sa.select(
+        inbox.c.source_id, inbox.c.account, inbox.c.external_id, inbox.c.id, inbox.c.sha256, inbox.c.state
+    ).where(key.in_([a.key for a in arrivals]))
+    known = {(row[0], row[1], row[2]): row for row in tx.execute(query)}
+    receipts, conflicts, again = [], [], set()
+    for arrival in arrivals:
+        row = known[arrival.key]
+        to_do = row.state in (DUE, DEAD)
+        if row.id == arrival.id:
+            receipts.append(Receipt(row.id, "accepted", to_do=True))
+            continue
+        if bytes(row.sha256) == arrival.sha256:
+            receipts.append(Receipt(row.id, "duplicate", to_do=to_do))
+        else:
+            receipts.append(Receipt(row.id, "conflict", to_do=to_do))
+            conflicts.append((row.id, arrival))
+        if to_do:
+            again.add(row.id)
+    _rearm(tx, again, now)
+    _keep_conflicts(tx, conflicts)
+    return receipts
+
+
+def _rearm(tx: Tx, ids: set[str], now: datetime) -> None:
+    """A sender that sends again what is not processed yet wants it done: due now, or back from the dead."""
+    if not ids:
+        return
+    # Locked in one order, as everywhere, before two updates take them in whatever order they like.
+    tx.execute(sa.select(inbox.c.id).where(inbox.c.id.in_(ids)).order_by(inbox.c.id).with_for_update())
+    # A row that somebody holds keeps its lease; it is being worked on at this moment.
+    tx.execute(
+        sa.update(inbox)
+        .where(inbox.c.id.in_(ids), inbox.c.state == DUE, inbox.c.token.is_(None), inbox.c.due_at > now)
+        .values(due_at=now)
+    )
+    dead = tx.execute(
+        sa.update(inbox)
+        .where(inbox.c.id.in_(ids), inbox.c.state == DEAD)
+        .values(state=DUE, due_at=now, attempts=0, finished_at=None)
+        .returning(inbox.c.id)
+    )
+    dead_letters.resolve(tx, "inbox", list(dead.scalars()), "redelivered", "sender", now)
+
+
+def _keep_conflicts(tx: Tx, conflicts: Sequence[tuple[str, Arrival]]) -> None:
+    """Keep the other bytes, each once for its event, whoever else is keeping them at this moment."""
+    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
+    rows = [
+        {
+            "id": new_id("cfl"),
+            "merchant_id": arrival.merchant_id,
+            "inbox_id": inbox_id,
+            "headers": arrival.headers,
+            "body": arrival.body,
+            "sha256": arrival.sha256,
+            "received_at": arrival.received_at,
+        }
+        for inbox_id, arrival in sorted(conflicts, key=lambda conflict: (conflict[0], conflict[1].sha256))
+    ]
+    if rows:
+        tx.execute(insert(inbox_conflicts).on_conflict_do_nothing(), rows)
+
+
+def get_event(tx: Tx, event_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:
+    query = sa.select(inbox).where(inbox.c.id == event_id)
+    if merchant_id is not None:
+        query = query.where(inbox.c.merchant_id == merchant_id)
+    return tx.execute(query).mappings().first()
+
+
+def list_events(
+    tx: Tx,
+    *,
+    merchant_id: str | None = None,
+    state: str | None = None,
+    event_type: str | None = None,
+    before: str | None = None,
+    limit: int = 50,
+) -> list[sa.RowMapping]:
+    """Newest first, without bodies."""
+    shown = [column for column in inbox.c if column.name not in ("body", "headers")]
+    query = sa.select(*shown).order_by(inbox.c.id.desc()).limit(limit)
+    for column, wanted in ((inbox.c.merchant_id, merchant_id), (inbox.c.state, state), (inbox.c.type, event_type)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if before is not None:
+        query = query.where(inbox.c.id < before)
+    return list(tx.execute(query).mappings())
+
+
+def list_conflicts(tx: Tx, event_id: str) -> list[sa.RowMapping]:
+    query = sa.select(inbox_conflicts).where(inbox_conflicts.c.inbox_id == event_id)
+    return list(tx.execute(query.order_by(inbox_conflicts.c.id)).mappings())

@@ -1,0 +1,98 @@
+"""Merchants (tenants) and the keys their people and programs use at the desk."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, metadata, new_id
+
+merchants = sa.Table(
+    "merchants",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("locale", sa.Text, nullable=False, server_default="en"),
+    sa.Column("created_at", Instant, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("merchant_id", sa.Text, sa.ForeignKey("merchants.id")),  # none: the operator's key, for all merchants
+    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("revoked_at", Instant),
+)
+
+
+@dataclass(frozen=True)
+class Merchant:
+    id: str
+    name: str
+    locale: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whom a bearer key belongs to; `merchant_id` None is the operator."""
+
+    key_id: str
+    merchant_id: str | None
+
+
+def create_merchant(tx: Tx, name: str, now: datetime, *, locale: str = "en") -> Merchant:
+    merchant = Merchant(new_id("mrc"), name, locale, now)
+    tx.execute(merchants.insert().values(id=merchant.id, name=name, locale=locale, created_at=now))
+    return merchant
+
+
+def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchant]:
+    rows = tx.execute(sa.select(merchants).where(merchants.c.id > after).order_by(merchants.c.id).limit(limit))
+    return [Merchant(**row) for row in rows.mappings()]
+
+
+def get_merchant(tx: Tx, merchant_id: str) -> Merchant | None:
+    row = tx.execute(sa.select(merchants).where(merchants.c.id == merchant_id)).mappings().first()
+    return Merchant(**row) if row else None
+
+
+def merchants_of(tx: Tx, merchant_ids: Collection[str]) -> dict[str, Merchant]:
+    rows = tx.execute(sa.select(merchants).where(merchants.c.id.in_(merchant_ids))).mappings()
+    return {row["id"]: Merchant(**row) for row in rows}
+
+
+def _digest(key: str) -> bytes:
+    # The key is 256 random bits, so a plain hash is enough: there is nothing to guess.
+    return hashlib.sha256(key.encode()).digest()
+
+
+def create_key(tx: Tx, merchant_id: str | None, name: str, now: datetime) -> tuple[str, str]:
+    """Make a bearer key; returns (id, key). Only its digest is stored: the key is shown this once."""
+    key_id, key = new_id("key"), f"bh_{secrets.token_urlsafe(32)}"
+    tx.execute(
+        api_keys.insert().values(id=key_id, merchant_id=merchant_id, digest=_digest(key), name=name, created_at=now)
+    )
+    return key_id, key
+
+
+def find_caller(tx: Tx, key: str) -> Caller | None:
+    query = sa.select(api_keys.c.id, api_keys.c.merchant_id)
+    row = tx.execute(query.where(api_keys.c.digest == _digest(key), api_keys.c.revoked_at.is_(None))).first()
+    return Caller(row.id, row.merchant_id) if row else None
+
+
+def revoke_key(tx: Tx, key_id: str, now: datetime) -> bool:
+    revoked = tx.execute(
+        sa.update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+    return revoked.rowcount == 1

@@ -1,0 +1,73 @@
+"""Messages: domain events on their way to merchants, as the exact bytes that are signed and sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, merchant_column, metadata
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    merchant_column(),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("object_kind", sa.Text, nullable=False),
+    sa.Column("object_id", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("inbox_id", sa.Text, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),  # its place among the event's messages
+    sa.Column("occurred_at", Instant, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    # One event speaks once: a second processing of it cannot announce anything again.
+    sa.UniqueConstraint("inbox_id", "number"),
+    sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    id: str
+    """The `webhook-id` that receivers deduplicate by; the same over all endpoints and attempts."""
+    merchant_id: str
+    type: str
+    object_kind: str
+    object_id: str
+    body: bytes
+    inbox_id: str
+    number: int
+    occurred_at: datetime
+
+
+def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]:
+    """Store those that were not announced before (an event replayed announces nothing twice); returns them."""
+    if not new:
+        return []
+    known = sa.select(messages.c.inbox_id, messages.c.number).where(
+        messages.c.inbox_id.in_({message.inbox_id for message in new})
+    )
+    said = {(row[0], row[1]) for row in tx.execute(known)}
+    fresh = [message for message in new if (message.inbox_id, message.number) not in said]
+    if fresh:
+        tx.execute(
+            messages.insert(),
+            [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in fresh],
+        )
+    return fresh
+
+
+def list_messages(
+    tx: Tx, *, merchant_id: str, event_type: str | None = None, before: str | None = None, limit: int = 50
+) -> list[sa.RowMapping]:
+    """Newest first."""
+    query = sa.select(messages).where(messages.c.merchant_id == merchant_id).order_by(messages.c.id.desc())
+    if event_type is not None:
+        query = query.where(messages.c.type == event_type)
+    if before is not None:
+        query = query.where(messages.c.id < before)
+    return list(tx.execute(query.limit(limit)).mappings())

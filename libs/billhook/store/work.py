@@ -1,0 +1,187 @@
+"""Work that is a row: due at a time, claimed under a lease, settled once.
+
+A subject whose rows are work (inbox, deliveries, documents) adds `work_columns()` to its table. The rules are the same
+for all of them:
+
+- `state = 'due'` is work; every other state is its end (`dead`: a person has to look).
+- A claim counts as an attempt, moves `due_at` to the end of the lease and writes a fresh `token`. A worker that dies
+  leaves a row that falls due again; one that was slower than its lease finds another token and settles nothing.
+- The lease is `due_at` itself, so one partial index finds retries, schedules and expired leases alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, new_id
+
+DUE = "due"
+DEAD = "dead"
+
+
+def work_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("state", sa.Text, nullable=False, server_default=DUE),
+        sa.Column("due_at", Instant, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("token", sa.Text),
+        sa.Column("last_error", sa.Text),
+        sa.Column("finished_at", Instant),
+    ]
+
+
+def due_index(table: str) -> sa.Index:
+    """Only work that is still to do: the index stays small however many rows are finished."""
+    condition = sa.text(f"state = '{DUE}'")
+    return sa.Index(f"ix_{table}_due", "due_at", sqlite_where=condition, postgresql_where=condition)
+
+
+Row = Mapping[str, Any]
+"""A claimed row: its columns, with `attempts` counting this claim and `due_at` still saying since when it was due."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Rows that are ours until the lease ends."""
+
+    token: str
+    rows: list[Row]
+    worn_out: list[Row]
+    """Rows claimed `max_attempts` times and never settled: whoever took them died. They are to be given up."""
+
+
+def claim(
+    tx: Tx,
+    table: sa.Table,
+    *,
+    ids: Collection[str] | None,
+    limit: int,
+    max_attempts: int,
+    now: datetime,
+    lease: timedelta,
+) -> Claim:
+    """Take due rows: those among `ids`, or with None the ones that have been due for longest."""
+    due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= now).limit(limit)
+    due = due.order_by(table.c.due_at) if ids is None else due.where(table.c.id.in_(ids))
+    # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
+    found = tx.execute(due.with_for_update(skip_locked=True)).mappings().all()
+    token = new_id("tok")
+    if found:
+        tx.execute(
+            sa.update(table)
+            .where(table.c.id.in_([row["id"] for row in found]))
+            .values(attempts=table.c.attempts + 1, token=token, due_at=now + lease)
+        )
+    rows: list[Row] = [{**row, "attempts": row["attempts"] + 1} for row in sorted(found, key=lambda row: row["id"])]
+    alive = [row for row in rows if row["attempts"] <= max_attempts]
+    return Claim(token, alive, [row for row in rows if row["attempts"] > max_attempts])
+
+
+def hold(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
+    """Which of the rows are still ours under their tokens (id → token), locked until the transaction ends. Effects are
+    written for these alone: whoever lost the lease settles nothing."""
+    query = sa.select(table.c.id, table.c.token).where(table.c.id.in_(list(tokens)), table.c.state == DUE)
+    return {row_id for row_id, token in tx.execute(query.with_for_update()) if token == tokens[row_id]}
+
+
+def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datetime) -> None:
+    """End rows that are held."""
+    if ids:
+        tx.execute(
+            sa.update(table)
+            .where(table.c.id.in_(ids))
+            .values(state=state, token=None, last_error=None, finished_at=now)
+        )
+
+
+def give_up(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, str]], now: datetime) -> None:
+    """Mark rows that are held as dead, each with its reason. The caller writes the dead letters."""
+    if rows:
+        tx.execute(
+            sa.update(table)
+            .where(table.c.id == sa.bindparam("row_id"))
+            .values(state=DEAD, token=None, last_error=sa.bindparam("error"), finished_at=now),
+            [{"row_id": row_id, "error": error} for row_id, error in rows],
+        )
+
+
+def put_back(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]], *, counted: bool = True) -> None:
+    """Let rows that are held fall due again at their times, each with the error to show. Not `counted`: the claim was
+    no attempt."""
+    if rows:
+        tx.execute(
+            sa.update(table)
+            .where(table.c.id == sa.bindparam("row_id"))
+            .values(
+                due_at=sa.bindparam("at"),
+                last_error=sa.bindparam("error"),
+                token=None,
+                attempts=table.c.attempts - int(not counted),
+            ),
+            [{"row_id": row_id, "at": at, "error": error} for row_id, at, error in rows],
+        )
+
+
+def release(tx: Tx, table: sa.Table, token: str, ids: Collection[str], now: datetime) -> None:
+    """Give rows back untouched at shutdown: due at once, and the claim does not count as an attempt."""
+    if ids:
+        tx.execute(
+            sa.update(table)
+            .where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE)
+            .values(due_at=now, token=None, attempts=table.c.attempts - 1)
+        )
+
+
+def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int) -> list[str]:
+    """The longest-due rows that nobody holds."""
+    query = sa.select(table.c.id).where(table.c.state == DUE, table.c.due_at <= now).order_by(table.c.due_at)
+    return list(tx.execute(query.limit(limit)).scalars())
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The state of one queue, for metrics. Counts stop at `COUNT_LIMIT`: a scrape must not scan a table."""
+
+    ready: int
+    running: int
+    scheduled: int
+    expired_leases: int
+    oldest_ready_seconds: float
+
+
+COUNT_LIMIT = 100_000
+
+
+def backlog(tx: Tx, table: sa.Table, *, now: datetime) -> Backlog:
+    due = table.c.due_at <= now
+    held = table.c.token.is_not(None)
+
+    def count(*conditions: sa.ColumnElement[bool]) -> int:
+        rows = sa.select(sa.literal(1)).select_from(table).where(table.c.state == DUE, *conditions).limit(COUNT_LIMIT)
+        return int(tx.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one())
+
+    oldest = tx.execute(sa.select(sa.func.min(table.c.due_at)).where(table.c.state == DUE, due)).scalar()
+    return Backlog(
+        ready=count(due),
+        running=count(~due, held),
+        scheduled=count(~due, ~held),
+        expired_leases=count(due, held),
+        oldest_ready_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+    )
+
+
+def revive(tx: Tx, table: sa.Table, ids: Collection[str], now: datetime) -> list[str]:
+    """Make finished or dead rows due again, with a new budget of attempts. Returns the ids that were not due."""
+    revived = tx.execute(
+        sa.update(table)
+        .where(table.c.id.in_(ids), table.c.state != DUE)
+        .values(state=DUE, due_at=now, attempts=0, token=None, finished_at=None)
+        .returning(table.c.id)
+    )
+    return list(revived.scalars())

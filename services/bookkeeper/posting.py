@@ -1,0 +1,253 @@
+"""Posting: a batch of inbox events becomes changes of the book, messages to merchants, and documents to make.
+
+prepare   read the events' sources and merchants
+perform   translate (pure); where two states of one object share a second, ask the provider for the object
+effects   book, messages, deliveries and documents, in the transaction that marks the events processed
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import msgspec
+import sqlalchemy as sa
+
+from billhook.errors import Unprocessable
+from billhook.providers import PROVIDERS
+from billhook.providers.provider import ProviderApi
+from billhook.providers.stripe_api import StripeApi
+from billhook.queue.consumer import Rings
+from billhook.rules.book import Change, Fact, Invoice, tied
+from billhook.rules.delivery import wants
+from billhook.rules.invoice import documents_due, snapshot_of
+from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
+from billhook.runtime.clock import Clock
+from billhook.store import book
+from billhook.store.database import Database, Tx
+from billhook.store.deliveries import add_deliveries
+from billhook.store.documents import NewDocument, add_documents
+from billhook.store.endpoints import listening
+from billhook.store.inbox import inbox
+from billhook.store.merchants import Merchant, merchants_of
+from billhook.store.messages import Message, add_messages
+from billhook.store.schema import new_id
+from billhook.store.sources import Source, sources_of
+from billhook.store.vault import Vault
+from billhook.store.work import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One claimed event of the inbox."""
+
+    id: str
+    merchant_id: str
+    attempts: int
+    merchant: Merchant
+    source: Source
+    account: str
+    type: str
+    headers: bytes
+    body: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What an event means."""
+
+    changes: tuple[Change, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+
+class Posting:
+    """The handler of the inbox."""
+
+    table: sa.Table = inbox
+    batch = 200
+    lease = timedelta(seconds=60)  # a batch is some 50 ms of our own, or a few calls of a provider at 10 s each
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock
+
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Event]:
+        sources = sources_of(tx, {row["source_id"] for row in rows})
+        merchants = merchants_of(tx, {row["merchant_id"] for row in rows})
+        return [
+            Event(
+                row["id"],
+                row["merchant_id"],
+                row["attempts"],
+                merchants[row["merchant_id"]],
+                sources[row["source_id"]],
+                row["account"],
+                row["type"],
+                row["headers"],
+                row["body"],
+                row["received_at"],
+            )
+            for row in rows
+        ]
+
+    def perform(self, events: Sequence[Event]) -> Sequence[tuple[Event, Outcome, Posted]]:
+        results = [self._translate(event) for event in events]
+        return self._ask_provider(results)
+
+    def _translate(self, event: Event) -> tuple[Event, Outcome, Posted]:
+        try:
+            headers = msgspec.json.decode(event.headers, type=dict[str, str])
+            meaning = PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
+        except Exception as error:
+            return self._failed(event, error)
+        state = "processed" if meaning.changes or meaning.facts else "ignored"
+        return event, Done(state), Posted(meaning.changes, meaning.facts)
+
+    def _failed(self, event: Event, error: Exception) -> tuple[Event, Outcome, Posted]:
+        outcome = after_failure(error, attempts=event.attempts, now=self._clock(), jitter=random.random())
+        return event, outcome, Posted()
+
+    def _ask_provider(
+        self, results: Sequence[tuple[Event, Outcome, Posted]]
+    ) -> Sequence[tuple[Event, Outcome, Posted]]:
+        """Fetch the objects that these events alone cannot settle: two states in one second, or lines left out."""
+        entries = [
+            _entry(event, change) for event, _, posted in results if event.source.api_key for change in posted.changes
+        ]
+        unsettled = {entry.key for entry in entries if not _whole(entry.change)} | self._ties(entries)
+        return [self._settle_by_asking(result, unsettled) for result in results]
+
+    def _ties(self, entries: Sequence[book.Entry]) -> set[tuple[str, str, str, str]]:
+        if not entries:
+            return set()
+        with self._database.read() as tx:
+            known = book.versions(tx, {entry.key for entry in entries})
+        ties = set()
+        for entry in entries:
+            version = known.setdefault(entry.key, entry.change.version)
+            if tied(version, entry.change):
+                ties.add(entry.key)
+            known[entry.key] = max(version, entry.change.version)
+        return ties
+
+    def _settle_by_asking(
+        self, result: tuple[Event, Outcome, Posted], unsettled: set[tuple[str, str, str, str]]
+    ) -> tuple[Event, Outcome, Posted]:
+        event, outcome, posted = result
+        try:
+            changes = tuple(
+                self._fetch(event, change) if _entry(event, change).key in unsettled else change
+                for change in posted.changes
+            )
+            for change in changes:
+                _refuse_missing_lines(change)
+        except Exception as error:
+            return self._failed(event, error)
+        return event, outcome, Posted(changes, posted.facts)
+
+    def _fetch(self, event: Event, change: Change) -> Change:
+        if change.object.deleted:
+            return change  # nothing is left to ask for
+        assert event.source.api_key is not None
+        api = _api(self._vault.open(event.source.api_key), event.source.api_base)
+        current = api.fetch(change.object.kind, change.object.external_id)
+        return Change(current, change.at, fetched=True)
+
+    def effects(self, tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]], now: datetime) -> Rings:
+        done = [(event, posted) for event, outcome, posted in results if isinstance(outcome, Done)]
+        book.apply(tx, [_entry(event, change) for event, posted in done for change in posted.changes], now)
+        said = add_messages(tx, [message for event, posted in done for message in _messages(event, posted)], now)
+        documents = [document for event, posted in done for document in _documents(event, posted)]
+        return {"documents": add_documents(tx, documents, now), "deliveries": _address(tx, said, now)}
+
+
+def _entry(event: Event, change: Change) -> book.Entry:
+    return book.Entry(event.merchant_id, event.source.id, event.account, change)
+
+
+def _whole(change: Change) -> bool:
+    return not isinstance(change.object, Invoice) or change.object.lines_complete
+
+
+def _refuse_missing_lines(change: Change) -> None:
+    if not _whole(change) and isinstance(change.object, Invoice) and documents_due(change.object):
+        raise Unprocessable(
+            f"The event carries only the first {len(change.object.lines)} lines of invoice"
+            f" {change.object.number or change.object.external_id}, and a document must show all. Give the source its"
+            " provider's API key (`billhook sources set-api-key`), then replay this event."
+        )
+
+
+@lru_cache(maxsize=64)
+def _api(api_key: str, base_url: str | None) -> ProviderApi:
+    return StripeApi(api_key, base_url=base_url)
+
+
+def _messages(event: Event, posted: Posted) -> list[Message]:
+    return [
+        Message(
+            new_id("msg"),
+            event.merchant_id,
+            fact.type,
+            fact.object.kind,
+            book.book_id(event.source.id, event.account, fact.object),
+            _body(event, fact),
+            event.id,
+            number,
+            fact.at,
+        )
+        for number, fact in enumerate(posted.facts)
+    ]
+
+
+def _body(event: Event, fact: Fact) -> bytes:
+    """What is signed and sent: `type`, `timestamp` and `data`, as Standard Webhooks advises."""
+    data = {
+        "id": book.book_id(event.source.id, event.account, fact.object),
+        "object": fact.object.kind,
+        "source": event.source.id,
+        "account": event.account or None,
+        **msgspec.structs.asdict(fact.object),
+    }
+    return msgspec.json.encode({"type": fact.type, "timestamp": fact.at, "data": data})
+
+
+def _documents(event: Event, posted: Posted) -> list[NewDocument]:
+    return [
+        NewDocument(
+            event.merchant_id,
+            _entry(event, change).id,
+            kind,
+            msgspec.json.encode(
+                snapshot_of(
+                    change.object,
+                    kind=kind,
+                    seller_name=change.object.seller_name or event.merchant.name,
+                    locale=event.merchant.locale,
+                )
+            ),
+        )
+        for change in posted.changes
+        if isinstance(change.object, Invoice)
+        for kind in documents_due(change.object)
+    ]
+
+
+def _address(tx: Tx, messages: Sequence[Message], now: datetime) -> list[str]:
+    """A delivery for each message and each endpoint that wants it."""
+    if not messages:
+        return []
+    endpoints = listening(tx, {message.merchant_id for message in messages})
+    wanted = [
+        (message.merchant_id, message.id, endpoint.id)
+        for message in messages
+        for endpoint in endpoints
+        if endpoint.merchant_id == message.merchant_id and wants(endpoint.event_types, message.type)
+    ]
+    return add_deliveries(tx, wanted, now)

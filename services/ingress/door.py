@@ -1,0 +1,164 @@
+"""The hot route, `POST /v1/sources/{source_id}/events`: what is checked, in which order, and what each answer is.
+
+    method, content type, size → source → signature over the raw bytes → JSON with an id → one durable commit → 2xx
+
+Whatever fails costs only the request it came with: nothing is stored, and the answer says what the sender can do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+import msgspec
+
+from billhook.errors import BodyRefused, Refused, SignatureRefused
+from billhook.metrics import Metrics
+from billhook.providers import PROVIDERS
+from billhook.runtime.clock import Clock
+from billhook.store.inbox import Arrival
+from billhook.store.schema import new_id
+from services.ingress.commit import GroupCommit, LineFull
+from services.ingress.sources import SourceDirectory
+
+MAX_BODY_BYTES = 1024 * 1024
+"""Stripe's largest events are a few hundred KB; Standard Webhooks advises under 20 KB."""
+
+_PREFIX = len("/v1/sources/")
+_SUFFIX = len("/events")
+_KEPT = ("stripe-signature", "webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent")
+
+
+class Answer(Exception):
+    """A refusal on its way out: the status, a code for machines, a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = list(headers)
+
+
+class Door:
+    """The ASGI endpoint."""
+
+    def __init__(self, line: GroupCommit, sources: SourceDirectory, metrics: Metrics, clock: Clock) -> None:
+        self._line = line
+        self._sources = sources
+        self._metrics = metrics
+        self._clock = clock
+        # Children are looked up once: a label lookup takes a lock and a dictionary each time.
+        self._answered = {status: metrics.ingress_requests.labels(str(status)) for status in (200, 400, 401, 404, 503)}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        started = time.perf_counter()
+        try:
+            body = await self._admit(scope, receive)
+            status, headers = 200, []
+        except Answer as answer:
+            status, headers = answer.status, answer.headers
+            body = msgspec.json.encode({"error": {"code": answer.code, "message": str(answer)}})
+            self._metrics.events_rejected.labels(answer.code).inc()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(body)),
+                    *headers,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+        counter = self._answered.get(status) or self._metrics.ingress_requests.labels(str(status))
+        counter.inc()
+        self._metrics.ingress_seconds.observe(time.perf_counter() - started)
+
+    async def _admit(self, scope: Any, receive: Any) -> bytes:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        _check_request(scope["method"], headers)
+        body = await _read(receive)
+        now = self._clock()
+        source = await self._sources.find(scope["path"][_PREFIX:-_SUFFIX])
+        if source is None:
+            raise Answer(404, "unknown_source", "There is no such source. Check the address with `billhook sources`.")
+        provider = PROVIDERS[source.provider]
+        try:
+            provider.verify(headers, body, source.secrets, now)
+            envelope = provider.open(headers, body)
+        except SignatureRefused as refused:
+            raise Answer(401, refused.code, str(refused)) from None
+        except BodyRefused as refused:
+            raise Answer(400, refused.code, str(refused)) from None
+        arrival = Arrival(
+            new_id("evt"),
+            source.merchant_id,
+            source.id,
+            envelope.account,
+            envelope.external_id,
+            envelope.type,
+            msgspec.json.encode({name: headers[name] for name in _KEPT if name in headers}),
+            body,
+            hashlib.sha256(body).digest(),
+            now,
+        )
+        try:
+            receipt = await self._line.commit(arrival)
+        except LineFull:
+            raise Answer(
+                503, "busy", "More events are waiting than can be stored in time. Send again.", (b"retry-after", b"1")
+            ) from None
+        except Refused as refused:
+            raise Answer(400, refused.code, str(refused)) from None
+        except Exception:
+            # The committing thread has logged what it was. The sender needs only to know that nothing was stored.
+            raise Answer(
+                503, "store_unavailable", "The event could not be stored. Send again.", (b"retry-after", b"5")
+            ) from None
+        match receipt.outcome:
+            case "accepted":
+                self._metrics.events_accepted.labels(source.provider).inc()
+            case "duplicate":
+                self._metrics.events_duplicate.labels(source.provider).inc()
+            case "conflict":
+                self._metrics.events_conflict.labels(source.provider).inc()
+        return b'{"id":"%s","status":"%s"}' % (receipt.id.encode(), receipt.outcome.encode())
+
+
+def _check_request(method: str, headers: dict[str, str]) -> None:
+    if method != "POST":
+        raise Answer(405, "method_not_allowed", "Events are posted: use POST.", (b"allow", b"POST"))
+    content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise Answer(415, "not_json", "Events are JSON: send Content-Type: application/json.")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+        raise _too_large()
+
+
+def _too_large() -> Answer:
+    # The rest of the body is not read, so the connection cannot be used again.
+    return Answer(413, "too_large", f"An event may have at most {MAX_BODY_BYTES} bytes.", (b"connection", b"close"))
+
+
+async def _read(receive: Any) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        chunks, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Answer(400, "disconnected", "The request ended before its body did.")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+        body = b"".join(chunks)
+    if message["type"] == "http.disconnect":
+        raise Answer(400, "disconnected", "The request ended before its body did.")
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_large()
+    return body

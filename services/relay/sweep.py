@@ -1,0 +1,105 @@
+"""The sweep. Any number of relays may run: ringing twice does no harm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from billhook.metrics import Metrics
+from billhook.queue.bell import Bell, DoorbellBroker
+from billhook.runtime.clock import Clock
+from billhook.store import work
+from billhook.store.database import Database
+from billhook.store.queues import QUEUES
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 0.5
+
+GRACE = timedelta(seconds=0.5)
+"""Whoever makes work due rings for it at once; the relay leaves it that long before it rings too."""
+
+LIMIT = 2_000
+"""Ids a sweep rings for in one queue: what a consumer does in about a second."""
+
+GAUGES_EVERY_SECONDS = 5.0
+
+
+class Sweeper:
+    """The loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: DoorbellBroker,
+        bell: Bell,
+        metrics: Metrics,
+        clock: Clock,
+        tick: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._bell = bell
+        self._metrics = metrics
+        self._clock = clock
+        self._tick = tick
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        gauges_at = float("-inf")
+        while not self._stopping.wait(EVERY_SECONDS):
+            self._tick()
+            try:
+                self.sweep()
+                if time.monotonic() - gauges_at >= GAUGES_EVERY_SECONDS:
+                    self.measure()
+                    gauges_at = time.monotonic()
+            except Exception as error:
+                log.error("sweep failed", extra={"reason": str(error)})
+                continue
+            self._metrics.swept_at.set_to_current_time()
+
+    def sweep(self) -> dict[str, int]:
+        """Ring for what is due; returns how many ids a queue."""
+        rung = {}
+        now = self._clock() - GRACE
+        for queue, table in QUEUES.items():
+            if self._has_rings(queue):
+                continue  # its consumers have not even heard the last ones
+            with self._database.read() as tx:
+                ids = work.due_ids(tx, table, now=now, limit=LIMIT)
+            if ids:
+                self._bell.ring(queue, ids)
+                self._metrics.rerung.labels(queue).inc(len(ids))
+            rung[queue] = len(ids)
+        return rung
+
+    def _has_rings(self, queue: str) -> bool:
+        try:
+            return self._broker.waiting(queue) > 0
+        except Exception:
+            return True  # the queue is away: consumers read SQL themselves until it is back
+
+    def measure(self) -> None:
+        """Set the gauges of all queues, from SQL."""
+        now = self._clock()
+        for queue, table in QUEUES.items():
+            with self._database.read() as tx:
+                backlog = work.backlog(tx, table, now=now)
+            self._metrics.ready.labels(queue).set(backlog.ready)
+            self._metrics.running.labels(queue).set(backlog.running)
+            self._metrics.scheduled.labels(queue).set(backlog.scheduled)
+            self._metrics.expired.labels(queue).set(backlog.expired_leases)
+            self._metrics.oldest.labels(queue).set(backlog.oldest_ready_seconds)

@@ -1,0 +1,43 @@
+"""Real servers, started for the first test that asks for one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from billhook.testing.postgres_installation import NoServer
+from billhook.testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the session; each test takes a database of its own with `create_database()`."""
+    try:
+        with postgres_server(fast=True) as server:
+            yield server
+    except NoServer as error:
+        # At a desk a missing server costs its tests; in CI it would hide them.
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """One Valkey for the session; a test that uses it begins with an empty one by flushing it."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """Recorded events and API answers of the providers: public material of others, kept beside the checkout."""
+    path = Path(os.environ.get("BILLHOOK_RECORDINGS") or ROOT.parent / "shared" / "recordings").resolve()
+    if not path.is_dir():
+        pytest.skip(f"No recordings at {path}; BILLHOOK_RECORDINGS can name another place.")
+    return path

@@ -1,0 +1,56 @@
+"""One migrated database a dialect for the session, emptied for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from billhook.store import book, merchants, migrate, queues, sources
+from billhook.store.database import Database
+from billhook.testing.servers import PostgresServer
+
+NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+TABLES = book.metadata.sorted_tables
+"""Every table, the ones that others refer to first."""
+assert {*queues.QUEUES.values(), *book.TABLES.values(), merchants.merchants, sources.sources} <= set(TABLES)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A migrated database that tests share; what is in it is nobody's concern."""
+    database = Database(new_url(request, tmp_path_factory))
+    migrate.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(migrated: Database) -> Database:
+    """A migrated database with nothing in it."""
+    with migrated.begin() as tx:
+        for table in reversed(TABLES):
+            tx.execute(table.delete())
+    return migrated
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> Iterator[Database]:
+    """A migrated database on PostgreSQL, for what SQLite has no word for."""
+    database = Database(postgres.create_database())
+    migrate.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def blank_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a database without a schema."""
+    return new_url(request, tmp_path_factory)
+
+
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/billhook.db"
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres.create_database()

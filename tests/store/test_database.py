@@ -1,0 +1,172 @@
+"""A transaction is whole or it is nothing, and whoever waits for one gets its turn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from billhook.store import merchants
+from billhook.store.database import Database
+from billhook.store.schema import Instant, new_id, to_micros
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from store.databases import NOW
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from billhook.store.database import Database
+from billhook.store.merchants import create_merchant
+database = Database(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[2])):
+    with database.begin() as tx:
+        create_merchant(tx, "there", datetime.now(UTC))
+database.close()
+"""
+
+KILLED = """
+import sys
+from datetime import UTC, datetime
+from billhook.store.database import Database
+from billhook.store.merchants import create_merchant
+with Database(sys.argv[1]).begin() as tx:
+    create_merchant(tx, "half done", datetime.now(UTC))
+    print("in the middle", flush=True)
+    sys.stdin.readline()
+"""
+
+times = st.datetimes(
+    min_value=datetime(1900, 1, 1),  # noqa: DTZ001 (hypothesis wants the bounds bare)
+    max_value=datetime(9998, 12, 31),  # noqa: DTZ001
+    timezones=st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
+)
+
+
+def add(database: Database, name: str) -> None:
+    with database.begin() as tx:
+        merchants.create_merchant(tx, name, NOW)
+
+
+def names(database: Database) -> list[str]:
+    with database.read() as tx:
+        return [merchant.name for merchant in merchants.list_merchants(tx, limit=10_000)]
+
+
+@contextmanager
+def child(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process running the script, up to its first line of output."""
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def address(database: Database) -> str:
+    return database.url.render_as_string(hide_password=False)
+
+
+def test_what_raises_leaves_nothing(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.begin() as tx:
+        merchants.create_merchant(tx, "never", NOW)
+        _ = 1 / 0
+    assert names(database) == []
+    add(database, "ever")
+    assert names(database) == ["ever"]
+
+
+def test_one_reading_sees_one_moment(database: Database) -> None:
+    add(database, "before")
+    with database.read() as tx:
+        seen = merchants.list_merchants(tx)
+        add(database, "meanwhile")
+        assert merchants.list_merchants(tx) == seen
+    assert names(database) == ["before", "meanwhile"]
+
+
+def test_writers_in_threads_and_in_another_process_all_get_their_turn(database: Database) -> None:
+    failures: list[BaseException] = []
+
+    def write(name: str) -> None:
+        try:
+            for _ in range(25):
+                add(database, name)
+        except BaseException as error:
+            failures.append(error)
+
+    with child(WRITER, address(database), "100") as other:
+        threads = [threading.Thread(target=write, args=(f"here {number}",)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        _, said = other.communicate("\n", timeout=60)
+        for thread in threads:
+            thread.join()
+    assert (failures, said, other.returncode) == ([], "", 0)
+    written = names(database)
+    assert [written.count(name) for name in ("there", *(f"here {n}" for n in range(6)))] == [100, *([25] * 6)]
+
+
+def test_a_writer_that_is_killed_leaves_no_lock_and_no_half(database: Database) -> None:
+    with child(KILLED, address(database)) as other:
+        other.kill()
+        other.wait()
+    add(database, "after")
+    assert names(database) == ["after"]
+
+
+def test_a_database_that_was_closed_opens_again(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    for _ in range(2):
+        with database.begin() as tx:
+            assert tx.exec_driver_sql("SELECT 1").scalar() == 1
+        database.close()
+
+
+def test_sqlite_keeps_its_promises_through_a_power_cut(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    with database.begin() as tx:
+        pragmas = ("journal_mode", "synchronous", "foreign_keys")
+        assert [tx.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas] == ["wal", 2, 1]
+    database.close()
+
+
+@settings(max_examples=60, deadline=None)
+@example(at=datetime(1969, 12, 31, 23, 59, 58, 500_000, tzinfo=UTC))
+@example(at=datetime(2999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))
+@given(at=times)
+def test_a_time_comes_back_as_it_was_to_the_microsecond(migrated: Database, at: datetime) -> None:
+    with migrated.read() as tx:
+        back = tx.execute(sa.select(sa.cast(sa.literal(at, Instant), Instant))).scalar_one()
+    assert back == at
+    assert back.tzinfo is UTC
+
+
+@given(st.lists(times, min_size=2, max_size=2))
+def test_stored_times_are_in_the_order_of_the_times(pair: list[datetime]) -> None:
+    assert (to_micros(pair[0]) < to_micros(pair[1])) == (pair[0] < pair[1])
+
+
+def test_a_time_without_a_zone_is_refused(migrated: Database) -> None:
+    if migrated.sqlite:
+        with pytest.raises((sa.exc.StatementError, TypeError)), migrated.read() as tx:
+            tx.execute(sa.select(sa.literal(NOW.replace(tzinfo=None), Instant)))
+
+
+def test_ids_made_later_sort_later() -> None:
+    made = [new_id("evt") for _ in range(1000)]
+    assert made == sorted(made)
+    assert len(set(made)) == 1000

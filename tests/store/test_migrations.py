@@ -1,0 +1,137 @@
+"""The migrations make the tables that the code speaks of, once, whoever starts first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from billhook.errors import SettingsError
+from billhook.store import migrate
+from billhook.store.database import Database
+from billhook.store.schema import metadata
+from billhook.testing.servers import PostgresServer
+
+UPGRADE = """
+import sys
+from billhook.store import migrate
+from billhook.store.database import Database
+database = Database(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+migrate.upgrade(database)
+database.close()
+"""
+
+SQLITE_CATALOGUE = "SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version' AND sql IS NOT NULL"
+POSTGRESQL_CATALOGUE = """
+SELECT table_name || '.' || column_name, concat_ws(' ', ordinal_position, data_type, is_nullable, column_default)
+  FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+UNION ALL
+SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+UNION ALL
+SELECT conrelid::regclass || ' ' || conname, pg_get_constraintdef(oid) FROM pg_constraint
+ WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
+"""
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def catalogue(database: Database) -> dict[str, str]:
+    """What the database itself says of its columns, indexes and constraints, by name."""
+    query = SQLITE_CATALOGUE if database.sqlite else POSTGRESQL_CATALOGUE
+    with database.begin() as tx:
+        rows = tx.exec_driver_sql(query).all()
+    return {name: canonical(text) if database.sqlite else text for name, text in rows}
+
+
+def canonical(ddl: str) -> str:
+    """A CREATE statement with the lines between its parentheses in one order."""
+    return "\n".join(sorted(line.strip(" \t,") for line in ddl.splitlines()))
+
+
+def test_alembic_finds_no_difference_between_the_migrations_and_the_tables(migrated: Database) -> None:
+    with migrated.begin() as tx:
+        context = MigrationContext.configure(tx, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_migrated_schema_is_to_the_letter_the_one_the_tables_describe(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        migrate.upgrade(database)
+        migrated = catalogue(database)
+        with database.begin() as tx:
+            metadata.drop_all(tx)
+            metadata.create_all(tx)
+        assert len(migrated) > 60
+        assert migrated == catalogue(database)
+
+
+def test_an_upgrade_is_pending_until_it_is_done(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        assert migrate.current(database) is None
+        assert migrate.pending(database)
+        migrate.upgrade(database)
+        assert migrate.current(database) == "0001"
+        assert not migrate.pending(database)
+        migrate.upgrade(database)
+        assert migrate.current(database) == "0001"
+
+
+def test_processes_that_start_together_upgrade_once(blank_url: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", UPGRADE, blank_url]
+    pipe = subprocess.PIPE
+    starting = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]
+    for process in starting:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in starting:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [(process.communicate()[1], process.returncode) for process in starting] == [("", 0)] * 3
+    with opened(blank_url) as database:
+        assert not migrate.pending(database)
+
+
+def test_an_upgrade_that_breaks_off_leaves_nothing_behind(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        with database.begin() as tx:
+            tx.exec_driver_sql("CREATE TABLE deliveries (id INTEGER)")
+        with pytest.raises(sa.exc.DBAPIError):
+            migrate.upgrade(database)
+        assert migrate.current(database) is None
+        with database.read() as tx:
+            assert sa.inspect(tx).get_table_names() == ["deliveries"]
+
+
+def test_the_database_of_a_newer_billhook_is_refused_with_a_reason(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        migrate.upgrade(database)
+        with database.begin() as tx:
+            tx.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        assert migrate.pending(database)
+        with pytest.raises(SettingsError, match="schema 9999"):
+            migrate.upgrade(database)
+
+
+def test_postgresql_vacuums_the_tables_of_work_early(postgres: PostgresServer) -> None:
+    with opened(postgres.create_database()) as database:
+        migrate.upgrade(database)
+        with database.read() as tx:
+            tuned = tx.exec_driver_sql(
+                "SELECT relname FROM pg_class WHERE 'autovacuum_vacuum_scale_factor=0.01' = ANY (reloptions)"
+            ).scalars()
+            assert set(tuned) == {"inbox", "documents", "deliveries"}
