@@ -6,21 +6,22 @@ effects   the file's key, hash and size, in the transaction that marks the docum
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import sqlalchemy as sa
 
 from billhook.errors import TryAgain
 from billhook.metrics import Metrics
-from billhook.outlets.objects import Objects
+from billhook.outlets.objects import Objects, document_key
 from billhook.outlets.page import invoice_html
 from billhook.outlets.pdf import Renderer, RendererMissing, RenderError
 from billhook.queue.consumer import Rings
-from billhook.rules.invoice import InvoiceSnapshot, content_key
+from billhook.rules.invoice import InvoiceSnapshot
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store.database import Tx
@@ -64,28 +65,32 @@ class Rendering:
 
     def perform(self, commissions: Sequence[Commission]) -> Sequence[Result]:
         snapshots = [msgspec.json.decode(commission.snapshot, type=InvoiceSnapshot) for commission in commissions]
-        pdfs = self._renderer.render([invoice_html(snapshot) for snapshot in snapshots])
-        return [
-            self._keep(commission, snapshot, pdf)
-            for commission, snapshot, pdf in zip(commissions, snapshots, pdfs, strict=True)
-        ]
+        pdfs = self._renderer.render(
+            [invoice_html(snapshot) for snapshot in snapshots], [_dated(snapshot) for snapshot in snapshots]
+        )
+        return [self._keep(commission, pdf) for commission, pdf in zip(commissions, pdfs, strict=True)]
 
-    def _keep(self, commission: Commission, snapshot: InvoiceSnapshot, pdf: bytes | RenderError) -> Result:
+    def _keep(self, commission: Commission, pdf: bytes | RenderError) -> Result:
         if isinstance(pdf, RendererMissing):
             return commission, Postpone(self._clock() + UNTIL_INSTALLED, pdf.reason), None
         try:
             if isinstance(pdf, RenderError):
                 raise TryAgain(pdf.reason)
-            address = content_key(snapshot, self._renderer.name)
-            key = f"documents/{address[:2]}/{address}.pdf"
-            rendered = Rendered(commission.id, key, self._objects.put_once(key, pdf), len(pdf))
+            digest = hashlib.sha256(pdf).hexdigest()
+            self._objects.put_once(document_key(digest), pdf)
         except Exception as error:
             self._metrics.documents.labels("failed").inc()
             failure = after_failure(error, attempts=commission.attempts, now=self._clock(), jitter=random.random())
             return commission, failure, None
         self._metrics.documents.labels("ready").inc()
-        return commission, Done("ready"), rendered
+        return commission, Done("ready"), Rendered(commission.id, document_key(digest), digest, len(pdf))
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         set_files(tx, [rendered for _, _, rendered in results if rendered is not None])
         return {}
+
+
+def _dated(snapshot: InvoiceSnapshot) -> datetime:
+    """The date inside the file: the invoice's own, so that drawing it again gives the same bytes."""
+    invoice = snapshot.invoice
+    return invoice.paid_at or invoice.finalized_at or invoice.created or datetime(2000, 1, 1, tzinfo=UTC)

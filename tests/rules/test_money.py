@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from billhook.rules.money import exponent, format_money, format_unit_amount, known_currency, parse_locale
 from hypothesis import given
 from hypothesis import strategies as st
+
+from billhook.rules.money import exponent, format_money, format_unit_amount, known_currency, parse_locale
 
 CURRENCIES = ["usd", "eur", "jpy", "kwd", "isk", "ugx", "huf", "twd", "mga", "cop", "idr", "clf", "bhd", "xof"]
 currencies = st.sampled_from(CURRENCIES)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+
 from billhook.store import book, merchants, migrate, queues, sources
 from billhook.store.database import Database
 from billhook.testing.servers import PostgresServer

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
+from store.databases import NOW
+
 from billhook.store import inbox, work
 from billhook.store.database import Database
 from billhook.store.inbox import Arrival, Receipt
 from billhook.store.schema import new_id
-from store.databases import NOW
 
 
 def arrival(external_id: str, body: bytes = b"{}", *, merchant: str = "mrc_a", source: str = "src_a") -> Arrival:
     digest = hashlib.sha256(body).digest()
-    return Arrival(
-        new_id("evt"), merchant, source, "", external_id, "invoice.paid", b'{"sig": "1"}', body, digest, NOW
-    )
+    return Arrival(new_id("evt"), merchant, source, "", external_id, "invoice.paid", b'{"sig": "1"}', body, digest, NOW)
 
 
 def accept(database: Database, *arrivals: Arrival, now: datetime = NOW) -> list[Receipt]:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from billhook.store import merchants
-from billhook.store.database import Database
-from billhook.store.schema import Instant, new_id, to_micros
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from store.databases import NOW
+
+from billhook.store import merchants
+from billhook.store.database import Database
+from billhook.store.schema import Instant, new_id, to_micros
 
 WRITER = """
 import sys
@@ -160,10 +161,9 @@ def test_stored_times_are_in_the_order_of_the_times(pair: list[datetime]) -> Non
     assert (to_micros(pair[0]) < to_micros(pair[1])) == (pair[0] < pair[1])
 
 
-def test_a_time_without_a_zone_is_refused(migrated: Database) -> None:
-    if migrated.sqlite:
-        with pytest.raises((sa.exc.StatementError, TypeError)), migrated.read() as tx:
-            tx.execute(sa.select(sa.literal(NOW.replace(tzinfo=None), Instant)))
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(TypeError):
+        to_micros(NOW.replace(tzinfo=None))
 
 
 def test_ids_made_later_sort_later() -> None:

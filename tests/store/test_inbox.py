@@ -6,12 +6,13 @@ import random
 import threading
 from datetime import timedelta
 
+from store.databases import NOW
+from store.events import accept, arrival, row
+
 from billhook.store import dead_letters, inbox, work
 from billhook.store.database import Database
 from billhook.store.dead_letters import DeadLetter
 from billhook.store.inbox import Arrival, Receipt, get_event, list_conflicts, list_events
-from store.databases import NOW
-from store.events import accept, arrival, row
 
 LATER = NOW + timedelta(minutes=5)
 LEASE = timedelta(minutes=1)
@@ -134,7 +135,7 @@ def test_other_bytes_under_a_known_id_are_kept_beside_the_first_and_once(databas
     assert bytes(row(database, first.id)["body"]) == b'{"a": 1}'
     with database.read() as tx:
         conflicts = list_conflicts(tx, first.id)
-    assert [bytes(conflict["body"]) for conflict in conflicts] == [b'{"a": 2}', b'{"a": 3}']
+    assert [bytes(conflict["body"]) for conflict in conflicts] == [b'{"a": 3}', b'{"a": 2}']
     assert {conflict["merchant_id"] for conflict in conflicts} == {"mrc_a"}
 
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+
 from billhook.errors import SettingsError
 from billhook.store import migrate
 from billhook.store.database import Database

@@ -8,13 +8,14 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from store.databases import NOW
+from store.events import put, row
+
 from billhook.store import dead_letters, queues, work
 from billhook.store.database import Database
 from billhook.store.dead_letters import DeadLetter
 from billhook.store.inbox import inbox
 from billhook.store.work import Claim
-from store.databases import NOW
-from store.events import put, row
 
 LEASE = timedelta(minutes=1)
 AFTER = NOW + LEASE
@@ -49,10 +50,11 @@ def test_whoever_lost_the_lease_holds_nothing(database: Database) -> None:
     slow = claim(database)
     fast = claim(database, events[:1], at=LEASE)
     with database.begin() as tx:
-        assert work.hold(tx, inbox, slow.token, events) == {events[1]}
-        assert work.hold(tx, inbox, fast.token, events) == {events[0]}
+        assert work.hold(tx, inbox, dict.fromkeys(events, slow.token)) == {events[1]}
+        assert work.hold(tx, inbox, dict.fromkeys(events, fast.token)) == {events[0]}
+        assert work.hold(tx, inbox, {events[0]: fast.token, events[1]: slow.token}) == set(events)
         work.finish(tx, inbox, [events[0]], "processed", AFTER)
-        assert work.hold(tx, inbox, fast.token, events) == set()
+        assert work.hold(tx, inbox, dict.fromkeys(events, fast.token)) == set()
     finished = row(database, events[0])
     assert (finished["state"], finished["token"], finished["finished_at"]) == ("processed", None, AFTER)
 
@@ -86,6 +88,15 @@ def test_what_is_put_back_falls_due_at_its_time_with_its_error(database: Databas
     )
     assert ids(claim(database, at=LEASE)) == [events[0]]
     assert ids(claim(database, at=LEASE * 2, ids=[events[1]])) == [events[1]]
+
+
+def test_what_was_only_postponed_is_no_attempt(database: Database) -> None:
+    [event] = put(database, 1)
+    claim(database)
+    with database.begin() as tx:
+        work.put_back(tx, inbox, [(event, AFTER, "busy")], counted=False)
+    again = claim(database, at=LEASE)
+    assert [claimed["attempts"] for claimed in again.rows] == [1]
 
 
 def test_released_work_is_due_at_once_and_no_attempt_is_counted(database: Database) -> None:

@@ -166,7 +166,7 @@ class BucketObjects:
         except AlreadyExistsError:
             if hashlib.sha256(self._read(key)).hexdigest() != digest:
                 raise ObjectDiffers(f"{key} is stored already, with other content") from None
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise TryAgain(f"could not store {key} in {self._name}: {_sentence(error)}") from error
         return digest
 
@@ -178,11 +178,11 @@ class BucketObjects:
             return bytes(obstore.get(self._store, _checked(key)).bytes())
         except (NotFoundError, FileNotFoundError) as error:
             raise ObjectMissing(f"{key} is not in {self._name}") from error
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise TryAgain(f"could not read {key} in {self._name}: {_sentence(error)}") from error
 
 
-def _sentence(error: BaseError) -> str:
+def _sentence(error: Exception) -> str:
     """The first line: what follows is a dump of the client's insides."""
     return str(error).partition("\n")[0]
 

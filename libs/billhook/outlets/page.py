@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import Final
 from urllib.parse import urlsplit
 
 import jinja2
@@ -24,11 +25,13 @@ from billhook.rules.book import Address, Invoice
 from billhook.rules.invoice import InvoiceSnapshot
 from billhook.rules.money import format_money, format_unit_amount, parse_locale
 
+_MAX_QUANTITY_DIGITS: Final = 15
+
 
 def invoice_html(snapshot: InvoiceSnapshot) -> str:
     """The document a snapshot describes, as one self-contained HTML page. Days are days of UTC.
 
-    Raises ValueError when the snapshot names an unknown locale or has a unit price that is not a number.
+    Raises ValueError when the snapshot names an unknown locale.
     """
     return _template().render(view=_View(snapshot))
 
@@ -45,12 +48,20 @@ class _View:
     def money(self, amount: int) -> str:
         return format_money(amount, self.invoice.currency, self.snapshot.locale)
 
+    # A number that is none is shown as it came: the totals stand, and one odd line must not hold up the document.
+
     def unit_price(self, unit_amount: str) -> str:
-        return format_unit_amount(unit_amount, self.invoice.currency, self.snapshot.locale)
+        try:
+            return format_unit_amount(unit_amount, self.invoice.currency, self.snapshot.locale)
+        except ValueError:
+            return unit_amount
 
     def quantity(self, text: str) -> str:
         try:
-            return format_decimal(Decimal(text), locale=self.locale, decimal_quantization=False)
+            number = Decimal(text)
+            if not number.is_finite() or abs(number.adjusted()) > _MAX_QUANTITY_DIGITS:
+                return text
+            return format_decimal(number, locale=self.locale, decimal_quantization=False)
         except InvalidOperation:
             return text
 

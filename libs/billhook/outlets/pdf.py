@@ -105,20 +105,25 @@ class Wkhtmltopdf:
         binary = self._binary or find_wkhtmltopdf()
         if binary is None or not binary.exists():
             return [RendererMissing()] * len(pages)
-        dates = list(dated) or [_FIXED_DATE] * len(pages)
-        with tempfile.TemporaryDirectory(prefix="billhook-pdf-") as place:
-            desk = _Desk(binary, Path(place))
-            for index, page in enumerate(pages):
-                desk.lay(index, page)
-            if len(pages) > 1:
-                desk.draw(range(len(pages)), self._seconds + self._seconds_more * (len(pages) - 1))
-            drawn: list[bytes | RenderError] = []
-            for index, date in enumerate(dates):
+        dates = dated or [_FIXED_DATE] * len(pages)
+        try:
+            with tempfile.TemporaryDirectory(prefix="billhook-pdf-") as place:
+                return self._draw(_Desk(binary, Path(place)), pages, dates)
+        except OSError as error:  # no room for the files, or the engine cannot be started
+            return [RenderError(f"{binary}: {error}")] * len(pages)
+
+    def _draw(self, desk: _Desk, pages: Sequence[str], dates: Sequence[datetime]) -> list[bytes | RenderError]:
+        for index, page in enumerate(pages):
+            desk.lay(index, page)
+        if len(pages) > 1:
+            desk.draw(range(len(pages)), self._seconds + self._seconds_more * (len(pages) - 1))
+        drawn: list[bytes | RenderError] = []
+        for index, date in zip(range(len(pages)), dates, strict=True):
+            pdf, reason = desk.take(index), ""
+            if pdf is None:
+                reason = desk.draw([index], self._seconds)
                 pdf = desk.take(index)
-                if pdf is None:
-                    reason = desk.draw([index], self._seconds)
-                    pdf = desk.take(index)
-                drawn.append(RenderError(reason) if pdf is None else _stamped(pdf, date))
+            drawn.append(RenderError(reason) if pdf is None else _stamped(pdf, date))
         return drawn
 
 
@@ -131,6 +136,8 @@ class _Desk:
         *self._command, _, _ = pdfkit.PDFKit("", "string", _OPTIONS, configuration=configuration).command()
         self._environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(place), "TMPDIR": str(place)}
+        # Qt shuffles its hash tables anew in each process, and a PDF's fonts stand in the order of one.
+        self._environment["QT_HASH_SEED"] = "0"
 
     def lay(self, index: int, page: str) -> None:
         (self._place / f"{index}.html").write_bytes(page.encode("utf-8", "replace"))
@@ -139,16 +146,18 @@ class _Desk:
         """Draw these pages in one process. Returns what there is to say about it, for pages that are then missing."""
         # One line is one document. The engine splits a line at spaces and has its own quoting: our names need none.
         lines = "".join(f"{index}.html {index}.pdf\n" for index in indexes)
-        with (self._place / "messages").open("w+b") as messages:
-            process = subprocess.Popen(
+        with (
+            (self._place / "messages").open("w+b") as messages,
+            subprocess.Popen(
                 [*self._command, "--read-args-from-stdin"],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # silent, but its end wakes us at once; a bare wait with a deadline polls
                 stderr=messages,
                 cwd=self._place,
                 env=self._environment,
                 start_new_session=True,
-            )
+            ) as process,
+        ):
             try:
                 process.communicate(lines.encode(), timeout=seconds)
             except subprocess.TimeoutExpired:

@@ -64,7 +64,7 @@ class StripeApi:
         what = f"{kind} {external_id}"
         try:
             answer = self._retrieve(service, external_id)
-            if kind == "invoice" and answer.get("lines", {}).get("has_more"):
+            if kind == "invoice" and (answer.get("lines") or {}).get("has_more"):
                 answer["lines"] = {"data": self._lines(external_id), "has_more": False}
         except stripe.InvalidRequestError as error:
             raise Unprocessable(f"{what}: Stripe says: {error.user_message or error}") from error

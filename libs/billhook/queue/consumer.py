@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from billhook.metrics import Metrics
-from billhook.queue.bell import Bell, Listener
+from billhook.queue.bell import Listener
 from billhook.rules.retry import Dead, Done, Outcome, Postpone, Retry, after_failure
 from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx
@@ -73,14 +74,32 @@ class Handler(Protocol[J, E]):
         """Write the effects of results that are still ours, in the transaction that marks them."""
 
 
+Prepare = Callable[[Tx, Sequence[work.Row]], Sequence[J]]
+
+
+@dataclass(frozen=True)
+class _Unprepared:
+    """A job of which nothing is known but its row."""
+
+    id: str
+    merchant_id: str
+    attempts: int
+
+
+class Ringer(Protocol):
+    """Whoever rings: `billhook.queue.bell.Bell`."""
+
+    def ring_all(self, rings: Rings) -> None: ...
+
+
 class Steps(Generic[J, E]):
-    """Claim and settle for one queue."""
+    """Claim, perform and settle for one queue."""
 
     def __init__(
         self,
         handler: Handler[J, E],
         database: Database,
-        bell: Bell,
+        bell: Ringer,
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
@@ -91,21 +110,69 @@ class Steps(Generic[J, E]):
         self._metrics = metrics
         self._now = now
 
+    def run(self, ids: Sequence[str] | None) -> int:
+        """Claim a batch and do it; returns how many jobs that were."""
+        started = time.monotonic()
+        token, jobs = self.claim(ids, self.handler.batch)
+        fresh = [job for job in jobs if job.attempts == 1]
+        if fresh:
+            self._do(token, fresh)
+        for job in jobs:
+            if job.attempts > 1:
+                self._do(token, [job])
+        if jobs:
+            self._metrics.job_seconds.labels(self.queue).observe(time.monotonic() - started)
+        return len(jobs)
+
+    def _do(self, token: str, jobs: Sequence[J]) -> None:
+        try:
+            self.settle(dict.fromkeys((job.id for job in jobs), token), self.handler.perform(jobs))
+        except Exception as error:
+            if is_store_away(error):
+                raise
+            if len(jobs) == 1:
+                self.fail(token, jobs[0], error)
+            else:
+                for job in jobs:
+                    self._do(token, [job])
+
     def claim(self, ids: Sequence[str] | None, limit: int) -> tuple[str, Sequence[J]]:
         """Take due rows; returns the fencing token and the jobs. Rows that wore out their attempts are buried here."""
+        try:
+            return self._claim(ids, limit, self.handler.prepare)
+        except Exception as error:
+            if is_store_away(error):
+                raise
+            # That claim is rolled back. This one counts, and costs a savepoint for each row.
+            return self._claim(ids, limit, self._prepare_each)
+
+    def _claim(self, ids: Sequence[str] | None, limit: int, prepare: Prepare[J]) -> tuple[str, Sequence[J]]:
         now = self._now()
         table, handler = self.handler.table, self.handler
         with self._database.begin() as tx:
             claim = work.claim(
                 tx, table, ids=ids, limit=limit, max_attempts=handler.max_attempts, now=now, lease=handler.lease
             )
-            jobs = handler.prepare(tx, claim.rows) if claim.rows else []
+            jobs = prepare(tx, claim.rows) if claim.rows else []
             self._bury_worn_out(tx, claim.worn_out, now)
         self._metrics.jobs_claimed.labels(self.queue).inc(len(claim.rows))
         for row in claim.rows:
             self._metrics.job_wait.labels(self.queue).observe((now - row["due_at"]).total_seconds())
         self._count("dead", len(claim.worn_out))
         return claim.token, jobs
+
+    def _prepare_each(self, tx: Tx, rows: Sequence[work.Row]) -> Sequence[J]:
+        """Prepare row by row, so that one that cannot be prepared fails alone."""
+        jobs: list[J] = []
+        for row in rows:
+            try:
+                with tx.begin_nested():
+                    jobs.extend(self.handler.prepare(tx, [row]))
+            except Exception as error:
+                if is_store_away(error):
+                    raise
+                self._mark_failed(tx, _Unprepared(row["id"], row["merchant_id"], row["attempts"]), error)
+        return jobs
 
     def _bury_worn_out(self, tx: Tx, rows: Sequence[work.Row], now: datetime) -> None:
         reason = f"claimed {self.handler.max_attempts} times and never settled: it seems to kill its worker"
@@ -127,11 +194,14 @@ class Steps(Generic[J, E]):
 
     def fail(self, token: str, job: J, error: Exception) -> None:
         """Settle a job whose performing or effects raised."""
-        now = self._now()
-        outcome = after_failure(error, attempts=job.attempts, now=now, jitter=random.random())
         with self._database.begin() as tx:
             if work.hold(tx, self.handler.table, {job.id: token}):
-                self._mark(tx, [(job, outcome)], now)
+                self._mark_failed(tx, job, error)
+
+    def _mark_failed(self, tx: Tx, job: Job, error: Exception) -> None:
+        now = self._now()
+        outcome = after_failure(error, attempts=job.attempts, now=now, jitter=random.random())
+        self._mark(tx, [(job, outcome)], now)
         log.warning(
             "work failed",
             extra={"queue": self.queue, "id": job.id, "attempt": job.attempts, "outcome": type(outcome).__name__},
@@ -143,7 +213,7 @@ class Steps(Generic[J, E]):
         with self._database.begin() as tx:
             work.release(tx, self.handler.table, token, ids, self._now())
 
-    def _mark(self, tx: Tx, outcomes: Iterable[tuple[J, Outcome]], now: datetime) -> None:
+    def _mark(self, tx: Tx, outcomes: Iterable[tuple[Job, Outcome]], now: datetime) -> None:
         done: dict[str, list[str]] = {}
         retries: list[tuple[str, datetime, str]] = []
         postponed: list[tuple[str, datetime, str]] = []
@@ -204,7 +274,7 @@ class BatchConsumer(Generic[J, E]):
             if ids == []:
                 continue
             try:
-                done = self.run_once(ids)
+                done = self._steps.run(ids)
             except Exception as error:
                 store_away = is_store_away(error)
                 self._metrics.store_errors.labels(self._steps.queue).inc()
@@ -214,32 +284,6 @@ class BatchConsumer(Generic[J, E]):
                 continue
             if ids is None and done >= self._steps.handler.batch:
                 self._listener.look()
-
-    def run_once(self, ids: Sequence[str] | None) -> int:
-        """Claim once and do what was claimed; returns how many jobs that were."""
-        started = time.monotonic()
-        token, jobs = self._steps.claim(ids, self._steps.handler.batch)
-        fresh = [job for job in jobs if job.attempts == 1]
-        if fresh:
-            self._do(token, fresh)
-        for job in jobs:
-            if job.attempts > 1:
-                self._do(token, [job])
-        if jobs:
-            self._metrics.job_seconds.labels(self._steps.queue).observe(time.monotonic() - started)
-        return len(jobs)
-
-    def _do(self, token: str, jobs: Sequence[J]) -> None:
-        try:
-            self._steps.settle(dict.fromkeys((job.id for job in jobs), token), self._steps.handler.perform(jobs))
-        except Exception as error:
-            if is_store_away(error):
-                raise
-            if len(jobs) == 1:
-                self._steps.fail(token, jobs[0], error)
-            else:
-                for job in jobs:
-                    self._do(token, [job])
 
 
 def is_store_away(error: Exception) -> bool:

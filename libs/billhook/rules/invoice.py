@@ -6,7 +6,6 @@ invoice later does not touch it, and equal snapshots are one document wherever t
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, Literal
 
 import msgspec
@@ -60,10 +59,3 @@ def snapshot_of(invoice: Invoice, *, kind: DocumentKind, seller_name: str, local
         locale=locale,
         invoice=shown,
     )
-
-
-def content_key(snapshot: InvoiceSnapshot, engine: str) -> str:
-    """The content address of a document: SHA-256, in hex, over the snapshot (template version included) and the name
-    of the engine that draws it."""
-    content = msgspec.json.encode(snapshot, order="deterministic")
-    return hashlib.sha256(engine.encode() + b"\n" + content).hexdigest()

@@ -13,6 +13,9 @@ begins in the evening is over before work is given up in the morning."""
 
 MAX_ATTEMPTS = len(SCHEDULE_SECONDS) + 1
 
+PATIENCE_LIMIT_SECONDS = 24 * 3600
+"""Whoever asks to be left alone is, but not for so long that the work is as good as lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -57,11 +60,12 @@ def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: flo
         return Dead(f"gave up after {attempts} attempts: {reason}")
     wait = float(SCHEDULE_SECONDS[attempts - 1])
     if isinstance(error, TryAgain) and error.after_seconds is not None:
-        wait = max(wait, error.after_seconds)
+        wait = max(wait, min(error.after_seconds, PATIENCE_LIMIT_SECONDS))
     return Retry(now + timedelta(seconds=wait * (1 + 0.2 * jitter)), reason)
 
 
 def describe(error: BaseException) -> str:
     """An error as a line for people: at most 500 characters, without what a column of text cannot hold."""
     name = "" if isinstance(error, (Unprocessable, TryAgain)) else f"{type(error).__name__}: "
-    return f"{name}{error}".replace("\0", "\\0")[:500]
+    line = f"{name}{error}".replace("\0", "\\0")[:500]
+    return line.encode(errors="replace").decode()  # half a surrogate pair, from hostile JSON

@@ -24,7 +24,8 @@ from billhook.rules.book import KINDS, BookObject, Change, Version
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata
 
-_JSON = sa.JSON().with_variant(JSONB(), "postgresql")
+# A value that is not there is NULL, as in every other column, and not JSON's `null`.
+_JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 _SCALARS: dict[type, Any] = {str: sa.Text, int: sa.BigInteger, bool: sa.Boolean, datetime: Instant}
 _INDEXED = ("customer", "subscription", "invoice", "payment", "charge")
 
@@ -181,15 +182,15 @@ def list_objects(
     tx: Tx,
     kind: str,
     *,
-    merchant_id: str,
+    merchant_id: str | None,
     after: str | None = None,
     limit: int = 50,
     **wanted: str | None,
 ) -> list[sa.RowMapping]:
-    """One page of a merchant's objects, by id; `wanted` narrows by column, e.g. `status="open"`."""
+    """One page of a merchant's objects (None: of all merchants), by id; `wanted` narrows by column, e.g. `status="open"`."""
     table = TABLES[kind]
-    query = sa.select(table).where(table.c.merchant_id == merchant_id).order_by(table.c.id).limit(limit)
-    for name, value in wanted.items():
+    query = sa.select(table).order_by(table.c.id).limit(limit)
+    for name, value in {"merchant_id": merchant_id, **wanted}.items():
         if value is not None:
             query = query.where(table.c[name] == value)
     if after is not None:

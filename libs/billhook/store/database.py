@@ -39,6 +39,9 @@ class Database:
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads: one consistent view, and on SQLite it waits for nobody."""
         with self.engine.connect() as tx:
+            if not self.sqlite:
+                # PostgreSQL's default shows each statement a moment of its own.
+                tx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield tx
 
     def close(self) -> None:

@@ -82,5 +82,9 @@ def list_dead(
     return list(tx.execute(query.limit(limit)).mappings())
 
 
-def get_dead(tx: Tx, letter_id: str) -> sa.RowMapping | None:
-    return tx.execute(sa.select(dead_letters).where(dead_letters.c.id == letter_id)).mappings().first()
+def get_dead(tx: Tx, letter_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:
+    """A letter, open or resolved."""
+    query = sa.select(dead_letters).where(dead_letters.c.id == letter_id)
+    if merchant_id is not None:
+        query = query.where(dead_letters.c.merchant_id == merchant_id)
+    return tx.execute(query).mappings().first()

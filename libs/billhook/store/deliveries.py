@@ -130,7 +130,7 @@ def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
 def list_deliveries(
     tx: Tx,
     *,
-    merchant_id: str,
+    merchant_id: str | None,
     endpoint_id: str | None = None,
     message_id: str | None = None,
     state: str | None = None,
@@ -138,8 +138,9 @@ def list_deliveries(
     limit: int = 50,
 ) -> list[sa.RowMapping]:
     """Newest first."""
-    query = sa.select(deliveries).where(deliveries.c.merchant_id == merchant_id).order_by(deliveries.c.id.desc())
+    query = sa.select(deliveries).order_by(deliveries.c.id.desc())
     filters = (
+        (deliveries.c.merchant_id, merchant_id),
         (deliveries.c.endpoint_id, endpoint_id),
         (deliveries.c.message_id, message_id),
         (deliveries.c.state, state),

@@ -57,8 +57,10 @@ def get_endpoint(tx: Tx, endpoint_id: str, *, merchant_id: str | None = None) ->
     return Endpoint(**row) if row else None
 
 
-def list_endpoints(tx: Tx, merchant_id: str | None = None) -> list[Endpoint]:
-    query = sa.select(endpoints).order_by(endpoints.c.id)
+def list_endpoints(
+    tx: Tx, merchant_id: str | None = None, *, after: str = "", limit: int | None = None
+) -> list[Endpoint]:
+    query = sa.select(endpoints).where(endpoints.c.id > after).order_by(endpoints.c.id).limit(limit)
     if merchant_id is not None:
         query = query.where(endpoints.c.merchant_id == merchant_id)
     return [Endpoint(**row) for row in tx.execute(query).mappings()]

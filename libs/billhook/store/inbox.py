@@ -205,6 +205,12 @@ def list_events(
     return list(tx.execute(query).mappings())
 
 
-def list_conflicts(tx: Tx, event_id: str) -> list[sa.RowMapping]:
-    query = sa.select(inbox_conflicts).where(inbox_conflicts.c.inbox_id == event_id)
-    return list(tx.execute(query.order_by(inbox_conflicts.c.id)).mappings())
+def list_conflicts(
+    tx: Tx, event_id: str | None = None, *, merchant_id: str | None = None, limit: int = 100
+) -> list[sa.RowMapping]:
+    """Other bytes that came under a known id, newest first: those of one event, or of all."""
+    query = sa.select(inbox_conflicts).order_by(inbox_conflicts.c.id.desc()).limit(limit)
+    for column, wanted in ((inbox_conflicts.c.inbox_id, event_id), (inbox_conflicts.c.merchant_id, merchant_id)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    return list(tx.execute(query).mappings())

@@ -43,6 +43,17 @@ class Merchant:
 
 
 @dataclass(frozen=True)
+class Key:
+    """What may be shown of a bearer key."""
+
+    id: str
+    merchant_id: str | None
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Caller:
     """Whom a bearer key belongs to; `merchant_id` None is the operator."""
 
@@ -91,8 +102,18 @@ def find_caller(tx: Tx, key: str) -> Caller | None:
     return Caller(row.id, row.merchant_id) if row else None
 
 
-def revoke_key(tx: Tx, key_id: str, now: datetime) -> bool:
-    revoked = tx.execute(
-        sa.update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
-    )
-    return revoked.rowcount == 1
+def list_keys(tx: Tx, merchant_id: str | None = None) -> list[Key]:
+    """The keys of one merchant, or all keys, revoked ones too."""
+    c = api_keys.c
+    query = sa.select(c.id, c.merchant_id, c.name, c.created_at, c.revoked_at).order_by(c.id)
+    if merchant_id is not None:
+        query = query.where(c.merchant_id == merchant_id)
+    return [Key(**row) for row in tx.execute(query).mappings()]
+
+
+def revoke_key(tx: Tx, key_id: str, now: datetime, *, merchant_id: str | None = None) -> bool:
+    """True if the key worked until now; with `merchant_id` only a key of that merchant is revoked."""
+    revoke = sa.update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+    if merchant_id is not None:
+        revoke = revoke.where(api_keys.c.merchant_id == merchant_id)
+    return tx.execute(revoke.values(revoked_at=now)).rowcount == 1

@@ -61,13 +61,22 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     return fresh
 
 
+def get_message(tx: Tx, message_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:
+    query = sa.select(messages).where(messages.c.id == message_id)
+    if merchant_id is not None:
+        query = query.where(messages.c.merchant_id == merchant_id)
+    return tx.execute(query).mappings().first()
+
+
 def list_messages(
-    tx: Tx, *, merchant_id: str, event_type: str | None = None, before: str | None = None, limit: int = 50
+    tx: Tx, *, merchant_id: str | None, event_type: str | None = None, before: str | None = None, limit: int = 50
 ) -> list[sa.RowMapping]:
-    """Newest first."""
-    query = sa.select(messages).where(messages.c.merchant_id == merchant_id).order_by(messages.c.id.desc())
-    if event_type is not None:
-        query = query.where(messages.c.type == event_type)
+    """Newest first, without bodies."""
+    shown = [column for column in messages.c if column.name != "body"]
+    query = sa.select(*shown).order_by(messages.c.id.desc())
+    for column, wanted in ((messages.c.merchant_id, merchant_id), (messages.c.type, event_type)):
+        if wanted is not None:
+            query = query.where(column == wanted)
     if before is not None:
         query = query.where(messages.c.id < before)
     return list(tx.execute(query.limit(limit)).mappings())

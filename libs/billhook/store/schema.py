@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,11 +39,16 @@ class Instant(sa.types.TypeDecorator[datetime]):
             return None
         if isinstance(value, datetime):
             return value.astimezone(UTC)
-        return datetime.fromtimestamp(value // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
+        return _EPOCH + timedelta(microseconds=value)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(at: datetime) -> int:
-    return int(at.timestamp()) * 1_000_000 + at.microsecond
+    """Exact, unlike `timestamp()`, which is a float; a time without a zone is a TypeError."""
+    return (at - _EPOCH) // _MICROSECOND
 
 
 def new_id(prefix: str) -> str:

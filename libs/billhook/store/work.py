@@ -87,7 +87,9 @@ def hold(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
     """Which of the rows are still ours under their tokens (id → token), locked until the transaction ends. Effects are
     written for these alone: whoever lost the lease settles nothing."""
     query = sa.select(table.c.id, table.c.token).where(table.c.id.in_(list(tokens)), table.c.state == DUE)
-    return {row_id for row_id, token in tx.execute(query.with_for_update()) if token == tokens[row_id]}
+    # In one order, as everywhere: transactions that lock the same rows wait for each other, and never in a circle.
+    rows = tx.execute(query.order_by(table.c.id).with_for_update())
+    return {row_id for row_id, token in rows if token == tokens[row_id]}
 
 
 def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datetime) -> None:

@@ -1,0 +1,138 @@
+"""Registering sources and endpoints, and putting failed work back: what the desk and the commands do alike."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+
+from billhook.errors import Refused, SettingsError
+from billhook.events import DOMAIN_EVENTS
+from billhook.providers import PROVIDERS
+from billhook.rules.signing import signing_key
+from billhook.runtime.env import Env
+from billhook.runtime.welcome import new_signing_secret
+from billhook.store import queues
+from billhook.store.database import Tx
+from billhook.store.endpoints import Endpoint, create_endpoint
+from billhook.store.sources import Source, create_source
+from billhook.store.vault import Vault
+
+log = logging.getLogger(__name__)
+
+EVENT_TYPES: Final = ("*", *sorted({f"{name.partition('.')[0]}.*" for name in DOMAIN_EVENTS}), *DOMAIN_EVENTS)
+"""All that an endpoint can ask for. A name that is not among them would wait for ever for an event nobody sends."""
+
+SHORTEST_KEY_BYTES = 24
+"""Standard Webhooks: a signing key has 24 to 64 bytes. A longer one does no harm."""
+
+LONGEST_URL = 2000
+
+
+def register_source(
+    tx: Tx,
+    vault: Vault,
+    now: datetime,
+    *,
+    merchant_id: str,
+    provider: str,
+    name: str,
+    secret: str | None = None,
+    api_key: str | None = None,
+    api_base: str | None = None,
+) -> tuple[Source, str | None]:
+    """A new source, and its secret if billhook made it. Raises `Refused` for what cannot work."""
+    if provider not in PROVIDERS:
+        raise Refused("provider_unknown", f"`provider` must be one of: {', '.join(sorted(PROVIDERS))}.")
+    if api_base is not None:
+        check_url("api_base", api_base)
+    given = secret_for(provider, secret)
+    sealed_key = None if api_key is None else vault.seal(api_key)
+    source = create_source(
+        tx, merchant_id, provider, name, vault.seal(given), now, api_key=sealed_key, api_base=api_base
+    )
+    return source, given if secret is None else None
+
+
+def secret_for(provider: str, secret: str | None) -> str:
+    """The secret to verify a provider's events with: the one given, or a fresh one where billhook may choose it."""
+    if secret is None:
+        if provider != "standard":
+            raise Refused("secret_missing", f"`secret` is needed: {provider} makes it and shows it in its dashboard.")
+        return new_signing_secret()
+    if provider == "standard":
+        try:
+            key = signing_key(secret)
+        except SettingsError as error:
+            raise Refused("secret_invalid", f"`secret`: {error}") from None
+        if len(key) < SHORTEST_KEY_BYTES:
+            raise Refused("secret_invalid", f"`secret` must hold a key of at least {SHORTEST_KEY_BYTES} bytes.")
+    return secret
+
+
+def register_endpoint(
+    tx: Tx,
+    vault: Vault,
+    now: datetime,
+    *,
+    merchant_id: str,
+    url: str,
+    event_types: Sequence[str] = ("*",),
+    description: str = "",
+) -> tuple[Endpoint, str]:
+    """A new endpoint and the secret its messages are signed with. Raises `Refused` for what cannot work."""
+    check_url("url", url)
+    unknown = [event_type for event_type in event_types if event_type not in EVENT_TYPES]
+    if unknown:
+        raise Refused(
+            "event_type_unknown",
+            f"`event_types` holds {unknown[0]!r}, which no event matches: use `*`, a name such as `invoice.paid`,"
+            " or all of an object's as in `invoice.*`.",
+        )
+    secret = new_signing_secret()
+    wanted = list(dict.fromkeys(event_types))
+    return create_endpoint(tx, merchant_id, url, wanted, vault.seal(secret), now, description=description), secret
+
+
+def check_url(field: str, url: str) -> None:
+    """Raise `Refused` unless this is an http or https address with a host and nothing secret in it."""
+    try:
+        parts = urlsplit(url)
+        reachable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket left open
+        reachable = False
+    if not reachable or len(url) > LONGEST_URL or not url.isprintable() or " " in url or "\\" in url:
+        raise Refused("url_invalid", f"`{field}` must be an http:// or https:// address with a host.")
+    if "@" in parts.netloc:
+        raise Refused("url_invalid", f"`{field}` must not hold a user name or password: it is shown and logged.")
+
+
+def replay_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> dict[str, list[str]]:
+    """Do the work of these dead letters again; returns the ids to ring for, by queue."""
+    return {queue: queues.replay(tx, queue, work_ids, by=by, now=now) for queue, work_ids in _by_queue(letters).items()}
+
+
+def discard_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> int:
+    """Close these dead letters for good; returns how many were open."""
+    return sum(queues.discard(tx, queue, ids, by=by, now=now) for queue, ids in _by_queue(letters).items())
+
+
+def _by_queue(letters: Iterable[sa.RowMapping]) -> dict[str, list[str]]:
+    work_ids: dict[str, list[str]] = defaultdict(list)
+    for letter in letters:
+        work_ids[letter["queue"]].append(letter["work_id"])
+    return work_ids
+
+
+def ring(env: Env, rings: Mapping[str, Collection[str]]) -> None:
+    """Ring for work that was just made due, if there is a queue. Without one the relay or the consumers find it."""
+    try:
+        for queue, ids in rings.items():
+            env.bell.ring(queue, ids)
+    except (SettingsError, ValueError) as error:  # no queue is set, or its address cannot be read
+        log.info("not rung", extra={"reason": str(error)})

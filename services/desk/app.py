@@ -1,0 +1,78 @@
+"""The desk's HTTP face: the gate, the routes, and the document that describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.routing import Route
+
+from billhook.rules.book import KINDS
+from billhook.runtime.env import Env
+from billhook.runtime.health import PATHS, Probes, probe_app
+from billhook.runtime.service import ASGIApp, Health
+from services.desk import dead_letters, endpoints, entries, events, invoices, merchants, messages, refusals, sources
+from services.desk.gate import Gate
+from services.desk.terms import BEARER
+
+SUBJECTS = (merchants, sources, endpoints, events, invoices, entries, messages, dead_letters)
+
+
+def build(env: Env, health: Health) -> ASGIApp:
+    app = desk(env)
+    probes = probe_app(Probes(env, health))
+    app.router.routes.extend(Route(path, endpoint=_as_endpoint(probes), include_in_schema=False) for path in PATHS)
+
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        health.tick()
+        await app(scope, receive, send)
+
+    return service
+
+
+def desk(env: Env) -> FastAPI:
+    """The API itself."""
+    app = FastAPI(title="billhook desk", version="1", docs_url="/docs", redoc_url=None, redirect_slashes=False)
+    app.state.env = env
+    for subject in SUBJECTS:
+        app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
+    refusals.install(app)
+    app.add_middleware(Gate, env=env)
+    _describe(app)
+    return app
+
+
+def _as_endpoint(app: ASGIApp) -> Any:
+    """Starlette takes a class instance as a raw ASGI endpoint, but a function as a request handler."""
+
+    class Endpoint:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+
+    return Endpoint()
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the document what the book's values say of their own fields."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            schemas = document["components"]["schemas"]
+            (*references, invoice), fields = _book_schemas()
+            schemas.update(fields)
+            schemas["EntryShown"]["anyOf"] = [*references, invoice]
+            schemas["InvoiceShown"]["allOf"] = [invoice]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _book_schemas() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A reference for each kind, the invoice's last, and the schemas they refer to."""
+    kinds = sorted(KINDS.values(), key=lambda value: value.kind == "invoice")
+    references, fields = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    return list(references), fields

@@ -1,0 +1,124 @@
+"""Dead letters: work that failed for good, until somebody replays or discards it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from billhook.runtime.registration import discard_letters, replay_letters, ring
+from billhook.store import dead_letters
+from billhook.store.database import Tx
+from billhook.store.merchants import Caller
+from billhook.store.queues import QUEUES
+from services.desk.refusals import Refusal, not_found
+from services.desk.terms import CallerIn, EnvIn, Id, NewestFirst, Optional, Page, page_of, row_id
+
+router = APIRouter(prefix="/v1/dead-letters", tags=["dead letters"])
+
+Queue = Annotated[str, StringConstraints(pattern=f"^({'|'.join(QUEUES)})$")]
+
+BULK_LIMIT = 1000
+"""Letters that one request replays: one short transaction."""
+
+
+class LetterQuery(NewestFirst):
+    queue: Queue | Optional = None
+
+
+class LetterShown(BaseModel):
+    id: str
+    merchant_id: str
+    queue: str
+    work_id: str = Field(description="The event, document or delivery that failed.")
+    reason: str
+    attempts: int
+    created_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None = Field(description="replayed, discarded or redelivered (the sender sent it again).")
+    resolved_by: str | None = Field(description="The key that did it.")
+
+
+class Bulk(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    queue: Queue
+    merchant_id: Id | None = Field(None, description="With the operator's key: only this merchant's.")
+    limit: int = Field(BULK_LIMIT, ge=1, le=BULK_LIMIT)
+
+
+class BulkDone(BaseModel):
+    replayed: int
+    more: bool = Field(description="There are more: ask again.")
+
+
+def _show(row: Any) -> LetterShown:
+    return LetterShown(**row)
+
+
+def _find(tx: Tx, letter_id: str, caller: Caller) -> Any:
+    letter = dead_letters.get_dead(tx, letter_id, merchant_id=caller.merchant_id)
+    if letter is None:
+        raise not_found("dead letter")
+    return letter
+
+
+def _find_open(tx: Tx, letter_id: str, caller: Caller) -> Any:
+    letter = _find(tx, letter_id, caller)
+    if letter["resolved_at"] is not None:
+        raise Refusal(409, "already_resolved", f"This letter was {letter['resolution']} by {letter['resolved_by']}.")
+    return letter
+
+
+@router.get("")
+def list_dead_letters(env: EnvIn, caller: CallerIn, query: Annotated[LetterQuery, Query()]) -> Page[LetterShown]:
+    """The open letters, the newest first."""
+    with env.database.read() as tx:
+        found = dead_letters.list_dead(
+            tx,
+            merchant_id=query.visible_to(caller),
+            queue=query.queue,
+            before=query.before,
+            limit=query.limit + 1,
+        )
+    return page_of(found, query.limit, _show, row_id)
+
+
+@router.get("/{letter_id}")
+def get_dead_letter(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
+    """A letter, open or resolved."""
+    with env.database.read() as tx:
+        return _show(_find(tx, letter_id, caller))
+
+
+@router.post("/{letter_id}/replay")
+def replay(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
+    """Do the work again, with a new budget of attempts."""
+    with env.database.begin() as tx:
+        rings = replay_letters(tx, [_find_open(tx, letter_id, caller)], by=caller.key_id, now=env.clock())
+        letter = _show(_find(tx, letter_id, caller))
+    ring(env, rings)
+    return letter
+
+
+@router.post("/{letter_id}/discard")
+def discard(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
+    """Close the letter without doing the work."""
+    with env.database.begin() as tx:
+        discard_letters(tx, [_find_open(tx, letter_id, caller)], by=caller.key_id, now=env.clock())
+        return _show(_find(tx, letter_id, caller))
+
+
+@router.post("/replay")
+def replay_many(env: EnvIn, caller: CallerIn, bulk: Bulk) -> BulkDone:
+    """Replay the open letters of a queue, the newest first, up to a bound."""
+    if caller.merchant_id is not None and bulk.merchant_id not in (None, caller.merchant_id):
+        raise not_found("merchant")
+    merchant_id = caller.merchant_id or bulk.merchant_id
+    with env.database.begin() as tx:
+        letters = dead_letters.list_dead(tx, merchant_id=merchant_id, queue=bulk.queue, limit=bulk.limit + 1)
+        rings = replay_letters(tx, letters[: bulk.limit], by=caller.key_id, now=env.clock())
+    ring(env, rings)
+    return BulkDone(replayed=sum(len(ids) for ids in rings.values()), more=len(letters) > bulk.limit)

@@ -1,0 +1,113 @@
+"""The gate before every route under `/v1`: whose key is it, and is the body small enough. No route can forget it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from billhook.runtime.env import Env
+from billhook.runtime.service import ASGIApp
+from billhook.store.merchants import Caller, find_caller
+from services.desk.refusals import Refusal, answer
+
+BODY_LIMIT = 64 * 1024
+
+LONGEST_KEY = 256
+
+_HEADERS = [
+    (b"cache-control", b"no-store"),  # answers hold customers' data, and secrets once
+    (b"x-content-type-options", b"nosniff"),
+]
+
+
+class Gate:
+    """An ASGI middleware: puts the caller into the request's state, and sees to it that every error has our shape."""
+
+    def __init__(self, app: ASGIApp, env: Env) -> None:
+        self._app = app
+        self._env = env
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+
+        answering = False
+
+        async def guarded_send(message: Any) -> None:
+            nonlocal answering
+            if message["type"] == "http.response.start":
+                answering = True
+                message = {**message, "headers": [*message["headers"], *_HEADERS]}
+            await send(message)
+
+        try:
+            headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            caller = await run_in_threadpool(self._caller, headers.get(b"authorization", ""))
+            body = await _read(receive, headers.get(b"content-length", ""))
+            scope.setdefault("state", {})["caller"] = caller
+            await self._app(scope, _again(body, receive), guarded_send)
+        except Exception as error:
+            if answering:
+                raise  # half an answer cannot become another one: the connection is closed
+            await answer(error)(scope, receive, guarded_send)
+
+    def _caller(self, authorization: str) -> Caller:
+        scheme, _, key = authorization.partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not 0 < len(key) <= LONGEST_KEY:
+            raise _unauthorized("missing_key", "Send `Authorization: Bearer bh_…` (make a key with `billhook keys`).")
+        own = self._env.settings.operator_key.get_secret_value()
+        # Digests have one length, so that the comparison tells nothing, not even how long the key is.
+        if own and hmac.compare_digest(_digest(own), _digest(key)):
+            return Caller("operator", None)
+        with self._env.database.read() as tx:
+            caller = find_caller(tx, key)
+        if caller is None:
+            raise _unauthorized("wrong_key", "This key is unknown or was revoked.")
+        return caller
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _unauthorized(code: str, message: str) -> Refusal:
+    return Refusal(401, code, message, {"WWW-Authenticate": 'Bearer realm="billhook"'})
+
+
+async def _read(receive: Any, length: str) -> bytes:
+    if length.isdecimal() and int(length[:12]) > BODY_LIMIT:
+        raise _too_large()
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "disconnected", "The request ended before its body did.")
+        body += message.get("body", b"")
+        if len(body) > BODY_LIMIT:
+            raise _too_large()
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _too_large() -> Refusal:
+    # The rest of the body is not read, so the connection cannot be used again.
+    return Refusal(413, "too_large", f"A body may have at most {BODY_LIMIT} bytes.", {"Connection": "close"})
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives the body that was read already, then what else comes."""
+    given = False
+
+    async def next_message() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return next_message

@@ -1,0 +1,136 @@
+"""Every way the desk says no, in one shape: `{"error": {"code", "message"}}`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy.exc as sqlalchemy_errors
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from billhook.errors import Refused, SettingsError, TryAgain
+from billhook.queue.consumer import is_store_away
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = "5"
+
+
+class Problem(BaseModel):
+    code: str = Field(description="For machines; does not change.")
+    message: str = Field(description="For people: what to do.")
+
+
+class ErrorBody(BaseModel):
+    error: Problem
+
+
+class Refusal(Exception):
+    """An answer that is not a 2xx."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+def not_found(what: str) -> Refusal:
+    """The same answer for what does not exist and for what is another merchant's."""
+    return Refusal(404, "not_found", f"There is no such {what}.")
+
+
+def operator_only() -> Refusal:
+    return Refusal(403, "operator_only", "Only the operator's key may do this.")
+
+
+DECLARED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": description}
+    for status, description in {
+        400: "The request cannot be read.",
+        401: "The key is missing, unknown or revoked.",
+        403: "Only the operator's key may do this.",
+        404: "There is no such thing, or it belongs to another merchant.",
+        409: "The thing is not in a state in which this can be done.",
+        413: "The body is larger than 64 KiB.",
+        422: "A field is missing or cannot be what was sent.",
+        500: "The desk failed; its log says why.",
+        503: "Something the desk needs does not answer; Retry-After says when to ask again.",
+    }.items()
+}
+"""What every route of the API can answer."""
+
+_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+
+
+def answer(error: Exception) -> JSONResponse:
+    """The response that an error becomes. What is not the caller's doing is logged, and not told."""
+    match error:
+        case Refusal():
+            return _response(error.status, error.code, str(error), error.headers)
+        case Refused():
+            return _response(422, error.code, str(error))
+        case RequestValidationError():
+            return _invalid(error)
+        case HTTPException():
+            message = str(error.detail)
+            return _response(error.status_code, _OF_STATUS.get(error.status_code, "unreadable"), message, error.headers)
+        case SettingsError():
+            log.error("a setting is missing or wrong", extra={"reason": str(error)})
+            return _unavailable("not_configured", "The desk is not set up for this; its operator finds why in the log.")
+        case TryAgain():
+            log.warning("storage did not answer", extra={"reason": str(error)})
+            return _unavailable("storage_unavailable", "The document storage does not answer. Ask again.")
+        case sqlalchemy_errors.SQLAlchemyError() if is_store_away(error) or isinstance(
+            error,
+            sqlalchemy_errors.TimeoutError,  # no connection of the pool came free
+        ):
+            log.error("the database is away", extra={"reason": str(error)})
+            return _unavailable("store_unavailable", "The database does not answer. Ask again.")
+    log.error("request failed", exc_info=error)
+    return _response(500, "internal", "The desk failed; its log says why.")
+
+
+def _unavailable(code: str, message: str) -> JSONResponse:
+    return _response(503, code, message, {"Retry-After": RETRY_AFTER_SECONDS})
+
+
+def _invalid(error: RequestValidationError) -> JSONResponse:
+    problems = error.errors()
+    if any(problem["loc"][0] == "path" for problem in problems):
+        return answer(Refusal(404, "not_found", "There is no such thing: that is not an id billhook makes."))
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return answer(Refusal(400, "not_json", "The body is not JSON."))
+    lines = [f"{_field(problem['loc'])}: {problem['msg']}" for problem in problems[:10]]
+    return _response(422, "invalid", "; ".join(lines))
+
+
+def _field(location: tuple[Any, ...]) -> str:
+    """Where in the request, e.g. `body.event_types.0`; a caller may have named the field anything."""
+    text = ".".join(str(part) for part in location)
+    return "".join(char if char.isprintable() else "?" for char in text)[:200]
+
+
+def _response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, dict(headers or {}))
+
+
+def install(app: FastAPI) -> None:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return answer(error)
+
+    for kind in (
+        Refusal,
+        Refused,
+        SettingsError,
+        TryAgain,
+        RequestValidationError,
+        HTTPException,
+        sqlalchemy_errors.SQLAlchemyError,
+    ):
+        app.add_exception_handler(kind, handle)

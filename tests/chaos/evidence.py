@@ -1,0 +1,100 @@
+"""Gathers the evidence of a run: every row of the database, every file, every arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from billhook.errors import BillhookError
+from billhook.outlets.objects import Objects
+from billhook.store.book import TABLES
+from billhook.store.database import Database, Tx
+from billhook.store.deliveries import deliveries
+from billhook.store.documents import documents
+from billhook.store.inbox import inbox, inbox_conflicts
+from billhook.store.messages import messages
+from billhook.store.queues import QUEUES
+from billhook.store.sources import sources
+from billhook.store.work import DUE
+from tests.chaos.account import BookRow, DeliveryRow, DocumentRow, Evidence, InboxRow, MessageRow
+from tests.chaos.ledger import Accepted
+from tests.chaos.receiver import Arrival
+
+
+def work_left(database: Database) -> dict[str, int]:
+    """Rows a queue that are not finished, held or not."""
+    with database.read() as tx:
+        return {
+            queue: tx.execute(sa.select(sa.func.count()).select_from(table).where(table.c.state == DUE)).scalar_one()
+            for queue, table in QUEUES.items()
+        }
+
+
+def gather(
+    database: Database,
+    objects: Objects,
+    accepted: Sequence[Accepted],
+    arrivals: Sequence[Arrival],
+    endpoints: Mapping[str, tuple[str, Collection[str]]],
+) -> Evidence:
+    """`endpoints`: name → its id and the patterns it wants."""
+    names = {endpoint_id: name for name, (endpoint_id, _) in endpoints.items()}
+    with database.read() as tx:
+        providers = {row.id: row.provider for row in tx.execute(sa.select(sources))}
+        return Evidence(
+            accepted=accepted,
+            endpoints={name: patterns for name, (_, patterns) in endpoints.items()},
+            arrivals=arrivals,
+            inbox=[
+                InboxRow(
+                    row.id,
+                    (providers[row.source_id], row.external_id),
+                    bytes(row.sha256),
+                    row.state,
+                    _seconds(row.finished_at),
+                )
+                for row in tx.execute(sa.select(inbox))
+            ],
+            book=[
+                BookRow(row.id, kind, (providers[row.source_id], row.external_id), row.metadata.get("event", ""))
+                for kind, table in TABLES.items()
+                for row in tx.execute(sa.select(table))
+            ],
+            messages=[
+                MessageRow(row.id, row.inbox_id, row.type, bytes(row.body)) for row in tx.execute(sa.select(messages))
+            ],
+            deliveries=[
+                DeliveryRow(row.id, row.message_id, names[row.endpoint_id], row.state)
+                for row in tx.execute(sa.select(deliveries))
+            ],
+            documents=_documents(tx, objects),
+            conflicts=tx.execute(sa.select(sa.func.count()).select_from(inbox_conflicts)).scalar_one(),
+        )
+
+
+def _documents(tx: Tx, objects: Objects) -> list[DocumentRow]:
+    return [
+        DocumentRow(
+            row.id,
+            row.invoice_id,
+            row.kind,
+            row.state,
+            _problem(objects, row.object_key, row.sha256) if row.object_key else row.last_error or "no file",
+            _seconds(row.finished_at),
+        )
+        for row in tx.execute(sa.select(documents))
+    ]
+
+
+def _problem(objects: Objects, key: str, sha256: str) -> str | None:
+    try:
+        content = objects.get(key, sha256)
+    except BillhookError as error:
+        return str(error)
+    return None if content.startswith(b"%PDF-") else f"{key} is no PDF"
+
+
+def _seconds(at: datetime | None) -> float:
+    return at.timestamp() if at is not None else 0.0

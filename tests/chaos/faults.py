@@ -1,0 +1,105 @@
+"""What is done to the product. A fault is a line in `FAULTS`: how it begins, how long it lasts, how it ends."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from tests.chaos.product import SERVICES, Product
+
+
+def _over(product: Product) -> None:
+    """It was over when it had begun."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`seconds` pass between `begin` and `end`."""
+
+    name: str
+    begin: Callable[[Product], None]
+    seconds: float = 0.0
+    end: Callable[[Product], None] = _over
+
+
+def kill(service: str) -> Fault:
+    return Fault(f"kill -9 {service}", lambda product: product.kill(service))
+
+
+def _kill_everything(product: Product) -> None:
+    for service in SERVICES:
+        product.kill(service)
+    _lose_the_queue(product)
+
+
+def _lose_the_queue(product: Product) -> None:
+    product.valkey.restart(keep_data=False)
+
+
+def _flush(product: Product) -> None:
+    with redis.Redis.from_url(product.valkey.url) as client:
+        client.flushall()
+
+
+def _take_the_queue_away(product: Product) -> None:
+    product.valkey.kill()
+    shutil.rmtree(product.valkey.directory / "appendonlydir", ignore_errors=True)
+
+
+EVERYTHING = Fault("kill -9 everything", _kill_everything)
+EMPTIED = Fault("queue killed, its file lost", _lose_the_queue)
+KEPT = Fault("queue killed, its file kept", lambda product: product.valkey.restart(keep_data=True))
+FLUSHED = Fault("FLUSHALL", _flush)
+
+
+def frozen(seconds: float) -> Fault:
+    """The queue's process stands still: connections stay open, nothing answers."""
+    return Fault(
+        f"queue frozen {seconds:g} s",
+        lambda product: product.valkey.freeze(),
+        seconds,
+        lambda product: product.valkey.thaw(),
+    )
+
+
+def absent(seconds: float) -> Fault:
+    """The queue refuses connections, and comes back empty."""
+    return Fault(f"queue absent {seconds:g} s", _take_the_queue_away, seconds, lambda product: product.valkey.start())
+
+
+KILLS = tuple(kill(service) for service in SERVICES)
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    "kills": KILLS,
+    "everything": (EVERYTHING,),
+    "queue": (EMPTIED, KEPT, FLUSHED, frozen(5), absent(20)),
+}
+"""By the names that `--faults` takes."""
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A fault and when it begins, in seconds from the start of the traffic."""
+
+    at: float
+    fault: Fault
+
+
+def schedule(faults: Sequence[Fault], seconds: float, seed: int, *, random_kills: int, quiet: float) -> list[Strike]:
+    """Each fault once, in an order drawn from the seed, one after the other between two quiet times at the beginning
+    and the end; and kills of services drawn by lot at any time between, also while another fault lasts."""
+    rng = random.Random(seed)
+    order = rng.sample(list(faults), len(faults))
+    free = seconds - 2 * quiet - sum(fault.seconds for fault in order)
+    pause = max(0.5, free / max(1, len(order)))
+    strikes, at = [], quiet
+    for fault in order:
+        strikes.append(Strike(at, fault))
+        at += fault.seconds + pause
+    for _ in range(random_kills):
+        drawn = rng.choice(SERVICES)
+        strikes.append(Strike(rng.uniform(quiet, at), Fault(f"kill -9 {drawn}, at random", kill(drawn).begin)))
+    return sorted(strikes, key=lambda strike: strike.at)

@@ -1,0 +1,165 @@
+"""The product under test: its services as processes of our own, and the servers it needs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from billhook.runtime.env import Env
+from billhook.runtime.health import wait_until_ready
+from billhook.runtime.settings import Settings
+from billhook.runtime.valkey import ending_with_parent, free_port
+from billhook.runtime.welcome import new_signing_secret
+from billhook.store import migrate
+from billhook.store.endpoints import create_endpoint
+from billhook.store.merchants import create_merchant
+from billhook.store.sources import create_source
+from billhook.testing.servers import ValkeyServer
+from tests.chaos.sender import Address
+from tests.chaos.service import HANDLERS, lease_of
+
+ROOT = Path(__file__).parent.parent.parent
+SERVICES = ("ingress", "bookkeeper", "invoicer", "courier", "relay")
+WATCH_SECONDS = 0.02
+
+
+@dataclass
+class Child:
+    """A service's process, and how often it was started."""
+
+    process: subprocess.Popen[bytes]
+    starts: int = 1
+
+
+class Product:
+    """Started on an empty database. A service that falls is started again at once, as a supervisor would."""
+
+    def __init__(self, directory: Path, database_url: str, *, lease_seconds: float | None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.valkey = ValkeyServer(directory / "valkey")
+        self.valkey.start()
+        self._lease_seconds = lease_seconds
+        chosen = {
+            "var": str(directory),
+            "database_url": database_url,
+            "queue_url": self.valkey.url,
+            "log_level": "warning",
+            **{f"{name}_port": str(free_port()) for name in SERVICES},
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")},
+            **{f"BILLHOOK_{name.upper()}": value for name, value in chosen.items()},
+            "TMPDIR": str(directory),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.settings = Settings.model_validate(chosen)
+        self.env = Env(self.settings)
+        self._children: dict[str, Child] = {}
+        self._stopping = threading.Event()
+        self._spawned = threading.Event()
+        self._disorderly: list[str] = []
+        self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self.log = (directory / "services.log").open("ab")
+
+    @property
+    def longest_lease(self) -> float:
+        """In seconds, of all queues."""
+        if self._lease_seconds is not None:
+            return self._lease_seconds
+        return max(lease_of(name).total_seconds() for name in HANDLERS)
+
+    def prepare(self) -> dict[str, Address]:
+        """Make the schema, a merchant, and a source of each provider; returns where to send their events."""
+        self.env.make_encryption_key()
+        migrate.upgrade(self.env.database)
+        addresses = {}
+        with self.env.database.begin() as tx:
+            merchant = create_merchant(tx, "Chaos Ltd", self.env.clock())
+            self._merchant_id = merchant.id
+            for provider in ("standard", "stripe"):
+                secret = new_signing_secret()
+                sealed = self.env.vault.seal(secret)
+                source = create_source(tx, merchant.id, provider, provider, sealed, self.env.clock())
+                url = f"http://{self.settings.host}:{self.settings.ingress_port}/v1/sources/{source.id}/events"
+                addresses[provider] = Address(url, secret)
+        return addresses
+
+    def add_endpoint(self, url: str, event_types: list[str], secret: str) -> str:
+        """Returns its id."""
+        with self.env.database.begin() as tx:
+            sealed = self.env.vault.seal(secret)
+            return create_endpoint(tx, self._merchant_id, url, event_types, sealed, self.env.clock()).id
+
+    def start(self) -> bool:
+        """Start the services; True when all of them are ready."""
+        self._watcher.start()
+        self._spawned.wait()
+        return wait_until_ready(self.settings, SERVICES, self._stopping)
+
+    def kill(self, service: str) -> None:
+        """kill -9."""
+        os.kill(self._children[service].process.pid, signal.SIGKILL)
+
+    @property
+    def restarts(self) -> int:
+        return sum(child.starts - 1 for child in self._children.values())
+
+    def stop(self) -> list[str]:
+        """SIGTERM to all; names those that did not finish what they had in hand and leave with 0."""
+        self._stopping.set()
+        self._watcher.join()
+        return self._disorderly
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        if self._watcher.is_alive():
+            self.stop()
+        self.valkey.thaw()
+        self.valkey.stop()
+        self.env.close()
+        self.log.close()
+
+    def _watch(self) -> None:
+        # All children are born in this thread: on Linux they end with the thread that started them.
+        for name in SERVICES:
+            self._children[name] = Child(self._spawn(name))
+        self._spawned.set()
+        while not self._stopping.wait(WATCH_SECONDS):
+            for name, child in self._children.items():
+                if child.process.poll() is not None:
+                    child.process = self._spawn(name)
+                    child.starts += 1
+        self._end_children()
+
+    def _end_children(self) -> None:
+        for child in self._children.values():
+            child.process.terminate()
+        deadline = time.monotonic() + self.settings.drain_seconds + 5
+        for name, child in self._children.items():
+            try:
+                code = child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                code = child.process.wait()
+            if code:
+                self._disorderly.append(f"{name} left with {code} after SIGTERM")
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.chaos.service", name]
+        if self._lease_seconds is not None:
+            command.append(str(self._lease_seconds))
+        return subprocess.Popen(
+            ending_with_parent(command, signal.SIGKILL),
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+        )

@@ -1,0 +1,180 @@
+"""One run: start, traffic, faults, drain, account."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from billhook.runtime.welcome import new_signing_secret
+from tests.chaos.account import Account, account
+from tests.chaos.evidence import gather, work_left
+from tests.chaos.faults import Fault, Strike, schedule
+from tests.chaos.ledger import Ledger
+from tests.chaos.product import Product
+from tests.chaos.receiver import Receiver
+from tests.chaos.sender import Sender
+from tests.chaos.traffic import traffic
+
+ENDPOINTS = {"everything": ["*"], "invoices": ["invoice.*", "payment.*"]}
+
+DRAIN_SECONDS = 60.0
+"""Beyond the longest lease, for a machine that is busy with other things."""
+
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Options:
+    """`seconds` of traffic at `rate` events a second; `lease_seconds` None leaves the leases as they are."""
+
+    faults: Sequence[Fault]
+    seconds: float = 60.0
+    rate: float = 80.0
+    seed: int = 1
+    random_kills: int = 4
+    quiet: float = 3.0
+    lease_seconds: float | None = 5.0
+    refuse: float = 0.05
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A fault as it happened, in seconds since 1970."""
+
+    name: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a fault cost, counted from its end.
+
+    `back`: until the first event accepted after it had had all its effects. `drained`: until all events accepted before
+    its end had had theirs; 0.0 when nothing was left over. What a later fault adds to that is in it.
+    """
+
+    name: str
+    back: float
+    drained: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run ended."""
+
+    account: Account
+    recoveries: Sequence[Recovery]
+    begun: int
+    sent_again: int
+    failed_tries: int
+    restarts: int
+    longest_lease: float
+    drain_seconds: float
+    unfinished: Sequence[str]
+    """What did not end in time, in sentences."""
+
+    @property
+    def ok(self) -> bool:
+        return self.account.balanced and not self.unfinished and self.account.accepted == self.begun
+
+
+def run(database_url: str, directory: Path, options: Options, say: Callable[[str], None]) -> Report:
+    """Run the whole product on an empty database. `say` gets a line for each step."""
+    product = Product(directory, database_url, lease_seconds=options.lease_seconds)
+    secrets = {name: new_signing_secret() for name in ENDPOINTS}
+    receiver = Receiver(secrets, refuse=options.refuse, seed=options.seed)
+    ledger = Ledger(directory / "ledger.jsonl")
+    try:
+        receiver.start()
+        addresses = product.prepare()
+        endpoints = {
+            name: (product.add_endpoint(receiver.url(name), patterns, secrets[name]), patterns)
+            for name, patterns in ENDPOINTS.items()
+        }
+        unfinished = [] if product.start() else ["the services were not ready within a minute"]
+        sender = Sender(addresses, ledger, traffic(options.seed), options.rate)
+        sender.start()
+        strikes = schedule(
+            options.faults, options.seconds, options.seed, random_kills=options.random_kills, quiet=options.quiet
+        )
+        struck = _strike(product, receiver, strikes, options.seconds, say, lambda: len(ledger.entries))
+        say("traffic ends, draining")
+        began = time.monotonic()
+        if not sender.finish(DRAIN_SECONDS):
+            unfinished.append("not every event was accepted in the end")
+        unfinished += _drain(product, began + product.longest_lease + DRAIN_SECONDS)
+        drained = time.monotonic() - began
+        unfinished += product.stop()
+        evidence = gather(product.env.database, product.env.objects, ledger.entries, receiver.arrivals, endpoints)
+        result = account(evidence)
+        accepted = {(entry.event.source, entry.event.id): entry.at for entry in ledger.entries}
+        return Report(
+            account=result,
+            recoveries=[_recovery(fault, accepted, result.done_at) for fault in struck],
+            begun=sender.begun,
+            sent_again=sender.sent_again,
+            failed_tries=sender.failed_tries,
+            restarts=product.restarts,
+            longest_lease=product.longest_lease,
+            drain_seconds=drained,
+            unfinished=unfinished,
+        )
+    finally:
+        product.close()
+        receiver.close()
+        ledger.close()
+
+
+def _strike(
+    product: Product,
+    receiver: Receiver,
+    strikes: Sequence[Strike],
+    seconds: float,
+    say: Callable[[str], None],
+    accepted: Callable[[], int],
+) -> list[Struck]:
+    """Carry out the schedule, each step at its time, and return when the traffic is to end."""
+    steps: list[tuple[float, int, Fault, bool]] = []
+    for number, strike in enumerate(strikes):
+        steps.append((strike.at, number, strike.fault, True))
+        steps.append((strike.at + strike.fault.seconds, number, strike.fault, False))
+    start = time.monotonic()
+    began: dict[int, float] = {}
+    struck = []
+    for at, number, fault, begins in sorted(steps, key=lambda step: (step[0], step[1], not step[3])):
+        _sleep_until(start + at)
+        if begins:
+            receiver.relent()
+            say(f"{at:6.1f} s  {accepted():>6} accepted {len(receiver.arrivals):>6} arrived   {fault.name}")
+            fault.begin(product)
+            began[number] = time.time()
+        else:
+            fault.end(product)
+            struck.append(Struck(fault.name, began[number], time.time()))
+    _sleep_until(start + seconds)
+    return struck
+
+
+def _drain(product: Product, deadline: float) -> list[str]:
+    while any((left := work_left(product.env.database)).values()):
+        if time.monotonic() > deadline:
+            return [f"{count} rows of {queue} are not finished" for queue, count in left.items() if count]
+        time.sleep(POLL_SECONDS)
+    return []
+
+
+def _recovery(fault: Struck, accepted: dict[tuple[str, str], float], done: dict[tuple[str, str], float]) -> Recovery:
+    before = [done.get(event, 0.0) for event, at in accepted.items() if at <= fault.ended]
+    after = [done[event] for event, at in accepted.items() if at > fault.ended and event in done]
+    return Recovery(
+        fault.name,
+        back=min(after, default=fault.ended) - fault.ended,
+        drained=max(0.0, max(before, default=0.0) - fault.ended),
+    )
+
+
+def _sleep_until(at: float) -> None:
+    time.sleep(max(0.0, at - time.monotonic()))

@@ -1,0 +1,147 @@
+"""The product in one process, without a queue: consumers take what is due straight from SQL, at a clock we move."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from billhook.metrics import Metrics
+from billhook.outlets.http import Poster
+from billhook.outlets.objects import Objects
+from billhook.outlets.pdf import Renderer
+from billhook.queue.consumer import Steps
+from billhook.store import inbox, merchants, queues, sources
+from billhook.store.database import Database
+from billhook.store.endpoints import create_endpoint
+from billhook.store.inbox import Arrival
+from billhook.store.schema import metadata, new_id
+from billhook.store.vault import Vault, new_key
+from billhook.testing.clock import ManualClock
+from services.bookkeeper.posting import Posting
+from services.courier.delivery import Delivery
+from services.invoicer.rendering import Rendering
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Silence:
+    """Rings for nobody: the world looks for work itself."""
+
+    def ring_all(self, rings: Mapping[str, Sequence[str]]) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """One merchant with a Stripe source and a source of its own."""
+
+    database: Database
+    clock: ManualClock
+    vault: Vault
+    metrics: Metrics
+    merchant_id: str
+    stripe_source: str
+    own_source: str
+
+    @classmethod
+    def begin(cls, database: Database, *, api_key: str | None = None, api_base: str | None = None) -> World:
+        clock, vault = ManualClock(), Vault([new_key()])
+        with database.begin() as tx:
+            merchant = merchants.create_merchant(tx, "Acme Ltd", clock())
+            sealed = vault.seal(SECRET)
+            stripe = sources.create_source(
+                tx,
+                merchant.id,
+                "stripe",
+                "Stripe",
+                sealed,
+                clock(),
+                api_key=vault.seal(api_key) if api_key else None,
+                api_base=api_base,
+            )
+            own = sources.create_source(tx, merchant.id, "standard", "ours", sealed, clock())
+        return cls(database, clock, vault, Metrics(), merchant.id, stripe.id, own.id)
+
+    def endpoint(self, url: str, *event_types: str) -> str:
+        with self.database.begin() as tx:
+            wanted = list(event_types or ["*"])
+            sealed = self.vault.seal(SECRET)
+            return create_endpoint(tx, self.merchant_id, url, wanted, sealed, self.clock()).id
+
+    def arrive(self, source_id: str, event: Mapping[str, Any] | bytes, *, external_id: str | None = None) -> str:
+        """Put an event into the inbox, as the ingress does; returns its id there."""
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        known = event if isinstance(event, Mapping) else {}
+        arrival = Arrival(
+            new_id("evt"),
+            self.merchant_id,
+            source_id,
+            str(known.get("account") or ""),
+            external_id or str(known["id"]),
+            str(known.get("type", "")),
+            b"{}",
+            body,
+            hashlib.sha256(body).digest(),
+            self.clock(),
+        )
+        with self.database.begin() as tx:
+            return inbox.accept(tx, [arrival], self.clock())[0].id
+
+    def post(self) -> None:
+        """Let the bookkeeper do all that is due."""
+        posting = Posting(self.database, self.vault, self.clock)
+        run_until_quiet(Steps(posting, self.database, Silence(), self.metrics, self.clock))
+
+    def render(self, renderer: Renderer, objects: Objects) -> None:
+        """Let the invoicer do all that is due."""
+        rendering = Rendering(renderer, objects, self.metrics, self.clock)
+        run_until_quiet(Steps(rendering, self.database, Silence(), self.metrics, self.clock))
+
+    def deliver(self) -> None:
+        """Let the courier try everything that is due, once."""
+        delivery = Delivery(self.vault)
+        steps = Steps(delivery, self.database, Silence(), self.metrics, self.clock)
+
+        async def once() -> None:
+            poster = Poster(connections=10, deadline_seconds=2)
+            try:
+                token, errands = steps.claim(None, 1000)
+                results = [await delivery.send(errand, poster, self.clock()) for errand in errands]
+                steps.settle(dict.fromkeys((errand.id for errand in errands), token), results)
+            finally:
+                await poster.close()
+
+        asyncio.run(once())
+
+    def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        """What a table holds, in the order of these columns."""
+        chosen = [metadata.tables[table].c[name] for name in columns]
+        with self.database.read() as tx:
+            return [tuple(row) for row in tx.execute(sa.select(*chosen).order_by(*chosen))]
+
+    def state_of(self, queue: str, row_id: str) -> tuple[str, str | None]:
+        """The state of a piece of work, and its last error."""
+        table = queues.QUEUES[queue]
+        with self.database.read() as tx:
+            row = tx.execute(sa.select(table.c.state, table.c.last_error).where(table.c.id == row_id)).one()
+        return row.state, row.last_error
+
+
+def run_until_quiet(steps: Steps[Any, Any]) -> None:
+    """Do what is due, in batches, until nothing is."""
+    while steps.run(None):
+        pass
+
+
+def stripe_signature(body: bytes, *, secret: str = SECRET, at: float | None = None) -> str:
+    stamp = int(time.time() if at is None else at)
+    digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={stamp},v1={digest}"

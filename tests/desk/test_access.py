@@ -1,0 +1,123 @@
+"""Who may see and do what, over every route the document names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from desk.world import Belongings, Desk, World
+
+BODIES = {
+    "/v1/merchants": {"name": "New"},
+    "/v1/merchants/{merchant_id}/keys": {"name": "new"},
+    "/v1/sources": {"provider": "standard", "name": "new"},
+    "/v1/sources/{source_id}/rotate": {},
+    "/v1/sources/{source_id}/api-key": {"api_key": "sk_1"},
+    "/v1/endpoints": {"url": "https://example.com/x"},
+    "/v1/dead-letters/replay": {"queue": "inbox"},
+}
+
+OPERATORS = "/v1/merchants"
+
+
+def routes(desk: Desk) -> Iterator[tuple[str, str]]:
+    """Every (method, path), those that change the least first."""
+    paths = desk.get("/openapi.json").json()["paths"]
+    found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    assert len(found) > 30
+    yield from sorted(found, key=lambda route: (("GET", "PUT", "POST", "DELETE").index(route[0]), route[1]))
+
+
+def ask(desk: Desk, method: str, path: str, whose: Belongings, key: str | None) -> tuple[int, str]:
+    filled = re.sub(r"\{(\w+)\}", lambda name: {"kind": "invoice"}.get(name[1], whose.ids.get(name[1], "")), path)
+    if path == "/v1/book/{kind}/{object_id}":
+        filled = f"/v1/book/customer/{whose.ids['object_id']}"
+    answer = desk.ask(method, filled, key, json=BODIES.get(path) if method in ("POST", "PUT") else None)
+    return answer.status_code, answer.text
+
+
+def test_without_a_key_that_works_nothing_is_said(desk: Desk, world: World) -> None:
+    operator_key = desk.post(f"/v1/merchants/{world.ours.merchant_id}/keys", {"name": "gone"}).json()
+    revoked = desk.ask("DELETE", f"/v1/merchants/{world.ours.merchant_id}/keys/{operator_key['id']}")
+    assert revoked.status_code == 204
+    for method, path in routes(desk):
+        for key in (None, "bh_nobody", operator_key["key"], "x" * 10_000):
+            assert ask(desk, method, path, world.ours, key)[0] == 401, (method, path)
+    answer = desk.get("/v1/events", key=None)
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert answer.json()["error"]["code"] == "missing_key"
+    assert desk.get("/v1/nothing-here", key=None).status_code == 401
+    assert desk.ask("GET", "/v1/events", None, auth=("bh_user", "word")).status_code == 401
+
+
+def test_a_merchant_sees_nothing_of_another_one(desk: Desk, world: World) -> None:
+    shared = {"customer"}
+    foreign = set(world.theirs.ids.values()) - shared
+    for method, path in routes(desk):
+        status, text = ask(desk, method, path, world.theirs, world.ours.key)
+        if path.startswith(OPERATORS):
+            assert status == 403, (method, path)
+        elif "{" in path.replace("{kind}", ""):
+            assert status == 404, (method, path, text)
+        else:
+            assert status in (200, 201), (method, path, text)
+        for known in foreign:
+            assert known not in text, (method, path)
+    # Nothing of theirs was changed on the way either.
+    theirs = desk.get("/v1/dead-letters", key=world.theirs.key).json()["data"]
+    assert [letter["id"] for letter in theirs] == [world.theirs.ids["letter_id"]]
+    assert desk.get("/v1/dead-letters", key=world.ours.key).json()["data"] == []
+
+
+def test_a_merchant_can_do_everything_with_their_own(desk: Desk, world: World) -> None:
+    for method, path in routes(desk):
+        if path.startswith(OPERATORS):
+            continue
+        if path == "/v1/dead-letters/{letter_id}/replay":
+            continue  # discarded by now; replaying has its own story
+        status, text = ask(desk, method, path, world.ours, world.ours.key)
+        assert status in (200, 201), (method, path, text)
+
+
+def test_the_operator_can_do_everything_and_says_for_whom(desk: Desk, world: World) -> None:
+    ours, theirs = world.ours, world.theirs
+    for method, path in routes(desk):
+        if path in ("/v1/sources", "/v1/endpoints") and method == "POST":
+            assert ask(desk, method, path, ours, "bh_the-operators-own")[0] == 422
+        elif path != "/v1/dead-letters/{letter_id}/replay":
+            assert ask(desk, method, path, ours, "bh_the-operators-own")[0] in (200, 201, 204), (method, path)
+    made = desk.post("/v1/endpoints", {"url": "https://example.com"}, merchant_id=ours.merchant_id)
+    assert made.json()["merchant_id"] == ours.merchant_id
+    for path in ("/v1/events", "/v1/invoices", "/v1/messages", "/v1/deliveries", "/v1/sources", "/v1/book/customer"):
+        everyones = {row["merchant_id"] for row in desk.get(path).json()["data"]}
+        assert everyones == {ours.merchant_id, theirs.merchant_id}, path
+        one = {row["merchant_id"] for row in desk.get(path, merchant_id=theirs.merchant_id).json()["data"]}
+        assert one == {theirs.merchant_id}, path
+
+
+def test_a_merchant_cannot_act_for_another_one_by_naming_it(desk: Desk, world: World) -> None:
+    theirs, key = world.theirs.merchant_id, world.ours.key
+    for path in ("/v1/events", "/v1/sources", "/v1/invoices", "/v1/dead-letters"):
+        assert desk.get(path, key=key, merchant_id=theirs).status_code == 404
+        assert desk.get(path, key=key, merchant_id=world.ours.merchant_id).status_code == 200
+    assert desk.post("/v1/endpoints", {"url": "https://a.example"}, key=key, merchant_id=theirs).status_code == 404
+    bulk = desk.post("/v1/dead-letters/replay", {"queue": "inbox", "merchant_id": theirs}, key=key)
+    assert bulk.status_code == 404
+    assert desk.get(f"/v1/dead-letters/{world.theirs.ids['letter_id']}").json()["resolved_at"] is None
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["..%2f..%2fetc", "%00", "evt_%00", "a" * 5000, "' OR 1=1 --", "evt_" + "G" * 32, "evt_" + "0" * 32, "%ff%fe", "\u202e"],
+)
+def test_ids_that_cannot_be_are_not_found(desk: Desk, hostile: str) -> None:
+    for path in ("events", "sources", "endpoints", "invoices", "messages", "dead-letters", "merchants", "book/invoice"):
+        answer = desk.get(f"/v1/{path}/{hostile}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
+
+
+def test_the_probes_need_no_key(desk: Desk) -> None:
+    assert desk.get("/livez", key=None).json() == {"status": "ok"}
+    assert desk.get("/readyz", key=None).json() == {"status": "ok"}
+    assert "process_resident_memory_bytes" in desk.get("/metrics", key=None).text

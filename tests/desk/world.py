@@ -1,0 +1,210 @@
+"""The desk on a port of its own, and two merchants who each have one of everything."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import requests
+import uvicorn
+from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
+from billhook.rules.invoice import snapshot_of
+from billhook.runtime.env import Env
+from billhook.runtime.registration import register_endpoint, register_source
+from billhook.runtime.service import Health
+from billhook.runtime.settings import read_settings
+from billhook.store import book, dead_letters, work
+from billhook.store.database import Database
+from billhook.store.deliveries import Attempt, add_attempts, add_deliveries
+from billhook.store.documents import NewDocument, Rendered, add_documents, documents, set_files
+from billhook.store.inbox import Arrival, accept, inbox
+from billhook.store.merchants import create_key, create_merchant
+from billhook.store.messages import Message, add_messages
+from billhook.store.schema import new_id
+from billhook.store.vault import new_key
+from services.desk.app import build
+
+NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+OPERATOR = "bh_the-operators-own"
+PDF = b"%PDF-1.4 a small one"
+
+
+class Desk:
+    """The desk as a caller sees it."""
+
+    def __init__(self, env: Env, address: str) -> None:
+        self.env = env
+        self.address = address
+
+    def ask(self, method: str, path: str, key: str | None = OPERATOR, **request: Any) -> requests.Response:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return requests.request(method, self.address + path, headers=headers, timeout=30, **request)
+
+    def get(self, path: str, key: str | None = OPERATOR, **query: Any) -> requests.Response:
+        return self.ask("GET", path, key, params=query)
+
+    def post(self, path: str, body: Any = None, key: str | None = OPERATOR, **query: Any) -> requests.Response:
+        return self.ask("POST", path, key, json=body, params=query)
+
+
+def new_env(url: str, var: Path) -> Env:
+    settings = read_settings(var=var, database_url=url, operator_key=OPERATOR, encryption_keys=new_key())
+    return Env(settings, clock=lambda: NOW)
+
+
+@pytest.fixture
+def desk(database: Database, tmp_path: Path) -> Iterator[Desk]:
+    env = new_env(database.url.render_as_string(hide_password=False), tmp_path)
+    with serving(env) as found:
+        yield found
+    env.close()
+
+
+class serving:
+    """The desk's server in a thread, for as long as the block lasts."""
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        # It listens before the server runs, so that the first request waits for the server and nobody else has to.
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        app = build(env, Health())
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", loop="asyncio"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+
+    def __enter__(self) -> Desk:
+        self._thread.start()
+        return Desk(self._env, f"http://127.0.0.1:{self._socket.getsockname()[1]}")
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """A merchant, a key of theirs, and the id of one of each thing they have, under the names that paths use."""
+
+    merchant_id: str
+    key: str
+    ids: dict[str, str]
+
+
+@dataclass(frozen=True)
+class World:
+    ours: Belongings
+    theirs: Belongings
+
+
+@pytest.fixture
+def world(desk: Desk) -> World:
+    return World(settle(desk.env, "Ours"), settle(desk.env, "Theirs"))
+
+
+def settle(env: Env, name: str) -> Belongings:
+    """A merchant with one of everything."""
+    with env.database.begin() as tx:
+        merchant = create_merchant(tx, name, NOW)
+        key_id, key = create_key(tx, merchant.id, "program", NOW)
+        spare_id, _ = create_key(tx, merchant.id, "spare", NOW)
+        source, _ = register_source(
+            tx, env.vault, NOW, merchant_id=merchant.id, provider="standard", name=f"{name}'s billing"
+        )
+        endpoint, _ = register_endpoint(tx, env.vault, NOW, merchant_id=merchant.id, url="https://example.com/hook")
+    ids = {
+        "merchant_id": merchant.id,
+        "key_id": spare_id,
+        "own_key_id": key_id,
+        "source_id": source.id,
+        "endpoint_id": endpoint.id,
+        "kind": "customer",
+    }
+    ids["event_id"] = add_event(env, merchant.id, source.id, "evt_1")
+    ids["letter_id"] = add_letter(env, merchant.id, source.id, "evt_2")
+    ids["object_id"] = add_to_book(
+        env, merchant.id, source.id, Customer(external_id="cus_1", name=f"A customer of {name}")
+    )
+    invoice = new_invoice()
+    ids["invoice_id"] = add_to_book(env, merchant.id, source.id, invoice)
+    snapshot = msgspec.json.encode(snapshot_of(invoice, kind="invoice", seller_name=name))
+    digest = env.objects.put_once(f"documents/{merchant.id}.pdf", PDF)
+    with env.database.begin() as tx:
+        [document] = add_documents(tx, [NewDocument(merchant.id, ids["invoice_id"], "invoice", snapshot)], NOW)
+        set_files(tx, [Rendered(document, f"documents/{merchant.id}.pdf", digest, len(PDF))])
+        work.finish(tx, documents, [document], "ready", NOW)
+        message = Message(
+            new_id("msg"),
+            merchant.id,
+            "invoice.paid",
+            "invoice",
+            ids["invoice_id"],
+            b'{"type":"invoice.paid"}',
+            ids["event_id"],
+            0,
+            NOW,
+        )
+        add_messages(tx, [message], NOW)
+        [delivery] = add_deliveries(tx, [(merchant.id, message.id, endpoint.id)], NOW)
+        add_attempts(tx, [Attempt(merchant.id, delivery, 1, NOW, 12, "5xx", 500, None, b"\xff oh")])
+    return Belongings(merchant.id, key, {**ids, "message_id": message.id, "delivery_id": delivery})
+
+
+def new_invoice(**changed: Any) -> Invoice:
+    line = InvoiceLine(external_id="il_1", description="Seats", quantity="2", unit_amount="500", amount=1000)
+    fields: dict[str, Any] = {
+        "external_id": "in_1",
+        "number": 'A "quoted"/../name-0001',
+        "customer": "cus_1",
+        "status": "open",
+        "currency": "eur",
+        "subtotal": 1000,
+        "total": 1000,
+        "amount_due": 1000,
+        "amount_paid": 0,
+        "amount_remaining": 1000,
+        "finalized_at": NOW,
+        "lines": (line,),
+    }
+    return Invoice(**{**fields, **changed})
+
+
+def add_to_book(env: Env, merchant_id: str, source_id: str, value: Any) -> str:
+    entry = book.Entry(merchant_id, source_id, "", Change(value, NOW))
+    with env.database.begin() as tx:
+        book.apply(tx, [entry], NOW)
+    return entry.id
+
+
+def add_event(env: Env, merchant_id: str, source_id: str, external_id: str, body: bytes = b'{"a": 1}') -> str:
+    arrival = Arrival(
+        new_id("evt"),
+        merchant_id,
+        source_id,
+        "",
+        external_id,
+        "invoice.paid",
+        b'{"webhook-id":"evt"}',
+        body,
+        hashlib.sha256(body).digest(),
+        NOW,
+    )
+    with env.database.begin() as tx:
+        [receipt] = accept(tx, [arrival], NOW)
+    return receipt.id
+
+
+def add_letter(env: Env, merchant_id: str, source_id: str, external_id: str) -> str:
+    """An event that failed for good; returns its dead letter's id."""
+    event_id = add_event(env, merchant_id, source_id, external_id)
+    with env.database.begin() as tx:
+        work.give_up(tx, inbox, [(event_id, "cannot be understood")], NOW)
+        dead_letters.bury(tx, "inbox", [dead_letters.DeadLetter(merchant_id, event_id, "cannot be understood", 3)], NOW)
+        return str(dead_letters.list_dead(tx, merchant_id=merchant_id)[0]["id"])

@@ -1,0 +1,184 @@
+"""What the door does with a request, and what it tells the sender."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import pytest
+from ingress.sender import SECRET, Door, stripe_event
+
+from billhook.store import sources
+from services.ingress.door import MAX_BODY_BYTES
+
+
+def test_a_signed_event_is_stored_byte_for_byte_before_the_answer(door: Door) -> None:
+    body = stripe_event("evt_1", account="acct_1")
+    answer = door.stripe(body)
+
+    assert answer.status == 200
+    assert answer.json["status"] == "accepted"
+    stored = door.stored("id", "merchant_id", "account", "external_id", "type", "body", "sha256", "state")
+    digest = hashlib.sha256(body).digest()
+    assert stored == [(answer.json["id"], door.merchant_id, "acct_1", "evt_1", "x.y", body, digest, "due")]
+
+
+def test_an_in_house_system_signs_by_standard_webhooks(door: Door) -> None:
+    answer = door.own("msg_1", b'{"type": "customer.created", "data": {"external_id": "c1"}}')
+    assert answer.status == 200
+    assert door.stored("external_id", "type") == [("msg_1", "customer.created")]
+
+
+def test_the_same_event_again_is_the_same_event(door: Door) -> None:
+    first = door.stripe(stripe_event("evt_1"))
+    again = door.stripe(stripe_event("evt_1"))
+    assert again.json == {"id": first.json["id"], "status": "duplicate"}
+    assert len(door.stored("id")) == 1
+
+
+def test_a_known_id_with_other_bytes_is_kept_beside_and_counted(door: Door) -> None:
+    first = door.stripe(stripe_event("evt_1"))
+    other = stripe_event("evt_1", livemode=True)
+    answer = door.stripe(other)
+    assert answer.json == {"id": first.json["id"], "status": "conflict"}
+    assert door.stored("body") == [(stripe_event("evt_1"),)]
+    assert door.stored("inbox_id", "body", table="inbox_conflicts") == [(first.json["id"], other)]
+    assert door.env.metrics.events_conflict.labels("stripe")._value.get() == 1
+
+
+def test_the_same_id_at_once_is_one_event(door: Door) -> None:
+    from consumers.world import stripe_signature
+
+    body = stripe_event("evt_1")
+    request = (door.path(), body, {"stripe_signature": stripe_signature(body)})
+    answers = door.client.posts([request] * 50)
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.json["id"] for answer in answers}) == 1
+    assert len(door.stored("id")) == 1
+
+
+def test_two_accounts_may_use_one_id(door: Door) -> None:
+    for account in ("acct_1", "acct_2"):
+        assert door.stripe(stripe_event("evt_1", account=account)).json["status"] == "accepted"
+
+
+def test_both_secrets_count_while_a_rotation_is_under_way(door: Door) -> None:
+    with door.env.database.begin() as tx:
+        sources.rotate_secret(tx, door.stripe_source, door.env.vault.seal("whsec_new"))
+    assert door.stripe(stripe_event("evt_1"), secret=SECRET).status == 200
+    assert door.stripe(stripe_event("evt_2"), secret="whsec_new").status == 200
+
+
+@pytest.mark.parametrize(
+    ("signature", "code"),
+    [
+        ("", "signature_missing"),
+        ("garbage", "signature_malformed"),
+        ("t=Infinity,v1=ab", "signature_malformed"),
+        ("t=1,v1=ab", "timestamp_too_old"),
+        (f"t={int(time.time()) + 86_400},v1=ab", "timestamp_in_future"),
+        (f"t={int(time.time())},v0=ab", "signature_scheme_missing"),
+        (f"t={int(time.time())},v1=ab", "signature_mismatch"),
+        ("\xff\xfe=\x00,,,;;", "signature_malformed"),
+    ],
+)
+def test_a_signature_that_does_not_hold_is_a_401_that_says_why(door: Door, signature: str, code: str) -> None:
+    answer = door.stripe(stripe_event("evt_1"), stripe_signature=signature)
+    assert (answer.status, answer.code) == (401, code)
+    assert SECRET not in answer.body.decode()
+    assert door.stored("id") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b"null", 400),
+        (b'"evt_1"', 400),
+        (b"{}", 400),
+        (b'{"id": 7, "type": "x"}', 400),
+        (b'{"id": "", "type": "x"}', 400),
+        (b'{"id": "a\\u0000b", "type": "x"}', 400),
+        (b'{"id": "' + b"a" * 300 + b'", "type": "x"}', 400),
+        (b'{"id": "evt_1"}', 400),
+        (b'{"id": "evt_1", "type": "x", "data": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", 400),
+        (b'{"id": "evt_1", "type": "x", "n": 123456789012345678901234567890}', 200),
+        (b'{"id": "evt_1", "type": "x", "n": 1e400}', 200),
+        (b'{"id": "evt_1", "type": "x", "s": "\\u0000"}', 200),
+    ],
+)
+def test_a_body_is_json_with_an_id_or_refused(door: Door, body: bytes, status: int) -> None:
+    answer = door.stripe(body)
+    assert answer.status == status
+    assert len(door.stored("id")) == (status == 200)
+    assert door.stripe(stripe_event("evt_after")).status == 200
+
+
+def test_bytes_that_are_no_text_are_refused(door: Door) -> None:
+    assert door.stripe(b'{"id": "evt_1", "type": "\xff"}').status == 401
+    assert door.own("msg_1", b'{"type": "\xff"}').status == 400
+
+
+def test_an_unknown_source_is_a_404(door: Door) -> None:
+    for source in ("src_none", "src_\x00", "..", "a" * 5000):
+        answer = door.client.post(door.path(source), stripe_event("evt_1"))
+        assert (answer.status, answer.code) == (404, "unknown_source")
+
+
+def test_a_disabled_source_is_unknown(door: Door) -> None:
+    with door.env.database.begin() as tx:
+        sources.disable_source(tx, door.stripe_source, door.env.clock())
+    assert door.stripe(stripe_event("evt_1")).status == 404
+
+
+def test_a_large_body_is_refused_before_it_is_read_and_while_it_is(door: Door) -> None:
+    announced = door.client.send(door.path(), [b""], [(b"content-length", b"%d" % (MAX_BODY_BYTES + 1))])
+    assert (announced.status, announced.code) == (413, "too_large")
+    streamed = door.client.send(door.path(), [b"x" * 65_536] * 40, [])
+    assert (streamed.status, streamed.headers["connection"]) == (413, "close")
+
+
+def test_the_largest_body_is_taken(door: Door) -> None:
+    frame = len(stripe_event("evt_1", pad=""))
+    body = stripe_event("evt_1", pad="x" * (MAX_BODY_BYTES - frame))
+    assert len(body) == MAX_BODY_BYTES
+    assert door.stripe(body).status == 200
+
+
+def test_other_methods_and_content_types_are_named(door: Door) -> None:
+    got = door.client.send(door.path(), [b""], [], method="GET")
+    assert (got.status, got.headers["allow"]) == (405, "POST")
+    assert door.stripe(stripe_event("evt_1"), content_type="text/xml").status == 415
+    assert door.stripe(stripe_event("evt_1"), content_type="application/json; charset=utf-8").status == 200
+    assert door.stripe(stripe_event("evt_2"), content_type="application/cloudevents+json").status == 200
+
+
+def test_a_sender_that_hangs_up_leaves_nothing(door: Door) -> None:
+    answer = door.client.send(door.path(), [b'{"id": "evt', b'_1"'], [], hang_up=True)
+    assert answer.status == 400
+    assert door.stored("id") == []
+
+
+def test_an_event_sent_again_before_it_was_done_is_due_now(door: Door) -> None:
+    from datetime import timedelta
+
+    from billhook.store.inbox import inbox
+
+    door.stripe(stripe_event("evt_1"))
+    later = door.env.clock() + timedelta(hours=1)
+    with door.env.database.begin() as tx:
+        tx.execute(inbox.update().values(due_at=later, attempts=3))
+    door.stripe(stripe_event("evt_1"))
+    ((due_at,),) = door.stored("due_at")
+    assert due_at < later
+
+
+def test_health_and_metrics_answer_without_a_queue(door: Door) -> None:
+    door.stripe(stripe_event("evt_1"))
+    for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
+        assert door.client.send(path, [b""], [], method="GET").status == 200
+    metrics = door.client.send("/metrics", [b""], [], method="GET").body.decode()
+    assert 'billhook_events_accepted_total{provider="stripe"} 1.0' in metrics
+    assert door.client.send("/nothing", [b""], [], method="GET").status == 404

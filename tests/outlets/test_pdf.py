@@ -1,0 +1,221 @@
+"""The real PDF engine: what it draws, what it cannot be made to do, and what happens when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pypdf
+import pytest
+
+from billhook.outlets.page import invoice_html
+from billhook.outlets.pdf import Renderer, RendererMissing, RenderError, Wkhtmltopdf
+from billhook.rules.book import Invoice
+from billhook.rules.invoice import snapshot_of
+
+MakeInvoice = Callable[..., Invoice]
+
+SECRET = "CANARY-7f3a91"
+
+
+def page_of(invoice: Invoice, locale: str = "en") -> str:
+    return invoice_html(snapshot_of(invoice, kind="invoice", seller_name="Acme Cloud", locale=locale))
+
+
+def text_of(pdf: bytes | RenderError) -> str:
+    assert isinstance(pdf, bytes), pdf
+    return " ".join(" ".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf)).pages).split())
+
+
+def plain(text: str) -> str:
+    return f"<!DOCTYPE html><html><head><meta charset=utf-8></head><body><p>{text}</p></body></html>"
+
+
+@pytest.fixture
+def renderer(wkhtmltopdf: Path) -> Renderer:
+    return Wkhtmltopdf(wkhtmltopdf)
+
+
+@pytest.fixture
+def canary() -> Iterator[tuple[str, list[str]]]:
+    """A server nobody should call, and the list of calls it got."""
+    calls: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            calls.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(SECRET.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", calls
+        server.shutdown()
+        thread.join()
+
+
+def test_the_pdf_says_what_the_page_says(renderer: Renderer, make_invoice: MakeInvoice) -> None:
+    [pdf] = renderer.render([page_of(make_invoice(currency="eur"), locale="de")])
+    text = text_of(pdf)
+    for said in ("ACME-2026-0042", "Acme Cloud", "Müller & Söhne", "Service 1", "20,02", "62,86", "31. März 2026"):
+        assert said in text
+
+
+def test_a_long_invoice_has_all_its_lines_and_cuts_none_in_two(renderer: Renderer, make_invoice: MakeInvoice) -> None:
+    [pdf] = renderer.render([page_of(make_invoice(lines=120))])
+    assert isinstance(pdf, bytes)
+    pages = [" ".join(page.extract_text().split()) for page in pypdf.PdfReader(io.BytesIO(pdf)).pages]
+    assert len(pages) > 2
+    for page in pages:
+        # The name and the period of a line stand together, so each page has as many of the one as of the other.
+        assert page.count("Service ") + page.count("Unused time") == page.count("Mar 1, 2026 – Apr 1, 2026")
+    assert sum(page.count("Service ") for page in pages) == 96
+
+
+def test_a_batch_draws_exactly_what_singles_draw(renderer: Renderer, make_invoice: MakeInvoice) -> None:
+    pages = [page_of(make_invoice(lines=1 + number, number=f"N-{number}")) for number in range(20)]
+    batch = renderer.render(pages)
+    assert batch == [renderer.render([page])[0] for page in pages]
+    assert all(f"N-{number}" in text_of(pdf) for number, pdf in enumerate(batch))
+
+
+def test_a_pdf_is_dated_as_told(renderer: Renderer) -> None:
+    day = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    first, second = renderer.render([plain("one"), plain("two")], [day, datetime(2025, 1, 1, tzinfo=UTC)])
+    assert isinstance(first, bytes)
+    assert isinstance(second, bytes)
+    info = pypdf.PdfReader(io.BytesIO(first)).metadata
+    assert info is not None
+    assert info.creation_date == day
+    assert b"D:20250101000000" in second
+
+
+def leaks(url: str, secret: Path) -> list[str]:
+    """Every way known to make the engine load something."""
+    targets = (url, secret.as_uri())
+    return [
+        *(f"<img src='{target}/img'>" for target in targets),
+        *(f"<iframe src='{target}' width=500 height=300></iframe>" for target in targets),
+        *(f"<object data='{target}' type='text/html' width=500 height=300></object>" for target in targets),
+        *(f"<embed src='{target}' type='text/html' width=500 height=300>" for target in targets),
+        *(f"<link rel=stylesheet href='{target}'>" for target in targets),
+        *(f"<style>@import url('{target}'); body {{ background: url('{target}') }}</style>" for target in targets),
+        *(f"<meta http-equiv=refresh content='0; url={target}'>" for target in targets),
+        *(f"<script>document.location = '{target}'</script>" for target in targets),
+        *(f"<video src='{target}' poster='{target}'></video><audio src='{target}'></audio>" for target in targets),
+        *(
+            f"<svg xmlns:xlink='http://www.w3.org/1999/xlink'><image xlink:href='{target}'/></svg>"
+            for target in targets
+        ),
+        "<meta name='pdfkit-enable-local-file-access' content=''>"
+        f"<meta name='pdfkit-proxy' content='None'><iframe src='{secret.as_uri()}' width=500 height=300></iframe>",
+        f'<meta name="pdfkit-cover" content="{secret}"><meta name="pdfkit-run-script" content="x">',
+        "<iframe src='0.html'></iframe><iframe src='messages'></iframe>",
+    ]
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret.txt"
+    path.write_text(SECRET)
+    return path
+
+
+def test_raw_markup_reaches_neither_network_nor_files_nor_its_neighbours(
+    renderer: Renderer, canary: tuple[str, list[str]], secret: Path
+) -> None:
+    url, calls = canary
+    neighbour, *drawn = renderer.render([plain(SECRET), *map(plain, leaks(url, secret))])
+    assert SECRET in text_of(neighbour)  # so the engine draws it where it may
+    assert all(isinstance(pdf, bytes) for pdf in drawn)
+    assert not any(SECRET in text_of(pdf) for pdf in drawn)
+    assert calls == []
+
+
+def test_markup_in_a_customers_words_is_drawn_as_words(
+    renderer: Renderer, canary: tuple[str, list[str]], secret: Path, make_invoice: MakeInvoice
+) -> None:
+    url, calls = canary
+    evil = leaks(url, secret)
+    [pdf] = renderer.render([page_of(make_invoice(description="\n".join(evil), customer_name=evil[-3]))])
+    text = text_of(pdf)
+    assert SECRET not in text
+    assert "<iframe src=" in text
+    assert "pdfkit-enable-local-file-access" in text
+    assert calls == []
+
+
+def script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def ends(pid: int) -> bool:
+    """Wait until a process is gone, or only its name is left for its parent to read."""
+    try:
+        process = psutil.Process(pid)
+        while process.status() != psutil.STATUS_ZOMBIE:
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(timeout=0.1)
+    except psutil.NoSuchProcess:
+        pass
+    return True
+
+
+def test_an_engine_that_hangs_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    binary = script(tmp_path / "engine", f"sleep 600 & echo $! > {tmp_path}/child; wait")
+    drawn = Wkhtmltopdf(binary, seconds=0.5, seconds_more=0.0).render([plain("one")])
+    assert drawn == [RenderError("not drawn within 0.5 s")]
+    assert ends(int((tmp_path / "child").read_text()))
+
+
+def test_one_page_that_kills_the_engine_does_not_spoil_the_batch(wkhtmltopdf: Path, tmp_path: Path) -> None:
+    # An engine that dies at the page with POISON in it, with what stood before it in the batch already drawn.
+    body = f"""
+while read -r source target; do
+  if grep -q POISON "$source"; then printf '%%PDF-1.4 torn' > "$target"; echo 'a crash' >&2; kill -9 $$; fi
+  echo "$source $target" | {wkhtmltopdf} "$@" || exit 1
+done"""
+    renderer = Wkhtmltopdf(script(tmp_path / "engine", body))
+    first, poisoned, last = renderer.render([plain("first"), plain("POISON"), plain("last")])
+    assert text_of(first) == "first"
+    assert text_of(last) == "last"
+    assert isinstance(poisoned, RenderError)
+    assert "a crash" in poisoned.reason
+
+
+@pytest.mark.parametrize("page", ["", "\x00", "no markup at all", "<html", "\ud800 half a character", "<p>" * 3000])
+def test_odd_pages_are_drawn_and_their_neighbours_too(renderer: Renderer, page: str) -> None:
+    first, odd, last = renderer.render([plain("first"), page, plain("last")])
+    assert (text_of(first), text_of(last)) == ("first", "last")
+    assert isinstance(odd, bytes)
+
+
+def test_no_pages_are_no_work(renderer: Renderer) -> None:
+    assert renderer.render([]) == []
+
+
+def test_where_the_engine_is_missing_every_page_says_what_to_install(tmp_path: Path) -> None:
+    drawn = Wkhtmltopdf(tmp_path / "absent").render([plain("one"), plain("two")])
+    assert drawn == [RendererMissing()] * 2
+    assert "apt-get install wkhtmltopdf" in RendererMissing().reason
+
+
+def test_an_engine_that_cannot_be_started_is_an_answer_too(tmp_path: Path) -> None:
+    binary = tmp_path / "engine"
+    binary.write_text("not a program")
+    [drawn] = Wkhtmltopdf(binary).render([plain("one")])
+    assert isinstance(drawn, RenderError)
+    assert str(binary) in drawn.reason

@@ -1,0 +1,188 @@
+"""The book ends the same whatever the order, and gives back the values it was made from."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store.databases import NOW
+
+from billhook.rules.book import KINDS, BookObject, Change, Customer, Payment
+from billhook.store import book
+from billhook.store.book import TABLES, Entry
+from billhook.store.database import Database
+from billhook.store.schema import new_id
+
+AMOUNTS = st.integers(-(2**63), 2**63 - 1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+TIMES = st.datetimes(
+    min_value=datetime(1990, 1, 1),  # noqa: DTZ001 (hypothesis wants the bounds bare)
+    max_value=datetime(2200, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
+
+
+def values(annotation: Any) -> st.SearchStrategy[Any]:
+    """Everything a field may hold, read off its annotation, so that a new field is tested without a word here."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        [limits] = [extra for extra in arguments[1:] if isinstance(extra, msgspec.Meta)]
+        if arguments[0] is int:
+            return st.integers(typing.cast(int, limits.ge), typing.cast(int, limits.le))
+        return values(arguments[0]).filter(len) if limits.min_length else values(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of([values(argument) for argument in arguments])
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        return st.lists(values(arguments[0]), max_size=3).map(tuple)
+    if origin is dict:
+        return st.dictionaries(TEXTS, TEXTS, max_size=3)
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return structs(annotation)
+    plain: dict[Any, st.SearchStrategy[Any]] = {
+        str: TEXTS,
+        int: AMOUNTS,
+        bool: st.booleans(),
+        datetime: TIMES,
+        type(None): st.none(),
+    }
+    return plain[annotation]
+
+
+def structs(struct: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
+    hints = typing.get_type_hints(struct, include_extras=True)
+    return st.builds(struct, **{name: values(hints[name]) for name in struct.__struct_fields__})
+
+
+def entry(change: Change, source: str, *, merchant: str = "mrc_a") -> Entry:
+    return Entry(merchant, source, "", change)
+
+
+def apply(database: Database, source: str, changes: Sequence[Change]) -> None:
+    with database.begin() as tx:
+        book.apply(tx, [entry(change, source) for change in changes], NOW)
+
+
+def held(database: Database, source: str, kind: str) -> dict[str, tuple[BookObject, book.Version]]:
+    table = TABLES[kind]
+    with database.read() as tx:
+        rows = tx.execute(sa.select(table).where(table.c.source_id == source)).mappings()
+        return {
+            row["external_id"]: (
+                book.value_of(kind, row),
+                (row["version_at"], row["version_rank"], row["version_digest"]),
+            )
+            for row in rows
+        }
+
+
+payments = st.builds(
+    Payment,
+    external_id=st.sampled_from(["pi_1", "pi_2", "pi_3"]),
+    status=st.sampled_from(["requires_payment_method", "processing", "succeeded"]),
+    currency=st.just("eur"),
+    amount=st.integers(1, 3),
+    failure_code=st.sampled_from([None, "card_declined"]),
+    deleted=st.sampled_from([False, False, False, True]),
+)
+changes = st.builds(
+    Change, payments, st.integers(0, 3).map(lambda second: NOW + timedelta(seconds=second)), st.booleans()
+)
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[list[Change], list[list[Change]]]:
+    """Some changes, and a way in which they may arrive: shuffled, doubled, cut into batches."""
+    happened = draw(st.lists(changes, min_size=1, max_size=8))
+    doubled = happened + draw(st.lists(st.sampled_from(happened), max_size=4))
+    arriving = draw(st.permutations(doubled))
+    cuts = sorted(draw(st.sets(st.integers(1, len(arriving)), max_size=4)))
+    edges = [0, *cuts, len(arriving)]
+    return happened, [list(arriving[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+
+
+def test_any_order_and_any_repetition_of_changes_ends_in_the_same_book(migrated: Database) -> None:
+    @settings(max_examples=100 if migrated.sqlite else 40, deadline=None)
+    @given(deliveries())
+    def whatever_the_order(delivered: tuple[list[Change], list[list[Change]]]) -> None:
+        happened, batches = delivered
+        source = new_id("src")
+        for batch in batches:
+            apply(migrated, source, batch)
+        latest: dict[str, Change] = {}
+        for change in sorted(happened, key=lambda change: change.version):
+            latest[change.object.external_id] = change
+        assert held(migrated, source, "payment") == {
+            name: (change.object, change.version) for name, change in latest.items()
+        }
+
+    whatever_the_order()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_comes_back_as_it_was_with_any_field_set(migrated: Database, kind: str) -> None:
+    @settings(max_examples=12 if migrated.sqlite else 6, deadline=None)
+    @given(st.lists(structs(KINDS[kind]), min_size=1, max_size=5, unique_by=lambda value: value.external_id))
+    def comes_back(objects: list[BookObject]) -> None:
+        source = new_id("src")
+        apply(migrated, source, [Change(value, NOW) for value in objects])
+        assert held(migrated, source, kind) == {
+            value.external_id: (value, Change(value, NOW).version) for value in objects
+        }
+
+    comes_back()
+
+
+def test_what_is_not_there_is_null_in_json_columns_too(database: Database) -> None:
+    apply(database, "src_a", [Change(Customer(external_id="cus_1"), NOW)])
+    table = TABLES["customer"]
+    with database.read() as tx:
+        assert tx.execute(sa.select(table.c.external_id).where(table.c.address.is_(None))).scalars().all() == ["cus_1"]
+
+
+def test_versions_are_told_for_the_objects_that_the_book_holds(database: Database) -> None:
+    customer = Change(Customer(external_id="x"), NOW)
+    payment = Change(Payment(external_id="x", status="processing", currency="eur", amount=1), NOW, fetched=True)
+    apply(database, "src_a", [customer, payment])
+    keys = [("customer", "src_a", "", "x"), ("payment", "src_a", "", "x")]
+    others = [("customer", "src_b", "", "x"), ("customer", "src_a", "acct", "x"), ("invoice", "src_a", "", "x")]
+    with database.read() as tx:
+        assert book.versions(tx, [*keys, *others]) == {keys[0]: customer.version, keys[1]: payment.version}
+        assert book.versions(tx, []) == {}
+
+
+def test_an_object_keeps_its_id_and_its_merchant_over_changes(database: Database) -> None:
+    first = Change(Customer(external_id="x", name="a"), NOW)
+    second = Change(Customer(external_id="x", name="b"), NOW + timedelta(seconds=1))
+    apply(database, "src_a", [first])
+    with database.begin() as tx:
+        book.apply(tx, [entry(second, "src_a", merchant="mrc_other")], NOW)
+        object_id = book.book_id("src_a", "", first.object)
+        assert object_id.startswith("cus_")
+        row = book.get(tx, "customer", object_id, merchant_id="mrc_a")
+        assert row is not None
+        assert row["name"] == "b"
+
+
+def test_objects_are_listed_in_pages_and_by_column(database: Database) -> None:
+    statuses = ("processing", "succeeded", "succeeded")
+    made = [
+        Change(Payment(external_id=f"p{n}", status=status, currency="eur", amount=n), NOW)
+        for n, status in enumerate(statuses)
+    ]
+    apply(database, "src_a", made)
+    with database.read() as tx:
+        page = book.list_objects(tx, "payment", merchant_id="mrc_a", limit=2)
+        rest = book.list_objects(tx, "payment", merchant_id="mrc_a", after=page[-1]["id"])
+        assert {row["external_id"] for row in [*page, *rest]} == {"p0", "p1", "p2"}
+        assert len(book.list_objects(tx, "payment", merchant_id="mrc_a", status="succeeded", customer=None)) == 2
+        assert book.list_objects(tx, "payment", merchant_id="mrc_b") == []

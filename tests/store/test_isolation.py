@@ -1,0 +1,140 @@
+"""No merchant sees a row of another one, however alike their ids are."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import pytest
+from store.databases import NOW
+from store.events import arrival
+
+import billhook.store
+from billhook.rules.book import Change, Customer
+from billhook.store import (
+    book,
+    dead_letters,
+    deliveries,
+    documents,
+    endpoints,
+    inbox,
+    merchants,
+    messages,
+    sources,
+)
+from billhook.store.database import Database, Tx
+from billhook.store.schema import new_id
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A merchant with one row of everything, and the ids of those rows."""
+
+    merchant: str
+    source: str
+    event: str
+    customer: str
+    invoice: str
+    message: str
+    endpoint: str
+    delivery: str
+    key: str
+    letter: str
+
+
+def open_shop(tx: Tx) -> Shop:
+    """Each shop's provider uses the same ids as every other's."""
+    merchant = merchants.create_merchant(tx, "shop", NOW).id
+    key, _ = merchants.create_key(tx, merchant, "key", NOW)
+    source = sources.create_source(tx, merchant, "stripe", "source", b"s", NOW).id
+    [event] = inbox.accept(tx, [arrival("evt_same", merchant=merchant, source=source)], NOW)
+    inbox.accept(tx, [arrival("evt_same", b"other", merchant=merchant, source=source)], NOW)
+    dead_letters.bury(tx, "inbox", [dead_letters.DeadLetter(merchant, event.id, "broken", 1)], NOW)
+    [letter] = dead_letters.list_dead(tx, merchant_id=merchant)
+    customer = Customer(external_id="cus_same")
+    book.apply(tx, [book.Entry(merchant, source, "", Change(customer, NOW))], NOW)
+    invoice = f"inv_of_{source}"
+    documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", b"")], NOW)
+    message = messages.Message(new_id("msg"), merchant, "x", "customer", "cus", b"", event.id, 0, NOW)
+    messages.add_messages(tx, [message], NOW)
+    endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
+    [delivery] = deliveries.add_deliveries(tx, [(merchant, message.id, endpoint)], NOW)
+    deliveries.add_attempts(tx, [deliveries.Attempt(merchant, delivery, 1, NOW, 1, "2xx", 200, None, b"")])
+    customer_id = book.book_id(source, "", customer)
+    return Shop(
+        merchant, source, event.id, customer_id, invoice, message.id, endpoint, delivery, key, str(letter["id"])
+    )
+
+
+Question = Callable[[Tx, Shop, str], Any]
+"""What `merchant` gets when asking for what the shop has."""
+
+QUESTIONS: dict[str, Question] = {
+    "book.get": lambda tx, shop, merchant: book.get(tx, "customer", shop.customer, merchant_id=merchant),
+    "book.list_objects": lambda tx, shop, merchant: book.list_objects(tx, "customer", merchant_id=merchant),
+    "dead_letters.get_dead": lambda tx, shop, merchant: dead_letters.get_dead(tx, shop.letter, merchant_id=merchant),
+    "dead_letters.list_dead": lambda tx, shop, merchant: dead_letters.list_dead(tx, merchant_id=merchant),
+    "deliveries.list_attempts": lambda tx, shop, merchant: deliveries.list_attempts(
+        tx, [shop.delivery], merchant_id=merchant
+    ),
+    "deliveries.list_deliveries": lambda tx, shop, merchant: deliveries.list_deliveries(tx, merchant_id=merchant),
+    "documents.list_documents": lambda tx, shop, merchant: documents.list_documents(
+        tx, shop.invoice, merchant_id=merchant
+    ),
+    "endpoints.get_endpoint": lambda tx, shop, merchant: endpoints.get_endpoint(
+        tx, shop.endpoint, merchant_id=merchant
+    ),
+    "endpoints.list_endpoints": lambda tx, shop, merchant: endpoints.list_endpoints(tx, merchant),
+    "endpoints.listening": lambda tx, shop, merchant: endpoints.listening(tx, [merchant]),
+    "inbox.get_event": lambda tx, shop, merchant: inbox.get_event(tx, shop.event, merchant_id=merchant),
+    "inbox.list_conflicts": lambda tx, shop, merchant: inbox.list_conflicts(tx, merchant_id=merchant),
+    "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),
+    "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),
+    "messages.list_messages": lambda tx, shop, merchant: messages.list_messages(tx, merchant_id=merchant),
+    "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),
+    "sources.list_sources": lambda tx, shop, merchant: sources.list_sources(tx, merchant),
+    "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
+    "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
+    "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
+}
+WRITERS = ("create_", "add_", "revoke_")
+
+
+def functions_about_a_merchant() -> set[str]:
+    found = set()
+    for module in pkgutil.iter_modules(billhook.store.__path__):
+        if module.ispkg:
+            continue
+        loaded = importlib.import_module(f"billhook.store.{module.name}")
+        for name, function in inspect.getmembers(loaded, inspect.isfunction):
+            if function.__module__ != loaded.__name__ or name.startswith(("_", *WRITERS)):
+                continue
+            if {"merchant_id", "merchant_ids"} & set(inspect.signature(function).parameters):
+                found.add(f"{module.name}.{name}")
+    return found
+
+
+def owners(answer: Any) -> set[str]:
+    """The merchants whose rows are in an answer."""
+    if answer is None:
+        return set()
+    rows: Sequence[Any] = answer if isinstance(answer, list) else [answer]
+    fields: list[Mapping[str, Any]] = [asdict(row) if is_dataclass(row) else row for row in rows]  # type: ignore[arg-type]
+    return {str(row.get("merchant_id", row["id"])) for row in fields}
+
+
+def test_every_function_that_takes_a_merchant_is_asked_here() -> None:
+    assert functions_about_a_merchant() == set(QUESTIONS), "add a question for the new function to this file"
+
+
+@pytest.mark.parametrize("name", sorted(QUESTIONS))
+def test_a_merchant_gets_its_own_and_nothing_else(database: Database, name: str) -> None:
+    with database.begin() as tx:
+        mine, theirs = open_shop(tx), open_shop(tx)
+    with database.read() as tx:
+        assert owners(QUESTIONS[name](tx, mine, mine.merchant)) == {mine.merchant}
+        assert owners(QUESTIONS[name](tx, theirs, mine.merchant)) <= {mine.merchant}

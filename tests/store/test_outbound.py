@@ -1,0 +1,134 @@
+"""What leaves billhook: messages said once, documents made once, deliveries with every attempt at them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from store.databases import NOW
+
+from billhook.store import endpoints, work
+from billhook.store.database import Database
+from billhook.store.deliveries import (
+    Attempt,
+    Letter,
+    add_attempts,
+    add_deliveries,
+    deliveries,
+    letters,
+    list_attempts,
+    list_deliveries,
+)
+from billhook.store.documents import NewDocument, Rendered, add_documents, documents, list_documents, set_files
+from billhook.store.messages import Message, add_messages, get_message, list_messages
+from billhook.store.schema import new_id
+
+LATER = NOW + timedelta(minutes=1)
+
+
+def message(number: int, *, inbox_id: str = "evt_1", kind: str = "invoice.paid") -> Message:
+    return Message(new_id("msg"), "mrc_a", kind, "invoice", "inv_1", b'{"n": "\xc3\xa9"}', inbox_id, number, NOW)
+
+
+def test_an_event_speaks_once(database: Database) -> None:
+    first = [message(0), message(1)]
+    with database.begin() as tx:
+        assert add_messages(tx, first, NOW) == first
+    with database.begin() as tx:
+        grown = [message(0), message(1), message(2), message(0, inbox_id="evt_2")]
+        assert add_messages(tx, grown, LATER) == grown[2:]
+        assert add_messages(tx, [], LATER) == []
+    with database.read() as tx:
+        said = list_messages(tx, merchant_id="mrc_a")
+        assert [row["id"] for row in said] == [m.id for m in [grown[3], grown[2], first[1], first[0]]]
+        kept = get_message(tx, first[0].id, merchant_id="mrc_a")
+        assert kept is not None
+        assert bytes(kept["body"]) == b'{"n": "\xc3\xa9"}'
+        assert list_messages(tx, merchant_id="mrc_a", before=said[0]["id"], limit=1) == said[1:2]
+        assert list_messages(tx, merchant_id="mrc_a", event_type="invoice.voided") == []
+
+
+def test_an_invoice_has_one_document_of_a_kind(database: Database) -> None:
+    paid = NewDocument("mrc_a", "inv_1", "invoice", b"first")
+    with database.begin() as tx:
+        asked = [paid, NewDocument("mrc_a", "inv_1", "receipt", b"r"), NewDocument("mrc_a", "inv_1", "invoice", b"2nd")]
+        assert len(add_documents(tx, asked, NOW)) == 2
+    with database.begin() as tx:
+        [other] = add_documents(tx, [paid, NewDocument("mrc_a", "inv_2", "invoice", b"x")], LATER)
+        assert add_documents(tx, [paid], LATER) == []
+        assert add_documents(tx, [], LATER) == []
+        set_files(tx, [Rendered(other, "mrc_a/inv_2.pdf", "ab" * 32, 17)])
+        made = list_documents(tx, "inv_1")
+        assert [(row["kind"], bytes(row["snapshot"]), row["state"]) for row in made] == [
+            ("invoice", b"first", "due"),
+            ("receipt", b"r", "due"),
+        ]
+        [file] = list_documents(tx, "inv_2", merchant_id="mrc_a")
+        assert (file["object_key"], file["sha256"], file["size"]) == ("mrc_a/inv_2.pdf", "ab" * 32, 17)
+        assert {row["object_key"] for row in made} == {None}
+        assert len(work.due_ids(tx, documents, now=LATER, limit=9)) == 3
+
+
+def test_a_claimed_delivery_becomes_a_letter_to_the_endpoint_as_it_is_now(database: Database) -> None:
+    sent = message(0)
+    with database.begin() as tx:
+        add_messages(tx, [sent], NOW)
+        here = endpoints.create_endpoint(tx, "mrc_a", "https://a.test/hook", ["*"], b"sealed", NOW)
+        there = endpoints.create_endpoint(tx, "mrc_a", "https://b.test/hook", ["*"], b"sealed too", NOW)
+        first, second = add_deliveries(tx, [("mrc_a", sent.id, here.id), ("mrc_a", sent.id, there.id)], NOW)
+        assert add_deliveries(tx, [], NOW) == []
+        endpoints.set_disabled(tx, there.id, NOW, "gone")
+    with database.begin() as tx:
+        claim = work.claim(tx, deliveries, ids=None, limit=9, max_attempts=9, now=NOW, lease=timedelta(minutes=1))
+        found = {letter.delivery_id: letter for letter in letters(tx, claim.rows)}
+        assert letters(tx, []) == []
+    common = (sent.id, "invoice.paid", sent.body)
+    assert found[first] == Letter(
+        first, "mrc_a", common[0], here.id, 1, *common[1:], "https://a.test/hook", b"sealed", disabled=False
+    )
+    assert found[second].disabled
+    assert found[second].secret == b"sealed too"
+
+
+def test_a_message_goes_to_an_endpoint_once(database: Database) -> None:
+    sent = message(0)
+    with database.begin() as tx:
+        add_messages(tx, [sent], NOW)
+        here = endpoints.create_endpoint(tx, "mrc_a", "https://a.test/hook", ["*"], b"sealed", NOW)
+        add_deliveries(tx, [("mrc_a", sent.id, here.id)], NOW)
+    with pytest.raises(sa.exc.IntegrityError), database.begin() as tx:
+        add_deliveries(tx, [("mrc_a", sent.id, here.id)], NOW)
+
+
+def test_every_attempt_is_kept_in_order(database: Database) -> None:
+    attempts = [
+        Attempt("mrc_a", "dlv_1", 1, NOW, 30, "5xx", 503, "the endpoint answered 503", b"busy"),
+        Attempt("mrc_a", "dlv_1", 2, LATER, 5000, "timeout", None, "no answer in 5 s", b""),
+    ]
+    with database.begin() as tx:
+        add_attempts(tx, attempts)
+        add_attempts(tx, [])
+        kept = list_attempts(tx, ["dlv_1"], merchant_id="mrc_a")
+        fields = Attempt.__slots__
+        assert [Attempt(**{field: row[field] for field in fields}) for row in kept] == attempts
+        assert list_attempts(tx, ["dlv_1"], merchant_id="mrc_b") == []
+
+
+def test_deliveries_are_found_by_what_they_are_about(database: Database) -> None:
+    sent = [message(0), message(1)]
+    with database.begin() as tx:
+        add_messages(tx, sent, NOW)
+        here = endpoints.create_endpoint(tx, "mrc_a", "https://a.test/hook", ["*"], b"sealed", NOW)
+        there = endpoints.create_endpoint(tx, "mrc_a", "https://b.test/hook", ["*"], b"sealed", NOW)
+        made = add_deliveries(tx, [("mrc_a", m.id, e.id) for m in sent for e in (here, there)], NOW)
+        work.finish(tx, deliveries, made[:1], "delivered", NOW)
+
+        def found(**wanted: str) -> list[str]:
+            return [row["id"] for row in list_deliveries(tx, merchant_id="mrc_a", **wanted)]
+
+        assert found() == made[::-1]
+        assert found(endpoint_id=there.id) == [made[3], made[1]]
+        assert found(message_id=sent[0].id) == [made[1], made[0]]
+        assert found(state="delivered") == [made[0]]
+        assert found(before=made[1]) == [made[0]]
