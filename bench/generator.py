@@ -145,7 +145,8 @@ class _Run:
                 break
             if self.idle:
                 self.busy += 1
-                self.idle.pop().write(due)
+                # The loop's timers are whole milliseconds: it may be a little early, and then the clock starts now.
+                self.idle.pop().write(min(due, time.monotonic_ns()))
             else:
                 self.late.append(due)
         self.deadline = 0

@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.routing import Route
 
 from billhook.rules.book import KINDS
 from billhook.runtime.env import Env
-from billhook.runtime.health import PATHS, Probes, probe_app
+from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
 from services.desk import dead_letters, endpoints, entries, events, invoices, merchants, messages, refusals, sources
 from services.desk.gate import Gate
@@ -22,8 +21,7 @@ SUBJECTS = (merchants, sources, endpoints, events, invoices, entries, messages, 
 
 def build(env: Env, health: Health) -> ASGIApp:
     app = desk(env)
-    probes = probe_app(Probes(env, health))
-    app.router.routes.extend(Route(path, endpoint=_as_endpoint(probes), include_in_schema=False) for path in PATHS)
+    app.router.routes.extend(probe_routes(Probes(env, health)))
 
     async def service(scope: Any, receive: Any, send: Any) -> None:
         health.tick()
@@ -44,16 +42,6 @@ def desk(env: Env) -> FastAPI:
     return app
 
 
-def _as_endpoint(app: ASGIApp) -> Any:
-    """Starlette takes a class instance as a raw ASGI endpoint, but a function as a request handler."""
-
-    class Endpoint:
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await app(scope, receive, send)
-
-    return Endpoint()
-
-
 def _describe(app: FastAPI) -> None:
     """Add to the document what the book's values say of their own fields."""
 
@@ -63,6 +51,7 @@ def _describe(app: FastAPI) -> None:
             schemas = document["components"]["schemas"]
             (*references, invoice), fields = _book_schemas()
             schemas.update(fields)
+            schemas["Error"] = refusals.ERROR_SCHEMA
             schemas["EntryShown"]["anyOf"] = [*references, invoice]
             schemas["InvoiceShown"]["allOf"] = [invoice]
             app.openapi_schema = document

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy.exc as sqlalchemy_errors
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from billhook.errors import Refused, SettingsError, TryAgain
@@ -19,15 +18,6 @@ from billhook.queue.consumer import is_store_away
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = "5"
-
-
-class Problem(BaseModel):
-    code: str = Field(description="For machines; does not change.")
-    message: str = Field(description="For people: what to do.")
-
-
-class ErrorBody(BaseModel):
-    error: Problem
 
 
 class Refusal(Exception):
@@ -49,8 +39,27 @@ def operator_only() -> Refusal:
     return Refusal(403, "operator_only", "Only the operator's key may do this.")
 
 
-DECLARED: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": description}
+ERROR_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string", "description": "For machines; does not change."},
+                "message": {"type": "string", "description": "For people: what to do."},
+            },
+        }
+    },
+}
+
+# Not as a model: FastAPI would say that the error of a page is HTML.
+DECLARED: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
     for status, description in {
         400: "The request cannot be read.",
         401: "The key is missing, unknown or revoked.",
@@ -63,7 +72,7 @@ DECLARED: dict[int | str, dict[str, Any]] = {
         503: "Something the desk needs does not answer; Retry-After says when to ask again.",
     }.items()
 }
-"""What every route of the API can answer."""
+"""What every route of the API can answer, for its document."""
 
 _OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 

@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import Route
 
 from billhook.runtime.env import Env
-from billhook.runtime.health import PATHS, Probes, probe_app
+from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
 from services.ingress.commit import GroupCommit
 from services.ingress.door import Door
@@ -38,8 +37,7 @@ def build(env: Env, health: Health) -> ASGIApp:
         env.bell.close()
 
     app = FastAPI(title="billhook ingress", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    probes = probe_app(Probes(env, health))
-    app.router.routes.extend(Route(path, endpoint=_as_endpoint(probes), include_in_schema=False) for path in PATHS)
+    app.router.routes.extend(probe_routes(Probes(env, health)))
     describe(app)
 
     async def ingress(scope: Any, receive: Any, send: Any) -> None:
@@ -52,13 +50,3 @@ def build(env: Env, health: Health) -> ASGIApp:
         await app(scope, receive, send)
 
     return ingress
-
-
-def _as_endpoint(app: ASGIApp) -> Any:
-    """Starlette takes a class instance as a raw ASGI endpoint, but a function as a request handler."""
-
-    class Endpoint:
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await app(scope, receive, send)
-
-    return Endpoint()

@@ -94,6 +94,8 @@ class Account:
     """Webhooks that arrived once more under a known id: allowed, receivers go by the id."""
     done_at: dict[Identity, float] = field(default_factory=dict)
     """When everything that follows from an event had happened."""
+    refused: set[Identity] = field(default_factory=set)
+    """Events with a webhook that an endpoint refused at first: they took as long as their schedule says."""
 
     @property
     def balanced(self) -> bool:
@@ -157,11 +159,14 @@ class _Auditor:
                 continue
             if self._one(deliveries, f"{event.id}: delivery to {endpoint}") and deliveries[0].state != "delivered":
                 self._lost(f"{event.id}: its delivery to {endpoint} is {deliveries[0].state}")
+            arrivals = self._arrivals.get((message.id, endpoint), [])
             arrived = [
                 arrival.at
-                for arrival in self._arrivals.get((message.id, endpoint), [])
-                if arrival.verified and arrival.body == message.body and 200 <= arrival.answered < 300
+                for arrival in arrivals
+                if arrival.verified and arrival.body == message.body and arrival.taken
             ]
+            if not all(arrival.taken for arrival in arrivals):
+                self._result.refused.add((event.source, event.id))
             if arrived:
                 self._done((event.source, event.id), min(arrived))
             else:
@@ -217,7 +222,7 @@ class _Auditor:
         """What the merchant sees, without looking into the database."""
         told = defaultdict(set)
         for (webhook_id, endpoint), arrivals in self._arrivals.items():
-            accepted = sum(200 <= arrival.answered < 300 for arrival in arrivals)
+            accepted = sum(arrival.taken for arrival in arrivals)
             self._result.repeated += max(0, accepted - 1)
             if len({arrival.body for arrival in arrivals}) > 1:
                 self._doubled(f"{webhook_id}: arrived with different bodies at {endpoint}")

@@ -17,13 +17,14 @@ from billhook.runtime.valkey import HOST
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request, whatever was answered to it."""
+    """One request."""
 
     endpoint: str
     webhook_id: str
     body: bytes
     verified: bool
-    answered: int
+    taken: bool
+    """False: it was refused, and is to come again."""
     at: float
 
 
@@ -87,6 +88,6 @@ class Receiver:
             verified = False
         fresh = (endpoint, webhook_id) not in self._known
         self._known.add((endpoint, webhook_id))
-        status = 500 if fresh and self._rng.random() < self._refuse else 204
-        self._arrivals.append(Arrival(endpoint, webhook_id, body, verified, status, time.time()))
-        return web.Response(status=status)
+        taken = not (fresh and self._rng.random() < self._refuse)
+        self._arrivals.append(Arrival(endpoint, webhook_id, body, verified, taken, time.time()))
+        return web.Response(status=204 if taken else 500)

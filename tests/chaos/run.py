@@ -53,7 +53,8 @@ class Recovery:
     """What a fault cost, counted from its end.
 
     `back`: until the first event accepted after it had had all its effects. `drained`: until all events accepted before
-    its end had had theirs; 0.0 when nothing was left over. What a later fault adds to that is in it.
+    its end had had theirs; 0.0 when nothing was left over. What a later fault adds to that is in it. Events whose
+    webhook the receiver refused at first do not count.
     """
 
     name: str
@@ -111,9 +112,10 @@ def run(database_url: str, directory: Path, options: Options, say: Callable[[str
         evidence = gather(product.env.database, product.env.objects, ledger.entries, receiver.arrivals, endpoints)
         result = account(evidence)
         accepted = {(entry.event.source, entry.event.id): entry.at for entry in ledger.entries}
+        counted = {identity: at for identity, at in accepted.items() if identity not in result.refused}
         return Report(
             account=result,
-            recoveries=[_recovery(fault, accepted, result.done_at) for fault in struck],
+            recoveries=[_recovery(fault, counted, result.done_at) for fault in struck],
             begun=sender.begun,
             sent_again=sender.sent_again,
             failed_tries=sender.failed_tries,

@@ -16,8 +16,11 @@ from billhook.rules.signing import signed_headers
 from tests.chaos.ledger import Ledger
 from tests.chaos.traffic import Event
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 1.0
+AT_ONCE = 32
+"""Requests under way at most. While nobody answers, the events queue up behind them: a sender that hammered at the door
+would take the processor that the door needs to open again."""
+
+PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Sender:
         return done
 
     async def _run(self) -> None:
+        self._slots = asyncio.Semaphore(AT_ONCE)
         tasks: set[asyncio.Task[None]] = set()
         begin_at = time.monotonic()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
@@ -77,13 +81,12 @@ class Sender:
                 self.sent_again += await self._insist(session, event)
 
     async def _insist(self, session: aiohttp.ClientSession, event: Event) -> bool:
-        pause = FIRST_PAUSE_SECONDS
-        while not await self._post(session, event):
-            self.failed_tries += 1
-            if self._given_up.is_set():
-                return False
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        async with self._slots:
+            while not await self._post(session, event):
+                self.failed_tries += 1
+                if self._given_up.is_set():
+                    return False
+                await asyncio.sleep(PAUSE_SECONDS)
         return True
 
     async def _post(self, session: aiohttp.ClientSession, event: Event) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from desk.world import Belongings, Desk, World
+from desk.world import OPERATOR, Belongings, Desk, World
 
 BODIES = {
     "/v1/merchants": {"name": "New"},
@@ -18,7 +18,12 @@ BODIES = {
     "/v1/dead-letters/replay": {"queue": "inbox"},
 }
 
-OPERATORS = "/v1/merchants"
+OPERATORS_ONLY = "/v1/merchants"
+
+
+def done(path: str) -> tuple[int, ...]:
+    """What a route answers to whoever may use it. The one letter is resolved by whichever route comes first."""
+    return (200, 409) if path.startswith("/v1/dead-letters/{") else (200, 201, 204)
 
 
 def routes(desk: Desk) -> Iterator[tuple[str, str]]:
@@ -56,7 +61,7 @@ def test_a_merchant_sees_nothing_of_another_one(desk: Desk, world: World) -> Non
     foreign = set(world.theirs.ids.values()) - shared
     for method, path in routes(desk):
         status, text = ask(desk, method, path, world.theirs, world.ours.key)
-        if path.startswith(OPERATORS):
+        if path.startswith(OPERATORS_ONLY):
             assert status == 403, (method, path)
         elif "{" in path.replace("{kind}", ""):
             assert status == 404, (method, path, text)
@@ -72,21 +77,19 @@ def test_a_merchant_sees_nothing_of_another_one(desk: Desk, world: World) -> Non
 
 def test_a_merchant_can_do_everything_with_their_own(desk: Desk, world: World) -> None:
     for method, path in routes(desk):
-        if path.startswith(OPERATORS):
+        if path.startswith(OPERATORS_ONLY):
             continue
-        if path == "/v1/dead-letters/{letter_id}/replay":
-            continue  # discarded by now; replaying has its own story
         status, text = ask(desk, method, path, world.ours, world.ours.key)
-        assert status in (200, 201), (method, path, text)
+        assert status in done(path), (method, path, text)
 
 
 def test_the_operator_can_do_everything_and_says_for_whom(desk: Desk, world: World) -> None:
     ours, theirs = world.ours, world.theirs
     for method, path in routes(desk):
         if path in ("/v1/sources", "/v1/endpoints") and method == "POST":
-            assert ask(desk, method, path, ours, "bh_the-operators-own")[0] == 422
-        elif path != "/v1/dead-letters/{letter_id}/replay":
-            assert ask(desk, method, path, ours, "bh_the-operators-own")[0] in (200, 201, 204), (method, path)
+            assert ask(desk, method, path, ours, OPERATOR)[0] == 422
+        else:
+            assert ask(desk, method, path, ours, OPERATOR)[0] in done(path), (method, path)
     made = desk.post("/v1/endpoints", {"url": "https://example.com"}, merchant_id=ours.merchant_id)
     assert made.json()["merchant_id"] == ours.merchant_id
     for path in ("/v1/events", "/v1/invoices", "/v1/messages", "/v1/deliveries", "/v1/sources", "/v1/book/customer"):
@@ -109,7 +112,17 @@ def test_a_merchant_cannot_act_for_another_one_by_naming_it(desk: Desk, world: W
 
 @pytest.mark.parametrize(
     "hostile",
-    ["..%2f..%2fetc", "%00", "evt_%00", "a" * 5000, "' OR 1=1 --", "evt_" + "G" * 32, "evt_" + "0" * 32, "%ff%fe", "\u202e"],
+    [
+        "..%2f..%2fetc",
+        "%00",
+        "evt_%00",
+        "a" * 5000,
+        "' OR 1=1 --",
+        "evt_" + "G" * 32,
+        "evt_" + "0" * 32,
+        "%ff%fe",
+        "\u202e",
+    ],
 )
 def test_ids_that_cannot_be_are_not_found(desk: Desk, hostile: str) -> None:
     for path in ("events", "sources", "endpoints", "invoices", "messages", "dead-letters", "merchants", "book/invoice"):

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import requests
 import uvicorn
+
 from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
 from billhook.rules.invoice import snapshot_of
 from billhook.runtime.env import Env

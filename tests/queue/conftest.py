@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from billhook.testing.servers import ValkeyServer
 from queue_line import Line
 from store.databases import database, migrated
+
+from billhook.testing.servers import ValkeyServer
 
 __all__ = ["database", "migrated"]
 

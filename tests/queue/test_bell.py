@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from queue_line import Line, until
+
 from billhook.queue.bell import PENDING_LIMIT
 from billhook.testing.servers import valkey_server
-from queue_line import Line, until
 
 
 def heard(line: Line, count: int, limit: int = 1000) -> list[str]:

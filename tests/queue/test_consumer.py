@@ -6,9 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from queue_line import Line, until
+from store.databases import NOW
+from store.events import accept, arrival, put, row
+
 from billhook.errors import TryAgain, Unprocessable
 from billhook.queue.consumer import BatchConsumer, Rings, Steps
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone
@@ -18,9 +23,6 @@ from billhook.store.documents import NewDocument, add_documents, documents
 from billhook.store.inbox import inbox
 from billhook.testing.clock import ManualClock
 from billhook.testing.servers import ValkeyServer, postgres_server
-from queue_line import Line, until
-from store.databases import NOW
-from store.events import accept, arrival, put, row
 
 LEASE = timedelta(minutes=1)
 
@@ -49,10 +51,11 @@ class Clerk:
     max_attempts: int = MAX_ATTEMPTS
 
     def prepare(self, tx: Tx, rows: Sequence[work.Row]) -> list[Event]:
-        for row in rows:
-            if row["external_id"] in self.prepare_raises:
-                raise self.prepare_raises[row["external_id"]]
-        return [Event(row["id"], row["merchant_id"], row["attempts"], row["external_id"]) for row in rows]
+        jobs = [Event(found["id"], found["merchant_id"], found["attempts"], found["external_id"]) for found in rows]
+        for job in jobs:
+            if job.name in self.prepare_raises:
+                raise self.prepare_raises[job.name]
+        return jobs
 
     def perform(self, jobs: Sequence[Event]) -> list[tuple[Event, Outcome, NewDocument]]:
         self.performed.append([job.name for job in jobs])
@@ -306,10 +309,8 @@ def test_a_consumer_goes_on_when_its_database_comes_back(line: Line) -> None:
         database.close()
 
 
-def test_a_consumer_does_its_work_without_redis(
-    clerk: Clerk, database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    valkey = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+def test_a_consumer_does_its_work_without_redis(clerk: Clerk, database: Database, tmp_path: Path) -> None:
+    valkey = ValkeyServer(tmp_path)
     valkey.start()
     url = valkey.url
     valkey.stop()

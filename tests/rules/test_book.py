@@ -8,6 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from billhook.events import DOMAIN_EVENTS
 from billhook.rules.book import (
     DELETED,
@@ -26,8 +29,6 @@ from billhook.rules.book import (
     latest,
     tied,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -7,10 +7,11 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from billhook.errors import TryAgain, Unprocessable
-from billhook.rules.retry import MAX_ATTEMPTS, SCHEDULE_SECONDS, Dead, Retry, after_failure, describe
 from hypothesis import given
 from hypothesis import strategies as st
+
+from billhook.errors import TryAgain, Unprocessable
+from billhook.rules.retry import MAX_ATTEMPTS, SCHEDULE_SECONDS, Dead, Retry, after_failure, describe
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 jitters = st.floats(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 import typing
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Change], list[list[Change]]]:
     arriving = draw(st.permutations(doubled))
     cuts = sorted(draw(st.sets(st.integers(1, len(arriving)), max_size=4)))
     edges = [0, *cuts, len(arriving)]
-    return happened, [list(arriving[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return happened, [list(arriving[a:b]) for a, b in itertools.pairwise(edges) if a < b]
 
 
 def test_any_order_and_any_repetition_of_changes_ends_in_the_same_book(migrated: Database) -> None:

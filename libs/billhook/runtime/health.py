@@ -9,14 +9,17 @@ import time
 from collections.abc import Iterable, Mapping
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from billhook.runtime.env import Env
-from billhook.runtime.service import ASGIApp, Health
+from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +69,17 @@ def _answer(problem: str | None) -> tuple[int, str, bytes]:
     return (200 if problem is None else 503), "application/json", json.dumps(body).encode()
 
 
-def probe_app(probes: Probes) -> ASGIApp:
-    """The probes as an ASGI app, for services that serve HTTP anyway."""
-    from starlette.concurrency import run_in_threadpool
+def probe_routes(probes: Probes) -> list[BaseRoute]:
+    """The probes as routes, for services that serve HTTP anyway."""
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import Route
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        status, content_type, body = await run_in_threadpool(probes.answer, Request(scope).url.path)
-        await Response(body, status, media_type=content_type)(scope, receive, send)
+    def answer(request: Request) -> Response:
+        status, content_type, body = probes.answer(request.url.path)
+        return Response(body, status, media_type=content_type)
 
-    return app
+    return [Route(path, answer, include_in_schema=False) for path in PATHS]
 
 
 class ProbeServer:

@@ -67,10 +67,12 @@ def _serve(service: Service, env: Env) -> int:
         server_header=False,
     )
     server = uvicorn.Server(config)
+    # When uvicorn has drained it raises the signal once more for whoever was there before it; by default that would
+    # end this process as if it had not drained at all.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
-    except KeyboardInterrupt:
-        return 0  # uvicorn has drained and hands the signal on
     except SystemExit as stop:
         raise _port_taken(service, env) from stop
     return 0

@@ -187,7 +187,7 @@ def list_objects(
     limit: int = 50,
     **wanted: str | None,
 ) -> list[sa.RowMapping]:
-    """One page of a merchant's objects (None: of all merchants), by id; `wanted` narrows by column, e.g. `status="open"`."""
+    """One page of a merchant's objects (None: of all), by id; `wanted` narrows by column, e.g. `status="open"`."""
     table = TABLES[kind]
     query = sa.select(table).order_by(table.c.id).limit(limit)
     for name, value in {"merchant_id": merchant_id, **wanted}.items():

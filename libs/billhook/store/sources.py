@@ -76,9 +76,7 @@ def sources_of(tx: Tx, source_ids: Collection[str]) -> dict[str, Source]:
     return {row["id"]: Source(**row) for row in rows}
 
 
-def list_sources(
-    tx: Tx, merchant_id: str | None = None, *, after: str = "", limit: int | None = None
-) -> list[Source]:
+def list_sources(tx: Tx, merchant_id: str | None = None, *, after: str = "", limit: int | None = None) -> list[Source]:
     query = sa.select(sources).where(sources.c.id > after).order_by(sources.c.id).limit(limit)
     if merchant_id is not None:
         query = query.where(sources.c.merchant_id == merchant_id)

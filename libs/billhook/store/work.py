@@ -21,6 +21,10 @@ import sqlalchemy as sa
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, new_id
 
+CLOCK_SKEW = timedelta(milliseconds=250)
+"""What is rung for is due by the clock of whoever rang. A consumer whose own clock is a little behind would leave it to
+the relay, half a second later; no lease and no retry is so short that this could matter to it."""
+
 DUE = "due"
 DEAD = "dead"
 
@@ -67,7 +71,8 @@ def claim(
     lease: timedelta,
 ) -> Claim:
     """Take due rows: those among `ids`, or with None the ones that have been due for longest."""
-    due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= now).limit(limit)
+    horizon = now if ids is None else now + CLOCK_SKEW
+    due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= horizon).limit(limit)
     due = due.order_by(table.c.due_at) if ids is None else due.where(table.c.id.in_(ids))
     # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
     found = tx.execute(due.with_for_update(skip_locked=True)).mappings().all()

@@ -127,7 +127,7 @@ class PostgresServer:
             "max_connections": "200",
         }
         if self._fast:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         # SIGQUIT: leave at once and recover at the next start; nobody is left to wait for.
         command = ending_with_parent([str(installation.binaries / "postgres"), "-D", "data", *options], signal.SIGQUIT)
