@@ -47,7 +47,7 @@ class Metrics:
         )
         self.events_rejected = counter(
             "events_rejected_total",
-            "Events refused at the door. Many of `wrong_secret`: a secret was rotated on one side only.",
+            "Events refused at the door. Many of `signature_mismatch`: a secret was rotated on one side only.",
             "reason",
         )
         self.commit_rows = histogram(

@@ -69,7 +69,7 @@ class Posting:
 
     table: sa.Table = inbox
     batch = 200
-    lease = timedelta(seconds=60)  # a batch is some 50 ms of our own, or a few calls of a provider at 10 s each
+    lease = timedelta(seconds=5)
     max_attempts = MAX_ATTEMPTS
 
     def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:

@@ -48,8 +48,8 @@ class Delivery:
 
     table: sa.Table = deliveries
     batch = 100
-    # Twice the deadline of a request, so that no lease ends while its request is under way.
-    lease = timedelta(seconds=2 * DEADLINE_SECONDS)
+    # Longer than a request may take and its result may wait for the settler, so that no lease ends under a request.
+    lease = timedelta(seconds=DEADLINE_SECONDS + 5)
     max_attempts = MAX_ATTEMPTS
 
     def __init__(self, vault: Vault) -> None:

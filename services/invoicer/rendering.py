@@ -50,8 +50,7 @@ class Rendering:
 
     table: sa.Table = documents
     batch = 20
-    # A batch of 20 takes a quarter of a second; a long invoice, or one that hangs until its deadline, minutes.
-    lease = timedelta(minutes=10)
+    lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
 
     def __init__(self, renderer: Renderer, objects: Objects, metrics: Metrics, clock: Clock) -> None:

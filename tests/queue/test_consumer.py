@@ -322,3 +322,20 @@ def test_a_consumer_does_its_work_without_redis(clerk: Clerk, database: Database
         accept(database, arrival("later"))
         until(lambda: "later" in office.made())
         assert office.consumer.stop(timeout=20)
+
+
+def test_work_that_takes_longer_than_its_lease_is_not_taken_away(office: Office, clerk: Clerk) -> None:
+    clerk.lease = timedelta(milliseconds=60)
+    (event,) = put(office.database, 1)
+
+    def two_leases() -> None:
+        for _ in range(2):
+            office.clock.move(seconds=clerk.lease.total_seconds())
+            kept_until = office.clock() + clerk.lease
+            until(lambda kept_until=kept_until: row(office.database, event)["due_at"] >= kept_until)
+        assert office.steps.claim(None, 10)[1] == []
+
+    clerk.meanwhile = two_leases
+    office.steps.run(None)
+    assert row(office.database, event)["state"] == "processed"
+    assert clerk.performed == [["e0"]]

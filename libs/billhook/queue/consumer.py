@@ -13,7 +13,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
@@ -59,7 +60,7 @@ class Handler(Protocol[J, E]):
     def batch(self) -> int: ...
     @property
     def lease(self) -> timedelta:
-        """How long performing and settling a batch may take at the very most."""
+        """How long work stays with a worker that gives no sign of life. It is renewed while a batch is being done."""
 
     @property
     def max_attempts(self) -> int: ...
@@ -73,6 +74,10 @@ class Handler(Protocol[J, E]):
     def effects(self, tx: Tx, results: Sequence[tuple[J, Outcome, E]], now: datetime) -> Rings:
         """Write the effects of results that are still ours, in the transaction that marks them."""
 
+
+LONGEST_BATCH = timedelta(minutes=10)
+"""A batch that takes longer is taken for stuck: its lease is no longer renewed. The longest that can be is a batch of
+documents whose every page hangs until its deadline, 6 minutes."""
 
 Prepare = Callable[[Tx, Sequence[work.Row]], Sequence[J]]
 
@@ -114,15 +119,40 @@ class Steps(Generic[J, E]):
         """Claim a batch and do it; returns how many jobs that were."""
         started = time.monotonic()
         token, jobs = self.claim(ids, self.handler.batch)
-        fresh = [job for job in jobs if job.attempts == 1]
-        if fresh:
-            self._do(token, fresh)
-        for job in jobs:
-            if job.attempts > 1:
-                self._do(token, [job])
         if jobs:
+            fresh = [job for job in jobs if job.attempts == 1]
+            with self._keeping(token, [job.id for job in jobs]):
+                if fresh:
+                    self._do(token, fresh)
+                for job in jobs:
+                    if job.attempts > 1:
+                        self._do(token, [job])
             self._metrics.job_seconds.labels(self.queue).observe(time.monotonic() - started)
         return len(jobs)
+
+    @contextmanager
+    def _keeping(self, token: str, ids: Sequence[str]) -> Iterator[None]:
+        """Renew the lease while the block runs, so that it can be as short as the wait after a crash should be."""
+        done = threading.Event()
+
+        def renew() -> None:
+            lease = self.handler.lease
+            renewals = int(LONGEST_BATCH / lease * 3)
+            while renewals > 0 and not done.wait(lease.total_seconds() / 3):
+                renewals -= 1
+                try:
+                    with self._database.begin() as tx:
+                        work.renew(tx, self.handler.table, token, ids, self._now() + lease)
+                except Exception as error:
+                    log.warning("lease not renewed", extra={"queue": self.queue, "reason": str(error)[:200]})
+
+        keeper = threading.Thread(target=renew, name="keeper", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
 
     def _do(self, token: str, jobs: Sequence[J]) -> None:
         try:

@@ -135,6 +135,13 @@ def put_back(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]],
         )
 
 
+def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: datetime) -> None:
+    """Hold on to rows that are still ours for longer."""
+    tx.execute(
+        sa.update(table).where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE).values(due_at=until)
+    )
+
+
 def release(tx: Tx, table: sa.Table, token: str, ids: Collection[str], now: datetime) -> None:
     """Give rows back untouched at shutdown: due at once, and the claim does not count as an attempt."""
     if ids:
