@@ -22,6 +22,7 @@ RECORD = Path(__file__).with_name("results.json")
 def main() -> int:
     options = _options()
     scale = QUICK if options.quick else FULL if options.full else DEFAULT
+    machine = results.machine()
     figures: list[Figure] = []
     for name in options.only:
         for database in DATABASES[name]:
@@ -35,7 +36,6 @@ def main() -> int:
                 print(f"left out: {error}")
                 continue
             print(f"{time.monotonic() - started:.0f} s", flush=True)
-    machine = results.machine()
     figures = [replace(figure, conditions={**figure.conditions, **machine}) for figure in figures]
     print(f"\n{results.table(figures)}")
     if options.output:

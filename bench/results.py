@@ -70,12 +70,23 @@ class Machine:
     sqlite: str
     uvicorn: str
     system: str
+    load_before: float
+    """What else the machine had to do: its load average when the run began."""
 
 
 def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     system = f"{platform.system()} {platform.machine()}"
-    return asdict(Machine(cores, platform.python_version(), sqlite3.sqlite_version, version("uvicorn"), system))
+    return asdict(
+        Machine(
+            cores,
+            platform.python_version(),
+            sqlite3.sqlite_version,
+            version("uvicorn"),
+            system,
+            round(os.getloadavg()[0], 1),
+        )
+    )
 
 
 def table(figures: Sequence[Figure]) -> str:

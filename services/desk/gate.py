@@ -28,7 +28,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, env: Env) -> None:
         self._app = app
-        self._env = env
+        self._database = env.database  # opened here, before any thread of a request asks for it
+        self._operator_key = env.settings.operator_key
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -60,11 +61,11 @@ class Gate:
         key = key.strip()
         if scheme.lower() != "bearer" or not 0 < len(key) <= LONGEST_KEY:
             raise _unauthorized("missing_key", "Send `Authorization: Bearer bh_…` (make a key with `billhook keys`).")
-        own = self._env.settings.operator_key.get_secret_value()
+        own = self._operator_key.get_secret_value()
         # Digests have one length, so that the comparison tells nothing, not even how long the key is.
         if own and hmac.compare_digest(_digest(own), _digest(key)):
             return Caller("operator", None)
-        with self._env.database.read() as tx:
+        with self._database.read() as tx:
             caller = find_caller(tx, key)
         if caller is None:
             raise _unauthorized("wrong_key", "This key is unknown or was revoked.")

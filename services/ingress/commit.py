@@ -18,7 +18,7 @@ from billhook.queue.bell import Bell
 from billhook.queue.consumer import is_store_away
 from billhook.runtime.clock import Clock
 from billhook.store.database import Database
-from billhook.store.inbox import Arrival, Receipt, accept
+from billhook.store.inbox import Arrival, Receipt, accept, insert_new
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +91,7 @@ class GroupCommit:
     def _store(self, arrivals: Sequence[Arrival]) -> list[Receipt | Exception]:
         self._metrics.commit_rows.observe(len(arrivals))
         try:
-            now = self._clock()
-            with self._database.begin() as tx:
-                receipts = accept(tx, arrivals, now)
+            receipts = self._accept(arrivals)
         except Exception as error:
             if is_store_away(error):
                 log.error("events not stored: the database is away", extra={"count": len(arrivals)})
@@ -105,6 +103,16 @@ class GroupCommit:
             return [result for arrival in arrivals for result in self._store([arrival])]
         self._bell.ring("inbox", [receipt.id for receipt in receipts if receipt.to_do])
         return list(receipts)
+
+    def _accept(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        now = self._clock()
+        with self._database.statement() as tx:
+            all_new = insert_new(tx, arrivals, now)
+        if all_new:
+            return [Receipt(arrival.id, "accepted", to_do=True) for arrival in arrivals]
+        with self._database.begin() as tx:
+            # Those just stored are found under their own ids, and count as accepted.
+            return accept(tx, arrivals, now)
 
 
 def _resolve(futures: Sequence[asyncio.Future[Receipt]], results: Sequence[Receipt | Exception]) -> None:

@@ -28,7 +28,7 @@ def main() -> int:
         seconds=arguments.seconds,
         rate=arguments.rate,
         seed=arguments.seed,
-        lease_seconds=None if arguments.lease == "product" else float(arguments.lease),
+        lease_seconds=arguments.lease,
     )
     databases = ("sqlite", "postgresql") if arguments.database == "both" else (arguments.database,)
     directory = Path(tempfile.mkdtemp(prefix="billhook-chaos-"))
@@ -55,9 +55,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=80, help="events a second")
     parser.add_argument("--seed", type=int, default=1, help="of the events, the order of the faults and their times")
     parser.add_argument("--faults", default="all", help=f"all, or some of {','.join(FAULTS)}")
-    parser.add_argument(
-        "--lease", default="5", help="seconds of every lease in this run, or `product` for the product's own"
-    )
+    parser.add_argument("--lease", type=float, help="seconds of every lease in this run, instead of the product's own")
     arguments = parser.parse_args()
     if unknown := set(arguments.faults.split(",")) - {"all", *FAULTS}:
         parser.error(f"--faults: there is no {', '.join(sorted(unknown))}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from billhook.store.book import TABLES
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries
 from billhook.store.documents import documents
+from billhook.store.endpoints import endpoints
 from billhook.store.inbox import inbox, inbox_conflicts
 from billhook.store.messages import messages
 from billhook.store.queues import QUEUES
@@ -20,7 +21,7 @@ from billhook.store.sources import sources
 from billhook.store.work import DUE
 from tests.chaos.account import BookRow, DeliveryRow, DocumentRow, Evidence, InboxRow, MessageRow
 from tests.chaos.ledger import Accepted
-from tests.chaos.receiver import Arrival
+from tests.chaos.receiver import Arrival, name_of
 
 
 def work_left(database: Database) -> dict[str, int]:
@@ -37,15 +38,15 @@ def gather(
     objects: Objects,
     accepted: Sequence[Accepted],
     arrivals: Sequence[Arrival],
-    endpoints: Mapping[str, tuple[str, Collection[str]]],
 ) -> Evidence:
-    """`endpoints`: name → its id and the patterns it wants."""
-    names = {endpoint_id: name for name, (endpoint_id, _) in endpoints.items()}
+    """What the database and the object store hold, beside what was accepted and what arrived."""
     with database.read() as tx:
+        listening = list(tx.execute(sa.select(endpoints)))
+        names = {row.id: name_of(row.url) for row in listening}
         providers = {row.id: row.provider for row in tx.execute(sa.select(sources))}
         return Evidence(
             accepted=accepted,
-            endpoints={name: patterns for name, (_, patterns) in endpoints.items()},
+            endpoints={names[row.id]: row.event_types for row in listening},
             arrivals=arrivals,
             inbox=[
                 InboxRow(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from billhook.runtime.env import Env
-from billhook.runtime.health import wait_until_ready
+from billhook.runtime.health import is_ready, wait_until_ready
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import ending_with_parent, free_port
-from billhook.runtime.welcome import new_signing_secret
+from billhook.runtime.registration import new_signing_secret
 from billhook.store import migrate
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
@@ -27,6 +27,7 @@ from tests.chaos.service import HANDLERS, lease_of
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("ingress", "bookkeeper", "invoicer", "courier", "relay")
 WATCH_SECONDS = 0.02
+LAST_WORDS = 15
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Product:
             "var": str(directory),
             "database_url": database_url,
             "queue_url": self.valkey.url,
-            "log_level": "warning",
+            "log_level": "error",
             **{f"{name}_port": str(free_port()) for name in SERVICES},
         }
         self._environment = {
@@ -91,17 +92,24 @@ class Product:
                 addresses[provider] = Address(url, secret)
         return addresses
 
-    def add_endpoint(self, url: str, event_types: list[str], secret: str) -> str:
-        """Returns its id."""
+    def add_endpoint(self, url: str, event_types: list[str], secret: str) -> None:
         with self.env.database.begin() as tx:
             sealed = self.env.vault.seal(secret)
-            return create_endpoint(tx, self._merchant_id, url, event_types, sealed, self.env.clock()).id
+            create_endpoint(tx, self._merchant_id, url, event_types, sealed, self.env.clock())
 
     def start(self) -> bool:
         """Start the services; True when all of them are ready."""
         self._watcher.start()
         self._spawned.wait()
         return wait_until_ready(self.settings, SERVICES, self._stopping)
+
+    def wait_until_up(self, timeout: float) -> None:
+        """Wait until every service is ready, or time is up."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and not all(
+            is_ready(self.settings.host, self.settings.port_of(name)) for name in SERVICES
+        ):
+            time.sleep(WATCH_SECONDS)
 
     def kill(self, service: str) -> None:
         """kill -9."""
@@ -110,6 +118,10 @@ class Product:
     @property
     def restarts(self) -> int:
         return sum(child.starts - 1 for child in self._children.values())
+
+    def last_words(self) -> list[str]:
+        """The end of the services' log."""
+        return (self.directory / "services.log").read_text(errors="replace").splitlines()[-LAST_WORDS:]
 
     def stop(self) -> list[str]:
         """SIGTERM to all; names those that did not finish what they had in hand and leave with 0."""

@@ -91,3 +91,8 @@ class Receiver:
         taken = not (fresh and self._rng.random() < self._refuse)
         self._arrivals.append(Arrival(endpoint, webhook_id, body, verified, taken, time.time()))
         return web.Response(status=204 if taken else 500)
+
+
+def name_of(url: str) -> str:
+    """The endpoint's name in an address that `Receiver.url` made."""
+    return url.rpartition("/")[2]

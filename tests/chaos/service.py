@@ -1,7 +1,7 @@
 """One service, as `billhook run` starts it; with an argument in seconds, every lease is that long.
 
-A killed process's work waits for its lease. The leases of the product are right for the slowest work; the run of some
-minutes needs to see them end. Everything else about them is the product's own.
+A killed process's work waits for its lease, and a run of seconds needs to see leases end. Everything else about them
+is the product's own.
 """
 
 from __future__ import annotations

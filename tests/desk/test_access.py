@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from desk.world import OPERATOR, Belongings, Desk, World
+from desk.world import NOW, OPERATOR, Belongings, Desk, World
+
+from billhook.store.merchants import create_key
 
 BODIES = {
     "/v1/merchants": {"name": "New"},
@@ -97,6 +99,12 @@ def test_the_operator_can_do_everything_and_says_for_whom(desk: Desk, world: Wor
         assert everyones == {ours.merchant_id, theirs.merchant_id}, path
         one = {row["merchant_id"] for row in desk.get(path, merchant_id=theirs.merchant_id).json()["data"]}
         assert one == {theirs.merchant_id}, path
+
+
+def test_an_operators_key_in_the_ledger_counts_like_the_one_in_the_settings(desk: Desk, world: World) -> None:
+    with desk.env.database.begin() as tx:
+        _, key = create_key(tx, None, "second operator", NOW)
+    assert len(desk.get("/v1/merchants", key=key).json()["data"]) == 2
 
 
 def test_a_merchant_cannot_act_for_another_one_by_naming_it(desk: Desk, world: World) -> None:

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import requests
-from desk.world import NOW, PDF, Desk, World, add_letter, add_to_book, new_env, new_invoice, serving
+from desk.world import NOW, PDF, Desk, World, add_letter, add_to_book, new_env, new_invoice, serving, settle
 
 from billhook.rules.signing import signing_key
-from billhook.store.documents import NewDocument, add_documents
+from billhook.store import work
+from billhook.store.database import Database
+from billhook.store.documents import NewDocument, add_documents, documents, list_documents
 from billhook.store.endpoints import get_endpoint
 from billhook.store.inbox import Arrival, accept, get_event
 from billhook.store.schema import new_id
 from billhook.store.sources import get_source
+from billhook.testing.servers import ValkeyServer
 
 
 def made(answer: requests.Response) -> Any:
@@ -225,6 +228,17 @@ def test_an_event_is_replayed_unless_it_is_due_anyway(desk: Desk, world: World) 
     assert desk.get("/v1/dead-letters", key=ours.key).json()["data"] == []
 
 
+def test_a_replay_rings_where_there_is_a_queue(database: Database, valkey: ValkeyServer, tmp_path: Path) -> None:
+    env = new_env(database.url.render_as_string(hide_password=False), tmp_path, queue_url=valkey.url)
+    env.broker.client.flushall()
+    ours = settle(env, "Ours")
+    with serving(env) as desk:
+        assert desk.post("/v1/dead-letters/replay", {"queue": "inbox"}, key=ours.key).json()["replayed"] == 1
+    env.bell.close()
+    assert env.broker.waiting("inbox") == 1
+    env.close()
+
+
 def test_an_invoice_comes_with_its_lines_its_file_and_its_page(desk: Desk, world: World) -> None:
     ours = world.ours
     path = f"/v1/invoices/{ours.ids['invoice_id']}"
@@ -251,6 +265,11 @@ def test_a_document_that_is_not_there_says_why(desk: Desk, world: World) -> None
     with desk.env.database.begin() as tx:
         add_documents(tx, [NewDocument(ours.merchant_id, invoice_id, "invoice", b"{}")], NOW)
     refused(desk.get(f"/v1/invoices/{invoice_id}/documents/invoice.pdf"), 404, "document_not_ready")
+    with desk.env.database.begin() as tx:
+        work.give_up(tx, documents, [(list_documents(tx, invoice_id)[0]["id"], "no such locale")], NOW)
+    refused(desk.get(f"/v1/invoices/{invoice_id}/documents/invoice.pdf"), 404, "document_failed", "no such locale")
+    # The snapshot planted here is none: a fault of ours has the same shape as a refusal, and tells nothing.
+    refused(desk.get(f"/v1/invoices/{invoice_id}/page"), 500, "internal")
 
 
 def test_a_damaged_file_is_never_handed_out(desk: Desk, world: World) -> None:

@@ -56,8 +56,10 @@ class Desk:
         return self.ask("POST", path, key, json=body, params=query)
 
 
-def new_env(url: str, var: Path) -> Env:
-    settings = read_settings(var=var, database_url=url, operator_key=OPERATOR, encryption_keys=new_key())
+def new_env(url: str, var: Path, *, queue_url: str = "") -> Env:
+    settings = read_settings(
+        var=var, database_url=url, queue_url=queue_url, operator_key=OPERATOR, encryption_keys=new_key()
+    )
     return Env(settings, clock=lambda: NOW)
 
 

@@ -44,7 +44,7 @@ class Probes:
         if path == "/metrics":
             return 200, CONTENT_TYPE_LATEST, generate_latest(self._env.metrics.registry)
         if path == "/livez":
-            return _answer(None if self._health.alive else "the main loop has not come around for a minute")
+            return _answer(None if self._health.alive else "the main loop has not come around for ten minutes")
         return _answer(self._not_ready())
 
     def _not_ready(self) -> str | None:

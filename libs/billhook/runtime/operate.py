@@ -1,5 +1,316 @@
+"""The operator's commands: merchants, keys, sources and endpoints here; looking and repairing in `repairs`.
+
+They work on the ledger itself, whether or not the product runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
 import typer
+
+from billhook.rules.money import parse_locale
+from billhook.runtime import repairs
+from billhook.runtime.env import Env
+from billhook.runtime.registration import check_url, register_endpoint, register_source, secret_for
+from billhook.runtime.showing import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.store import endpoints, merchants, sources
+from billhook.store.database import Tx
+from billhook.store.endpoints import Endpoint
+from billhook.store.sources import Source
+
+Owner = Annotated[
+    str | None, typer.Option("--merchant", help="The merchant's id. May be left out where there is only one.")
+]
 
 
 def attach(app: typer.Typer) -> None:
-    """Placeholder while being written."""
+    """Add the commands."""
+    for group in (_merchants, _keys, _sources, _endpoints, repairs.events, repairs.letters):
+        app.add_typer(group)
+    app.command()(repairs.replay)
+
+
+_merchants = command_group("merchants", "Merchants (tenants).")
+_keys = command_group("keys", "Bearer keys for the desk.")
+_sources = command_group("sources", "Where events come from.")
+_endpoints = command_group("endpoints", "Where merchants want their messages.")
+
+
+def _owner(tx: Tx, given: str | None) -> str:
+    if given is not None:
+        if merchants.get_merchant(tx, given) is None:
+            raise CommandError(f"There is no merchant {given!r}. See `billhook merchants list`.")
+        return given
+    found = merchants.list_merchants(tx, limit=2)
+    if not found:
+        raise CommandError("There is no merchant yet. Make one: `billhook merchants add NAME`.")
+    if len(found) > 1:
+        raise CommandError("There are several merchants: say which with --merchant (see `billhook merchants list`).")
+    return found[0].id
+
+
+def _secret(given: str | None) -> str | None:
+    """A secret from the command line, or with `-` from standard input, where no history keeps it."""
+    read = sys.stdin.readline().strip() if given == "-" else given
+    if read is not None and not (read.isascii() and read.isprintable() and read):
+        raise CommandError("A secret is one line of printable ASCII characters.")
+    return read
+
+
+def _text(name: str, value: str) -> str:
+    if not 0 < len(value) <= 255 or not value.isprintable():
+        raise CommandError(f"The {name} must be 1 to 255 printable characters.")
+    return value
+
+
+@_merchants.command("add")
+def add_merchant(
+    name: Annotated[str, typer.Argument(help="As it stands on invoices that name no seller of their own.")],
+    locale: Annotated[str, typer.Option(help="How documents write dates and amounts: en, de-AT, pt_BR…")] = "en",
+    as_json: Json = False,
+) -> None:
+    """Make a merchant."""
+    with opened() as env:
+        try:
+            parse_locale(locale)
+        except ValueError as error:
+            raise CommandError(f"{error}.") from None
+        with env.database.begin() as tx:
+            merchant = merchants.create_merchant(tx, _text("name", name), env.clock(), locale=locale)
+        show_one(vars(merchant), as_json=as_json)
+
+
+@_merchants.command("list")
+def list_merchants(as_json: Json = False) -> None:
+    """List all merchants."""
+    with opened() as env, env.database.read() as tx:
+        found = [vars(merchant) for merchant in merchants.list_merchants(tx, limit=10_000)]
+        show(found, ("id", "name", "locale", "created_at"), as_json=as_json, empty="No merchants yet.")
+
+
+@_keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Who or what uses it.")],
+    merchant: Owner = None,
+    operator: Annotated[bool, typer.Option("--operator", help="A key for all merchants.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a bearer key for the desk. It is shown this once."""
+    with opened() as env:
+        if operator and merchant:
+            raise CommandError("A key is one merchant's (--merchant) or the operator's (--operator), not both.")
+        with env.database.begin() as tx:
+            owner = None if operator else _owner(tx, merchant)
+            key_id, key = merchants.create_key(tx, owner, _text("name", name), env.clock())
+        show_one({"id": key_id, "merchant_id": owner, "name": name, "key": key}, as_json=as_json)
+
+
+@_keys.command("list")
+def list_keys(merchant: Narrow = None, as_json: Json = False) -> None:
+    """List keys, revoked ones too; those without a merchant are the operator's."""
+    with opened() as env, env.database.read() as tx:
+        found = [vars(key) for key in merchants.list_keys(tx, merchant)]
+        columns = ("id", "merchant_id", "name", "created_at", "revoked_at")
+        show(found, columns, as_json=as_json, empty="No keys yet.")
+
+
+@_keys.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")]) -> None:
+    """Make a key stop working at once."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            if not merchants.revoke_key(tx, key_id, env.clock()):
+                raise CommandError(f"There is no working key {key_id!r}. See `billhook keys list`.")
+        typer.echo(f"{key_id} works no longer.")
+
+
+def _source(env: Env, source: Source) -> dict[str, Any]:
+    settings = env.settings
+    return {
+        "id": source.id,
+        "merchant_id": source.merchant_id,
+        "provider": source.provider,
+        "name": source.name,
+        "address": f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source.id}/events",
+        "api_key": "set" if source.api_key is not None else None,
+        "rotating": source.previous_secret is not None,
+        "created_at": source.created_at,
+        "disabled_at": source.disabled_at,
+    }
+
+
+def _find_source(tx: Tx, source_id: str) -> Source:
+    source = sources.get_source(tx, source_id)
+    if source is None:
+        raise CommandError(f"There is no source {source_id!r}. See `billhook sources list`.")
+    return source
+
+
+SourceId = Annotated[str, typer.Argument(metavar="SOURCE_ID")]
+SecretOption = Annotated[
+    str | None,
+    typer.Option("--secret", help="What the provider signs with; `-` reads it. Left out: one is made (standard only)."),
+]
+ApiBase = Annotated[str | None, typer.Option(help="Another address of the provider's API.")]
+
+
+@_sources.command("add")
+def add_source(
+    provider: Annotated[str, typer.Argument(help="stripe or standard.")],
+    name: Annotated[str, typer.Option(help="What to call it.")] = "",
+    merchant: Owner = None,
+    secret: SecretOption = None,
+    api_key: Annotated[str | None, typer.Option(help="The provider's API key; `-` reads it.")] = None,
+    api_base: ApiBase = None,
+    as_json: Json = False,
+) -> None:
+    """Make a source. A secret that billhook made is shown this once."""
+    with opened() as env:
+        given = _secret(secret)
+        with env.database.begin() as tx:
+            source, made = register_source(
+                tx,
+                env.vault,
+                env.clock(),
+                merchant_id=_owner(tx, merchant),
+                provider=provider,
+                name=_text("name", name or provider),
+                secret=given,
+                api_key=_secret(api_key),
+                api_base=api_base,
+            )
+        show_one(_source(env, source) | ({"secret": made} if made else {}), as_json=as_json)
+
+
+@_sources.command("list")
+def list_sources(merchant: Narrow = None, as_json: Json = False) -> None:
+    """List sources with their addresses."""
+    with opened() as env, env.database.read() as tx:
+        found = [_source(env, source) for source in sources.list_sources(tx, merchant)]
+        columns = ("id", "merchant_id", "provider", "name", "api_key", "rotating", "disabled_at", "address")
+        show(found, columns, as_json=as_json, empty="No sources yet. Make one: `billhook sources add PROVIDER`.")
+
+
+@_sources.command("rotate")
+def rotate(source_id: SourceId, secret: SecretOption = None, as_json: Json = False) -> None:
+    """Sign with a new secret from now on; the one before it is accepted until `end-rotation`."""
+    with opened() as env:
+        given = _secret(secret)
+        with env.database.begin() as tx:
+            new = secret_for(_find_source(tx, source_id).provider, given)
+            sources.rotate_secret(tx, source_id, env.vault.seal(new))
+            source = _source(env, _find_source(tx, source_id))
+        show_one(source | ({"secret": new} if given is None else {}), as_json=as_json)
+
+
+@_sources.command("end-rotation")
+def end_rotation(source_id: SourceId) -> None:
+    """Accept only the current secret from now on."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            _find_source(tx, source_id)
+            sources.end_rotation(tx, source_id)
+        typer.echo(f"{source_id} accepts its current secret only.")
+
+
+@_sources.command("set-api-key")
+def set_api_key(
+    source_id: SourceId,
+    api_key: Annotated[str | None, typer.Option(help="The key; `-` reads it. Left out: it is taken away.")] = None,
+    api_base: ApiBase = None,
+) -> None:
+    """Set or take away the provider's API key, with which billhook asks what events alone cannot say."""
+    with opened() as env:
+        key = _secret(api_key)
+        if api_base is not None:
+            check_url("api_base", api_base)
+        with env.database.begin() as tx:
+            source = _find_source(tx, source_id)
+            if key is None:
+                sources.set_api_key(tx, source_id, None, None)
+            else:
+                sources.set_api_key(tx, source_id, env.vault.seal(key), api_base or source.api_base)
+        typer.echo(f"{source_id} has {'no' if key is None else 'an'} API key now.")
+
+
+@_sources.command("disable")
+def disable_source(source_id: SourceId) -> None:
+    """Refuse its events from now on (the ingress notices within seconds)."""
+    _switch_source(source_id, disabled=True)
+
+
+@_sources.command("enable")
+def enable_source(source_id: SourceId) -> None:
+    """Take its events again."""
+    _switch_source(source_id, disabled=False)
+
+
+def _switch_source(source_id: str, *, disabled: bool) -> None:
+    with opened() as env:
+        with env.database.begin() as tx:
+            _find_source(tx, source_id)
+            sources.disable_source(tx, source_id, env.clock() if disabled else None)
+        typer.echo(f"{source_id} is {'disabled' if disabled else 'enabled'}.")
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    return {name: value for name, value in vars(endpoint).items() if name != "secret"}
+
+
+EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT_ID")]
+
+
+@_endpoints.command("add")
+def add_endpoint(
+    url: Annotated[str, typer.Argument(help="http:// or https://")],
+    events: Annotated[list[str] | None, typer.Option("--event", help="A name, invoice.*, or *. Repeatable.")] = None,
+    description: str = "",
+    merchant: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Make an endpoint. The secret its messages are signed with is shown this once."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            endpoint, secret = register_endpoint(
+                tx,
+                env.vault,
+                env.clock(),
+                merchant_id=_owner(tx, merchant),
+                url=url,
+                event_types=events or ["*"],
+                description=_text("description", description) if description else "",
+            )
+        show_one(_endpoint(endpoint) | {"secret": secret}, as_json=as_json)
+
+
+@_endpoints.command("list")
+def list_endpoints(merchant: Narrow = None, as_json: Json = False) -> None:
+    """List endpoints."""
+    with opened() as env, env.database.read() as tx:
+        found = [_endpoint(endpoint) for endpoint in endpoints.list_endpoints(tx, merchant)]
+        columns = ("id", "merchant_id", "url", "event_types", "disabled_at", "disabled_reason")
+        show(found, columns, as_json=as_json, empty="No endpoints yet. Make one: `billhook endpoints add URL`.")
+
+
+@_endpoints.command("disable")
+def disable_endpoint(endpoint_id: EndpointId) -> None:
+    """Stop sending to it."""
+    _switch_endpoint(endpoint_id, disabled=True)
+
+
+@_endpoints.command("enable")
+def enable_endpoint(endpoint_id: EndpointId) -> None:
+    """Send to it again. What failed in between is in the dead letters, to be replayed."""
+    _switch_endpoint(endpoint_id, disabled=False)
+
+
+def _switch_endpoint(endpoint_id: str, *, disabled: bool) -> None:
+    with opened() as env:
+        with env.database.begin() as tx:
+            if endpoints.get_endpoint(tx, endpoint_id) is None:
+                raise CommandError(f"There is no endpoint {endpoint_id!r}. See `billhook endpoints list`.")
+            at, reason = (env.clock(), f"disabled by {done_by()}") if disabled else (None, None)
+            endpoints.set_disabled(tx, endpoint_id, at, reason)
+        typer.echo(f"{endpoint_id} is {'disabled' if disabled else 'enabled'}.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -16,7 +18,6 @@ from billhook.events import DOMAIN_EVENTS
 from billhook.providers import PROVIDERS
 from billhook.rules.signing import signing_key
 from billhook.runtime.env import Env
-from billhook.runtime.welcome import new_signing_secret
 from billhook.store import queues
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, create_endpoint
@@ -32,6 +33,11 @@ SHORTEST_KEY_BYTES = 24
 """Standard Webhooks: a signing key has 24 to 64 bytes. A longer one does no harm."""
 
 LONGEST_URL = 2000
+
+
+def new_signing_secret() -> str:
+    """A Standard Webhooks secret: 24 random bytes, in base64, behind `whsec_`."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
 def register_source(

@@ -23,7 +23,8 @@ class Health:
     waiting_for: str | None = None
     """What keeps a service from working although it lives, in a sentence for its operator."""
 
-    STALLED_AFTER_SECONDS = 60.0
+    STALLED_AFTER_SECONDS = 600.0
+    """The longest batch a consumer may be at (`billhook.queue.consumer.LONGEST_BATCH`)."""
 
     def tick(self) -> None:
         self.ticked_at = time.monotonic()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from dataclasses import dataclass
 
 from billhook.outlets.pdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
+from billhook.runtime.registration import new_signing_secret
 from billhook.store.merchants import create_key, create_merchant, list_merchants
 from billhook.store.sources import create_source, list_sources
 
@@ -42,11 +42,6 @@ def prepare(env: Env) -> Start | None:
             if source.provider == "standard" and source.disabled_at is None:
                 return Start(source.id, env.vault.open(source.secret), None)
     return None
-
-
-def new_signing_secret() -> str:
-    """A Standard Webhooks secret: 24 random bytes, in base64, behind `whsec_`."""
-    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
 def banner(env: Env, start: Start | None, *, made_key: bool) -> str:

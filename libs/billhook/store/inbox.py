@@ -92,7 +92,14 @@ _INSERT_POSTGRESQL = (
 
 
 def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
-    """Store a batch of arrivals: one statement, unless some of them were here before."""
+    """Store a batch of arrivals and say what became of each."""
+    if insert_new(tx, arrivals, now):
+        return [Receipt(a.id, "accepted", to_do=True) for a in arrivals]
+    return _with_duplicates(tx, arrivals, now)
+
+
+def insert_new(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> bool:
+    """Store those that were not here before, in one statement; whether that was all of them."""
     if tx.dialect.name == "sqlite":
         micros = to_micros(now)
         rows: Any = [
@@ -108,9 +115,7 @@ def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
             strict=True,
         )
         stored = tx.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in columns)).rowcount
-    if stored == len(arrivals):
-        return [Receipt(a.id, "accepted", to_do=True) for a in arrivals]
-    return _with_duplicates(tx, arrivals, now)
+    return stored == len(arrivals)
 
 
 def _with_duplicates(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:

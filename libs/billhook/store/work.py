@@ -137,9 +137,11 @@ def put_back(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]],
 
 def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: datetime) -> None:
     """Hold on to rows that are still ours for longer."""
-    tx.execute(
-        sa.update(table).where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE).values(due_at=until)
-    )
+    ours = sa.select(table.c.id).where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE)
+    # What is locked is being settled at this moment. Waiting for it, in an order of our own, could be a circle.
+    found = list(tx.execute(ours.with_for_update(skip_locked=True)).scalars())
+    if found:
+        tx.execute(sa.update(table).where(table.c.id.in_(found)).values(due_at=until))
 
 
 def release(tx: Tx, table: sa.Table, token: str, ids: Collection[str], now: datetime) -> None:

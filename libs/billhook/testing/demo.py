@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,14 +26,14 @@ from billhook.errors import SignatureRefused
 from billhook.rules.signing import verify
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
-from billhook.runtime.welcome import new_signing_secret
+from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.service import service_names
 from billhook.runtime.settings import Settings
 from billhook.store import book
 from billhook.store.documents import list_documents
 from billhook.store.endpoints import create_endpoint, set_disabled
 from billhook.store.merchants import Merchant, create_merchant
-from billhook.store.sources import create_source, disable_source
+from billhook.store.sources import create_source, disable_source, set_api_key
 from billhook.testing.fake_stripe import FakeStripe
 
 PATIENCE_SECONDS = 60.0
@@ -65,6 +65,11 @@ class Arrivals:
             self.seen.append((json.loads(body)["type"], verified, time.monotonic()))
             self.changed.notify_all()
 
+    def wait_for(self, event_types: Sequence[str]) -> bool:
+        """Whether one of each has come, verified, before patience ends."""
+        with self.changed:
+            return self.changed.wait_for(lambda: all(map(self.count, event_types)), PATIENCE_SECONDS)
+
     def count(self, event_type: str) -> int:
         return sum(1 for seen, verified, _ in self.seen if seen == event_type and verified)
 
@@ -77,8 +82,6 @@ def run_demo(settings: Settings) -> int:
         ingress = f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source_id}/events"
         with FakeStripe(webhook_secret=secret, webhook_url=ingress) as stripe:
             with env.database.begin() as tx:
-                from billhook.store.sources import set_api_key
-
                 set_api_key(tx, source_id, env.vault.seal(stripe.api_key), stripe.url)
             arrived = _play(console, stripe, arrivals)
             files = _wait_for_files(env, merchant) if arrived else []
@@ -141,7 +144,9 @@ def _register(env: Env, url: str, endpoint_secret: str) -> tuple[Merchant, str, 
     with env.database.begin() as tx:
         merchant = create_merchant(tx, "Demo Books Ltd", now)
         source = create_source(tx, merchant.id, "stripe", "demo", env.vault.seal(secret), now)
-        endpoint = create_endpoint(tx, merchant.id, url, ["*"], env.vault.seal(endpoint_secret), now, description="demo")
+        endpoint = create_endpoint(
+            tx, merchant.id, url, ["*"], env.vault.seal(endpoint_secret), now, description="demo"
+        )
     return merchant, source.id, endpoint.id, secret
 
 
@@ -162,11 +167,7 @@ def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals) -> bool:
             states[chapter] = "under way"
             began = time.monotonic()
             next(acts)
-            with arrivals.changed:
-                arrivals.changed.wait_for(
-                    lambda news=news: all(arrivals.count(name) for name in news), PATIENCE_SECONDS
-                )
-            complete = all(arrivals.count(name) for name in news)
+            complete = arrivals.wait_for(news)
             states[chapter] = f"{1000 * (time.monotonic() - began):.0f} ms" if complete else "did not arrive"
             live.update(shown())
             if not complete:
@@ -234,6 +235,7 @@ def _report(console: Console, env: Env, arrivals: Arrivals, files: list[tuple[st
     if not files:
         console.print("The PDFs are not there: is wkhtmltopdf installed? `billhook check` tells.")
     settings = env.settings
-    console.print(f"\nWhere to look next (while `make run` is up):\n  the book  http://{settings.host}:{settings.desk_port}/docs")
+    console.print("\nWhere to look next (while `make run` is up):")
+    console.print(f"  the book  http://{settings.host}:{settings.desk_port}/docs")
     console.print("  events    .venv/bin/billhook events list")
     console.print(f"  metrics   http://{settings.host}:{settings.bookkeeper_port}/metrics")

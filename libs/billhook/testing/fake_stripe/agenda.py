@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from billhook.testing.fake_stripe import invoices, standing, subscriptions
+from billhook.testing.fake_stripe import collection, standing, subscriptions
 from billhook.testing.fake_stripe.world import Json, Request, World
 
 
@@ -23,18 +23,18 @@ def advance_to(world: World, until: int) -> None:
 def _finalize(world: World, invoice: Json, at: int) -> None:
     if invoice["status"] != "draft" or not invoice["auto_advance"]:
         return
-    invoices.finalize(world, invoice)
+    collection.finalize(world, invoice)
     if invoice["status"] != "open":
         return
     if invoice["collection_method"] == "send_invoice":
         world.emit("invoice.sent", invoice)
     else:
-        invoices.collect(world, invoice, invoices.method_for(world, invoice))
+        collection.collect(world, invoice, collection.method_for(world, invoice))
 
 
 def _collect(world: World, invoice: Json, at: int) -> None:
     if invoice["status"] == "open" and invoice["next_payment_attempt"] == at:
-        invoices.collect(world, invoice, invoices.method_for(world, invoice))
+        collection.collect(world, invoice, collection.method_for(world, invoice))
 
 
 def _cancel(world: World, subscription: Json, at: int) -> None:

@@ -17,7 +17,8 @@ class ApiError(Exception):
 
 
 def invalid(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:
-    fields = {name: value for name, value in (("code", code), ("param", param)) if value is not None}
+    fields: dict[str, Any] = {"code": code, "param": param}
+    fields = {name: value for name, value in fields.items() if value is not None}
     return ApiError(status, "invalid_request_error", message, **fields)
 
 

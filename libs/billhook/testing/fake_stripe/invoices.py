@@ -1,11 +1,9 @@
-"""An invoice's life: draft, open, and then paid, void or uncollectible; and the tries to collect it."""
+"""Drafting invoices: their shape, their lines, and the invoice items that wait for one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from billhook.testing.fake_stripe import payments, standing
-from billhook.testing.fake_stripe.errors import bad_transition, invalid
 from billhook.testing.fake_stripe.standing import subscription_of
 from billhook.testing.fake_stripe.world import Json, World
 
@@ -122,7 +120,7 @@ def new_draft(
     invoice["lines"]["url"] = f"/v1/invoices/{invoice['id']}/lines"
     if auto_advance:
         world.schedule(now + world.policy.draft_seconds, "finalize", invoice["id"])
-    return world.add("invoice", invoice, under=subscription and subscription["id"])
+    return world.add("invoice", invoice, under=subscription["id"] if subscription else None)
 
 
 def lines_of(world: World, invoice_id: str) -> list[Json]:
@@ -228,156 +226,43 @@ def place_item(world: World, item: Json, invoice: Json) -> None:
     )
 
 
-def finalize(world: World, invoice: Json, *, announce: tuple[str, ...] = ("invoice.finalized", "invoice.updated")) -> None:
-    """Give the invoice its number and open it; where nothing is due it is paid at once."""
-    if invoice["status"] != "draft":
-        raise bad_transition(f"This invoice is {invoice['status']}; only a draft can be finalized.")
-    customer = world.get("customer", invoice["customer"])
-    number = f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04d}"
-    with world.changing(invoice, *announce):
-        customer["next_invoice_sequence"] += 1
-        customer["currency"] = customer["currency"] or invoice["currency"]
-        invoice.update(
-            automatically_finalizes_at=None,
-            effective_at=world.now(),
-            ending_balance=0,
-            hosted_invoice_url=f"https://invoice.stripe.invalid/i/{invoice['id']}",
-            invoice_pdf=f"https://pay.stripe.invalid/invoice/{invoice['id']}/pdf",
-            number=number,
-            status="open",
-        )
-        invoice["status_transitions"]["finalized_at"] = world.now()
-    if invoice["amount_remaining"] == 0:
-        mark_paid(world, invoice)
-    else:
-        _open_payment(world, invoice)
-
-
-def _open_payment(world: World, invoice: Json) -> None:
-    """The payment intent that belongs to an open invoice, and the payment that will join the two."""
-    description = {"subscription_create": "Subscription creation", "subscription_cycle": "Subscription update"}
-    intent = payments.new_intent(
-        world,
-        invoice["amount_remaining"],
-        invoice["currency"],
-        customer=invoice["customer"],
-        description=description.get(invoice["billing_reason"], f"Payment for Invoice {invoice['number']}"),
-        invoice=invoice["id"],
-    )
-    payment = {
-        "id": world.new_id("inpay"),
-        "object": "invoice_payment",
-        "amount_paid": None,
-        "amount_requested": invoice["amount_remaining"],
-        "created": world.now(),
-        "currency": invoice["currency"],
-        "invoice": invoice["id"],
-        "is_default": True,
+def new_item(
+    world: World,
+    customer: str,
+    currency: str,
+    amount: int,
+    description: str | None,
+    *,
+    price: Json | None = None,
+    quantity: int = 1,
+    period: tuple[int, int] | None = None,
+    proration: bool = False,
+    parent: Json | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Json:
+    """An invoice item, waiting for an invoice."""
+    start, end = period or (world.now(), world.now())
+    item = {
+        "id": world.new_id("ii"),
+        "object": "invoiceitem",
+        "amount": amount,
+        "currency": currency,
+        "customer": customer,
+        "date": world.now(),
+        "description": description,
+        "discountable": not proration,
+        "discounts": [],
+        "invoice": None,
         "livemode": False,
-        "payment": {"payment_intent": intent["id"], "type": "payment_intent"},
-        "status": "open",
-        "status_transitions": {"canceled_at": None, "paid_at": None},
+        "metadata": dict(metadata or {}),
+        "parent": parent,
+        "period": {"end": end, "start": start},
+        "pricing": pricing(price, amount, quantity),
+        "proration": proration,
+        "quantity": quantity,
+        "tax_rates": [],
+        "test_clock": None,
     }
-    world.add("invoice_payment", payment, under=invoice["id"])
-
-
-def open_payment(world: World, invoice: Json) -> tuple[Json, Json] | None:
-    """The invoice's unsettled payment and its intent."""
-    for payment in world.under("invoice_payment", invoice["id"]):
-        if payment["status"] == "open":
-            return payment, world.get("payment_intent", payment["payment"]["payment_intent"])
-    return None
-
-
-def method_for(world: World, invoice: Json) -> Json | None:
-    """The card to charge: the invoice's own, else its subscription's, else the customer's default."""
-    subscription = world.find(subscription_of(invoice) or "")
-    customer = world.get("customer", invoice["customer"])
-    for chosen in (
-        invoice["default_payment_method"],
-        subscription and subscription["default_payment_method"],
-        customer["invoice_settings"]["default_payment_method"],
-    ):
-        if chosen:
-            return world.find(chosen)
-    return None
-
-
-def collect(world: World, invoice: Json, method: Json | None) -> bool:
-    """Try to collect an open invoice once. Says whether it is paid now; a try that fails counts."""
-    found = open_payment(world, invoice)
-    if found is None:
-        raise invalid("This invoice has no open payment.")
-    payment, intent = found
-    if method is not None and payments.confirm(world, intent, method):
-        mark_paid(world, invoice, payment)
-        return True
-    with world.changing(invoice, "invoice.payment_failed", "invoice.updated"):
-        invoice.update(attempt_count=invoice["attempt_count"] + 1, attempted=True)
-        invoice["next_payment_attempt"] = _next_attempt(world, invoice)
-        if invoice["next_payment_attempt"]:
-            world.schedule(invoice["next_payment_attempt"], "collect", invoice["id"])
-    standing.fell_behind(world, invoice)
-    return False
-
-
-def _next_attempt(world: World, invoice: Json) -> int | None:
-    """Tries follow one another by the account's policy, and only where the invoice advances by itself."""
-    days = world.policy.retry_days
-    first = invoice["billing_reason"] == "subscription_create"
-    if first or not invoice["auto_advance"] or invoice["attempt_count"] > len(days):
-        return None
-    return int(world.now()) + days[invoice["attempt_count"] - 1] * DAY
-
-
-def mark_paid(world: World, invoice: Json, payment: Json | None = None) -> None:
-    """The invoice is settled, by a payment, by nothing being due, or outside of Stripe."""
-    now = world.now()
-    if payment is None:
-        _close_payment(world, invoice)
-    standing.recovered(world, invoice)
-    with world.changing(invoice, "invoice.updated", "invoice.paid", "invoice.payment_succeeded"):
-        if payment is not None:
-            invoice["attempt_count"] += 1
-        invoice.update(
-            amount_paid=invoice["amount_due"],
-            amount_remaining=0,
-            attempted=True,
-            auto_advance=False,
-            next_payment_attempt=None,
-            status="paid",
-        )
-        invoice["status_transitions"]["paid_at"] = now
-    if payment is not None:
-        with world.changing(payment, "invoice_payment.paid"):
-            payment.update(amount_paid=payment["amount_requested"], status="paid")
-            payment["status_transitions"]["paid_at"] = now
-
-
-def _close_payment(world: World, invoice: Json, reason: str | None = None) -> None:
-    found = open_payment(world, invoice)
-    if found is None:
-        return
-    payment, intent = found
-    payment["status"] = "canceled"
-    payment["status_transitions"]["canceled_at"] = world.now()
-    payments.cancel(world, intent, reason)
-
-
-def void(world: World, invoice: Json) -> None:
-    if invoice["status"] not in ("open", "uncollectible"):
-        raise bad_transition(f"This invoice is {invoice['status']}; only an open or uncollectible one can be voided.")
-    with world.changing(invoice, "invoice.updated", "invoice.voided"):
-        invoice.update(auto_advance=False, next_payment_attempt=None, status="void")
-        invoice["status_transitions"]["voided_at"] = world.now()
-    _close_payment(world, invoice, "void_invoice")
-    standing.recovered(world, invoice)
-
-
-def mark_uncollectible(world: World, invoice: Json) -> None:
-    if invoice["status"] != "open":
-        raise bad_transition(f"This invoice is {invoice['status']}; only an open one can be marked uncollectible.")
-    with world.changing(invoice, "invoice.updated", "invoice.marked_uncollectible"):
-        invoice.update(auto_advance=False, next_payment_attempt=None, status="uncollectible")
-        invoice["status_transitions"]["marked_uncollectible_at"] = world.now()
-    standing.recovered(world, invoice)
+    world.add("invoiceitem", item, under=customer)
+    world.emit("invoiceitem.created", item)
+    return item

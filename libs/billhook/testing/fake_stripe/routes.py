@@ -78,12 +78,9 @@ def within(params: Params, name: str, value: int) -> bool:
         return value == int(params.integer(name))
     bounds = params.within(name)
     refuse_unknown(bounds, "gt gte lt lte")
-    return (
-        value > bounds.integer("gt", value - 1)
-        and value >= bounds.integer("gte", value)
-        and value < bounds.integer("lt", value + 1)
-        and value <= bounds.integer("lte", value)
-    )
+    earliest = max(bounds.integer("gt", value - 1) + 1, bounds.integer("gte", value))
+    latest = min(bounds.integer("lt", value + 1) - 1, bounds.integer("lte", value))
+    return bool(earliest <= value <= latest)
 
 
 def page(newest_first: list[Json], params: Params, url: str) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from billhook.testing.fake_stripe import invoices, standing
+from billhook.testing.fake_stripe import collection, invoices, standing
 from billhook.testing.fake_stripe.clock import period_end
 from billhook.testing.fake_stripe.errors import card_declined, invalid
 from billhook.testing.fake_stripe.world import Json, World
@@ -31,17 +31,17 @@ def begin(
     world.schedule(current_period(subscription)[1], "renew", subscription["id"])
     if subscription["cancel_at"]:
         world.schedule(subscription["cancel_at"], "cancel", subscription["id"])
-    world.emit("customer.subscription.created", subscription)
-    invoice = _invoice(world, subscription, "subscription_create", auto_advance=True)
+    invoice = draft_invoice(world, subscription, "subscription_create", auto_advance=True)
     subscription["latest_invoice"] = invoice["id"]
+    world.emit("customer.subscription.created", subscription)
     world.emit("invoice.created", invoice)
     if trial_end is not None:
         world.schedule(max(now, trial_end - TRIAL_WARNING), "warn", subscription["id"])
     if collection_method == "send_invoice" and trial_end is None:
         return subscription
-    invoices.finalize(world, invoice, announce=("invoice.finalized",))
+    collection.finalize(world, invoice, announce=("invoice.finalized",))
     if invoice["status"] == "open" and behavior != "default_incomplete":
-        invoices.collect(world, invoice, invoices.method_for(world, invoice))
+        collection.collect(world, invoice, collection.method_for(world, invoice))
     if subscription["status"] == "incomplete":
         if behavior == "error_if_incomplete":
             _take_back(world, subscription, invoice)
@@ -51,7 +51,7 @@ def begin(
 
 def _take_back(world: World, subscription: Json, invoice: Json) -> None:
     """The caller wanted a paid subscription or none: end this one, and answer with the card's refusal."""
-    found = invoices.open_payment(world, invoice)
+    found = collection.open_payment(world, invoice)
     error = found[1]["last_payment_error"] if found else None
     expire(world, subscription)
     raise card_declined(error) if error else invalid("This customer has no default payment method.")
@@ -192,7 +192,9 @@ def _period_after(anchor: int, start: int, price: Json) -> int:
     return end
 
 
-def _invoice(world: World, subscription: Json, reason: str, *, auto_advance: bool, bill_items: bool = True) -> Json:
+def draft_invoice(
+    world: World, subscription: Json, reason: str, *, auto_advance: bool, bill_items: bool = True
+) -> Json:
     """A draft with a line for each item's current period, and whatever waited for the next invoice."""
     customer = world.get("customer", subscription["customer"])
     invoice = invoices.new_draft(
@@ -252,15 +254,15 @@ def renew(world: World, subscription: Json, at: int) -> None:
     with world.changing(subscription, "customer.subscription.updated"):
         if subscription["status"] == "trialing":
             subscription["status"] = "active"
-        _move_period(world, subscription, at)
+        move_period(world, subscription, at)
         advances = subscription["status"] != "unpaid"
-        invoice = _invoice(world, subscription, "subscription_cycle", auto_advance=advances)
+        invoice = draft_invoice(world, subscription, "subscription_cycle", auto_advance=advances)
         invoice.update(period_start=start, period_end=end)
         subscription["latest_invoice"] = invoice["id"]
         world.emit("invoice.created", invoice)
 
 
-def _move_period(world: World, subscription: Json, start: int) -> None:
+def move_period(world: World, subscription: Json, start: int) -> None:
     items = subscription["items"]["data"]
     end = _period_after(subscription["billing_cycle_anchor"], start, items[0]["price"])
     for item in items:
@@ -281,104 +283,4 @@ def expire(world: World, subscription: Json) -> None:
         subscription.update(ended_at=world.now(), status="incomplete_expired")
     invoice = world.get("invoice", subscription["latest_invoice"])
     if invoice["status"] == "open":
-        invoices.void(world, invoice)
-
-
-# changes
-
-
-def change_item(world: World, subscription: Json, item: Json, price: Json, quantity: int, prorate: bool) -> bool:
-    """Set an item's price and quantity, inside `changing`. Says whether a new billing cycle began with it."""
-    old_price, old_quantity = item["price"], item["quantity"]
-    if (price["id"], quantity) == (old_price["id"], old_quantity):
-        return False
-    recurring = ("interval", "interval_count")
-    fresh_cycle = [old_price["recurring"][key] for key in recurring] != [price["recurring"][key] for key in recurring]
-    running = subscription["status"] in ("active", "past_due")
-    if prorate and running:
-        _prorate(world, subscription, item, old_price, -old_quantity)
-    item.update(price=price, plan=plan_of(price), quantity=quantity)
-    if fresh_cycle and running:
-        subscription["billing_cycle_anchor"] = world.now()
-        _move_period(world, subscription, world.now())
-        return True
-    if prorate and running:
-        _prorate(world, subscription, item, price, quantity)
-    return False
-
-
-def _prorate(world: World, subscription: Json, item: Json, price: Json, quantity: int) -> None:
-    """An invoice item for the rest of the period, by the second; a negative quantity gives back."""
-    start, end = current_period(subscription)
-    full = price["unit_amount"] * abs(quantity)
-    share = (2 * full * (end - world.now()) + (end - start)) // (2 * (end - start))
-    name = world.get("product", price["product"])["name"]
-    word = "Unused" if quantity < 0 else "Remaining"
-    new_item(
-        world,
-        subscription["customer"],
-        subscription["currency"],
-        -share if quantity < 0 else share,
-        f"{word} time on {abs(quantity)} × {name}",
-        price=price,
-        quantity=abs(quantity),
-        period=(world.now(), end),
-        proration=True,
-        parent={
-            "subscription_details": {"subscription": subscription["id"], "subscription_item": item["id"]},
-            "type": "subscription_details",
-        },
-    )
-
-
-def new_item(
-    world: World,
-    customer: str,
-    currency: str,
-    amount: int,
-    description: str | None,
-    *,
-    price: Json | None = None,
-    quantity: int = 1,
-    period: tuple[int, int] | None = None,
-    proration: bool = False,
-    parent: Json | None = None,
-    metadata: dict[str, str] | None = None,
-) -> Json:
-    """An invoice item, waiting for an invoice."""
-    start, end = period or (world.now(), world.now())
-    item = {
-        "id": world.new_id("ii"),
-        "object": "invoiceitem",
-        "amount": amount,
-        "currency": currency,
-        "customer": customer,
-        "date": world.now(),
-        "description": description,
-        "discountable": not proration,
-        "discounts": [],
-        "invoice": None,
-        "livemode": False,
-        "metadata": dict(metadata or {}),
-        "parent": parent,
-        "period": {"end": end, "start": start},
-        "pricing": invoices.pricing(price, amount, quantity),
-        "proration": proration,
-        "quantity": quantity,
-        "tax_rates": [],
-        "test_clock": None,
-    }
-    world.add("invoiceitem", item, under=customer)
-    world.emit("invoiceitem.created", item)
-    return item
-
-
-def invoice_now(world: World, subscription: Json, *, bill_items: bool) -> None:
-    """Bill what a change has cost at once."""
-    invoice = _invoice(world, subscription, "subscription_update", auto_advance=True, bill_items=bill_items)
-    with world.changing(subscription, "customer.subscription.updated"):
-        subscription["latest_invoice"] = invoice["id"]
-    world.emit("invoice.created", invoice)
-    invoices.finalize(world, invoice)
-    if invoice["status"] == "open" and invoice["collection_method"] == "charge_automatically":
-        invoices.collect(world, invoice, invoices.method_for(world, invoice))
+        collection.void(world, invoice)

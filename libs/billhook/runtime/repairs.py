@@ -1,0 +1,157 @@
+"""The commands to look at what came in and what failed, and to do it again. Nobody has to be rung: the relay finds what
+a replay made due."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+import typer
+
+from billhook.runtime.env import Env
+from billhook.runtime.registration import discard_letters, replay_letters
+from billhook.runtime.showing import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.store import dead_letters, inbox, queues
+from billhook.store.database import Tx
+
+BATCH = 1000
+"""Dead letters replayed in one transaction."""
+
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
+Queue = Annotated[str | None, typer.Option(help=f"Only this queue's: {', '.join(queues.QUEUES)}.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
+
+events = command_group("events", "The events that came in.")
+letters = command_group("dead-letters", "Work that failed for good.")
+
+
+def _plain(row: sa.RowMapping) -> dict[str, Any]:
+    """A row of the inbox without the lease's token, and its bytes as text that can be shown."""
+    plain = {name: value for name, value in row.items() if name != "token"}
+    for name in ("headers", "body"):
+        if name in plain:
+            plain[name] = bytes(plain[name]).decode(errors="backslashreplace")
+    return plain | {"sha256": bytes(plain["sha256"]).hex()}
+
+
+@events.command("list")
+def list_events(
+    merchant: Narrow = None,
+    state: Annotated[str | None, typer.Option(help="due, processed, ignored or dead.")] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="The provider's name of it.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List events, the newest first."""
+    with opened() as env, env.database.read() as tx:
+        found = inbox.list_events(tx, merchant_id=merchant, state=state, event_type=event_type, limit=limit)
+        columns = ("id", "type", "external_id", "state", "attempts", "received_at", "last_error")
+        show([_plain(row) for row in found], columns, as_json=as_json, empty="No such events.")
+
+
+@events.command("show")
+def show_event(event_id: Annotated[str, typer.Argument(metavar="EVENT_ID")], as_json: Json = False) -> None:
+    """Show an event as it came, and what became of it."""
+    with opened() as env, env.database.read() as tx:
+        row = inbox.get_event(tx, event_id)
+        if row is None:
+            raise CommandError(f"There is no event {event_id!r}. See `billhook events list`.")
+        plain = _plain(row)
+        conflicts = [conflict["id"] for conflict in inbox.list_conflicts(tx, event_id)]
+        headers = msgspec.json.decode(plain["headers"], type=dict[str, str])
+        show_one({**plain, "headers": headers, "conflicts": conflicts}, as_json=as_json)
+
+
+@events.command("conflicts")
+def list_conflicts(
+    event_id: Annotated[str | None, typer.Argument(metavar="EVENT_ID", help="Only those of this event.")] = None,
+    merchant: Narrow = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List other bytes that came under a known id."""
+    with opened() as env, env.database.read() as tx:
+        found = inbox.list_conflicts(tx, event_id, merchant_id=merchant, limit=limit)
+        columns = ("id", "inbox_id", "received_at", "sha256")
+        show([_plain(row) for row in found], columns, as_json=as_json, empty="No conflicts.")
+
+
+def _known_queue(queue: str | None) -> str | None:
+    if queue is not None and queue not in queues.QUEUES:
+        raise CommandError(f"There is no queue {queue!r}. The queues are: {', '.join(queues.QUEUES)}.")
+    return queue
+
+
+@letters.command("list")
+def list_letters(merchant: Narrow = None, queue: Queue = None, limit: Limit = 50, as_json: Json = False) -> None:
+    """List the open dead letters, the newest first."""
+    with opened() as env, env.database.read() as tx:
+        found = dead_letters.list_dead(tx, merchant_id=merchant, queue=_known_queue(queue), limit=limit)
+        columns = ("id", "queue", "work_id", "attempts", "created_at", "reason")
+        show([dict(row) for row in found], columns, as_json=as_json, empty="No dead letters.")
+
+
+def _find_letters(tx: Tx, ids: list[str]) -> list[Any]:
+    found = []
+    for letter_id in dict.fromkeys(ids):
+        letter = dead_letters.get_dead(tx, letter_id)
+        if letter is None:
+            raise CommandError(f"There is no dead letter {letter_id!r}. See `billhook dead-letters list`.")
+        if letter["resolved_at"] is not None:
+            raise CommandError(f"{letter_id} was {letter['resolution']} already, by {letter['resolved_by']}.")
+        found.append(letter)
+    return found
+
+
+@letters.command("replay")
+def replay_dead(ids: Ids) -> None:
+    """Do the work of these letters again; all of them or, if one is unknown, none."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            rings = replay_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
+        typer.echo(f"{sum(map(len, rings.values()))} replayed.")
+
+
+@letters.command("discard")
+def discard_dead(ids: Ids) -> None:
+    """Close these letters without doing their work; all of them or, if one is unknown, none."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            count = discard_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
+        typer.echo(f"{count} discarded.")
+
+
+def replay(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="EVENT_ID...", show_default=False)] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Everything in the dead letters instead.")] = False,
+    queue: Queue = None,
+    merchant: Narrow = None,
+) -> None:
+    """Process events again, or with --dead all failed work. What was done already is not done twice."""
+    if bool(ids) == dead or (not dead and (queue or merchant)):
+        raise typer.BadParameter("name events, or use --dead (with --queue and --merchant, if need be)")
+    with opened() as env:
+        _known_queue(queue)
+        count = _replay_all_dead(env, queue, merchant) if dead else _replay_events(env, ids or [])
+        typer.echo(f"{count} replayed.")
+
+
+def _replay_events(env: Env, ids: list[str]) -> int:
+    with env.database.begin() as tx:
+        for event_id in ids:
+            if inbox.get_event(tx, event_id) is None:
+                raise CommandError(f"There is no event {event_id!r}. See `billhook events list`.")
+        return len(queues.replay(tx, "inbox", ids, by=done_by(), now=env.clock()))
+
+
+def _replay_all_dead(env: Env, queue: str | None, merchant: str | None) -> int:
+    """Everything that is dead now; what dies again meanwhile is newer than where this began, and stays."""
+    count, before = 0, None
+    while True:
+        with env.database.begin() as tx:
+            batch = dead_letters.list_dead(tx, merchant_id=merchant, queue=queue, before=before, limit=BATCH)
+            if not batch:
+                return count
+            count += sum(map(len, replay_letters(tx, batch, by=done_by(), now=env.clock()).values()))
+        before = batch[-1]["id"]

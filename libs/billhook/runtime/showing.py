@@ -1,0 +1,113 @@
+"""What commands share: how they open the ledger, and how they answer (aligned tables for people, JSON lines for
+programs, one sentence for an error)."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from billhook.errors import BillhookError
+from billhook.queue.consumer import is_store_away
+from billhook.runtime.env import Env
+from billhook.runtime.settings import read_settings
+from billhook.store import migrate
+
+WIDTH = 10_000
+"""A line is as long as its content, also where a terminal has to wrap it: half an id is of no use."""
+
+Json = Annotated[bool, typer.Option("--json", help="A line of JSON for each, for programs.")]
+Narrow = Annotated[str | None, typer.Option("--merchant", help="Only this merchant's.")]
+
+
+class CommandError(BillhookError):
+    """A command cannot do what it was asked; the message says what to do."""
+
+
+def command_group(name: str, text: str) -> typer.Typer:
+    return typer.Typer(name=name, help=text, no_args_is_help=True)
+
+
+def done_by() -> str:
+    """Who did it, for the trace that a replay or a discard leaves."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "cli"
+
+
+@contextmanager
+def opened() -> Iterator[Env]:
+    """What a command works with. Errors leave as one sentence on standard error and exit code 1."""
+    env = None
+    try:
+        env = Env(read_settings())
+        if migrate.pending(env.database):
+            raise CommandError(
+                "The database does not have the schema of this billhook yet. Run `billhook migrate` first."
+            )
+        yield env
+    except BillhookError as error:
+        typer.echo(f"billhook: {error}", err=True)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        if not is_store_away(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        typer.echo(f"billhook: the database does not answer (see `billhook check`): {reason}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        if env is not None:
+            env.close()
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """Rows as a table of these columns, or each as a line of JSON with everything in it."""
+    if as_json:
+        for row in rows:
+            typer.echo(msgspec.json.encode(row).decode())
+        return
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), no_wrap=True)
+    for row in rows:
+        # As Text: what others wrote is no markup here.
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    console = Console(file=sys.stdout, width=WIDTH, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
+
+
+def show_one(row: Mapping[str, Any], *, as_json: bool) -> None:
+    """One thing as lines of name and value, or as a line of JSON."""
+    if as_json:
+        typer.echo(msgspec.json.encode(row).decode())
+        return
+    width = max(map(len, row)) + 2
+    for name, value in row.items():
+        typer.echo(f"{name.replace('_', ' '):<{width}}{_cell(value)}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    # What a sender wrote must not steer the terminal.
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))

@@ -1,0 +1,232 @@
+"""The operator's commands, as they are typed."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from billhook.rules.signing import signing_key
+from billhook.runtime import operate
+from billhook.store import dead_letters, migrate, work
+from billhook.store.database import Database
+from billhook.store.inbox import Arrival, accept, get_event, inbox
+from billhook.store.merchants import find_caller
+from billhook.store.schema import new_id
+from billhook.store.vault import new_key
+
+NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+
+
+class Shell:
+    """Types commands, and looks into the ledger behind them."""
+
+    def __init__(self, var: Path) -> None:
+        self.database = Database(f"sqlite:///{var}/billhook.db")
+        self._env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
+        self._app = typer.Typer()
+        operate.attach(self._app)
+
+    def run(self, *words: str, typed: str = "") -> Result:
+        return CliRunner().invoke(self._app, list(words), env=self._env, input=typed)
+
+    def __call__(self, *words: str, typed: str = "") -> str:
+        result = self.run(*words, typed=typed)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        return result.stdout
+
+    def json(self, *words: str, typed: str = "") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self(*words, "--json", typed=typed).splitlines()]
+
+    def fails(self, *words: str, code: int = 1) -> str:
+        result = self.run(*words)
+        assert result.exit_code == code, result.output
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.stdout == ""
+        if code == 1:
+            assert result.stderr.startswith("billhook: ")
+            assert result.stderr.count("\n") == 1
+        return result.stderr
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path)
+    migrate.upgrade(shell.database)
+    yield shell
+    shell.database.close()
+
+
+@pytest.fixture
+def dead(shell: Shell) -> Callable[[str], str]:
+    """Adds an event that failed for good, and answers its id."""
+
+    def add(external_id: str, *, event_type: str = "invoice.paid") -> str:
+        body = external_id.encode()
+        event = Arrival(
+            new_id("evt"),
+            "mrc_a",
+            "src_a",
+            "",
+            external_id,
+            event_type,
+            b"{}",
+            body,
+            hashlib.sha256(body).digest(),
+            NOW,
+        )
+        with shell.database.begin() as tx:
+            accept(tx, [event], NOW)
+            work.give_up(tx, inbox, [(event.id, "broken")], NOW)
+            dead_letters.bury(tx, "inbox", [dead_letters.DeadLetter("mrc_a", event.id, "broken", 1)], NOW)
+        return event.id
+
+    return add
+
+
+def state(shell: Shell, event_id: str) -> str:
+    with shell.database.read() as tx:
+        event = get_event(tx, event_id)
+    assert event is not None
+    return str(event["state"])
+
+
+def test_from_nothing_to_a_source_and_an_endpoint(shell: Shell) -> None:
+    assert "merchants add" in shell.fails("sources", "add", "standard")
+    [merchant] = shell.json("merchants", "add", "Ada & Söhne", "--locale", "de")
+    [source] = shell.json("sources", "add", "standard", "--name", "in-house")
+    assert source["merchant_id"] == merchant["id"]
+    assert source["address"] == f"http://127.0.0.1:8600/v1/sources/{source['id']}/events"
+    assert signing_key(source["secret"])
+    [endpoint] = shell.json("endpoints", "add", "https://example.com/hook", "--event", "invoice.*")
+    assert endpoint["event_types"] == ["invoice.*"]
+    shown = shell("sources", "list") + shell("endpoints", "list") + shell("merchants", "list")
+    for word in (merchant["id"], "Ada & Söhne", source["id"], source["address"], endpoint["id"], "invoice.*"):
+        assert word in shown
+    for secret in (source["secret"], endpoint["secret"]):
+        assert secret not in shown
+
+
+def test_with_two_merchants_one_has_to_be_named(shell: Shell) -> None:
+    [first] = shell.json("merchants", "add", "first")
+    shell("merchants", "add", "second")
+    assert "--merchant" in shell.fails("keys", "add", "program")
+    assert "mrc_nobody" in shell.fails("keys", "add", "program", "--merchant", "mrc_nobody")
+    [key] = shell.json("keys", "add", "program", "--merchant", first["id"])
+    [everyones] = shell.json("keys", "add", "boss", "--operator")
+    with shell.database.read() as tx:
+        callers = find_caller(tx, key["key"]), find_caller(tx, everyones["key"])
+    assert [caller and caller.merchant_id for caller in callers] == [first["id"], None]
+    assert [row["id"] for row in shell.json("keys", "list", "--merchant", first["id"])] == [key["id"]]
+    assert key["key"] not in shell("keys", "list")
+    shell("keys", "revoke", key["id"])
+    with shell.database.read() as tx:
+        assert find_caller(tx, key["key"]) is None
+    assert key["id"] in shell.fails("keys", "revoke", key["id"])
+
+
+def test_a_source_is_rotated_keyed_and_switched(shell: Shell) -> None:
+    shell("merchants", "add", "one")
+    [source] = shell.json("sources", "add", "stripe", "--secret", "-", typed="whsec_typed\n")
+    assert "secret" not in source
+    [rotated] = shell.json("sources", "rotate", source["id"], "--secret", "whsec_next")
+    assert rotated["rotating"]
+    shell("sources", "end-rotation", source["id"])
+    shell("sources", "set-api-key", source["id"], "--api-key", "-", typed="sk_1\n")
+    shell("sources", "disable", source["id"])
+    [now] = shell.json("sources", "list")
+    assert (now["rotating"], now["api_key"], now["disabled_at"] is None) == (False, "set", False)
+    shell("sources", "enable", source["id"])
+    shell("sources", "set-api-key", source["id"])
+    [now] = shell.json("sources", "list")
+    assert (now["api_key"], now["disabled_at"]) == (None, None)
+
+
+def test_an_endpoint_is_switched_with_a_trace(shell: Shell) -> None:
+    shell("merchants", "add", "one")
+    [endpoint] = shell.json("endpoints", "add", "https://example.com")
+    shell("endpoints", "disable", endpoint["id"])
+    [now] = shell.json("endpoints", "list")
+    assert now["disabled_reason"] == f"disabled by cli:{getpass.getuser()}"
+    shell("endpoints", "enable", endpoint["id"])
+    [now] = shell.json("endpoints", "list")
+    assert now["disabled_at"] is None
+
+
+def test_what_cannot_work_is_one_sentence(shell: Shell) -> None:
+    shell("merchants", "add", "one")
+    assert "paypal" not in shell.fails("sources", "add", "paypal", "--secret", "x")
+    assert "stripe makes it" in shell.fails("sources", "add", "stripe")
+    assert "http" in shell.fails("endpoints", "add", "ftp://example.com")
+    assert "invoice.piad" in shell.fails("endpoints", "add", "https://example.com", "--event", "invoice.piad")
+    assert "tlh" in shell.fails("merchants", "add", "x", "--locale", "tlh")
+    for words in (("sources", "rotate"), ("sources", "disable"), ("endpoints", "enable"), ("events", "show")):
+        assert "'x_1'" in shell.fails(*words, "x_1")
+    assert "inbox" in shell.fails("dead-letters", "list", "--queue", "outbox")
+    for words in ((), ("--dead", "evt_1"), ("evt_1", "--queue", "inbox")):
+        shell.fails("replay", *words, code=2)
+
+
+def test_without_a_schema_the_next_step_is_named(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "new")
+    assert "billhook migrate" in shell.fails("merchants", "list")
+
+
+def test_events_are_listed_and_shown_as_they_came(shell: Shell, dead: Callable[..., str]) -> None:
+    event_id = dead("e1", event_type="\x1b[31m[red]")
+    listed = shell("events", "list", "--state", "dead")
+    assert event_id in listed
+    assert "\\x1b[31m[red]" in listed, "what a sender wrote steers no terminal"
+    assert shell("events", "list", "--state", "processed") == "No such events.\n"
+    [event] = shell.json("events", "show", event_id)
+    assert (event["body"], event["last_error"], event["conflicts"]) == ("e1", "broken", [])
+    assert "token" not in event
+    assert shell("events", "conflicts") == "No conflicts.\n"
+    other = Arrival(new_id("evt"), "mrc_a", "src_a", "", "e1", "t", b"{}", b"\xffother", b"2" * 32, NOW)
+    with shell.database.begin() as tx:
+        accept(tx, [other], NOW)
+    [conflict] = shell.json("events", "conflicts")
+    assert (conflict["inbox_id"], conflict["body"]) == (event_id, "\\xffother")
+
+
+def test_dead_letters_are_replayed_and_discarded_with_a_trace(shell: Shell, dead: Callable[..., str]) -> None:
+    first, second = dead("e1"), dead("e2")
+    letters = {row["work_id"]: row["id"] for row in shell.json("dead-letters", "list", "--queue", "inbox")}
+    assert letters.keys() == {first, second}
+    assert "dlq_x" in shell.fails("dead-letters", "replay", letters[first], "dlq_x")
+    assert state(shell, first) == "dead", "all of them or none"
+    assert shell("dead-letters", "replay", letters[first]) == "1 replayed.\n"
+    assert shell("dead-letters", "discard", letters[second]) == "1 discarded.\n"
+    assert (state(shell, first), state(shell, second)) == ("due", "dead")
+    assert shell("dead-letters", "list") == "No dead letters.\n"
+    with shell.database.read() as tx:
+        letter = dead_letters.get_dead(tx, letters[second])
+    assert letter is not None
+    assert (letter["resolution"], letter["resolved_by"]) == ("discarded", f"cli:{getpass.getuser()}")
+    assert "discarded already" in shell.fails("dead-letters", "replay", letters[second])
+
+
+def test_replay_takes_events_or_everything_dead(shell: Shell, dead: Callable[..., str]) -> None:
+    ids = [dead(f"e{number}") for number in range(5)]
+    assert shell("replay", ids[0]) == "1 replayed.\n"
+    assert shell("replay", ids[0]) == "0 replayed.\n", "it is due already"
+    assert "evt_x" in shell.fails("replay", ids[1], "evt_x")
+    assert shell("replay", "--dead", "--queue", "documents") == "0 replayed.\n"
+    assert shell("replay", "--dead") == "4 replayed.\n"
+    assert {state(shell, event_id) for event_id in ids} == {"due"}
+
+
+def test_the_commands_work_while_the_product_writes(shell: Shell, dead: Callable[..., str]) -> None:
+    event_id = dead("e1")
+    with shell.database.read() as tx:  # a reader's view stays open all along
+        assert get_event(tx, event_id) is not None
+        assert shell("replay", event_id) == "1 replayed.\n"
