@@ -13,9 +13,9 @@ from pathlib import Path
 
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
+from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import ending_with_parent, free_port
-from billhook.runtime.registration import new_signing_secret
 from billhook.store import migrate
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant

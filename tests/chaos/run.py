@@ -180,7 +180,8 @@ def _drain(product: Product, deadline: float) -> list[str]:
 
 def _recovery(fault: Struck, accepted: dict[tuple[str, str], float], done: dict[tuple[str, str], float]) -> Recovery:
     before = [done.get(event, 0.0) for event, at in accepted.items() if at <= fault.ended]
-    after = [done[event] for event, at in accepted.items() if at > fault.ended and event in done]
+    # The sender notes an acceptance when it comes around to it: by then the event may be through already.
+    after = [done[event] for event, at in accepted.items() if at > fault.ended and done.get(event, 0.0) > fault.ended]
     return Recovery(
         fault.name,
         back=min(after, default=fault.ended) - fault.ended,

@@ -35,8 +35,8 @@ def events_page() -> str:
         _GENERATED,
         f"What merchants subscribe to and receive (vocabulary {VERSION}). A message is JSON with `type`, `timestamp`"
         " (when it happened) and `data`, the object as it was then. Names and fields only grow. Amounts are integers in"
-        " the currency's minor unit, times are RFC 3339 in UTC. `data` always carries `id` (billhook's), `object`, `source`"
-        " and `account` beside the fields below.",
+        " the currency's minor unit, times are RFC 3339 in UTC. `data` always carries `id` (billhook's), `object`,"
+        " `source` and `account` beside the fields below.",
         "",
         "| event | object | when |",
         "|---|---|---|",

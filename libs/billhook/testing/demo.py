@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 60.0
 
 STORY = (
     ("a customer signs up", ("customer.created",)),
-    ("subscribes, and pays the first invoice", ("invoice.finalized", "invoice.paid", "payment.succeeded")),
+    ("they subscribe and pay their first invoice", ("invoice.finalized", "invoice.paid", "payment.succeeded")),
     ("the subscription is active", ("subscription.updated",)),
     ("a month later the card is declined", ("payment.failed", "invoice.payment_failed")),
 )
@@ -156,10 +156,11 @@ def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals) -> bool:
     states = ["waiting"] * len(STORY)
 
     def shown() -> Table:
-        table = Table("what happens", "what the merchant hears, signed and verified", "", box=None, pad_edge=False)
+        table = Table("what happens", "what the merchant hears", "", box=None, pad_edge=False)
         for (what, news), state in zip(STORY, states, strict=True):
-            heard = "  ".join(f"{'✓' if arrivals.count(name) else '·'} {name}" for name in news)
-            table.add_row(what, heard, state)
+            for line, name in enumerate(news):
+                heard = "✓" if arrivals.count(name) else "·"
+                table.add_row("" if line else what, f"{heard} {name}", "" if line else state)
         return table
 
     with Live(shown(), console=console, refresh_per_second=12) as live:

@@ -67,7 +67,8 @@ class FakeStripe:
         """Listen, and send webhooks. Starting twice is starting once."""
         if self._thread is not None:
             return self
-        listener = socket.socket()
+        # The protocol is named so that asyncio turns Nagle's delay off: 40 ms a call otherwise.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, self._port))
         # From here on a client can connect; it is answered once the thread runs.
