@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Literal
 
 import pytest
 import stripe
@@ -116,7 +117,9 @@ def test_a_renewal_is_a_draft_for_an_hour(fake: FakeStripe) -> None:
 
 
 @pytest.mark.parametrize("after_retries", ["past_due", "unpaid", "canceled"])
-def test_tries_follow_the_policy_and_then_its_last_word(after_retries: str) -> None:
+def test_tries_follow_the_policy_and_then_its_last_word(
+    after_retries: Literal["past_due", "unpaid", "canceled"],
+) -> None:
     with FakeStripe(policy=Policy(retry_days=(1, 2), after_retries=after_retries)) as fake:
         subscription = subscribed(fake, "pm_card_visa")
         fake.decline(str(subscription.customer))
@@ -222,6 +225,25 @@ def test_another_interval_begins_a_new_cycle_at_once(fake: FakeStripe) -> None:
     v1.subscriptions.update(subscription.id, {"items": [{"id": item.id, "price": yearly.id}]})
     invoice = v1.invoices.list({"subscription": subscription.id}).data[0]
     assert (invoice.billing_reason, invoice.amount_paid) == ("subscription_update", 19_000 - 950)
+
+
+def test_fewer_seats_leave_a_credit_that_lowers_later_invoices(fake: FakeStripe) -> None:
+    v1 = fake.client().v1
+    subscription = subscribed(fake)
+    item = subscription["items"].data[0].id
+    v1.subscriptions.update(
+        subscription.id, {"items": [{"id": item, "quantity": 10}], "proration_behavior": "always_invoice"}
+    )
+    fake.advance(days=14)
+    v1.subscriptions.update(
+        subscription.id, {"items": [{"id": item, "quantity": 1}], "proration_behavior": "always_invoice"}
+    )
+    below_zero = v1.invoices.list().data[0]
+    assert (below_zero.total, below_zero.amount_due, below_zero.status) == (-8550, 0, "paid")
+    assert v1.customers.retrieve(str(subscription.customer)).balance == -8550
+    fake.advance(days=15)
+    renewal = v1.invoices.list().data[0]
+    assert (renewal.total, renewal.amount_due, renewal.ending_balance) == (1900, 0, -6650)
 
 
 def test_an_invoice_by_hand_takes_items_and_pages_its_lines(fake: FakeStripe) -> None:

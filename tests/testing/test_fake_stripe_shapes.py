@@ -93,8 +93,5 @@ def test_fields_are_those_of_the_recorded_objects(
     kind: str, recorded: dict[str, tuple[set[str], set[str]]], ours: dict[str, set[str]]
 ) -> None:
     always, ever = recorded[kind]
-    assert always - ours[kind] - LEGACY.get(kind, set()) - BLANKED = {"client_secret"}
-"""Secrets were blanked out of the recordings, and a part of this name with them."""
-
-ON_REQUEST == set()
+    assert always - ours[kind] - LEGACY.get(kind, set()) - ON_REQUEST == set()
     assert ours[kind] - ever - BLANKED == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from billhook.testing.fake_stripe import payments, standing
 from billhook.testing.fake_stripe.errors import bad_transition, invalid
-from billhook.testing.fake_stripe.invoices import DAY
+from billhook.testing.fake_stripe.invoices import DAY, add_up
 from billhook.testing.fake_stripe.standing import subscription_of
 from billhook.testing.fake_stripe.world import Json, World
 
@@ -18,18 +18,23 @@ def finalize(
     customer = world.get("customer", invoice["customer"])
     number = f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04d}"
     with world.changing(invoice, *announce):
+        invoice.update(starting_balance=customer["balance"])
+        add_up(world, invoice)
         customer["next_invoice_sequence"] += 1
         customer["currency"] = customer["currency"] or invoice["currency"]
         invoice.update(
             automatically_finalizes_at=None,
             effective_at=world.now(),
-            ending_balance=0,
+            ending_balance=min(0, invoice["total"] + customer["balance"]),
             hosted_invoice_url=f"https://invoice.stripe.invalid/i/{invoice['id']}",
             invoice_pdf=f"https://pay.stripe.invalid/invoice/{invoice['id']}/pdf",
             number=number,
             status="open",
         )
         invoice["status_transitions"]["finalized_at"] = world.now()
+    # What an invoice below zero gives back is the customer's credit, and lowers their next one.
+    with world.changing(customer, "customer.updated"):
+        customer["balance"] = invoice["ending_balance"]
     if invoice["amount_remaining"] == 0:
         mark_paid(world, invoice)
     else:

@@ -175,10 +175,10 @@ def pricing(price: Json | None, amount: int, quantity: int) -> Json:
 
 
 def add_up(world: World, invoice: Json) -> None:
-    """Make the invoice agree with its lines, what was paid, and the credit notes before payment."""
+    """Make the invoice agree with its lines, the customer's credit, credit notes, and what was paid."""
     lines = lines_of(world, invoice["id"])
     total = sum(line["amount"] for line in lines)
-    due = max(0, total - invoice["pre_payment_credit_notes_amount"])
+    due = max(0, total + invoice["starting_balance"] - invoice["pre_payment_credit_notes_amount"])
     invoice["lines"].update(data=lines[:SHOWN_LINES], has_more=len(lines) > SHOWN_LINES, total_count=len(lines))
     invoice.update(
         amount_due=due,

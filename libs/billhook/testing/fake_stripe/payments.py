@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 from billhook.testing.fake_stripe import cards
 from billhook.testing.fake_stripe.errors import invalid
-from billhook.testing.fake_stripe.world import Json, World
+from billhook.testing.fake_stripe.world import Json, World, copied
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
 
@@ -100,7 +98,7 @@ def confirm(world: World, intent: Json, method: Json) -> bool:
             last_payment_error={
                 "charge": charge["id"],
                 **cards.decline_error(decline),
-                "payment_method": deepcopy(method),
+                "payment_method": copied(method),
             },
             latest_charge=charge["id"],
             payment_method=None,
@@ -133,7 +131,7 @@ def _new_charge(world: World, intent: Json, method: Json, decline: str | None) -
         "application_fee": None,
         "application_fee_amount": None,
         "balance_transaction": world.new_id("txn") if paid else None,
-        "billing_details": deepcopy(method["billing_details"]),
+        "billing_details": copied(method["billing_details"]),
         "calculated_statement_descriptor": "FAKE",
         "captured": paid,
         "created": world.now(),

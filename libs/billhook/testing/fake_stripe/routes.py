@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from billhook.testing.fake_stripe.errors import invalid
 from billhook.testing.fake_stripe.params import Params
-from billhook.testing.fake_stripe.world import Json, World
+from billhook.testing.fake_stripe.world import Json, World, copied
 
 Handler = Callable[[World, Params, dict[str, str]], Json]
 Filter = Callable[[World, Json], Any]
@@ -110,11 +109,13 @@ Includes = dict[tuple[str, str], Callable[[World, Json], Any]]
 
 
 def expanded(world: World, answer: Json, paths: list[str], includes: Includes) -> Json:
-    """A copy of the answer in which the ids at `paths` are the objects they name.
+    """The answer, or a copy of it in which the ids at `paths` are the objects they name.
 
     `includes` has what is no id but shown only when asked for, such as an invoice's payments.
     """
-    copy = deepcopy(answer)
+    if not paths:
+        return answer
+    copy: Json = copied(answer)
     for path in paths:
         _expand(world, copy, path.split("."), path, includes)
     return copy
@@ -130,12 +131,12 @@ def _expand(world: World, at: Any, parts: list[str], path: str, includes: Includ
     name, rest = parts[0], parts[1:]
     include = includes.get((str(at.get("object")), name))
     if include is not None and name not in at:
-        at[name] = deepcopy(include(world, at))
+        at[name] = copied(include(world, at))
     elif isinstance(at.get(name), str):
         found = world.find(at[name])
         if found is None:
             raise invalid(f"This property cannot be expanded ({path}).")
-        at[name] = deepcopy(found)
+        at[name] = copied(found)
     elif name not in at:
         raise invalid(f"This property cannot be expanded ({path}).")
     _expand(world, at[name], rest, path, includes)

@@ -115,6 +115,8 @@ class Sender:
         """Queue a new event for every endpoint; the faults that befall it are decided here, in event order."""
         with self._changed:
             event["pending_webhooks"] = len(self.endpoints)
+            if not self.endpoints:
+                return
             body = self._bodies[event["id"]] = encode(event)
             for endpoint in self.endpoints:
                 self._queue_one(event, body, endpoint)
@@ -123,7 +125,7 @@ class Sender:
     def resend(self, event: Json) -> None:
         """Send an event once more, byte for byte, whatever became of it."""
         with self._changed:
-            body = self._bodies[event["id"]]
+            body = self._bodies.setdefault(event["id"], encode(event))
             for endpoint in self.endpoints:
                 self._queue.append(_Delivery(event, body, endpoint, 0.0, counts=event["pending_webhooks"] > 0))
             self._changed.notify_all()

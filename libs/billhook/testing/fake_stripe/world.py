@@ -7,14 +7,14 @@ appends the event; nothing else appends events but `emit`.
 from __future__ import annotations
 
 import heapq
-import json
 import random
 import string
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from billhook.testing.fake_stripe.clock import FakeClock
 from billhook.testing.fake_stripe.errors import missing
@@ -32,8 +32,8 @@ class Policy:
 
     retry_days: tuple[int, ...] = (3, 5, 7)
     """Days between one failed try to collect a renewal and the next; empty where somebody else collects."""
-    after_retries: str = "past_due"
-    """What a subscription becomes when the tries are used up: past_due, unpaid or canceled."""
+    after_retries: Literal["past_due", "unpaid", "canceled"] = "past_due"
+    """What a subscription becomes when the tries are used up."""
     draft_seconds: int = 3600
     """How long a renewal's invoice stays a draft."""
 
@@ -69,12 +69,16 @@ class World:
 
     def new_id(self, prefix: str) -> str:
         """The next id: each prefix has its own seeded sequence, so one kind's ids do not depend on another's."""
-        dice = self._dice.setdefault(prefix, random.Random(f"{self.seed}:{prefix}"))
-        return f"{prefix}_{''.join(dice.choices(_ALPHABET, k=24))}"
+        return f"{prefix}_{''.join(self._dice_of(prefix).choices(_ALPHABET, k=24))}"
 
     def token(self, purpose: str, length: int) -> str:
-        dice = self._dice.setdefault(purpose, random.Random(f"{self.seed}:{purpose}"))
-        return "".join(dice.choices(string.ascii_uppercase + string.digits, k=length))
+        """A seeded text of capitals and digits."""
+        return "".join(self._dice_of(purpose).choices(string.ascii_uppercase + string.digits, k=length))
+
+    def _dice_of(self, purpose: str) -> random.Random:
+        if purpose not in self._dice:
+            self._dice[purpose] = random.Random(f"{self.seed}:{purpose}")
+        return self._dice[purpose]
 
     def now(self) -> int:
         return self.clock.timestamp()
@@ -117,7 +121,7 @@ class World:
     # events
 
     def emit(self, type_: str, obj: Json, previous: Json | None = None) -> Json:
-        data: Json = {"object": deepcopy(obj)}
+        data: Json = {"object": copied(obj)}
         if previous is not None:
             data["previous_attributes"] = previous
         event: Json = {
@@ -138,7 +142,7 @@ class World:
     @contextmanager
     def changing(self, obj: Json, *types: str) -> Iterator[Json]:
         """Change `obj` inside; on leaving, one event a type. An `….updated` comes only if something changed."""
-        before = deepcopy(obj)
+        before = copied(obj)
         yield obj
         previous = changed(before, obj)
         for type_ in types:
@@ -173,5 +177,15 @@ def changed(before: Json, after: Json) -> Json:
     return previous
 
 
+def copied(value: Any) -> Any:
+    """A deep copy of plain JSON values, several times faster than the general one."""
+    if isinstance(value, dict):
+        return {name: copied(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [copied(inner) for inner in value]
+    return value
+
+
 def encode(value: Any) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
+    """JSON with line breaks and indents, as Stripe sends it."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)
