@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from billhook.outlets.http import DEADLINE_SECONDS, Poster, Response, retry_after_seconds
 from billhook.queue.consumer import Rings
 from billhook.rules.delivery import MAX_ATTEMPTS, after_attempt
-from billhook.rules.retry import Dead, Outcome
+from billhook.rules.retry import Dead, Outcome, after_failure
 from billhook.rules.signing import signed_headers
 from billhook.store.database import Tx
 from billhook.store.deliveries import Attempt, Letter, add_attempts, deliveries, letters
@@ -67,7 +67,10 @@ class Delivery:
         letter = errand.letter
         if letter.disabled:
             return errand, Dead("the endpoint is disabled; enable it and replay"), None
-        headers = signed_headers([self._secret(letter.secret)], letter.message_id, started, letter.body)
+        try:
+            headers = signed_headers([self._secret(letter.secret)], letter.message_id, started, letter.body)
+        except Exception as error:  # a secret that does not open: nothing was sent, so there is no attempt to record
+            return errand, after_failure(error, attempts=letter.number, now=started, jitter=random.random()), None
         headers["Content-Type"] = "application/json"
         headers["User-Agent"] = "billhook"
         response = await poster.post(letter.url, headers, letter.body)

@@ -13,12 +13,14 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+import sqlalchemy as sa
+
 from billhook.metrics import Metrics
 from billhook.outlets.http import Poster
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
 from billhook.runtime.clock import Clock
-from billhook.store.deliveries import Attempt
+from billhook.store.deliveries import Attempt, deliveries
 from services.courier.delivery import Delivery, Errand, Result
 
 log = logging.getLogger(__name__)
@@ -26,8 +28,9 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = 256
 """Requests under way in one process. A Python process sends some 1,500 a second; at 100 ms each that is 150 of them."""
 
-PER_ENDPOINT = 64
-"""Of these, the most that one endpoint may hold: the hanging ones leave room for the others."""
+PER_ENDPOINT = 128
+"""Of these, what one endpoint may hold (and a batch more, since a claim takes many at once): the hanging ones leave
+room for the others."""
 
 
 class Rounds:
@@ -94,39 +97,34 @@ class Rounds:
             if ids == []:
                 continue
             try:
-                token, errands = await asyncio.to_thread(self._steps.claim, ids, limit)
-                await self._set_out(token, errands, poster)
+                token, errands = await asyncio.to_thread(self._steps.claim, ids, limit, self._with_room())
             except Exception as error:
                 self._metrics.store_errors.labels(self._steps.queue).inc()
                 log.error("deliveries not claimed", extra={"reason": str(error)[:500]})
                 await asyncio.sleep(1.0)
                 self._listener.look()
                 continue
+            self._set_out(token, errands, poster)
             if ids is None and len(errands) >= limit:
                 self._listener.look()
 
-    async def _set_out(self, token: str, errands: Sequence[Errand], poster: Poster) -> None:
-        over = []
+    def _with_room(self) -> sa.ColumnElement[bool] | None:
+        """What may be claimed: nothing for an endpoint that is full. Its work stays in the table."""
+        full = [endpoint for endpoint, busy in self._busy.items() if busy >= PER_ENDPOINT]
+        return deliveries.c.endpoint_id.not_in(full) if full else None
+
+    def _set_out(self, token: str, errands: Sequence[Errand], poster: Poster) -> None:
         for errand in errands:
-            if self._busy[errand.letter.endpoint_id] >= PER_ENDPOINT:
-                over.append(errand.id)
-                continue
             self._busy[errand.letter.endpoint_id] += 1
             self._tokens[errand.id] = token
             task = asyncio.create_task(self._send(errand, poster))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if over:
-            # Back to the table: they are not to wait in here for an endpoint that is slow.
-            await asyncio.to_thread(self._steps.release, token, over)
 
     async def _send(self, errand: Errand, poster: Poster) -> None:
         with self._metrics.in_flight.track_inprogress():
             result = await self._delivery.send(errand, poster, self._clock())
-        endpoint = errand.letter.endpoint_id
-        self._busy[endpoint] -= 1
-        if not self._busy[endpoint]:
-            del self._busy[endpoint]
+        self._leave(errand.letter.endpoint_id)
         attempt = result[2]
         if attempt is not None:
             self._metrics.deliveries.labels(attempt.outcome).inc()
@@ -134,6 +132,13 @@ class Rounds:
         self._results.append(result)
         self._back.set()
         self._room.set()
+
+    def _leave(self, endpoint: str) -> None:
+        self._busy[endpoint] -= 1
+        if self._busy[endpoint] == PER_ENDPOINT - 1:
+            self._listener.look()  # there is room again for what was left in the table meanwhile
+        if not self._busy[endpoint]:
+            del self._busy[endpoint]
 
     async def _settle(self) -> None:
         """Write what has come back, everything at once; while one transaction runs, the next batch gathers."""

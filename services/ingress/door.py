@@ -50,6 +50,16 @@ class Door:
         self._clock = clock
         # Children are looked up once: a label lookup takes a lock and a dictionary each time.
         self._answered = {status: metrics.ingress_requests.labels(str(status)) for status in (200, 400, 401, 404, 503)}
+        counters = {
+            "accepted": metrics.events_accepted,
+            "duplicate": metrics.events_duplicate,
+            "conflict": metrics.events_conflict,
+        }
+        self._received = {
+            (outcome, provider): counter.labels(provider)
+            for outcome, counter in counters.items()
+            for provider in PROVIDERS
+        }
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         started = time.perf_counter()
@@ -117,13 +127,7 @@ class Door:
             raise Answer(
                 503, "store_unavailable", "The event could not be stored. Send again.", (b"retry-after", b"5")
             ) from None
-        match receipt.outcome:
-            case "accepted":
-                self._metrics.events_accepted.labels(source.provider).inc()
-            case "duplicate":
-                self._metrics.events_duplicate.labels(source.provider).inc()
-            case "conflict":
-                self._metrics.events_conflict.labels(source.provider).inc()
+        self._received[(receipt.outcome, source.provider)].inc()
         return b'{"id":"%s","status":"%s"}' % (receipt.id.encode(), receipt.outcome.encode())
 
 

@@ -44,21 +44,16 @@ class SourceDirectory:
     async def find(self, source_id: str) -> OpenSource | None:
         source = self._sources.get(source_id)
         age = time.monotonic() - self._read_at
-        if source is None and age > UNKNOWN_SECONDS:
-            await self._refresh()
+        if self._reading is None and age > (FRESH_SECONDS if source else UNKNOWN_SECONDS):
+            self._reading = asyncio.create_task(self._read_beside())
+        if source is None and self._reading is not None:
+            await asyncio.shield(self._reading)
             return self._sources.get(source_id)
-        if age > FRESH_SECONDS:
-            # Known sources do not wait for the list: it is read beside them.
-            self._start_refresh()
-        return source
+        return source  # a known source does not wait for the list to be read
 
-    def _start_refresh(self) -> asyncio.Task[None]:
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
-        return self._reading
-
-    async def _refresh(self) -> None:
-        await asyncio.shield(self._start_refresh())
+    async def _read_beside(self) -> None:
+        await asyncio.to_thread(self._read)
+        self._reading = None
 
     def _read(self) -> None:
         self._read_at = time.monotonic()  # also when it fails: a database that is away is not asked by every request

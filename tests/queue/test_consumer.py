@@ -265,14 +265,6 @@ def test_work_that_kills_its_worker_ends_as_a_dead_letter(office: Office) -> Non
     assert office.clerk.performed == []
 
 
-def test_work_given_back_at_shutdown_is_anybodys(office: Office) -> None:
-    [event] = put(office.database, 1)
-    token, _ = office.steps.claim([event], 1)
-    office.steps.release(token, [event])
-    assert row(office.database, event)["attempts"] == 0
-    assert office.steps.run([event]) == 1
-
-
 def test_a_consumer_finishes_what_it_has_in_hand_before_it_stops(office: Office) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
 

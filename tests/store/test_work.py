@@ -99,19 +99,6 @@ def test_what_was_only_postponed_is_no_attempt(database: Database) -> None:
     assert [claimed["attempts"] for claimed in again.rows] == [1]
 
 
-def test_released_work_is_due_at_once_and_no_attempt_is_counted(database: Database) -> None:
-    events = put(database, 2)
-    stale = claim(database, [events[1]])
-    claim(database, [events[1]], at=LEASE)
-    held = claim(database, [events[0]])
-    with database.begin() as tx:
-        work.release(tx, inbox, held.token, [events[0]], NOW)
-        work.release(tx, inbox, stale.token, [events[1]], NOW)
-    assert (row(database, events[0])["attempts"], row(database, events[0])["token"]) == (0, None)
-    assert row(database, events[1])["attempts"] == 2
-    assert ids(claim(database)) == [events[0]]
-
-
 def test_work_whose_worker_always_died_is_worn_out(database: Database) -> None:
     [event] = put(database, 1)
     for attempt in range(3):

@@ -166,22 +166,34 @@ class Steps(Generic[J, E]):
                 for job in jobs:
                     self._do(token, [job])
 
-    def claim(self, ids: Sequence[str] | None, limit: int) -> tuple[str, Sequence[J]]:
-        """Take due rows; returns the fencing token and the jobs. Rows that wore out their attempts are buried here."""
+    def claim(
+        self, ids: Sequence[str] | None, limit: int, only: sa.ColumnElement[bool] | None = None
+    ) -> tuple[str, Sequence[J]]:
+        """Take due rows (`only`: those it is true of); returns the fencing token and the jobs. Rows that wore out their
+        attempts are buried here."""
         try:
-            return self._claim(ids, limit, self.handler.prepare)
+            return self._claim(ids, limit, only, self.handler.prepare)
         except Exception as error:
             if is_store_away(error):
                 raise
             # That claim is rolled back. This one counts, and costs a savepoint for each row.
-            return self._claim(ids, limit, self._prepare_each)
+            return self._claim(ids, limit, only, self._prepare_each)
 
-    def _claim(self, ids: Sequence[str] | None, limit: int, prepare: Prepare[J]) -> tuple[str, Sequence[J]]:
+    def _claim(
+        self, ids: Sequence[str] | None, limit: int, only: sa.ColumnElement[bool] | None, prepare: Prepare[J]
+    ) -> tuple[str, Sequence[J]]:
         now = self._now()
         table, handler = self.handler.table, self.handler
         with self._database.begin() as tx:
             claim = work.claim(
-                tx, table, ids=ids, limit=limit, max_attempts=handler.max_attempts, now=now, lease=handler.lease
+                tx,
+                table,
+                ids=ids,
+                limit=limit,
+                only=only,
+                max_attempts=handler.max_attempts,
+                now=now,
+                lease=handler.lease,
             )
             jobs = prepare(tx, claim.rows) if claim.rows else []
             self._bury_worn_out(tx, claim.worn_out, now)
@@ -237,11 +249,6 @@ class Steps(Generic[J, E]):
             extra={"queue": self.queue, "id": job.id, "attempt": job.attempts, "outcome": type(outcome).__name__},
             exc_info=error,
         )
-
-    def release(self, token: str, ids: Sequence[str]) -> None:
-        """Give work back untouched, at shutdown."""
-        with self._database.begin() as tx:
-            work.release(tx, self.handler.table, token, ids, self._now())
 
     def _mark(self, tx: Tx, outcomes: Iterable[tuple[Job, Outcome]], now: datetime) -> None:
         done: dict[str, list[str]] = {}

@@ -116,8 +116,9 @@ def _sqlite(url: URL) -> sa.Engine:
         # what a 2xx promised when the power fails.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
-        # 64 MiB of pages in memory, and a log that is folded back every 4,000 pages instead of 1,000.
-        cursor.execute("PRAGMA cache_size = -65536")
+        # 8 MiB of pages in memory a connection (the system caches the file anyway), and a log that is folded back
+        # every 4,000 pages instead of 1,000.
+        cursor.execute("PRAGMA cache_size = -8192")
         cursor.execute("PRAGMA wal_autocheckpoint = 4000")
         cursor.close()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -51,9 +51,9 @@ inbox_conflicts = sa.Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One verified event on its way into the inbox."""
+class Arrival(msgspec.Struct, frozen=True, gc=False):
+    """One verified event on its way into the inbox. (A struct: made for every request, in a tenth of the time of a
+    dataclass.)"""
 
     id: str
     merchant_id: str
@@ -71,8 +71,7 @@ class Arrival:
         return (self.source_id, self.account, self.external_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What became of an arrival. `id` is the event's id in the inbox, also when it was there before."""
 
     id: str
@@ -83,11 +82,17 @@ class Receipt:
 
 _COLUMNS = "id, merchant_id, source_id, account, external_id, type, headers, body, sha256, received_at, due_at"
 _CONFLICT = "ON CONFLICT (source_id, account, external_id) DO NOTHING"
-_INSERT_SQLITE = f"INSERT INTO inbox ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_CONFLICT}"
-# One statement for the whole batch, its text the same for every batch size: PostgreSQL plans it once.
+_ROW = f"({', '.join('?' * len(_COLUMNS.split(',')))})"
+# Many rows a statement, in few sizes that stay prepared. The driver lets go of the interpreter at every step, and a
+# busy event loop gives it back half a millisecond later: with a step a row, a batch of fifty would take 25 ms.
+_INSERTS_SQLITE = {
+    rows: f"INSERT INTO inbox ({_COLUMNS}) VALUES {', '.join([_ROW] * rows)} {_CONFLICT}" for rows in (64, 16, 4, 1)
+}
+# One statement for the whole batch, its text the same for every batch size: PostgreSQL plans it once. `%b` sends the
+# arrays in binary: as text, every quote of every body would be escaped.
 _INSERT_POSTGRESQL = (
-    f"INSERT INTO inbox ({_COLUMNS}) SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
-    f" %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::timestamptz[], %s::timestamptz[]) {_CONFLICT}"
+    f"INSERT INTO inbox ({_COLUMNS}) SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[],"
+    f" %b::text[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[], %b::timestamptz[]) {_CONFLICT}"
 )
 
 
@@ -101,12 +106,7 @@ def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
 def insert_new(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> bool:
     """Store those that were not here before, in one statement; whether that was all of them."""
     if tx.dialect.name == "sqlite":
-        micros = to_micros(now)
-        rows: Any = [
-            (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256, to_micros(a.received_at), micros)
-            for a in arrivals
-        ]
-        stored = tx.exec_driver_sql(_INSERT_SQLITE, rows).rowcount
+        stored = _insert_sqlite(tx, arrivals, to_micros(now))
     else:
         # One order for all writers: two batches with the same events in other orders would wait for each other forever.
         ordered = sorted(arrivals, key=lambda a: a.key)
@@ -116,6 +116,19 @@ def insert_new(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> bool:
         )
         stored = tx.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in columns)).rowcount
     return stored == len(arrivals)
+
+
+def _insert_sqlite(tx: Tx, arrivals: Sequence[Arrival], due_at: int) -> int:
+    stored = start = 0
+    for size, statement in _INSERTS_SQLITE.items():
+        while start + size <= len(arrivals):
+            values: list[Any] = []
+            for a in arrivals[start : start + size]:
+                values += (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256)
+                values += (to_micros(a.received_at), due_at)
+            stored += tx.exec_driver_sql(statement, tuple(values)).rowcount
+            start += size
+    return stored
 
 
 def _with_duplicates(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:

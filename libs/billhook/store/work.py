@@ -66,6 +66,7 @@ def claim(
     *,
     ids: Collection[str] | None,
     limit: int,
+    only: sa.ColumnElement[bool] | None = None,
     max_attempts: int,
     now: datetime,
     lease: timedelta,
@@ -74,6 +75,8 @@ def claim(
     horizon = now if ids is None else now + CLOCK_SKEW
     due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= horizon).limit(limit)
     due = due.order_by(table.c.due_at) if ids is None else due.where(table.c.id.in_(ids))
+    if only is not None:
+        due = due.where(only)
     # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
     found = tx.execute(due.with_for_update(skip_locked=True)).mappings().all()
     token = new_id("tok")
@@ -142,16 +145,6 @@ def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: date
     found = list(tx.execute(ours.with_for_update(skip_locked=True)).scalars())
     if found:
         tx.execute(sa.update(table).where(table.c.id.in_(found)).values(due_at=until))
-
-
-def release(tx: Tx, table: sa.Table, token: str, ids: Collection[str], now: datetime) -> None:
-    """Give rows back untouched at shutdown: due at once, and the claim does not count as an attempt."""
-    if ids:
-        tx.execute(
-            sa.update(table)
-            .where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE)
-            .values(due_at=now, token=None, attempts=table.c.attempts - 1)
-        )
 
 
 def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int) -> list[str]:
