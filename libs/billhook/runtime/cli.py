@@ -35,14 +35,16 @@ operate.attach(app)
 def up() -> None:
     """Run everything on this machine: every service, and a queue of its own where none is set."""
     settings = read_settings()
+    supervisor = Supervisor(settings, service_names())
+    supervisor.check_ports()  # before anything is made: a key is shown only once
     env = Env(settings)
     made_key = env.make_encryption_key()
     migrate.upgrade(env.database)
     start = prepare(env)
-    supervisor = Supervisor(settings, service_names())
     supervisor.start()
-    if wait_until_ready(settings, service_names(), supervisor.stopping):
-        typer.echo(banner(env, start, made_key=made_key))
+    ready = wait_until_ready(settings, service_names(), supervisor.stopping, supervisor.watch)
+    if ready or not supervisor.stopping.is_set():
+        typer.echo(banner(env, start, made_key=made_key, ready=ready))
     env.close()
     raise typer.Exit(supervisor.wait())
 
@@ -55,6 +57,7 @@ def run(services: Annotated[list[str], typer.Argument(help="Which services: see 
     if len(found) == 1:
         raise typer.Exit(run_service(found[0], Env(settings)))
     supervisor = Supervisor(settings, services)
+    supervisor.check_ports()
     supervisor.start()
     raise typer.Exit(supervisor.wait())
 

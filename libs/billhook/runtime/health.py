@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -111,11 +111,18 @@ class ProbeServer:
         self._server.server_close()
 
 
-def wait_until_ready(settings: Settings, services: Iterable[str], stopping: threading.Event) -> bool:
-    """Wait for every service to answer that it is ready; False if told to stop first, or after a minute."""
+def wait_until_ready(
+    settings: Settings,
+    services: Iterable[str],
+    stopping: threading.Event,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> bool:
+    """Wait for every service to answer that it is ready; False if told to stop first, or after a minute. `meanwhile`
+    is what to look after between the questions."""
     waiting = list(services)
     deadline = time.monotonic() + STARTING_SECONDS
     while waiting and time.monotonic() < deadline and not stopping.wait(0.05):
+        meanwhile()
         waiting = [name for name in waiting if not is_ready(settings.host, settings.port_of(name))]
     return not waiting
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
+import socket
 import threading
 from types import FrameType
 
@@ -12,6 +14,7 @@ from billhook.errors import SettingsError
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, ProbeServer
 from billhook.runtime.service import Health, Service
+from billhook.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def _consume(service: Service, env: Env) -> int:
     try:
         probes = ProbeServer(Probes(env, health), env.settings.host, env.settings.port_of(service.name))
     except OSError as error:
-        raise _port_taken(service, env) from error
+        raise _cannot_listen(env.settings, service.name, error) from error
     running = service.start(env, health)
     log.info("started", extra={"port": probes.port})
     stop.wait()
@@ -52,6 +55,7 @@ def _serve(service: Service, env: Env) -> int:
     import uvicorn
 
     assert service.app is not None
+    check_port(env.settings, service.name)
     config = uvicorn.Config(
         service.app(env, Health()),
         host=env.settings.host,
@@ -71,16 +75,27 @@ def _serve(service: Service, env: Env) -> int:
     # end this process as if it had not drained at all.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    server.run()
+    return 0 if server.started else 1
+
+
+def check_port(settings: Settings, service: str) -> None:
+    """Raises `SettingsError`, naming the setting, where the service could not listen now."""
     try:
-        server.run()
-    except SystemExit as stop:
-        raise _port_taken(service, env) from stop
-    return 0
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port_of(service), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do: a port whose last connections are still fading away can be had.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise _cannot_listen(settings, service, error) from error
 
 
-def _port_taken(service: Service, env: Env) -> SettingsError:
-    name = service.name
-    return SettingsError(
-        f"The {name} cannot listen on {env.settings.host}:{env.settings.port_of(name)}: another program has that port."
-        f" Set BILLHOOK_{name.upper()}_PORT to a free one."
-    )
+def _cannot_listen(settings: Settings, service: str, error: OSError) -> SettingsError:
+    where = f"The {service} cannot listen on {settings.host}:{settings.port_of(service)}"
+    port = f"BILLHOOK_{service.upper()}_PORT"
+    if error.errno == errno.EADDRINUSE:
+        return SettingsError(f"{where}: another program has that port. Set {port} to a free one.")
+    return SettingsError(f"{where}: {error.strerror}. BILLHOOK_HOST and {port} say where.")

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from billhook import logs
+from billhook.errors import SettingsError
+from billhook.runtime.host import check_port
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import EmbeddedValkey, ending_with_parent
 
@@ -58,8 +61,21 @@ class Supervisor:
         """Set once a signal asks for the end."""
         return self._stop
 
+    def check_ports(self) -> None:
+        """Raises `SettingsError` with a line for each service whose port is taken. A service that falls over its port
+        would be started again for ever, and whoever typed the command is there to read the reason now."""
+        problems = []
+        for child in self._children:
+            try:
+                check_port(self._settings, child.name)
+            except SettingsError as error:
+                problems.append(str(error))
+        if problems:
+            raise SettingsError("\n".join(problems))
+
     def start(self) -> None:
-        """Start everything. Returns at once; services become ready within seconds."""
+        """Start everything. Returns at once; services become ready within seconds, if `watch` is called."""
+        logs.set_up("supervisor", self._settings.log_level)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._valkey:
@@ -70,12 +86,16 @@ class Supervisor:
     def wait(self) -> int:
         """Watch the children until told to stop, then drain; 0 when every one of them finished in time."""
         while not self._stop.wait(WATCH_SECONDS):
-            if self._valkey and (death := self._valkey.death):
-                log.error("the queue fell; starting it again", extra={"reason": death})
-                self._valkey.start()
-            for child in self._children:
-                self._watch(child)
+            self.watch()
         return self._drain()
+
+    def watch(self) -> None:
+        """Look once, and start again what fell."""
+        if self._valkey and (death := self._valkey.death):
+            log.error("the queue fell; starting it again", extra={"reason": death})
+            self._valkey.start()
+        for child in self._children:
+            self._watch(child)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop.set()

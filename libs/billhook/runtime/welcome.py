@@ -44,13 +44,15 @@ def prepare(env: Env) -> Start | None:
     return None
 
 
-def banner(env: Env, start: Start | None, *, made_key: bool) -> str:
+def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool) -> str:
     """The lines to print."""
     settings = env.settings
     shown = settings.shown()
     lines = [
         "",
-        "billhook is running. Ctrl-C drains and stops it.",
+        "billhook is running. Ctrl-C drains and stops it."
+        if ready
+        else "Not every service is ready after a minute: the log says why. Ctrl-C stops it.",
         "",
         f"Events    POST http://{settings.host}:{settings.ingress_port}/v1/sources/<source id>/events"
         f"   (docs: http://{settings.host}:{settings.ingress_port}/docs)",
