@@ -130,7 +130,7 @@ def _start(settings: Settings, name: str, stack: ExitStack) -> subprocess.Popen[
         **{f"{service.upper()}_PORT": settings.port_of(service) for service in WHOLE},
     }
     process = subprocess.Popen(
-        ending_with_parent([sys.executable, "-m", "billhook.runtime.cli", "run", name], SIGTERM),
+        ending_with_parent([sys.executable, "-m", "billhook.runtime.process", name], SIGTERM),
         env={**os.environ, **{f"BILLHOOK_{key}": str(value) for key, value in given.items()}},
         stdin=subprocess.DEVNULL,
     )

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 
 import msgspec
 import sqlalchemy as sa
 
 from billhook.errors import Unprocessable
 from billhook.providers import PROVIDERS
-from billhook.providers.provider import ProviderApi
-from billhook.providers.stripe_api import StripeApi
 from billhook.queue.consumer import Rings
-from billhook.rules.book import Change, Fact, Invoice, tied
+from billhook.rules.book import BookObject, Change, Fact, Invoice, tied
 from billhook.rules.delivery import wants
 from billhook.rules.invoice import documents_due, snapshot_of
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
@@ -38,6 +35,10 @@ from billhook.store.schema import new_id
 from billhook.store.sources import Source, sources_of
 from billhook.store.vault import Vault
 from billhook.store.work import Row
+from services.bookkeeper.asking import Answer, Asking
+
+Key = tuple[str, str, str, str]
+"""Kind, source, account and the provider's id: see `book.Entry.key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Posted:
 
     changes: tuple[Change, ...] = ()
     facts: tuple[Fact, ...] = ()
+    told: tuple[Change, ...] = ()
+    """The changes as the event told them. A provider that is asked may have moved on, and a document has not."""
 
 
 class Posting:
@@ -74,8 +77,8 @@ class Posting:
 
     def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
         self._database = database
-        self._vault = vault
         self._clock = clock
+        self._asking = Asking(vault, clock)
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Event]:
         sources = sources_of(tx, {row["source_id"] for row in rows})
@@ -107,7 +110,7 @@ class Posting:
         except Exception as error:
             return self._failed(event, error)
         state = "processed" if meaning.changes or meaning.facts else "ignored"
-        return event, Done(state), Posted(meaning.changes, meaning.facts)
+        return event, Done(state), Posted(meaning.changes, meaning.facts, meaning.changes)
 
     def _failed(self, event: Event, error: Exception) -> tuple[Event, Outcome, Posted]:
         outcome = after_failure(error, attempts=event.attempts, now=self._clock(), jitter=random.random())
@@ -118,12 +121,17 @@ class Posting:
     ) -> Sequence[tuple[Event, Outcome, Posted]]:
         """Fetch the objects that these events alone cannot settle: two states in one second, or lines left out."""
         entries = [
-            _entry(event, change) for event, _, posted in results if event.source.api_key for change in posted.changes
+            _entry(event, change)
+            for event, _, posted in results
+            if Asking.possible(event.source)
+            for change in posted.changes
         ]
         unsettled = {entry.key for entry in entries if not _whole(entry.change)} | self._ties(entries)
-        return [self._settle_by_asking(result, unsettled) for result in results]
+        answers: dict[Key, Answer] = {}
+        asked_at = self._clock()  # an answer is at least as new as the moment before its question
+        return [self._settle_by_asking(result, unsettled, answers, asked_at) for result in results]
 
-    def _ties(self, entries: Sequence[book.Entry]) -> set[tuple[str, str, str, str]]:
+    def _ties(self, entries: Sequence[book.Entry]) -> set[Key]:
         if not entries:
             return set()
         with self._database.read() as tx:
@@ -137,27 +145,33 @@ class Posting:
         return ties
 
     def _settle_by_asking(
-        self, result: tuple[Event, Outcome, Posted], unsettled: set[tuple[str, str, str, str]]
+        self, result: tuple[Event, Outcome, Posted], unsettled: set[Key], answers: dict[Key, Answer], asked_at: datetime
     ) -> tuple[Event, Outcome, Posted]:
         event, outcome, posted = result
         try:
             changes = tuple(
-                self._fetch(event, change) if _entry(event, change).key in unsettled else change
+                self._settled(event, change, answers, asked_at) if _entry(event, change).key in unsettled else change
                 for change in posted.changes
             )
             for change in changes:
                 _refuse_missing_lines(change)
         except Exception as error:
             return self._failed(event, error)
-        return event, outcome, Posted(changes, posted.facts)
+        return event, outcome, replace(posted, changes=changes)
 
-    def _fetch(self, event: Event, change: Change) -> Change:
+    def _settled(self, event: Event, change: Change, answers: dict[Key, Answer], asked_at: datetime) -> Change:
         if change.object.deleted:
             return change  # nothing is left to ask for
-        assert event.source.api_key is not None
-        api = _api(self._vault.open(event.source.api_key), event.source.api_base)
-        current = api.fetch(change.object.kind, change.object.external_id)
-        return Change(current, change.at, fetched=True)
+        key = _entry(event, change).key
+        if key not in answers:
+            answers[key] = self._asking.ask(event.source, event.account, change.object.kind, change.object.external_id)
+        answer = answers[key]
+        if isinstance(answer, BookObject) and not answer.deleted:
+            return Change(answer, change.at, asked_at)
+        if isinstance(answer, Unprocessable) and _lines_missing(change):
+            raise answer
+        # Gone at the provider: the event that says so has more to show than the answer, and the rank settles the rest.
+        return change
 
     def effects(self, tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]], now: datetime) -> Rings:
         done = [(event, posted) for event, outcome, posted in results if isinstance(outcome, Done)]
@@ -171,22 +185,22 @@ def _entry(event: Event, change: Change) -> book.Entry:
     return book.Entry(event.merchant_id, event.source.id, event.account, change)
 
 
+def _lines_missing(change: Change) -> bool:
+    """Whether a document is to be made of this invoice, and the event does not show all of it."""
+    return not _whole(change) and isinstance(change.object, Invoice) and bool(documents_due(change.object))
+
+
 def _whole(change: Change) -> bool:
     return not isinstance(change.object, Invoice) or change.object.lines_complete
 
 
 def _refuse_missing_lines(change: Change) -> None:
-    if not _whole(change) and isinstance(change.object, Invoice) and documents_due(change.object):
+    if isinstance(change.object, Invoice) and _lines_missing(change):
         raise Unprocessable(
             f"The event carries only the first {len(change.object.lines)} lines of invoice"
             f" {change.object.number or change.object.external_id}, and a document must show all. Give the source its"
             " provider's API key (`billhook sources set-api-key`), then replay this event."
         )
-
-
-@lru_cache(maxsize=64)
-def _api(api_key: str, base_url: str | None) -> ProviderApi:
-    return StripeApi(api_key, base_url=base_url)
 
 
 def _messages(event: Event, posted: Posted) -> list[Message]:
@@ -219,6 +233,7 @@ def _body(event: Event, fact: Fact) -> bytes:
 
 
 def _documents(event: Event, posted: Posted) -> list[NewDocument]:
+    """What the event calls for, showing what it told; where it left lines out, what the provider answered."""
     return [
         NewDocument(
             event.merchant_id,
@@ -226,16 +241,17 @@ def _documents(event: Event, posted: Posted) -> list[NewDocument]:
             kind,
             msgspec.json.encode(
                 snapshot_of(
-                    change.object,
+                    shown,
                     kind=kind,
-                    seller_name=change.object.seller_name or event.merchant.name,
+                    seller_name=shown.seller_name or event.merchant.name,
                     locale=event.merchant.locale,
                 )
             ),
         )
-        for change in posted.changes
-        if isinstance(change.object, Invoice)
-        for kind in documents_due(change.object)
+        for told, change in zip(posted.told, posted.changes, strict=True)
+        for shown in [told.object if _whole(told) else change.object]
+        if isinstance(told.object, Invoice) and isinstance(shown, Invoice)
+        for kind in documents_due(told.object)
     ]
 
 

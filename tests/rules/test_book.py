@@ -122,8 +122,10 @@ def test_a_status_nobody_knows_ranks_lowest_and_breaks_nothing() -> None:
 
 
 def test_what_was_fetched_settles_its_second_and_no_later_one() -> None:
-    fetched = Change(invoice("open"), NOW, fetched=True)
-    assert fetched.version > Change(invoice("paid", deleted=True), NOW).version
+    fetched = Change(invoice("open"), NOW, asked_at=NOW)
+    assert fetched.version > Change(invoice("void"), NOW).version
+    assert fetched.version < Change(invoice("draft"), NOW, asked_at=NOW + SECOND).version
+    assert fetched.version < Change(invoice("draft", deleted=True), NOW).version
     assert fetched.version < Change(invoice("draft"), NOW + SECOND).version
 
 
@@ -133,7 +135,7 @@ def test_two_states_of_one_second_are_tied_and_only_then() -> None:
     assert tied(known.version, Change(other, NOW))
     assert not tied(known.version, known)
     assert not tied(known.version, Change(other, NOW + SECOND))
-    assert not tied(known.version, Change(other, NOW, fetched=True))
+    assert not tied(known.version, Change(other, NOW, asked_at=NOW))
 
 
 def test_a_deletion_is_nobodys_tie() -> None:
@@ -151,7 +153,12 @@ def test_equal_content_has_an_equal_digest_whatever_the_order_of_its_metadata() 
 
 
 customers = st.builds(Customer, external_id=st.sampled_from(["a", "b"]), name=st.sampled_from([None, "x", "y"]))
-changes = st.builds(Change, customers, st.integers(0, 2).map(lambda n: NOW + n * SECOND), st.booleans())
+changes = st.builds(
+    Change,
+    customers,
+    st.integers(0, 2).map(lambda n: NOW + n * SECOND),
+    st.sampled_from([None, NOW + 2 * SECOND, NOW + 3 * SECOND]),
+)
 
 
 @given(st.lists(changes, max_size=8), st.randoms())

@@ -101,7 +101,7 @@ class Terminal:
     def child(self, service: str) -> psutil.Process | None:
         for child in self.process.children():
             try:
-                if child.cmdline()[-2:] == ["run", service]:
+                if child.cmdline()[-1:] == [service]:
                     return child
             except psutil.Error:  # it ended while we looked
                 continue

@@ -96,7 +96,10 @@ payments = st.builds(
     deleted=st.sampled_from([False, False, False, True]),
 )
 changes = st.builds(
-    Change, payments, st.integers(0, 3).map(lambda second: NOW + timedelta(seconds=second)), st.booleans()
+    Change,
+    payments,
+    st.integers(0, 3).map(lambda second: NOW + timedelta(seconds=second)),
+    st.sampled_from([None, NOW, NOW + timedelta(seconds=9)]),
 )
 
 
@@ -152,7 +155,7 @@ def test_what_is_not_there_is_null_in_json_columns_too(database: Database) -> No
 
 def test_versions_are_told_for_the_objects_that_the_book_holds(database: Database) -> None:
     customer = Change(Customer(external_id="x"), NOW)
-    payment = Change(Payment(external_id="x", status="processing", currency="eur", amount=1), NOW, fetched=True)
+    payment = Change(Payment(external_id="x", status="processing", currency="eur", amount=1), NOW, asked_at=NOW)
     apply(database, "src_a", [customer, payment])
     keys = [("customer", "src_a", "", "x"), ("payment", "src_a", "", "x")]
     others = [("customer", "src_b", "", "x"), ("customer", "src_a", "acct", "x"), ("invoice", "src_a", "", "x")]

@@ -42,5 +42,8 @@ class Provider(Protocol):
 class ProviderApi(Protocol):
     """A provider's own API, asked when events alone cannot say what is true."""
 
-    def fetch(self, kind: str, external_id: str) -> BookObject:
-        """The object as it is now, an invoice with all its lines. Raises `TryAgain`, or `Unprocessable` if unknown."""
+    def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
+        """The object as it is now, an invoice with all its lines; `account` is the connected account it belongs to.
+
+        Raises `TryAgain`, or `Unprocessable` if it is unknown.
+        """

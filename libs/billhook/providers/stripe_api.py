@@ -56,16 +56,20 @@ class StripeApi:
             max_network_retries=max_network_retries,
         )
 
-    def fetch(self, kind: str, external_id: str) -> BookObject:
-        """The object as it is now, an invoice with all its lines. Raises `TryAgain`, or `Unprocessable` if unknown."""
+    def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
+        """The object as it is now, an invoice with all its lines; `account` is the connected account it belongs to.
+
+        Raises `TryAgain`, or `Unprocessable` if it is unknown.
+        """
         import stripe
 
         service, read_as = READ_AS[kind]
         what = f"{kind} {external_id}"
+        options: stripe.RequestOptions = {"stripe_account": account} if account else {}
         try:
-            answer = self._retrieve(service, external_id)
+            answer = self._retrieve(service, external_id, options)
             if kind == "invoice" and (answer.get("lines") or {}).get("has_more"):
-                answer["lines"] = {"data": self._lines(external_id), "has_more": False}
+                answer["lines"] = {"data": self._lines(external_id, options), "has_more": False}
         except stripe.InvalidRequestError as error:
             raise Unprocessable(f"{what}: Stripe says: {error.user_message or error}") from error
         except stripe.StripeError as error:
@@ -75,23 +79,23 @@ class StripeApi:
     def close(self) -> None:
         self._http.close()  # type: ignore[no-untyped-call]
 
-    def _retrieve(self, service: str, external_id: str) -> dict[str, Any]:
+    def _retrieve(self, service: str, external_id: str, options: stripe.RequestOptions) -> dict[str, Any]:
         owner: Any = self._client.v1
         for name in service.split("."):
             owner = getattr(owner, name)
         # What came over the wire, since the SDK's own objects turn decimals and dates into other types.
-        answer: dict[str, Any] = owner.retrieve(external_id).last_response.data
+        answer: dict[str, Any] = owner.retrieve(external_id, options=options).last_response.data
         return answer
 
-    def _lines(self, invoice: str) -> list[Any]:
-        page = self._client.v1.invoices.line_items.list(invoice, {"limit": _LARGEST_PAGE})
+    def _lines(self, invoice: str, options: stripe.RequestOptions) -> list[Any]:
+        page = self._client.v1.invoices.line_items.list(invoice, {"limit": _LARGEST_PAGE}, options)
         lines: list[Any] = []
         while True:
             answer: Any = page.last_response
             lines += answer.data["data"]
             if not page.has_more:
                 return lines
-            page = page.next_page()
+            page = page.next_page(**options)
 
 
 def _reason(error: stripe.StripeError) -> str:

@@ -25,8 +25,11 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 """An aware time; what has no offset is refused when it is decoded."""
 
-DELETED = 100
-"""The rank of a deleted object: above every state it had."""
+DELETED = 2**31 - 1
+"""The rank of a deleted object: above every state it had, and above every answer from before it was deleted."""
+
+ASKED = 1000
+"""The lowest rank of an answer of the provider's: above every state that an event of the same second told of."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -413,8 +416,9 @@ class Change(msgspec.Struct, frozen=True):
 
     object: BookObject
     at: Time
-    fetched: bool = False
-    """The provider was asked for the object: this settles a tie of two events of the same second."""
+    asked_at: Time | None = None
+    """When the provider was asked for the object. An answer settles a tie of two events of the same second, and of two
+    answers the later one counts: an object may change again in the second in which it was first asked for."""
 
     @property
     def digest(self) -> str:
@@ -422,7 +426,10 @@ class Change(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> Version:
-        return (self.at, 1000 if self.fetched else self.object.rank, self.digest)
+        if self.asked_at is None or self.object.deleted:
+            return (self.at, self.object.rank, self.digest)
+        later = int((self.asked_at - self.at).total_seconds() * 100)  # steps of 10 ms: they fit for eight months
+        return (self.at, min(ASKED + max(later, 0), DELETED - 1), self.digest)
 
 
 Version = tuple[datetime, int, str]
@@ -461,4 +468,4 @@ def tied(known: Version, change: Change) -> bool:
     """
     at, rank, digest = known
     final = rank == DELETED or change.object.deleted
-    return change.at == at and change.digest != digest and not change.fetched and not final
+    return change.at == at and change.digest != digest and change.asked_at is None and not final

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
+from billhook.runtime.stop import Stop
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -114,7 +115,7 @@ class ProbeServer:
 def wait_until_ready(
     settings: Settings,
     services: Iterable[str],
-    stopping: threading.Event,
+    stopping: threading.Event | Stop,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> bool:
     """Wait for every service to answer that it is ready; False if told to stop first, or after a minute. `meanwhile`

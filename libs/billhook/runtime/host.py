@@ -6,8 +6,6 @@ import errno
 import logging
 import signal
 import socket
-import threading
-from types import FrameType
 
 from billhook import logs
 from billhook.errors import SettingsError
@@ -15,6 +13,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, ProbeServer
 from billhook.runtime.service import Health, Service
 from billhook.runtime.settings import Settings
+from billhook.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +29,8 @@ def run_service(service: Service, env: Env) -> int:
 
 def _consume(service: Service, env: Env) -> int:
     assert service.start is not None
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    stop = Stop()
+    stop.on_signals()
     health = Health()
     try:
         probes = ProbeServer(Probes(env, health), env.settings.host, env.settings.port_of(service.name))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from billhook.errors import SettingsError
 
@@ -63,16 +63,28 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, str]:
         """All settings as they count, without secrets."""
         values: dict[str, Any] = self.model_dump()
-        values["database_url"] = make_url(self.database).render_as_string(hide_password=True)
+        values["database_url"] = _without_password(self.database)
         values["objects_url"] = self.objects
-        values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(self.queue_url)
+        queue_url = self.queue_url.get_secret_value()
+        values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(queue_url)
         for name in ("encryption_keys", "operator_key"):
             values[name] = "set" if values[name].get_secret_value() else "not set"
         return {name: str(value) for name, value in values.items()}
 
 
-def _without_password(url: SecretStr) -> str:
-    return make_url(url.get_secret_value()).render_as_string(hide_password=True)
+def _without_password(url: str) -> str:
+    """A password may stand before the host or among the options."""
+    parsed = make_url(url)
+    hidden = {name: "hidden" for name in parsed.query if "password" in name.lower()}
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _read_url(setting: str, url: str) -> URL:
+    try:
+        return make_url(url)
+    except Exception:
+        # Neither the URL nor the error that quotes it: there may be a password in it.
+        raise SettingsError(f"{setting} is not a URL: scheme://user:password@host:port/name.") from None
 
 
 def read_settings(**overrides: Any) -> Settings:
@@ -82,10 +94,9 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = (f"BILLHOOK_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError("Settings that cannot work:\n  " + "\n  ".join(lines)) from error
-    try:
-        backend = make_url(settings.database).get_backend_name()
-    except Exception as error:
-        raise SettingsError(f"BILLHOOK_DATABASE_URL is not a URL: {settings.database!r}") from error
+    backend = _read_url("BILLHOOK_DATABASE_URL", settings.database).get_backend_name()
+    if not settings.embedded_queue:
+        _read_url("BILLHOOK_QUEUE_URL", settings.queue_url.get_secret_value())
     if backend not in ("sqlite", "postgresql"):
         raise SettingsError(
             f"BILLHOOK_DATABASE_URL names {backend!r}; billhook keeps its ledger in SQLite (sqlite:///path) or"

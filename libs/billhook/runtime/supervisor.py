@@ -11,16 +11,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 from billhook import logs
-from billhook.errors import SettingsError
+from billhook.errors import BillhookError, SettingsError
 from billhook.runtime.host import check_port
 from billhook.runtime.settings import Settings
+from billhook.runtime.stop import Stop
 from billhook.runtime.valkey import EmbeddedValkey, ending_with_parent
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class Supervisor:
     def __init__(self, settings: Settings, services: Sequence[str]) -> None:
         self._settings = settings
         self._children = [Child(name) for name in services]
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._valkey = EmbeddedValkey(settings.var / "valkey") if settings.embedded_queue else None
 
     @property
@@ -57,7 +56,7 @@ class Supervisor:
         return self._valkey.url if self._valkey else self._settings.queue_url.get_secret_value()
 
     @property
-    def stopping(self) -> threading.Event:
+    def stopping(self) -> Stop:
         """Set once a signal asks for the end."""
         return self._stop
 
@@ -76,8 +75,7 @@ class Supervisor:
     def start(self) -> None:
         """Start everything. Returns at once; services become ready within seconds, if `watch` is called."""
         logs.set_up("supervisor", self._settings.log_level)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self._stop.on_signals()
         if self._valkey:
             self._valkey.start()
         for child in self._children:
@@ -91,18 +89,18 @@ class Supervisor:
 
     def watch(self) -> None:
         """Look once, and start again what fell."""
-        if self._valkey and (death := self._valkey.death):
-            log.error("the queue fell; starting it again", extra={"reason": death})
-            self._valkey.start()
+        if self._valkey and self._valkey.pid is None:
+            log.error("the queue fell; starting it again", extra={"reason": self._valkey.death})
+            try:
+                self._valkey.start()
+            except BillhookError as error:  # the services go on without it; the next look tries again
+                log.error("the queue did not start", extra={"reason": str(error)})
         for child in self._children:
             self._watch(child)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop.set()
-
     def _spawn(self, child: Child) -> None:
         environment = {**os.environ, "BILLHOOK_QUEUE_URL": self.queue_url, "BILLHOOK_VAR": str(self._settings.var)}
-        command = [sys.executable, "-m", "billhook.runtime.cli", "run", child.name]
+        command = [sys.executable, "-m", "billhook.runtime.process", child.name]
         child.process = subprocess.Popen(
             ending_with_parent(command, signal.SIGTERM), env=environment, stdin=subprocess.DEVNULL
         )
@@ -123,17 +121,20 @@ class Supervisor:
         child.process, child.start_at = None, now + wait
 
     def _drain(self) -> int:
-        running = [child.process for child in self._children if child.process is not None]
-        for process in running:
+        running = [(child.name, child.process) for child in self._children if child.process is not None]
+        for _, process in running:
             process.terminate()
         deadline = time.monotonic() + self._settings.drain_seconds + 5
         clean = True
-        for process in running:
+        for name, process in running:
             try:
-                clean &= process.wait(max(0.0, deadline - time.monotonic())) == 0
+                code = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                code = process.wait()
+            # Ended by the signal itself: it was still starting and had nothing in hand.
+            if code not in (0, -signal.SIGTERM, -signal.SIGINT):
+                log.error("service did not finish", extra={"unfinished": name, "exit_code": code})
                 clean = False
         if self._valkey:
             self._valkey.stop()

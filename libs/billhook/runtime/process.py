@@ -1,0 +1,26 @@
+"""`python -m billhook.runtime.process NAME`: what `billhook run NAME` does, without loading the other commands.
+
+The supervisor starts its children with it: half a second of CPU and 10 MB less for each.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from billhook.errors import BillhookError
+from billhook.runtime.env import Env
+from billhook.runtime.host import run_service
+from billhook.runtime.service import find_service
+from billhook.runtime.settings import read_settings
+
+
+def main() -> int:
+    try:
+        return run_service(find_service(sys.argv[1]), Env(read_settings()))
+    except BillhookError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

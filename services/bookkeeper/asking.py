@@ -1,0 +1,66 @@
+"""Asking the provider for an object that its events alone cannot settle.
+
+An object is asked for once a batch, however many of its events are in it. Whoever did not answer is left alone for a
+moment: a provider that hangs costs its own events time, and nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from billhook.errors import TryAgain, Unprocessable
+from billhook.providers.provider import ProviderApi
+from billhook.providers.stripe_api import StripeApi
+from billhook.rules.book import BookObject
+from billhook.store.sources import Source
+from billhook.store.vault import Vault
+
+PAUSE = timedelta(seconds=5)
+"""How long a provider that did not answer is not asked again, unless it named a time itself."""
+
+Answer = BookObject | Unprocessable
+"""The object, or why the provider has none to show (it was deleted, or never was this account's)."""
+
+
+class Asking:
+    """Questions to providers' APIs, each under the source's own key and for the account that the event was of."""
+
+    def __init__(self, vault: Vault, now: Callable[[], datetime]) -> None:
+        self._vault = vault
+        self._now = now
+        self._silent: dict[tuple[str, str], tuple[datetime, str]] = {}
+
+    @staticmethod
+    def possible(source: Source) -> bool:
+        return source.provider == "stripe" and source.api_key is not None
+
+    def ask(self, source: Source, account: str, kind: str, external_id: str) -> Answer:
+        """Raises `TryAgain` where no answer came, or none is due yet."""
+        whom = (source.id, account)
+        self._respect_silence(whom)
+        assert source.api_key is not None
+        api = _api(self._vault.open(source.api_key), source.api_base)
+        try:
+            return api.fetch(kind, external_id, account=account)
+        except Unprocessable as reason:
+            return reason
+        except TryAgain as error:
+            pause = PAUSE if error.after_seconds is None else timedelta(seconds=error.after_seconds)
+            self._silent[whom] = (self._now() + pause, str(error))
+            raise
+
+    def _respect_silence(self, whom: tuple[str, str]) -> None:
+        until, reason = self._silent.get(whom, (None, ""))
+        if until is None:
+            return
+        left = (until - self._now()).total_seconds()
+        if left > 0:
+            raise TryAgain(f"not asked again yet, after: {reason}", after_seconds=left)
+        del self._silent[whom]
+
+
+@lru_cache(maxsize=64)
+def _api(api_key: str, base_url: str | None) -> ProviderApi:
+    return StripeApi(api_key, base_url=base_url)

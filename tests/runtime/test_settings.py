@@ -1,0 +1,104 @@
+"""Settings that cannot work are named, secrets are never shown, and `billhook check` ends with a code that tells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from billhook.errors import SettingsError
+from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.runtime.env import Env
+from billhook.runtime.settings import read_settings
+from billhook.store import migrate
+
+PASSWORD = "open-sesame"
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("ingress_port", "eighty"),
+        ("relay_port", "65536"),
+        ("desk_port", "-1"),
+        ("drain_seconds", "0"),
+        ("database_url", "mysql://host/books"),
+        ("database_url", "oracle://host/books"),
+        ("database_url", "books.db"),
+        ("database_url", "postgresql://host:port/books"),
+        ("queue_url", "redis://host:port/0"),
+        ("queue_url", "host:6379"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"BILLHOOK_{name.upper()}"):
+        read_settings(**{name: value})
+
+
+def test_all_of_them_are_named_at_once() -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(ingress_port="x", desk_port="y")
+    assert "BILLHOOK_INGRESS_PORT" in str(refused.value)
+    assert "BILLHOOK_DESK_PORT" in str(refused.value)
+
+
+def test_a_url_that_cannot_be_read_is_refused_without_its_password() -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(database_url=f"postgresql://billhook:{PASSWORD}@host:port/books")
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("database_url", f"postgresql+psycopg://billhook:{PASSWORD}@host/books"),
+        ("database_url", f"postgresql+psycopg://host/books?user=billhook&password={PASSWORD}"),
+        ("queue_url", f"redis://:{PASSWORD}@host:6379/0"),
+        ("queue_url", f"redis://host:6379/0?password={PASSWORD}"),
+        ("encryption_keys", PASSWORD),
+        ("operator_key", PASSWORD),
+    ],
+)
+def test_no_secret_is_shown(name: str, value: str) -> None:
+    settings = read_settings(**{name: value})
+    assert PASSWORD not in str(settings.shown())
+
+
+def _check(var: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
+    environment |= {"BILLHOOK_VAR": str(var), **settings}
+    command = [sys.executable, "-m", "billhook.runtime.cli", "check"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_check_is_content_with_what_answers(tmp_path: Path) -> None:
+    env = Env(read_settings(var=tmp_path))
+    env.make_encryption_key()
+    migrate.upgrade(env.database)
+    env.close()
+    checked = _check(tmp_path)
+    complaints = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
+    if find_wkhtmltopdf() is None:
+        assert (checked.returncode, [line.split()[1] for line in complaints]) == (1, ["pdf"])
+    else:
+        assert (checked.returncode, complaints) == (0, [])
+
+
+def test_check_fails_over_what_does_not_answer(tmp_path: Path) -> None:
+    checked = _check(tmp_path, BILLHOOK_QUEUE_URL=f"redis://:{PASSWORD}@127.0.0.1:1/0", BILLHOOK_OPERATOR_KEY=PASSWORD)
+    assert checked.returncode == 1
+    failed = {line.split()[1] for line in checked.stdout.splitlines() if line.startswith("FAIL")}
+    assert {"schema", "queue", "secrets"} <= failed
+    assert "billhook migrate" in checked.stdout
+    assert PASSWORD not in checked.stdout + checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
+def test_check_names_a_setting_that_cannot_work(tmp_path: Path) -> None:
+    checked = _check(tmp_path, BILLHOOK_COURIER_PORT="none")
+    assert checked.returncode == 1
+    assert "BILLHOOK_COURIER_PORT" in checked.stderr
+    assert "Traceback" not in checked.stderr
