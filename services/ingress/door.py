@@ -28,6 +28,7 @@ MAX_BODY_BYTES = 1024 * 1024
 _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
 _KEPT = ("stripe-signature", "webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent")
+_READ = {name.encode(): name for name in (*_KEPT, "content-length")}
 
 
 class Answer(Exception):
@@ -87,7 +88,7 @@ class Door:
         self._metrics.ingress_seconds.observe(time.perf_counter() - started)
 
     async def _admit(self, scope: Any, receive: Any) -> bytes:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         _check_request(scope["method"], headers)
         body = await _read(receive)
         now = self._clock()

@@ -56,9 +56,9 @@ class Gate(Database):
         super().__init__(url)
         self.opened = threading.Event()
 
-    def begin(self):  # type: ignore[no-untyped-def]
+    def statement(self):  # type: ignore[no-untyped-def]
         self.opened.wait(30)
-        return super().begin()
+        return super().statement()
 
 
 def test_more_than_can_wait_is_refused_at_once_and_what_waits_is_stored(tmp_path: Path, env: Env) -> None:

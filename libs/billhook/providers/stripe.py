@@ -131,6 +131,7 @@ EVENTS: Final[dict[str, Meaning]] = {
 }
 
 _HEADER = "stripe-signature"
+_USUAL = re.compile(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}(?:,v[01]=[0-9a-f]{64})*\Z", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
 
 
@@ -206,6 +207,9 @@ def entries(value: Readable, what: str) -> tuple[BookObject, ...]:
 
 def _timestamp(header: str) -> int:
     """When the header says it was signed. The SDK reads the header again, but takes more than it should: `t=1_0`."""
+    usual = _USUAL.match(header)
+    if usual:
+        return int(usual[1])
     if not header:
         raise SignatureRefused("signature_missing", f"The header `{_HEADER}` is missing.")
     items = [item.partition("=") for item in header.split(",")]

@@ -63,6 +63,7 @@ def _serve(service: Service, env: Env) -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(env.settings.drain_seconds),
         server_header=False,
+        proxy_headers=False,  # nothing here asks where a request came from
     )
     server = uvicorn.Server(config)
     # When uvicorn has drained it raises the signal once more for whoever was there before it; by default that would

@@ -37,13 +37,13 @@ class Database:
 
     @contextmanager
     def statement(self) -> Iterator[Tx]:
-        """For one statement that writes: a transaction of its own. PostgreSQL then takes it in one round trip, where
-        BEGIN and COMMIT around it would make three."""
-        if self.sqlite:
-            with self.begin() as tx:
+        """For statements that are a transaction each. PostgreSQL takes one in one round trip, where BEGIN and COMMIT
+        around it would make three; SQLite takes it in one step."""
+        if self._queue is None:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as tx:
                 yield tx
         else:
-            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as tx:
+            with self._queue, self.engine.connect().execution_options(billhook_begin=None) as tx:
                 yield tx
 
     @contextmanager
@@ -125,6 +125,7 @@ def _sqlite(url: URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def on_begin(connection: sa.Connection) -> None:
         kind = connection.get_execution_options().get("billhook_begin", "DEFERRED")
-        connection.exec_driver_sql(f"BEGIN {kind}")
+        if kind is not None:
+            connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -82,12 +83,6 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 _COLUMNS = "id, merchant_id, source_id, account, external_id, type, headers, body, sha256, received_at, due_at"
 _CONFLICT = "ON CONFLICT (source_id, account, external_id) DO NOTHING"
-_ROW = f"({', '.join('?' * len(_COLUMNS.split(',')))})"
-# Many rows a statement, in few sizes that stay prepared. The driver lets go of the interpreter at every step, and a
-# busy event loop gives it back half a millisecond later: with a step a row, a batch of fifty would take 25 ms.
-_INSERTS_SQLITE = {
-    rows: f"INSERT INTO inbox ({_COLUMNS}) VALUES {', '.join([_ROW] * rows)} {_CONFLICT}" for rows in (64, 16, 4, 1)
-}
 # One statement for the whole batch, its text the same for every batch size: PostgreSQL plans it once. `%b` sends the
 # arrays in binary: as text, every quote of every body would be escaped.
 _INSERT_POSTGRESQL = (
@@ -118,16 +113,26 @@ def insert_new(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> bool:
     return stored == len(arrivals)
 
 
+ROWS_A_STATEMENT = 64
+"""On SQLite. The driver lets go of the interpreter at every step, and a busy event loop gives it back half a
+millisecond later: with a step a row, a batch of fifty would take 25 ms. Each size stays prepared, in a few KB."""
+
+
+@functools.cache
+def _insert_statement(rows: int) -> str:
+    row = f"({', '.join('?' * len(_COLUMNS.split(',')))})"
+    return f"INSERT INTO inbox ({_COLUMNS}) VALUES {', '.join([row] * rows)} {_CONFLICT}"
+
+
 def _insert_sqlite(tx: Tx, arrivals: Sequence[Arrival], due_at: int) -> int:
-    stored = start = 0
-    for size, statement in _INSERTS_SQLITE.items():
-        while start + size <= len(arrivals):
-            values: list[Any] = []
-            for a in arrivals[start : start + size]:
-                values += (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256)
-                values += (to_micros(a.received_at), due_at)
-            stored += tx.exec_driver_sql(statement, tuple(values)).rowcount
-            start += size
+    stored = 0
+    for start in range(0, len(arrivals), ROWS_A_STATEMENT):
+        chunk = arrivals[start : start + ROWS_A_STATEMENT]
+        values: list[Any] = []
+        for a in chunk:
+            values += (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256)
+            values += (to_micros(a.received_at), due_at)
+        stored += tx.exec_driver_sql(_insert_statement(len(chunk)), tuple(values)).rowcount
     return stored
 
 
