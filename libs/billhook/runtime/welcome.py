@@ -56,7 +56,8 @@ def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool) -> str
         "",
         f"Events    POST http://{settings.host}:{settings.ingress_port}/v1/sources/<source id>/events"
         f"   (docs: http://{settings.host}:{settings.ingress_port}/docs)",
-        f"Desk      http://{settings.host}:{settings.desk_port}/docs   (bearer key: `billhook keys add`)",
+        f"Desk      http://{settings.host}:{settings.desk_port}/docs"
+        "   (bearer key: `.venv/bin/billhook keys add NAME`)",
         *(
             f"{'Metrics' if i == 0 else '':<9} http://{settings.host}:{settings.port_of(name)}/metrics   ({name})"
             for i, name in enumerate(("ingress", "bookkeeper", "invoicer", "courier", "relay", "desk"))

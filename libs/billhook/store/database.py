@@ -103,7 +103,7 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
 
 
 def _sqlite(url: URL) -> sa.Engine:
-    # Last in, first out: one connection does most of the work and keeps its statements and pages, the others stay small.
+    # Last in, first out: one connection does most of the work and keeps its statements and pages.
     engine = sa.create_engine(url, connect_args={"check_same_thread": False}, pool_use_lifo=True)
 
     @sa.event.listens_for(engine, "connect")
