@@ -103,7 +103,7 @@ def _serve_commits(parent: Connection, url: str) -> None:
 
 def _sqlite(path: str) -> Store:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -8192", "wal_autocheckpoint = 4000"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -8192", "wal_autocheckpoint = 10000"):
         connection.execute(f"PRAGMA {pragma}")
 
     def store(rows: list[Row]) -> None:

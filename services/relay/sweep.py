@@ -63,6 +63,7 @@ class Sweeper:
             self._tick()
             try:
                 self.sweep()
+                self._database.checkpoint()
                 if time.monotonic() - gauges_at >= GAUGES_EVERY_SECONDS:
                     self.measure()
                     gauges_at = time.monotonic()
