@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from store.databases import NOW
 
-from billhook.store import merchants
+from billhook.store import merchants, migrate
 from billhook.store.database import Database
 from billhook.store.schema import Instant, new_id, to_micros
 
@@ -174,3 +174,15 @@ def test_ids_made_later_sort_later() -> None:
     made = [new_id("evt") for _ in range(1000)]
     assert made == sorted(made)
     assert len(set(made)) == 1000
+
+
+def test_a_checkpoint_folds_the_log_back_while_others_write(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/billhook.db")
+    migrate.upgrade(database)
+    before = (tmp_path / "billhook.db").stat().st_size
+    with database.begin() as tx:
+        merchants.create_merchant(tx, "written", NOW)
+        database.checkpoint()  # waits for nobody, this transaction included
+    database.checkpoint()
+    assert (tmp_path / "billhook.db").stat().st_size > before
+    database.close()

@@ -92,13 +92,6 @@ class _WriteQueue:
         fcntl.flock(self._file, fcntl.LOCK_UN)
         self._thread_lock.release()
 
-    def checkpoint(self) -> None:
-        """On SQLite, fold the log back into the database beside the writers. They do it themselves when it has grown
-        long, but within a commit that everybody else waits for: 50 ms and more, twice a second under load."""
-        if self.sqlite:
-            with self.engine.connect().execution_options(billhook_begin=None) as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-
     def close(self) -> None:
         with self._thread_lock:
             if self._file is not None:
@@ -131,8 +124,8 @@ def _sqlite(url: URL) -> sa.Engine:
         # what a 2xx promised when the power fails.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
-        # 8 MiB of pages in memory a connection (the system caches the file anyway). The relay folds the log back all the
-        # time (`checkpoint`); a commit does only when it is 40 MB long all the same.
+        # 8 MiB of pages in memory a connection (the system caches the file anyway). The relay folds the log back all
+        # the time (`checkpoint`); a commit does only when it is 40 MB long all the same.
         cursor.execute("PRAGMA cache_size = -8192")
         cursor.execute("PRAGMA wal_autocheckpoint = 10000")
         cursor.close()
