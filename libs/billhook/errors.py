@@ -9,6 +9,26 @@ BillhookError
 └── TryAgain             the world was not ready: try again later
 """
 
+from __future__ import annotations
+
+from typing import Any, Final
+
+ANSWER_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string", "description": "For machines; does not change."},
+                "message": {"type": "string", "description": "For people: what to do."},
+            },
+        }
+    },
+}
+"""The one shape in which every HTTP service refuses, as a JSON schema for its OpenAPI document."""
+
 
 class BillhookError(Exception):
     """What happened, to what, and what to do about it."""

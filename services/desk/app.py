@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from billhook.errors import ANSWER_SCHEMA
 from billhook.rules.book import KINDS
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, probe_routes
@@ -51,7 +52,7 @@ def _describe(app: FastAPI) -> None:
             schemas = document["components"]["schemas"]
             (*references, invoice), fields = _book_schemas()
             schemas.update(fields)
-            schemas["Error"] = refusals.ERROR_SCHEMA
+            schemas["Error"] = ANSWER_SCHEMA
             schemas["EntryShown"]["anyOf"] = [*references, invoice]
             schemas["InvoiceShown"]["allOf"] = [invoice]
             app.openapi_schema = document

@@ -39,21 +39,6 @@ def operator_only() -> Refusal:
     return Refusal(403, "operator_only", "Only the operator's key may do this.")
 
 
-ERROR_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string", "description": "For machines; does not change."},
-                "message": {"type": "string", "description": "For people: what to do."},
-            },
-        }
-    },
-}
-
 # Not as a model: FastAPI would say that the error of a page is HTML.
 DECLARED: Final[dict[int | str, dict[str, Any]]] = {
     status: {

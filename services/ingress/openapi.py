@@ -7,20 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string", "description": "For machines; does not change."},
-                "message": {"type": "string", "description": "For people: what to do."},
-            },
-        }
-    },
-}
+from billhook.errors import ANSWER_SCHEMA
+
 _RECEIPT = {
     "type": "object",
     "required": ["id", "status"],
@@ -62,7 +50,7 @@ _OPERATION: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
     "responses": {
         "200": _json("The event is stored.", _RECEIPT),
-        **{str(status): _json(description, _ERROR) for status, description in _REFUSALS.items()},
+        **{str(status): _json(description, ANSWER_SCHEMA) for status, description in _REFUSALS.items()},
     },
 }
 

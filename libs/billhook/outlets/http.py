@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
+from billhook.rules.delivery import outcome_class
+
 DEADLINE_SECONDS = 15.0
 """For name resolution, connecting, TLS, sending, headers and body together (Standard Webhooks advises 15 to 30 s)."""
 
@@ -85,7 +87,7 @@ class Poster:
             else:
                 answer.close()  # there may be no end to it
             return Response(
-                f"{answer.status // 100}xx",
+                outcome_class(answer.status),
                 answer.status,
                 retry_after=answer.headers.get("Retry-After"),
                 body=bytes(received),
