@@ -1,0 +1,3 @@
+from receivers.node_receiver import node_project
+
+__all__ = ["node_project"]
