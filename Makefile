@@ -6,6 +6,10 @@
 
 BIN := .venv/bin
 
+# Whoever runs or tries the product from here has its endpoints on this machine, which it refuses by default.
+export BILLHOOK_ALLOW_HTTP ?= true
+export BILLHOOK_ALLOWED_NETWORKS ?= 127.0.0.0/8
+
 # In a terminal, Ctrl-C would end make as well as the product, and make would call that an error. As a job with a process
 # group of its own (set -m) only the product hears it and drains, and make passes on how it ended.
 foreground = if [ -t 0 ]; then set -m; $(1); exit $$?; else exec $(1); fi

@@ -99,6 +99,21 @@ class Metrics:
             "webhook_delivery_duration_seconds", "One attempt, from connecting to the last byte read.", buckets=_WAIT
         )
         self.in_flight = gauge("webhook_deliveries_in_flight", "Requests under way at this moment.")
+        self.connections = counter(
+            "webhook_connections_total", "New connections to endpoints. Near the deliveries: they are not reused."
+        )
+        self.put_off = counter(
+            "webhook_deliveries_put_off_total",
+            "Deliveries put off untried: a breaker, a cap, a rate limit or an order. Steady: an endpoint lags behind.",
+        )
+        self.open_breakers = gauge(
+            "webhook_open_breakers", "Endpoints this process leaves alone because they fail. Many: is it our network?"
+        )
+        self.pruned = counter(
+            "retention_pruned_total",
+            "Rows whose time was over: deleted, or emptied (messages). Nothing for days: no relay.",
+            "table",
+        )
         self.documents = counter(
             "documents_rendered_total", "Documents made. `failed`: the reason is in the log and on the row.", "outcome"
         )

@@ -19,15 +19,13 @@ from billhook.errors import Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
 from billhook.rules.book import BookObject, Change, Fact, Invoice, tied
-from billhook.rules.delivery import wants
 from billhook.rules.invoice import documents_due, snapshot_of
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store import book
 from billhook.store.database import Database, Tx
-from billhook.store.deliveries import add_deliveries
+from billhook.store.deliveries import address
 from billhook.store.documents import NewDocument, add_documents
-from billhook.store.endpoints import listening
 from billhook.store.inbox import inbox
 from billhook.store.merchants import Merchant, merchants_of
 from billhook.store.messages import Message, add_messages
@@ -178,7 +176,7 @@ class Posting:
         book.apply(tx, [_entry(event, change) for event, posted in done for change in posted.changes], now)
         said = add_messages(tx, [message for event, posted in done for message in _messages(event, posted)], now)
         documents = [document for event, posted in done for document in _documents(event, posted)]
-        return {"documents": add_documents(tx, documents, now), "deliveries": _address(tx, said, now)}
+        return {"documents": add_documents(tx, documents, now), "deliveries": address(tx, said, now)}
 
 
 def _entry(event: Event, change: Change) -> book.Entry:
@@ -215,9 +213,17 @@ def _messages(event: Event, posted: Posted) -> list[Message]:
             event.id,
             number,
             fact.at,
+            *_about(fact.object),
         )
         for number, fact in enumerate(posted.facts)
     ]
+
+
+def _about(thing: BookObject) -> tuple[str | None, str | None]:
+    """The customer and the subscription that an object belongs to, where it names them."""
+    customer = thing.external_id if thing.kind == "customer" else getattr(thing, "customer", None)
+    subscription = thing.external_id if thing.kind == "subscription" else getattr(thing, "subscription", None)
+    return customer, subscription
 
 
 def _body(event: Event, fact: Fact) -> bytes:
@@ -253,17 +259,3 @@ def _documents(event: Event, posted: Posted) -> list[NewDocument]:
         if isinstance(told.object, Invoice) and isinstance(shown, Invoice)
         for kind in documents_due(told.object)
     ]
-
-
-def _address(tx: Tx, messages: Sequence[Message], now: datetime) -> list[str]:
-    """A delivery for each message and each endpoint that wants it."""
-    if not messages:
-        return []
-    endpoints = listening(tx, {message.merchant_id for message in messages})
-    wanted = [
-        (message.merchant_id, message.id, endpoint.id)
-        for message in messages
-        for endpoint in endpoints
-        if endpoint.merchant_id == message.merchant_id and wants(endpoint.event_types, message.type)
-    ]
-    return add_deliveries(tx, wanted, now)

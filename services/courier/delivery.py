@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,23 @@ import sqlalchemy as sa
 
 from billhook.outlets.http import DEADLINE_SECONDS, Poster, Response, retry_after_seconds
 from billhook.queue.consumer import Rings
-from billhook.rules.delivery import MAX_ATTEMPTS, after_attempt
-from billhook.rules.retry import Dead, Outcome, after_failure
+from billhook.rules.delivery import (
+    CANCELED,
+    HELD,
+    LONGEST_SCHEDULE,
+    LONGEST_TIMEOUT_SECONDS,
+    SCHEDULE_SECONDS,
+    after_attempt,
+)
+from billhook.rules.retry import Dead, Done, Outcome, Retry, after_failure
 from billhook.rules.signing import signed_headers
 from billhook.store.database import Tx
-from billhook.store.deliveries import Attempt, Letter, add_attempts, deliveries, letters
+from billhook.store.deliveries import Attempt, Letter, add_attempts, deliveries, letters, release, to_retry_lane
+from billhook.store.endpoints import Endpoint
+from billhook.store.queues import lane_name
 from billhook.store.vault import Vault
 from billhook.store.work import Row
+from services.courier.wellbeing import look_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +50,25 @@ class Errand:
     def attempts(self) -> int:
         return self.letter.number
 
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.letter.endpoint
 
-Result = tuple[Errand, Outcome, Attempt | None]
+    @property
+    def timeout_seconds(self) -> float:
+        return self.endpoint.timeout_seconds or DEADLINE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What an attempt brought: the attempt to record, and how long the receiver asked to be left alone."""
+
+    attempt: Attempt
+    pause_seconds: float | None
+    connected: bool
+
+
+Result = tuple[Errand, Outcome, Tried | None]
 
 
 class Delivery:
@@ -49,12 +77,12 @@ class Delivery:
     table: sa.Table = deliveries
     batch = 100
     # Longer than a request may take and its result may wait for the settler, so that no lease ends under a request.
-    lease = timedelta(seconds=DEADLINE_SECONDS + 5)
-    max_attempts = MAX_ATTEMPTS
+    lease = timedelta(seconds=LONGEST_TIMEOUT_SECONDS + 5)
+    max_attempts = LONGEST_SCHEDULE + 1
 
     def __init__(self, vault: Vault) -> None:
         # Opening a sealed secret takes as long as signing; the sealed bytes change when the secret does.
-        self._secret = lru_cache(maxsize=10_000)(vault.open)
+        self._open = lru_cache(maxsize=10_000)(vault.open)
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Errand]:
         return [Errand(letter) for letter in letters(tx, rows)]
@@ -64,33 +92,69 @@ class Delivery:
 
     async def send(self, errand: Errand, poster: Poster, started: datetime) -> Result:
         """One attempt: a fresh timestamp and signature, always the same `webhook-id`."""
-        letter = errand.letter
-        if letter.disabled:
-            return errand, Dead("the endpoint is disabled; enable it and replay"), None
+        letter, endpoint = errand.letter, errand.endpoint
+        if ended := _ended(letter):
+            return errand, ended, None
         try:
-            headers = signed_headers([self._secret(letter.secret)], letter.message_id, started, letter.body)
+            headers = self._headers(letter, started)
         except Exception as error:  # a secret that does not open: nothing was sent, so there is no attempt to record
             return errand, after_failure(error, attempts=letter.number, now=started, jitter=random.random()), None
-        headers["Content-Type"] = "application/json"
-        headers["User-Agent"] = "billhook"
-        response = await poster.post(letter.url, headers, letter.body)
-        return errand, _outcome(errand, response, started), _attempt(letter, response, started)
+        response = await poster.post(endpoint.url, headers, letter.body, deadline_seconds=errand.timeout_seconds)
+        return self.result(errand, response, started)
+
+    def result(self, errand: Errand, response: Response, started: datetime) -> Result:
+        """What follows from a response to a request that began at `started`."""
+        letter = errand.letter
+        ended_at = started + timedelta(milliseconds=response.duration_ms)
+        pause = retry_after_seconds(response.retry_after, ended_at)
+        outcome = after_attempt(
+            status_code=response.status_code,
+            error=response.error,
+            retry_after_seconds=pause,
+            attempts=letter.number,
+            now=ended_at,
+            jitter=random.random(),
+            schedule=SCHEDULE_SECONDS if letter.endpoint.schedule is None else letter.endpoint.schedule,
+        )
+        return errand, outcome, Tried(_attempt(letter, response, started), pause, response.connected)
+
+    def _headers(self, letter: Letter, now: datetime) -> dict[str, str]:
+        endpoint = letter.endpoint
+        own = json.loads(self._open(endpoint.headers)) if endpoint.headers else {}
+        secrets = [self._open(secret) for secret in endpoint.secrets(now)]
+        return {
+            **own,
+            **signed_headers(secrets, letter.message_id, now, letter.body),
+            "Content-Type": "application/json",
+            "User-Agent": "billhook",
+        }
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        add_attempts(tx, [attempt for _, _, attempt in results if attempt is not None])
-        return {}
+        tried = [(errand.endpoint, result.attempt) for errand, _, result in results if result is not None]
+        add_attempts(tx, [attempt for _, attempt in tried])
+        to_retry_lane(tx, [errand.id for errand, outcome, _ in results if isinstance(outcome, Retry)])
+        over = {
+            errand.id: (errand.endpoint.id, errand.letter.subject)
+            for errand, outcome, _ in results
+            if errand.letter.subject is not None and isinstance(outcome, (Done, Dead))
+        }
+        rings: dict[str, list[str]] = {}
+        for head in release(tx, over, now):
+            rings.setdefault(lane_name(head.lane), []).append(head.delivery_id)
+        for queue, ids in look_after(tx, tried, now).items():
+            rings.setdefault(queue, []).extend(ids)
+        return rings
 
 
-def _outcome(errand: Errand, response: Response, started: datetime) -> Outcome:
-    now = started + timedelta(milliseconds=response.duration_ms)
-    return after_attempt(
-        status_code=response.status_code,
-        error=response.error,
-        retry_after_seconds=retry_after_seconds(response.retry_after, now),
-        attempts=errand.attempts,
-        now=now,
-        jitter=random.random(),
-    )
+def _ended(letter: Letter) -> Outcome | None:
+    """How a delivery ends that is not to be sent."""
+    if letter.endpoint.deleted_at is not None:
+        return Done(CANCELED)
+    if letter.endpoint.disabled_at is not None:
+        return Done(HELD)
+    if letter.pruned:
+        return Dead("the message's body was pruned when its retention was over; it cannot be sent again")
+    return None
 
 
 def _attempt(letter: Letter, response: Response, started: datetime) -> Attempt:
@@ -104,4 +168,5 @@ def _attempt(letter: Letter, response: Response, started: datetime) -> Attempt:
         response.status_code,
         response.error,
         response.body,
+        response.headers,
     )

@@ -1,6 +1,6 @@
 """The rounds: many deliveries under way at once in one event loop, between two kinds of transaction.
 
-    claimer  takes a batch when there is room ─▶ a task a delivery ─▶ settler writes whatever has come back meanwhile
+    a claimer a lane takes a batch when there is room ─▶ a task a delivery ─▶ the settler writes what has come back
 
 Nobody waits for anybody else's endpoint: a slow one holds its own tasks, and the settler never waits for a whole batch.
 """
@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -19,18 +22,35 @@ from billhook.metrics import Metrics
 from billhook.outlets.http import Poster
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
+from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
-from billhook.store.deliveries import Attempt, deliveries
-from services.courier.delivery import Delivery, Errand, Result
+from billhook.store.deliveries import deliveries
+from services.courier.delivery import Delivery, Errand, Result, Tried
+from services.courier.gates import Admission, Gates
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 256
+IN_FLIGHT: Final = 256
 """Requests under way in one process. A Python process sends some 1,500 a second; at 100 ms each that is 150 of them."""
 
-PER_ENDPOINT = 128
-"""Of these, what one endpoint may hold (and a batch more, since a claim takes many at once): the hanging ones leave
-room for the others."""
+ROOM: Final = {FRESH: IN_FLIGHT, RETRY: 128, REPLAY: 32}
+"""Of these, what each lane may hold: first attempts always find 96 places that no retry and no replay can take."""
+
+THREADS: Final = 8
+"""For each lane one that listens or claims, one that settles, and as many to spare."""
+
+
+@dataclass
+class Lane:
+    """One lane of the deliveries, with its bell."""
+
+    name: str
+    listener: Listener
+    busy: int = 0
+    claiming: int = 0
+    """Room held by a claim that has not come back."""
+    look_at: datetime | None = None
+    """When the first of what was put off falls due again."""
 
 
 class Rounds:
@@ -38,8 +58,9 @@ class Rounds:
 
     def __init__(
         self,
-        steps: Steps[Errand, Attempt | None],
-        listener: Listener,
+        steps: Steps[Errand, Tried | None],
+        listen: Callable[[str], Listener],
+        open_poster: Callable[[int], Poster],
         metrics: Metrics,
         clock: Clock,
         tick: Callable[[], None],
@@ -47,98 +68,142 @@ class Rounds:
         assert isinstance(steps.handler, Delivery)
         self._delivery = steps.handler
         self._steps = steps
-        self._listener = listener
+        self._open_poster = open_poster
         self._metrics = metrics
         self._clock = clock
         self._tick = tick
+        self._gates = Gates(clock)
+        self._lanes = {name: Lane(name, listen(name)) for name in LANES}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="rounds", daemon=True)
-        self._busy: dict[str, int] = defaultdict(int)
         self._tokens: dict[str, str] = {}
         """Delivery id → the token it was claimed under, for what is under way."""
 
     def start(self) -> None:
-        self._listener.start()
+        for lane in self._lanes.values():
+            lane.listener.start()
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
         """Finish the requests under way and stop. What does not end in time keeps its lease and is sent again."""
         self._stopping.set()
-        self._listener.close()
+        with ThreadPoolExecutor(len(self._lanes)) as pool:  # each waits for its last question to the queue
+            list(pool.map(lambda lane: lane.listener.close(), self._lanes.values()))
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     async def _run(self) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "courier"))
         self._room = asyncio.Event()
         self._back = asyncio.Event()
         self._results: list[Result] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        poster = Poster(connections=IN_FLIGHT)
+        poster = self._open_poster(IN_FLIGHT)
         settler = asyncio.create_task(self._settle())
         try:
-            await self._claim(poster)
+            await asyncio.gather(*(self._serve(lane, poster) for lane in self._lanes.values()))
             await asyncio.gather(*self._tasks)
         finally:
-            self._room.set()
             self._back.set()
             await settler
             await poster.close()
 
-    async def _claim(self, poster: Poster) -> None:
+    async def _serve(self, lane: Lane, poster: Poster) -> None:
         while not self._stopping.is_set():
             self._tick()
-            room = IN_FLIGHT - len(self._tasks)
-            if room <= 0:
+            limit = min(self._room_in(lane), self._delivery.batch)
+            if limit <= 0:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            limit = min(room, self._delivery.batch)
-            ids = await asyncio.to_thread(self._listener.take, limit, 1.0)
-            if ids == []:
+            ids = await asyncio.to_thread(lane.listener.take, limit, self._patience(lane))
+            if ids == [] and not self._is_time(lane):
                 continue
+            lane.claiming = limit
+            admission = Admission(self._gates, lane.name)
             try:
-                token, errands = await asyncio.to_thread(self._steps.claim, ids, limit, self._with_room())
+                token, errands = await asyncio.to_thread(self._claim, lane, ids or None, limit, admission)
             except Exception as error:
+                admission.settle(())
                 self._metrics.store_errors.labels(self._steps.queue).inc()
                 log.error("deliveries not claimed", extra={"reason": str(error)[:500]})
                 await asyncio.sleep(1.0)
-                self._listener.look()
+                lane.listener.look()
                 continue
-            self._set_out(token, errands, poster)
-            if ids is None and len(errands) >= limit:
-                self._listener.look()
+            finally:
+                lane.claiming = 0
+            self._set_out(lane, token, errands, poster)
+            if not ids and admission.found >= limit:
+                lane.listener.look()  # there may be more behind what was found
+            self._remember(lane, admission)
 
-    def _with_room(self) -> sa.ColumnElement[bool] | None:
-        """What may be claimed: nothing for an endpoint that is full. Its work stays in the table."""
-        full = [endpoint for endpoint, busy in self._busy.items() if busy >= PER_ENDPOINT]
-        return deliveries.c.endpoint_id.not_in(full) if full else None
+    def _room_in(self, lane: Lane) -> int:
+        under_way = sum(lane.busy + lane.claiming for lane in self._lanes.values())
+        if lane.name == REPLAY and under_way >= IN_FLIGHT // 2:
+            return 0  # what people asked for again waits while there is much to do for the first time
+        return min(ROOM[lane.name] - lane.busy, IN_FLIGHT - under_way)
 
-    def _set_out(self, token: str, errands: Sequence[Errand], poster: Poster) -> None:
+    def _patience(self, lane: Lane) -> float:
+        if lane.look_at is None:
+            return 1.0
+        return min(1.0, max(0.0, (lane.look_at - self._clock()).total_seconds()))
+
+    def _is_time(self, lane: Lane) -> bool:
+        if lane.look_at is None or self._clock() < lane.look_at:
+            return False
+        lane.look_at = None
+        return True
+
+    def _claim(
+        self, lane: Lane, ids: Sequence[str] | None, limit: int, admission: Admission
+    ) -> tuple[str, Sequence[Errand]]:
+        only = deliveries.c.lane == lane.name
+        if full := self._gates.full():
+            only = sa.and_(only, deliveries.c.endpoint_id.not_in(full))
+        token, errands = self._steps.claim(ids, limit, only, admission.admit)
+        admission.settle([errand.endpoint.id for errand in errands])
+        return token, errands
+
+    def _remember(self, lane: Lane, admission: Admission) -> None:
+        """Look for what was put off when the first of it falls due; the relay would find it up to a second later."""
+        if admission.put_off:
+            first = min(at for _, at in admission.put_off)
+            lane.look_at = first if lane.look_at is None else min(lane.look_at, first)
+        self._metrics.put_off.inc(len(admission.put_off))
+        self._metrics.open_breakers.set(self._gates.open_breakers())
+
+    def _set_out(self, lane: Lane, token: str, errands: Sequence[Errand], poster: Poster) -> None:
+        lane.busy += len(errands)
         for errand in errands:
-            self._busy[errand.letter.endpoint_id] += 1
             self._tokens[errand.id] = token
-            task = asyncio.create_task(self._send(errand, poster))
+            task = asyncio.create_task(self._send(lane, errand, poster))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, errand: Errand, poster: Poster) -> None:
+    async def _send(self, lane: Lane, errand: Errand, poster: Poster) -> None:
         with self._metrics.in_flight.track_inprogress():
             result = await self._delivery.send(errand, poster, self._clock())
-        self._leave(errand.letter.endpoint_id)
-        attempt = result[2]
-        if attempt is not None:
-            self._metrics.deliveries.labels(attempt.outcome).inc()
-            self._metrics.delivery_seconds.observe(attempt.duration_ms / 1000)
+        self._learn(errand, result[2])
+        if not _is_counted_in_sql(errand):
+            self._leave(errand)
         self._results.append(result)
         self._back.set()
+        lane.busy -= 1
         self._room.set()
 
-    def _leave(self, endpoint: str) -> None:
-        self._busy[endpoint] -= 1
-        if self._busy[endpoint] == PER_ENDPOINT - 1:
-            self._listener.look()  # there is room again for what was left in the table meanwhile
-        if not self._busy[endpoint]:
-            del self._busy[endpoint]
+    def _learn(self, errand: Errand, tried: Tried | None) -> None:
+        if tried is None:
+            return
+        attempt, seconds = tried.attempt, tried.attempt.duration_ms / 1000
+        self._gates.answered(errand.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
+        self._metrics.deliveries.labels(attempt.outcome).inc()
+        self._metrics.delivery_seconds.observe(seconds)
+        if tried.connected:
+            self._metrics.connections.inc()
+
+    def _leave(self, errand: Errand) -> None:
+        for name in self._gates.leave(errand.endpoint.id):
+            self._lanes[name].listener.look()
 
     async def _settle(self) -> None:
         """Write what has come back, everything at once; while one transaction runs, the next batch gathers."""
@@ -155,3 +220,11 @@ class Rounds:
                 # Their leases run out and they are sent again, under the same webhook-id.
                 self._metrics.store_errors.labels(self._steps.queue).inc()
                 log.error("deliveries not settled", extra={"reason": str(error)[:500], "count": len(results)})
+            for errand, _, _ in results:
+                if _is_counted_in_sql(errand):
+                    self._leave(errand)
+
+
+def _is_counted_in_sql(errand: Errand) -> bool:
+    """Whether its place is free only when SQL says so: the endpoint's cap holds over all couriers."""
+    return errand.endpoint.max_in_flight is not None

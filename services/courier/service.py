@@ -1,19 +1,32 @@
-"""The courier: delivers messages to merchants' endpoints, signed, again and again until they arrive or are given up."""
+"""The courier: delivers signed messages to merchants' endpoints until they arrive or are given up; and it mails."""
 
+from billhook.outlets.http import Poster
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import Steps
+from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
-from billhook.runtime.service import Health, Running, Service
+from billhook.runtime.service import Health, Running, Service, Together
+from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery
+from services.courier.mailing import Mailing
 from services.courier.rounds import Rounds
 
 
 def start(env: Env, health: Health) -> Running:
-    delivery = Delivery(env.vault)
-    steps = Steps(delivery, env.database, env.bell, env.metrics, env.clock)
-    rounds = Rounds(steps, Listener(env.broker, steps.queue, env.metrics), env.metrics, env.clock, health.tick)
+    rounds = Rounds(
+        Steps(Delivery(env.vault), env.database, env.bell, env.metrics, env.clock),
+        lambda lane: Listener(env.broker, lane_name(lane), env.metrics),
+        lambda connections: Poster(connections=connections, reach=env.reach),
+        env.metrics,
+        env.clock,
+        health.tick,
+    )
+    mails = Steps(Mailing(env.mailer, env.objects, env.clock), env.database, env.bell, env.metrics, env.clock)
+    mailing = BatchConsumer(mails, Listener(env.broker, mails.queue, env.metrics), env.metrics, lambda: None)
     rounds.start()
-    return rounds
+    mailing.start()
+    return Together(rounds, mailing)
 
 
-SERVICE = Service(name="courier", summary="Delivers signed webhooks to merchants, with retries.", start=start)
+SERVICE = Service(
+    name="courier", summary="Delivers signed webhooks to merchants, with retries, and mails.", start=start
+)

@@ -52,6 +52,8 @@ class Product:
             "database_url": database_url,
             "queue_url": self.valkey.url,
             "log_level": "error",
+            "allow_http": "true",  # the merchants are on this machine
+            "allowed_networks": "127.0.0.0/8",
             **{f"{name}_port": str(free_port()) for name in SERVICES},
         }
         self._environment = {

@@ -1,10 +1,11 @@
 import pytest
 from consumers.world import World
+from receivers.node_receiver import node_project
 from store.databases import database, migrated
 
 from billhook.store.database import Database
 
-__all__ = ["database", "migrated", "world"]
+__all__ = ["database", "migrated", "node_project", "world"]
 
 
 @pytest.fixture

@@ -14,20 +14,27 @@ from typing import Any
 import sqlalchemy as sa
 
 from billhook.metrics import Metrics
-from billhook.outlets.http import Poster
+from billhook.outlets.http import Poster, Reach, Response
 from billhook.outlets.objects import Objects
 from billhook.outlets.pdf import Renderer
 from billhook.queue.consumer import Steps
+from billhook.rules.addresses import parse_networks
+from billhook.rules.delivery import outcome_class
 from billhook.store import inbox, merchants, queues, sources
 from billhook.store.database import Database
+from billhook.store.deliveries import address
 from billhook.store.endpoints import create_endpoint
 from billhook.store.inbox import Arrival
+from billhook.store.messages import Message, add_messages
 from billhook.store.schema import metadata, new_id
 from billhook.store.vault import Vault, new_key
 from billhook.testing.clock import ManualClock
 from services.bookkeeper.posting import Posting
-from services.courier.delivery import Delivery
+from services.courier.delivery import Delivery, Errand
+from services.courier.gates import Admission, Gates
 from services.invoicer.rendering import Rendering
+
+LOOPBACK = Reach(allowed=parse_networks("127.0.0.0/8"), allow_http=True)
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -70,11 +77,19 @@ class World:
             own = sources.create_source(tx, merchant.id, "standard", "ours", sealed, clock())
         return cls(database, clock, vault, Metrics(), merchant.id, stripe.id, own.id)
 
-    def endpoint(self, url: str, *event_types: str) -> str:
+    def endpoint(self, url: str, *event_types: str, **options: Any) -> str:
         with self.database.begin() as tx:
             wanted = list(event_types or ["*"])
             sealed = self.vault.seal(SECRET)
-            return create_endpoint(tx, self.merchant_id, url, wanted, sealed, self.clock()).id
+            return create_endpoint(tx, self.merchant_id, url, wanted, sealed, self.clock(), **options).id
+
+    def say(self, event_type: str = "order.shipped", **about: str | None) -> str:
+        """Publish a message of the merchant's own; returns its id."""
+        body = json.dumps({"type": event_type, "timestamp": self.clock().isoformat(), "data": {}}).encode()
+        message = Message.own(self.merchant_id, event_type, "own", "", body, self.clock(), **about)
+        with self.database.begin() as tx:
+            address(tx, add_messages(tx, [message], self.clock()), self.clock())
+        return message.id
 
     def arrive(self, source_id: str, event: Mapping[str, Any] | bytes, *, external_id: str | None = None) -> str:
         """Put an event into the inbox, as the ingress does; returns its id there."""
@@ -106,20 +121,11 @@ class World:
         run_until_quiet(Steps(rendering, self.database, Silence(), self.metrics, self.clock))
 
     def deliver(self) -> None:
-        """Let the courier try everything that is due, once."""
-        delivery = Delivery(self.vault)
-        steps = Steps(delivery, self.database, Silence(), self.metrics, self.clock)
+        """Let a courier that knows nothing yet try everything that is due, once."""
+        self.courier().deliver()
 
-        async def once() -> None:
-            poster = Poster(connections=10, deadline_seconds=2)
-            try:
-                token, errands = steps.claim(None, 1000)
-                results = [await delivery.send(errand, poster, self.clock()) for errand in errands]
-                steps.settle(dict.fromkeys((errand.id for errand in errands), token), results)
-            finally:
-                await poster.close()
-
-        asyncio.run(once())
+    def courier(self) -> Courier:
+        return Courier(self)
 
     def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
         """What a table holds, in the order of these columns."""
@@ -133,6 +139,49 @@ class World:
         with self.database.read() as tx:
             row = tx.execute(sa.select(table.c.state, table.c.last_error).where(table.c.id == row_id)).one()
         return row.state, row.last_error
+
+
+class Courier:
+    """A courier that does one claim at a time, and remembers what it learnt of the endpoints."""
+
+    def __init__(self, world: World) -> None:
+        self._delivery = Delivery(world.vault)
+        self._steps = Steps(self._delivery, world.database, Silence(), world.metrics, world.clock)
+        self._clock = world.clock
+        self.gates = Gates(world.clock)
+
+    def deliver(self) -> list[str]:
+        """Try what is due, once; returns the ids of the messages, in the order of their turn."""
+        token, errands = self.take()
+        asyncio.run(self._send(token, errands))
+        return [errand.letter.message_id for errand in errands]
+
+    def take(self, limit: int = 1000) -> tuple[str, Sequence[Errand]]:
+        """Claim what the gates let through."""
+        admission = Admission(self.gates, "fresh")
+        token, errands = self._steps.claim(None, limit, None, admission.admit)
+        admission.settle([errand.endpoint.id for errand in errands])
+        return token, errands
+
+    def answer(self, token: str, errand: Errand, status_code: int) -> None:
+        """Settle as if the endpoint had answered this."""
+        response = Response(outcome_class(status_code), status_code)
+        result = self._delivery.result(errand, response, self._clock())
+        self._steps.settle({errand.id: token}, [result])
+        self.gates.leave(errand.endpoint.id)
+
+    async def _send(self, token: str, errands: Sequence[Errand]) -> None:
+        poster = Poster(connections=10, reach=LOOPBACK)
+        try:
+            for errand in errands:
+                result = await self._delivery.send(errand, poster, self._clock())
+                if result[2] is not None:
+                    attempt = result[2].attempt
+                    self.gates.answered(errand.endpoint.id, attempt.outcome, attempt.status_code, None, 0.01)
+                self._steps.settle({errand.id: token}, [result])
+                self.gates.leave(errand.endpoint.id)
+        finally:
+            await poster.close()
 
 
 def run_until_quiet(steps: Steps[Any, Any]) -> None:

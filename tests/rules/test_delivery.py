@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,17 +12,19 @@ from hypothesis import strategies as st
 
 from billhook.events import DOMAIN_EVENTS
 from billhook.rules.delivery import (
-    MAX_ATTEMPTS,
     RETRY_AFTER_LIMIT_SECONDS,
     SCHEDULE_SECONDS,
     after_attempt,
+    answers,
     outcome_class,
+    subject_of,
     wants,
 )
 from billhook.rules.retry import Dead, Done, Outcome, Retry
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 PATIENT = (429, 502, 503, 504)
+MAX_ATTEMPTS = len(SCHEDULE_SECONDS) + 1
 
 
 def answer(
@@ -31,6 +34,7 @@ def answer(
     retry_after: float | None = None,
     attempts: int = 1,
     jitter: float = 0.0,
+    schedule: Sequence[float] = SCHEDULE_SECONDS,
 ) -> Outcome:
     return after_attempt(
         status_code=status_code,
@@ -39,6 +43,7 @@ def answer(
         attempts=attempts,
         now=NOW,
         jitter=jitter,
+        schedule=schedule,
     )
 
 
@@ -58,6 +63,67 @@ def test_anything_else_is_tried_again_and_a_redirect_too(status_code: int) -> No
     assert answer(status_code) == Retry(
         NOW + timedelta(seconds=SCHEDULE_SECONDS[0]), f"the endpoint answered {status_code}"
     )
+
+
+SAID = "broke off"
+
+TABLE = [
+    # outcome, status, error, what follows (the wait in seconds), and whether the endpoint is up
+    ("2xx", 200, None, "delivered", True),
+    ("2xx", 204, None, "delivered", True),
+    ("2xx", 299, None, "delivered", True),
+    ("3xx", 301, None, 5, True),
+    ("3xx", 304, None, 5, True),
+    ("3xx", 308, None, 5, True),
+    ("4xx", 400, None, 5, True),
+    ("4xx", 401, None, 5, True),
+    ("4xx", 403, None, 5, True),
+    ("4xx", 404, None, 5, True),
+    ("4xx", 408, None, 5, True),
+    ("4xx", 410, None, "held", True),
+    ("4xx", 413, None, 5, True),
+    ("4xx", 422, None, 5, True),
+    ("4xx", 429, None, 600, False),
+    ("5xx", 500, None, 5, False),
+    ("5xx", 501, None, 5, False),
+    ("5xx", 502, None, 600, False),
+    ("5xx", 503, None, 600, False),
+    ("5xx", 504, None, 600, False),
+    ("5xx", 599, None, 5, False),
+    ("timeout", None, SAID, 5, False),
+    ("timeout", 200, SAID, 5, False),  # a 2xx whose body did not end in time is no success
+    ("dns", None, SAID, 5, False),
+    ("refused", None, SAID, 5, False),
+    ("connect", None, SAID, 5, False),
+    ("tls", None, SAID, 5, False),
+    ("reset", None, SAID, 5, False),
+    ("reset", 200, SAID, 5, False),
+    ("protocol", None, SAID, 5, False),
+    ("protocol", 999, SAID, 5, False),
+    ("url", None, SAID, 5, False),
+]
+
+
+@pytest.mark.parametrize("outcome, status_code, error, follows, up", TABLE)
+def test_each_class_of_answer_has_its_meaning(
+    outcome: str, status_code: int | None, error: str | None, follows: str | int, up: bool
+) -> None:
+    meant = answer(status_code, error=error, retry_after=600)
+    assert meant == Done(follows) if isinstance(follows, str) else wait(meant) == follows
+    assert answers(outcome, status_code) is up
+
+
+def test_an_endpoint_may_have_a_schedule_of_its_own() -> None:
+    assert wait(answer(schedule=[60, 90], attempts=2)) == 90
+    assert answer(schedule=[60, 90], attempts=3) == Dead("gave up after 3 attempts: the endpoint answered 500")
+    assert answer(schedule=[], attempts=1) == Dead("gave up after 1 attempts: the endpoint answered 500")
+
+
+def test_a_subject_is_what_the_endpoint_wants_things_in_order_by() -> None:
+    assert subject_of("none", "cus_1", "sub_1") is None
+    assert subject_of("customer", "cus_1", "sub_1") == "cus_1"
+    assert subject_of("subscription", "cus_1", "sub_1") == "sub_1"
+    assert subject_of("subscription", "cus_1", None) is None
 
 
 def test_no_answer_at_all_is_tried_again_with_the_reason() -> None:

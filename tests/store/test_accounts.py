@@ -75,21 +75,25 @@ def test_a_source_can_be_disabled_and_told_another_api(database: Database) -> No
         sources.create_source(tx, "mrc_none", "stripe", "shop", b"one", NOW)
 
 
-def test_only_enabled_endpoints_are_listening(database: Database) -> None:
+def test_a_disabled_endpoint_still_listens_and_a_deleted_one_is_gone(database: Database) -> None:
     with database.begin() as tx:
         made = [
             endpoints.create_endpoint(tx, merchant, "https://x.test", ["invoice.*", "é"], b"s", NOW, description="d")
             for merchant in ("mrc_a", "mrc_a", "mrc_b", "mrc_c")
         ]
         endpoints.set_disabled(tx, made[0].id, NOW, "answers 410")
-        assert endpoints.listening(tx, ["mrc_a", "mrc_b"]) == made[1:3]
-        assert endpoints.listening(tx, []) == []
         disabled = endpoints.get_endpoint(tx, made[0].id)
         assert disabled is not None
+        assert endpoints.listening(tx, ["mrc_a", "mrc_b"]) == [disabled, *made[1:3]]
+        assert endpoints.listening(tx, []) == []
         assert (disabled.disabled_at, disabled.disabled_reason) == (NOW, "answers 410")
         endpoints.set_disabled(tx, made[0].id, None, None)
         assert endpoints.list_endpoints(tx) == made
         assert endpoints.list_endpoints(tx, "mrc_a") == made[:2]
+        endpoints.update_endpoint(tx, made[1].id, deleted_at=NOW)
+        assert endpoints.list_endpoints(tx, "mrc_a") == endpoints.listening(tx, ["mrc_a"]) == made[:1]
+        assert endpoints.get_endpoint(tx, made[1].id) is None
+        assert endpoints.endpoints_of(tx, [made[1].id])[made[1].id].deleted_at == NOW
 
 
 def test_the_vault_opens_what_it_sealed_and_shows_nothing() -> None:

@@ -22,6 +22,7 @@ from billhook.store import (
     documents,
     endpoints,
     inbox,
+    mails,
     merchants,
     messages,
     sources,
@@ -61,8 +62,10 @@ def open_shop(tx: Tx) -> Shop:
     documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", b"")], NOW)
     message = messages.Message(new_id("msg"), merchant, "x", "customer", "cus", b"", event.id, 0, NOW)
     messages.add_messages(tx, [message], NOW)
+    messages.add_publication(tx, merchant, "key", b"", message.id, NOW)
+    mails.add_mails(tx, [mails.NewMail(merchant, "same", "a@b.test", "s", "t")], NOW)
     endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
-    [delivery] = deliveries.add_deliveries(tx, [(merchant, message.id, endpoint)], NOW)
+    [delivery] = deliveries.add_deliveries(tx, [deliveries.NewDelivery(merchant, message.id, endpoint)], NOW)
     deliveries.add_attempts(tx, [deliveries.Attempt(merchant, delivery, 1, NOW, 1, "2xx", 200, None, b"")])
     customer_id = book.book_id(source, "", customer)
     return Shop(
@@ -93,6 +96,8 @@ QUESTIONS: dict[str, Question] = {
     "inbox.get_event": lambda tx, shop, merchant: inbox.get_event(tx, shop.event, merchant_id=merchant),
     "inbox.list_conflicts": lambda tx, shop, merchant: inbox.list_conflicts(tx, merchant_id=merchant),
     "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),
+    "mails.list_mails": lambda tx, shop, merchant: mails.list_mails(tx, merchant_id=merchant),
+    "messages.find_publication": lambda tx, shop, merchant: messages.find_publication(tx, merchant, "key"),
     "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),
     "messages.list_messages": lambda tx, shop, merchant: messages.list_messages(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),
@@ -101,7 +106,7 @@ QUESTIONS: dict[str, Question] = {
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
 }
-WRITERS = ("create_", "add_", "revoke_")
+WRITERS = ("create_", "add_", "revoke_", "update_")
 
 
 def functions_about_a_merchant() -> set[str]:
@@ -124,7 +129,7 @@ def owners(answer: Any) -> set[str]:
         return set()
     rows: Sequence[Any] = answer if isinstance(answer, list) else [answer]
     fields: list[Mapping[str, Any]] = [asdict(row) if is_dataclass(row) else row for row in rows]  # type: ignore[arg-type]
-    return {str(row.get("merchant_id", row["id"])) for row in fields}
+    return {str(row["merchant_id" if "merchant_id" in row else "id"]) for row in fields}
 
 
 def test_every_function_that_takes_a_merchant_is_asked_here() -> None:

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from billhook.errors import SettingsError
 from billhook.store import migrate
 from billhook.store.database import Database
+from billhook.store.deliveries import deliveries
+from billhook.store.endpoints import endpoints
 from billhook.store.schema import metadata
 from billhook.testing.servers import PostgresServer
 
@@ -29,9 +32,22 @@ migrate.upgrade(database)
 database.close()
 """
 
-SQLITE_CATALOGUE = "SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version' AND sql IS NOT NULL"
+# Not the place of a column: a later migration can only append one, wherever the table's own file shows it.
+SQLITE_CATALOGUE = """
+SELECT t.name || '.' || c.name, c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '-') || ' ' || c.pk
+  FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name <> 'alembic_version'
+UNION ALL
+SELECT t.name || ' refers ' || k."from", k."table" || ' ' || k."to" || ' ' || k.on_update || ' ' || k.on_delete
+  FROM sqlite_master t, pragma_foreign_key_list(t.name) k WHERE t.type = 'table'
+UNION ALL
+SELECT t.name || ' unique ' || group_concat(c.name), i.origin
+  FROM sqlite_master t, pragma_index_list(t.name) i, pragma_index_info(i.name) c
+ WHERE t.type = 'table' AND t.name <> 'alembic_version' AND i.origin <> 'c' GROUP BY t.name, i.name, i.origin
+UNION ALL
+SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name <> 'alembic_version' AND sql IS NOT NULL
+"""
 POSTGRESQL_CATALOGUE = """
-SELECT table_name || '.' || column_name, concat_ws(' ', ordinal_position, data_type, is_nullable, column_default)
+SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)
   FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
 UNION ALL
 SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
@@ -85,10 +101,36 @@ def test_an_upgrade_is_pending_until_it_is_done(blank_url: str) -> None:
         assert migrate.current(database) is None
         assert migrate.pending(database)
         migrate.upgrade(database)
-        assert migrate.current(database) == "0001"
+        assert migrate.current(database) == "0002"
         assert not migrate.pending(database)
         migrate.upgrade(database)
-        assert migrate.current(database) == "0001"
+        assert migrate.current(database) == "0002"
+
+
+def test_what_was_due_before_lanes_is_due_in_the_lane_it_belongs_to(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        with database.begin() as tx:
+            config = migrate._config()
+            config.attributes["connection"] = tx
+            command.upgrade(config, "0001")
+            at = 1 if database.sqlite else "'1970-01-01T00:00:00Z'"
+            tx.exec_driver_sql(
+                f"INSERT INTO endpoints VALUES ('ep', 'mrc', 'https://a.test', '', '[]', 'x', {at}, NULL, NULL)"
+            )
+            tx.exec_driver_sql(
+                f"INSERT INTO messages VALUES ('msg', 'mrc', 't', 'k', 'o', 'x', 'evt', 0, {at}, {at}),"
+                f" ('other', 'mrc', 't', 'k', 'o', 'x', 'evt', 1, {at}, {at})"
+            )
+            tx.exec_driver_sql(
+                "INSERT INTO deliveries (id, merchant_id, message_id, endpoint_id, created_at, state, due_at, attempts)"
+                f" VALUES ('new', 'mrc', 'msg', 'ep', {at}, 'due', {at}, 0),"
+                f" ('tried', 'mrc', 'other', 'ep', {at}, 'due', {at}, 3)"
+            )
+        migrate.upgrade(database)
+        with database.read() as tx:
+            lanes = {row.id: row.lane for row in tx.execute(sa.select(deliveries))}
+            assert lanes == {"new": "fresh", "tried": "retry"}
+            assert tx.execute(sa.select(endpoints.c.ordering, endpoints.c.notices)).one() == ("none", 0)
 
 
 def test_processes_that_start_together_upgrade_once(blank_url: str) -> None:
@@ -135,4 +177,4 @@ def test_postgresql_vacuums_the_tables_of_work_early(postgres: PostgresServer) -
             tuned = tx.exec_driver_sql(
                 "SELECT relname FROM pg_class WHERE 'autovacuum_vacuum_scale_factor=0.01' = ANY (reloptions)"
             ).scalars()
-            assert set(tuned) == {"inbox", "documents", "deliveries"}
+            assert set(tuned) == {"inbox", "documents", "deliveries", "mails"}

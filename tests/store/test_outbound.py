@@ -13,6 +13,7 @@ from billhook.store.database import Database
 from billhook.store.deliveries import (
     Attempt,
     Letter,
+    NewDelivery,
     add_attempts,
     add_deliveries,
     deliveries,
@@ -76,19 +77,21 @@ def test_a_claimed_delivery_becomes_a_letter_to_the_endpoint_as_it_is_now(databa
         add_messages(tx, [sent], NOW)
         here = endpoints.create_endpoint(tx, "mrc_a", "https://a.test/hook", ["*"], b"sealed", NOW)
         there = endpoints.create_endpoint(tx, "mrc_a", "https://b.test/hook", ["*"], b"sealed too", NOW)
-        first, second = add_deliveries(tx, [("mrc_a", sent.id, here.id), ("mrc_a", sent.id, there.id)], NOW)
+        wanted = [NewDelivery("mrc_a", sent.id, here.id), NewDelivery("mrc_a", sent.id, there.id, subject="cus_1")]
+        first, second = add_deliveries(tx, wanted, NOW)
         assert add_deliveries(tx, [], NOW) == []
         endpoints.set_disabled(tx, there.id, NOW, "gone")
     with database.begin() as tx:
         claim = work.claim(tx, deliveries, ids=None, limit=9, max_attempts=9, now=NOW, lease=timedelta(minutes=1))
-        found = {letter.delivery_id: letter for letter in letters(tx, claim.rows)}
+        known = endpoints.endpoints_of(tx, {here.id, there.id})
+        rows = [{**row, "endpoint": known[row["endpoint_id"]]} for row in claim.rows]
+        found = {letter.delivery_id: letter for letter in letters(tx, rows)}
         assert letters(tx, []) == []
-    common = (sent.id, "invoice.paid", sent.body)
     assert found[first] == Letter(
-        first, "mrc_a", common[0], here.id, 1, *common[1:], "https://a.test/hook", b"sealed", disabled=False
+        first, "mrc_a", sent.id, here, 1, "invoice.paid", sent.body, pruned=False, subject=None, lane="fresh"
     )
-    assert found[second].disabled
-    assert found[second].secret == b"sealed too"
+    assert found[second].endpoint.disabled_at == NOW
+    assert found[second].subject == "cus_1"
 
 
 def test_a_message_goes_to_an_endpoint_once(database: Database) -> None:
@@ -96,22 +99,25 @@ def test_a_message_goes_to_an_endpoint_once(database: Database) -> None:
     with database.begin() as tx:
         add_messages(tx, [sent], NOW)
         here = endpoints.create_endpoint(tx, "mrc_a", "https://a.test/hook", ["*"], b"sealed", NOW)
-        add_deliveries(tx, [("mrc_a", sent.id, here.id)], NOW)
+        add_deliveries(tx, [NewDelivery("mrc_a", sent.id, here.id)], NOW)
     with pytest.raises(sa.exc.IntegrityError), database.begin() as tx:
-        add_deliveries(tx, [("mrc_a", sent.id, here.id)], NOW)
+        add_deliveries(tx, [NewDelivery("mrc_a", sent.id, here.id)], NOW)
 
 
 def test_every_attempt_is_kept_in_order(database: Database) -> None:
     attempts = [
-        Attempt("mrc_a", "dlv_1", 1, NOW, 30, "5xx", 503, "the endpoint answered 503", b"busy"),
-        Attempt("mrc_a", "dlv_1", 2, LATER, 5000, "timeout", None, "no answer in 5 s", b""),
+        Attempt("mrc_a", "dlv_1", 1, NOW, 30, "5xx", 503, "the endpoint answered 503", b"busy", (("Server", "x"),)),
+        Attempt("mrc_a", "dlv_1", 2, LATER, 5000, "timeout", None, "no answer in 5 s", b"", (("Server", "x"),)),
     ]
     with database.begin() as tx:
         add_attempts(tx, attempts)
         add_attempts(tx, [])
         kept = list_attempts(tx, ["dlv_1"], merchant_id="mrc_a")
         fields = Attempt.__slots__
-        assert [Attempt(**{field: row[field] for field in fields}) for row in kept] == attempts
+        assert [{field: row[field] for field in fields} for row in kept] == [
+            {field: getattr(attempt, field) for field in fields} | {"response_headers": [["Server", "x"]]}
+            for attempt in attempts
+        ]
         assert list_attempts(tx, ["dlv_1"], merchant_id="mrc_b") == []
 
 
@@ -121,7 +127,7 @@ def test_deliveries_are_found_by_what_they_are_about(database: Database) -> None
         add_messages(tx, sent, NOW)
         here = endpoints.create_endpoint(tx, "mrc_a", "https://a.test/hook", ["*"], b"sealed", NOW)
         there = endpoints.create_endpoint(tx, "mrc_a", "https://b.test/hook", ["*"], b"sealed", NOW)
-        made = add_deliveries(tx, [("mrc_a", m.id, e.id) for m in sent for e in (here, there)], NOW)
+        made = add_deliveries(tx, [NewDelivery("mrc_a", m.id, e.id) for m in sent for e in (here, there)], NOW)
         work.finish(tx, deliveries, made[:1], "delivered", NOW)
 
         def found(**wanted: str) -> list[str]:

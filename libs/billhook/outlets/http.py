@@ -1,27 +1,47 @@
-"""Posting to merchants' endpoints: one deadline over everything, no redirects, a small answer."""
+"""Posting to merchants' endpoints: one deadline over everything, no redirects, and an answer that may be hostile."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from pathlib import Path
 
 import aiohttp
+from aiohttp.http_exceptions import PayloadEncodingError
+from yarl import URL
 
+from billhook.outlets.connections import Connections, new_connection, tls_context
+from billhook.outlets.resolver import Forbidden, Lookup, Names, VettedResolver
+from billhook.rules.addresses import Network, url_refusal
 from billhook.rules.delivery import outcome_class
 
 DEADLINE_SECONDS = 15.0
 """For name resolution, connecting, TLS, sending, headers and body together (Standard Webhooks advises 15 to 30 s)."""
 
 CONNECT_SECONDS = 5.0
+"""For name resolution, TCP and TLS of these: where nobody answers, nobody is waited for until the deadline."""
 
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer that are read; the connection is then closed, however much more would come."""
 
-HEADER_LIMIT = 16 * 1024
+HEADER_LIMIT = 8 * 1024
+"""Bytes of one header, as most servers have it."""
+
+HEADERS_LIMIT = 64
+"""Headers in an answer. With the above, a bomb costs half a megabyte, times the requests under way."""
+
+HEADERS_KEPT = 16 * 1024
+"""Bytes of an answer's headers that are handed on, names and values."""
+
+ERROR_LIMIT = 500
+
+_EVERY_REQUEST = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,69 +49,163 @@ class Response:
     """How one request ended: with an answer, or with an error and its class."""
 
     outcome: str
-    """`2xx` … `5xx`, or `timeout`, `connect`, `tls`, `protocol`, `url`."""
+    """`2xx` … `5xx` for a complete answer; else `timeout`, `dns`, `refused` (by billhook: an address it does not
+    connect to), `connect`, `tls`, `reset`, `protocol`, `url`."""
     status_code: int | None = None
+    """Also of an answer that was not complete, so that only the outcome says whether it counts."""
     error: str | None = None
     retry_after: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     duration_ms: int = 0
+    connected: bool = False
+    """Whether a new connection was made for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What this installation lets its courier connect to."""
+
+    allowed: tuple[Network, ...] = ()
+    """Networks that are allowed although they are private."""
+    allow_http: bool = False
+    ca_file: Path | None = None
+    """Authorities to trust beside the system's."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has come of it so far."""
+
+    head: aiohttp.ClientResponse | None = None
+    body: bytearray = field(default_factory=bytearray)
 
 
 class Poster:
     """A pooled HTTP client. Use within one event loop; `close` it there."""
 
-    def __init__(self, *, connections: int, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        self._deadline = deadline_seconds
+    def __init__(self, *, connections: int, reach: Reach, lookup: Lookup | None = None) -> None:
+        """`connections`: requests under way at most, and how many connections are kept between requests.
+
+        `lookup`: how names become addresses; by c-ares if not given. Raises `SettingsError` if `ca_file` is no use.
+        """
+        tls = tls_context(reach.ca_file)
+        self._reach = reach
+        self._names: Names | None = None
+        if lookup is None:
+            self._names = Names()
+            lookup = self._names.lookup
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=30, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            connector=Connections(VettedResolver(lookup, reach.allowed), reach.allowed, tls, limit=connections),
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a small answer must not unfold into a large one
             trust_env=False,
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
+            max_headers=HEADERS_LIMIT,
         )
+        self._target = lru_cache(maxsize=10_000)(self._read)
 
     async def close(self) -> None:
         await self._session.close()
+        if self._names is not None:
+            await self._names.close()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        """Post once. Every way to fail is an answer, none an exception."""
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> Response:
+        """Post once. Every way to fail is an answer, none an exception.
+
+        Once, whatever happens: a request that meets a kept connection in the moment its server closes it is a `reset`,
+        a failed attempt like any other. Sent again at once it would be an attempt that nobody counted.
+        """
         started = time.perf_counter()
+        new_connection.set(False)
+        answer = _Answer()
+        outcome = error = None
         try:
-            async with asyncio.timeout(self._deadline):
-                response = await self._exchange(url, headers, body)
+            async with asyncio.timeout(deadline_seconds):
+                await self._exchange(url, headers, body, answer)
+        except aiohttp.ConnectionTimeoutError:
+            outcome, error = "timeout", f"no connection within {CONNECT_SECONDS:g} s"
         except TimeoutError:
-            response = Response("timeout", error=f"no complete answer within {self._deadline:g} s")
-        except aiohttp.ClientSSLError as error:
-            response = Response("tls", error=_text(error))
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            response = Response("url", error=f"not a URL that can be posted to: {_text(error)}")
-        except (aiohttp.ClientConnectorError, OSError) as error:
-            response = Response("connect", error=_text(error))
-        except (aiohttp.ClientError, ValueError) as error:
-            response = Response("protocol", error=_text(error))
+            outcome, error = "timeout", f"no complete answer within {deadline_seconds:g} s"
+        except Exception as failure:
+            outcome, error = _classified(failure)
+            error = _printable(" ".join(error.split()))[:ERROR_LIMIT]
         elapsed = int((time.perf_counter() - started) * 1000)
+        head = answer.head
+        if head is None:
+            return Response(outcome or "protocol", error=error, duration_ms=elapsed, connected=new_connection.get())
+        if outcome is None:
+            outcome = outcome_class(head.status)
+            if not 200 <= head.status < 600:
+                outcome, error = "protocol", f"{head.status} is no status to answer with"
+        retry_after = head.headers.get("Retry-After")
         return Response(
-            response.outcome, response.status_code, response.error, response.retry_after, response.body, elapsed
+            outcome,
+            head.status,
+            error,
+            None if retry_after is None else _printable(retry_after),
+            _kept(head.raw_headers),
+            bytes(answer.body),
+            elapsed,
+            new_connection.get(),
         )
 
-    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
-            received = bytearray()
-            while len(received) < BODY_LIMIT:
-                chunk = await answer.content.read(BODY_LIMIT - len(received))
-                if not chunk:
-                    break
-                received += chunk
+    def _read(self, text: str) -> URL:
+        try:
+            url = URL(text)
+        except ValueError as error:
+            raise aiohttp.InvalidURL(text, str(error)) from None
+        # The URL as the client understands it, which is not always as it was written.
+        if why := url_refusal(str(url), allowed=self._reach.allowed, allow_http=self._reach.allow_http):
+            raise Forbidden(why)
+        return url
+
+    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, answer: _Answer) -> None:
+        head = answer.head = await self._session.post(
+            self._target(url), data=body, headers={**_EVERY_REQUEST, **headers}, allow_redirects=False
+        )
+        content = head.content
+        try:
+            while len(answer.body) < BODY_LIMIT and not content.at_eof():
+                answer.body += await content.read(BODY_LIMIT - len(answer.body))
+        finally:
+            if content.at_eof():
+                head.release()
             else:
-                answer.close()  # there may be no end to it
-            return Response(
-                outcome_class(answer.status),
-                answer.status,
-                retry_after=answer.headers.get("Retry-After"),
-                body=bytes(received),
-            )
+                head.close()  # there may be no end to it
+
+
+def _classified(error: Exception) -> tuple[str, str]:
+    """The outcome that this failure is, and a sentence for whoever looks after the endpoint."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error.__cause__ or error
+    match error:
+        case Forbidden():
+            return "refused", f"billhook does not connect there: {error}"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns", f"{error.host} was not found: {error.os_error.strerror}"
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return "url", f"not a URL that can be posted to: {error}"
+        case aiohttp.ClientResponseError():
+            return "protocol", f"the answer is not HTTP: {error.message}"
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return "tls", f"the certificate is not valid: {cause.verify_message}"
+        case ssl.SSLError():
+            return "tls", f"TLS failed: {(cause.reason or str(cause)).lower().replace('_', ' ')}"
+        case ConnectionResetError() | ConnectionAbortedError() | BrokenPipeError() | PayloadEncodingError():
+            connected = not isinstance(error, aiohttp.ClientConnectorError)
+            what = "the answer was complete" if connected else "the TLS handshake was complete"
+            return "reset", f"the connection was closed before {what}"
+    match error:
+        case aiohttp.ClientConnectorError():
+            return "connect", f"no connection: {cause}"
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
+            return "reset", f"the connection was lost before the answer was complete: {cause}"
+    return "protocol", f"{type(error).__name__}: {error}"
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
@@ -107,5 +221,21 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return None
 
 
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".replace("\0", "\\0")[:500]
+def _kept(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    kept = []
+    room = HEADERS_KEPT
+    for name, value in headers:
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        kept.append(
+            (_printable(name.decode(errors="backslashreplace")), _printable(value.decode(errors="backslashreplace")))
+        )
+    return tuple(kept)
+
+
+def _printable(text: str) -> str:
+    """Text that any database and terminal takes: what is no character to be seen is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -167,20 +167,29 @@ class Steps(Generic[J, E]):
                     self._do(token, [job])
 
     def claim(
-        self, ids: Sequence[str] | None, limit: int, only: sa.ColumnElement[bool] | None = None
+        self,
+        ids: Sequence[str] | None,
+        limit: int,
+        only: work.Only | None = None,
+        admit: work.Admit | None = None,
     ) -> tuple[str, Sequence[J]]:
-        """Take due rows (`only`: those it is true of); returns the fencing token and the jobs. Rows that wore out their
-        attempts are buried here."""
+        """Take due rows (of those that `only` is true of, what `admit` lets in); returns the fencing token and the
+        jobs. Rows that wore out their attempts are buried here."""
         try:
-            return self._claim(ids, limit, only, self.handler.prepare)
+            return self._claim(ids, limit, only, admit, self.handler.prepare)
         except Exception as error:
             if is_store_away(error):
                 raise
             # That claim is rolled back. This one counts, and costs a savepoint for each row.
-            return self._claim(ids, limit, only, self._prepare_each)
+            return self._claim(ids, limit, only, admit, self._prepare_each)
 
     def _claim(
-        self, ids: Sequence[str] | None, limit: int, only: sa.ColumnElement[bool] | None, prepare: Prepare[J]
+        self,
+        ids: Sequence[str] | None,
+        limit: int,
+        only: work.Only | None,
+        admit: work.Admit | None,
+        prepare: Prepare[J],
     ) -> tuple[str, Sequence[J]]:
         now = self._now()
         table, handler = self.handler.table, self.handler
@@ -191,6 +200,7 @@ class Steps(Generic[J, E]):
                 ids=ids,
                 limit=limit,
                 only=only,
+                admit=admit,
                 max_attempts=handler.max_attempts,
                 now=now,
                 lease=handler.lease,

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from billhook.errors import SettingsError
 from billhook.metrics import Metrics
+from billhook.outlets.http import Reach
+from billhook.outlets.mail import Mailer, open_mailer
 from billhook.outlets.objects import Objects, open_objects
 from billhook.outlets.pdf import Renderer, Wkhtmltopdf
 from billhook.queue.bell import Bell, DoorbellBroker
+from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock
 from billhook.runtime.settings import Settings
 from billhook.store.database import Database
@@ -80,6 +83,19 @@ class Env:
     @cached_property
     def renderer(self) -> Renderer:
         return Wkhtmltopdf()
+
+    @cached_property
+    def reach(self) -> Reach:
+        """Where endpoints may be."""
+        settings = self.settings
+        return Reach(
+            allowed=parse_networks(settings.allowed_networks), allow_http=settings.allow_http, ca_file=settings.ca_file
+        )
+
+    @cached_property
+    def mailer(self) -> Mailer:
+        url = self.settings.mail_url.get_secret_value() or f"file://{self.settings.var.absolute() / 'mail'}"
+        return open_mailer(url, self.settings.mail_from)
 
     def close(self) -> None:
         opened = vars(self)

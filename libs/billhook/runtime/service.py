@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,6 +40,17 @@ class Running(Protocol):
 
     def stop(self, timeout: float) -> bool:
         """Finish what is in hand and stop; False if that took longer than `timeout` seconds."""
+
+
+class Together:
+    """Several consumers in one process, stopped at the same time."""
+
+    def __init__(self, *parts: Running) -> None:
+        self._parts = parts
+
+    def stop(self, timeout: float) -> bool:
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            return all(list(pool.map(lambda part: part.stop(timeout), self._parts)))
 
 
 @dataclass(frozen=True)

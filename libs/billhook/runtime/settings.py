@@ -40,6 +40,26 @@ class Settings(BaseSettings):
     invoicer_port: Port = Field(8611, description="/livez /readyz /metrics of the invoicer.")
     courier_port: Port = Field(8612, description="/livez /readyz /metrics of the courier.")
     relay_port: Port = Field(8613, description="/livez /readyz /metrics of the relay.")
+    allowed_networks: str = Field(
+        "",
+        description="Networks (CIDRs, comma-separated) that endpoints may be in although they are private, e.g."
+        " 10.0.0.0/8. Everything private is refused otherwise.",
+    )
+    allow_http: bool = Field(False, description="Let endpoints be http:// too. Messages are then not encrypted.")
+    ca_file: Path | None = Field(None, description="Certificates (PEM) to trust besides the system's, for endpoints.")
+    mail_url: SecretStr = Field(
+        SecretStr(""), description="smtp://user:password@host:587 or smtps://… Default: files in <var>/mail."
+    )
+    mail_from: str = Field("billhook@localhost", description="The sender of mails.")
+    keep_attempts_days: int = Field(
+        30, description="Delivery attempts older than this are deleted. 0 keeps them.", ge=0
+    )
+    keep_messages_days: int = Field(
+        90,
+        description="Bodies of messages older than this are deleted, and what was not delivered by then is given up."
+        " 0 keeps them.",
+        ge=0,
+    )
     log_level: str = Field("warning", description="debug, info, warning or error.")
     drain_seconds: float = Field(
         25.0, description="How long a process may finish what it has in hand after SIGTERM.", gt=0
@@ -67,6 +87,8 @@ class Settings(BaseSettings):
         values["objects_url"] = self.objects
         queue_url = self.queue_url.get_secret_value()
         values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(queue_url)
+        mail_url = self.mail_url.get_secret_value()
+        values["mail_url"] = _without_password(mail_url) if mail_url else f"file://{self.var.absolute() / 'mail'}"
         for name in ("encryption_keys", "operator_key"):
             values[name] = "set" if values[name].get_secret_value() else "not set"
         return {name: str(value) for name, value in values.items()}

@@ -1,15 +1,17 @@
-"""Endpoints: where a merchant wants its messages."""
+"""Endpoints: where a merchant wants its messages, how, and whether they arrive."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from billhook.rules.endpoint_health import Health
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
 
 endpoints = sa.Table(
     "endpoints",
@@ -23,34 +25,82 @@ endpoints = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("disabled_at", Instant),
     sa.Column("disabled_reason", sa.Text),
+    sa.Column("deleted_at", Instant),
+    sa.Column("public_key", sa.Text),  # what a receiver verifies with, where the secret is an Ed25519 key
+    sa.Column("previous_secrets", sa.JSON),  # [[sealed, until], …]: each signs too until its time (µs since 1970)
+    sa.Column("headers", sa.LargeBinary),  # sealed JSON: they may hold a token
+    sa.Column("schedule", sa.JSON),  # waits in seconds; none: the default
+    sa.Column("timeout_seconds", sa.Float),
+    sa.Column("max_in_flight", sa.Integer),
+    sa.Column("rate_limit", sa.Float),  # deliveries a second
+    sa.Column("tokens_spent", Instant),  # the bucket of `rate_limit`: see `billhook.rules.bucket`
+    sa.Column("ordering", sa.Text, nullable=False, server_default="none"),  # none, customer, subscription
+    sa.Column("failing_since", Instant),
+    sa.Column("last_failure_at", Instant),
+    sa.Column("notices", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_endpoints_merchant_id", "merchant_id", "id"),
 )
 
+MOST_PREVIOUS_SECRETS = 10
+"""Each costs a signature in every attempt while it lasts."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     id: str
     merchant_id: str
     url: str
-    description: str
+    description: str = ""
     event_types: list[str]
     """Names or patterns such as `invoice.*`; see `billhook.rules.delivery.wants`."""
     secret: bytes
     created_at: datetime
-    disabled_at: datetime | None
-    disabled_reason: str | None
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    deleted_at: datetime | None = None
+    public_key: str | None = None
+    previous_secrets: list[tuple[str, int]] | None = None
+    headers: bytes | None = None
+    schedule: list[float] | None = None
+    timeout_seconds: float | None = None
+    max_in_flight: int | None = None
+    rate_limit: float | None = None
+    tokens_spent: datetime | None = None
+    ordering: str = "none"
+    failing_since: datetime | None = None
+    last_failure_at: datetime | None = None
+    notices: int = 0
+
+    @property
+    def health(self) -> Health:
+        return Health(self.failing_since, self.last_failure_at, self.notices)
+
+    def secrets(self, now: datetime) -> list[bytes]:
+        """What messages are signed with at `now`: the current secret first, then those on their way out."""
+        micros = to_micros(now)
+        return [self.secret, *(sealed.encode() for sealed, until in self.previous_secrets or () if until > micros)]
 
 
 def create_endpoint(
-    tx: Tx, merchant_id: str, url: str, event_types: list[str], secret: bytes, now: datetime, *, description: str = ""
+    tx: Tx, merchant_id: str, url: str, event_types: list[str], secret: bytes, now: datetime, **options: Any
 ) -> Endpoint:
-    endpoint = Endpoint(new_id("ep"), merchant_id, url, description, event_types, secret, now, None, None)
+    """`options` are fields of `Endpoint`."""
+    endpoint = Endpoint(
+        id=new_id("ep"),
+        merchant_id=merchant_id,
+        url=url,
+        event_types=event_types,
+        secret=secret,
+        created_at=now,
+        **options,
+    )
     tx.execute(endpoints.insert().values(**vars(endpoint)))
     return endpoint
 
 
 def get_endpoint(tx: Tx, endpoint_id: str, *, merchant_id: str | None = None) -> Endpoint | None:
-    query = sa.select(endpoints).where(endpoints.c.id == endpoint_id)
+    """An endpoint that was not deleted."""
+    query = sa.select(endpoints).where(endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None))
     if merchant_id is not None:
         query = query.where(endpoints.c.merchant_id == merchant_id)
     row = tx.execute(query).mappings().first()
@@ -60,18 +110,71 @@ def get_endpoint(tx: Tx, endpoint_id: str, *, merchant_id: str | None = None) ->
 def list_endpoints(
     tx: Tx, merchant_id: str | None = None, *, after: str = "", limit: int | None = None
 ) -> list[Endpoint]:
-    query = sa.select(endpoints).where(endpoints.c.id > after).order_by(endpoints.c.id).limit(limit)
+    query = sa.select(endpoints).where(endpoints.c.id > after, endpoints.c.deleted_at.is_(None))
     if merchant_id is not None:
         query = query.where(endpoints.c.merchant_id == merchant_id)
-    return [Endpoint(**row) for row in tx.execute(query).mappings()]
+    return [Endpoint(**row) for row in tx.execute(query.order_by(endpoints.c.id).limit(limit)).mappings()]
 
 
 def listening(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoint]:
-    """The enabled endpoints of these merchants."""
-    query = sa.select(endpoints).where(endpoints.c.merchant_id.in_(merchant_ids), endpoints.c.disabled_at.is_(None))
+    """The endpoints of these merchants, the disabled ones too: what comes meanwhile is held for them."""
+    query = sa.select(endpoints).where(endpoints.c.merchant_id.in_(merchant_ids), endpoints.c.deleted_at.is_(None))
     return [Endpoint(**row) for row in tx.execute(query.order_by(endpoints.c.id)).mappings()]
 
 
+def endpoints_of(tx: Tx, ids: Collection[str], *, lock: bool = False) -> dict[str, Endpoint]:
+    """Endpoints by id, deleted ones too. With `lock` nobody else changes them until the transaction ends."""
+    query = sa.select(endpoints).where(endpoints.c.id.in_(ids)).order_by(endpoints.c.id)
+    # Inserting a delivery takes a key share of its endpoint, and must not wait for whoever only counts tokens.
+    rows = tx.execute(query.with_for_update(key_share=True) if lock else query).mappings()
+    return {row["id"]: Endpoint(**row) for row in rows}
+
+
+def update_endpoint(tx: Tx, endpoint_id: str, **changes: Any) -> None:
+    """Set fields of `Endpoint`."""
+    tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**changes))
+
+
 def set_disabled(tx: Tx, endpoint_id: str, at: datetime | None, reason: str | None) -> None:
-    """Stop sending to an endpoint, with the reason; None enables it again."""
-    tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(disabled_at=at, disabled_reason=reason))
+    """Stop sending to an endpoint, with the reason; None enables it again, with a clean record."""
+    changes: dict[str, Any] = {"disabled_at": at, "disabled_reason": reason}
+    if at is None:
+        changes |= {"failing_since": None, "last_failure_at": None, "notices": 0}
+    update_endpoint(tx, endpoint_id, **changes)
+
+
+def rotate_secret(
+    tx: Tx, endpoint: Endpoint, secret: bytes, public_key: str | None, *, until: datetime, now: datetime
+) -> None:
+    """Sign with `secret` from now on, and until `until` with the one before it too; without any overlap with no older
+    one whatever, since that is how a secret is taken back that others have seen."""
+    kept = [entry for entry in endpoint.previous_secrets or () if entry[1] > to_micros(now)]
+    previous = [(endpoint.secret.decode(), to_micros(until)), *kept] if until > now else []
+    update_endpoint(
+        tx,
+        endpoint.id,
+        secret=secret,
+        public_key=public_key,
+        previous_secrets=previous[:MOST_PREVIOUS_SECRETS] or None,
+    )
+
+
+def save_health(tx: Tx, endpoint_id: str, health: Health) -> None:
+    update_endpoint(
+        tx,
+        endpoint_id,
+        failing_since=health.failing_since,
+        last_failure_at=health.last_failure_at,
+        notices=health.notices,
+    )
+
+
+def save_tokens(tx: Tx, spent: Sequence[tuple[str, datetime]]) -> None:
+    """Write the buckets of endpoints that are locked."""
+    if spent:
+        tx.execute(
+            sa.update(endpoints)
+            .where(endpoints.c.id == sa.bindparam("endpoint_id"))
+            .values(tokens_spent=sa.bindparam("spent")),
+            [{"endpoint_id": endpoint_id, "spent": at} for endpoint_id, at in spent],
+        )

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,6 +21,7 @@ merchants = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("locale", sa.Text, nullable=False, server_default="en"),
     sa.Column("created_at", Instant, nullable=False),
+    sa.Column("contact_email", sa.Text),  # who is told when something of theirs needs a person
 )
 
 api_keys = sa.Table(
@@ -40,6 +42,7 @@ class Merchant:
     name: str
     locale: str
     created_at: datetime
+    contact_email: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,17 @@ class Caller:
     merchant_id: str | None
 
 
-def create_merchant(tx: Tx, name: str, now: datetime, *, locale: str = "en") -> Merchant:
-    merchant = Merchant(new_id("mrc"), name, locale, now)
-    tx.execute(merchants.insert().values(id=merchant.id, name=name, locale=locale, created_at=now))
+def create_merchant(
+    tx: Tx, name: str, now: datetime, *, locale: str = "en", contact_email: str | None = None
+) -> Merchant:
+    merchant = Merchant(new_id("mrc"), name, locale, now, contact_email)
+    tx.execute(merchants.insert().values(**vars(merchant)))
     return merchant
+
+
+def update_merchant(tx: Tx, merchant_id: str, **changes: Any) -> None:
+    """Set fields of `Merchant`."""
+    tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(**changes))
 
 
 def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchant]:
@@ -75,6 +85,10 @@ def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchan
 def get_merchant(tx: Tx, merchant_id: str) -> Merchant | None:
     row = tx.execute(sa.select(merchants).where(merchants.c.id == merchant_id)).mappings().first()
     return Merchant(**row) if row else None
+
+
+def set_contact(tx: Tx, merchant_id: str, contact_email: str | None) -> None:
+    tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(contact_email=contact_email))
 
 
 def merchants_of(tx: Tx, merchant_ids: Collection[str]) -> dict[str, Merchant]:

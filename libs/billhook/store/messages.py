@@ -9,7 +9,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata
+from billhook.store.schema import Instant, merchant_column, metadata, new_id
+
+_KEPT = sa.text("pruned_at IS NULL")
 
 messages = sa.Table(
     "messages",
@@ -20,13 +22,30 @@ messages = sa.Table(
     sa.Column("object_kind", sa.Text, nullable=False),
     sa.Column("object_id", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("inbox_id", sa.Text, nullable=False),
+    sa.Column("inbox_id", sa.Text, nullable=False),  # the event it came from; a message of no event is its own
     sa.Column("number", sa.Integer, nullable=False),  # its place among the event's messages
     sa.Column("occurred_at", Instant, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
+    # The provider's ids of whom it is about, for endpoints that want things in order.
+    sa.Column("customer", sa.Text),
+    sa.Column("subscription", sa.Text),
+    sa.Column("pruned_at", Instant),  # its body was deleted when its time was over
     # One event speaks once: a second processing of it cannot announce anything again.
     sa.UniqueConstraint("inbox_id", "number"),
     sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
+    sa.Index("ix_messages_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),
+)
+
+publications = sa.Table(
+    "publications",
+    metadata,
+    # An idempotency key speaks once a merchant: two requests that race meet in the primary key.
+    sa.Column("merchant_id", sa.Text, primary_key=True),
+    sa.Column("idempotency_key", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),  # of the request: the same key with another one is refused
+    sa.Column("message_id", sa.Text, sa.ForeignKey("messages.id"), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index("ix_publications_created_at", "created_at"),
 )
 
 
@@ -42,6 +61,27 @@ class Message:
     inbox_id: str
     number: int
     occurred_at: datetime
+    customer: str | None = None
+    subscription: str | None = None
+
+    @classmethod
+    def own(
+        cls,
+        merchant_id: str,
+        event_type: str,
+        kind: str,
+        object_id: str,
+        body: bytes,
+        now: datetime,
+        *,
+        customer: str | None = None,
+        subscription: str | None = None,
+    ) -> Message:
+        """A message that no event of a provider caused."""
+        message_id = new_id("msg")
+        return cls(
+            message_id, merchant_id, event_type, kind, object_id, body, message_id, 0, now, customer, subscription
+        )
 
 
 def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]:
@@ -59,6 +99,28 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
             [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in fresh],
         )
     return fresh
+
+
+def find_publication(tx: Tx, merchant_id: str, idempotency_key: str) -> sa.RowMapping | None:
+    query = sa.select(publications).where(
+        publications.c.merchant_id == merchant_id, publications.c.idempotency_key == idempotency_key
+    )
+    return tx.execute(query).mappings().first()
+
+
+def add_publication(
+    tx: Tx, merchant_id: str, idempotency_key: str, sha256: bytes, message_id: str, now: datetime
+) -> None:
+    """Remember what a key published. Raises `IntegrityError` where another request was first."""
+    tx.execute(
+        publications.insert().values(
+            merchant_id=merchant_id,
+            idempotency_key=idempotency_key,
+            sha256=sha256,
+            message_id=message_id,
+            created_at=now,
+        )
+    )
 
 
 def get_message(tx: Tx, message_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:

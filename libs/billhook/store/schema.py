@@ -56,6 +56,17 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid_utils.uuid7().hex}"
 
 
+def id_at(prefix: str, at: datetime) -> str:
+    """Lower than every id made at `at` or later, and not lower than any made before: ids as an index of time."""
+    milliseconds = max(0, to_micros(at) // 1000)
+    return f"{prefix}_{milliseconds:012x}"
+
+
+def instant_of(row_id: str) -> datetime:
+    """When an id was made, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=int(row_id.rpartition("_")[2][:12], 16))
+
+
 def merchant_column() -> sa.Column[str]:
     """Every row belongs to a merchant, and no query crosses them."""
     return sa.Column("merchant_id", sa.Text, nullable=False, index=False)

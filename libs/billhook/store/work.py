@@ -11,10 +11,10 @@ for all of them:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -40,10 +40,11 @@ def work_columns() -> list[sa.Column[Any]]:
     ]
 
 
-def due_index(table: str) -> sa.Index:
-    """Only work that is still to do: the index stays small however many rows are finished."""
+def due_index(table: str, *before: str) -> sa.Index:
+    """Only work that is still to do: the index stays small however many rows are finished. `before` are columns that
+    consumers always ask for too."""
     condition = sa.text(f"state = '{DUE}'")
-    return sa.Index(f"ix_{table}_due", "due_at", sqlite_where=condition, postgresql_where=condition)
+    return sa.Index(f"ix_{table}_due", *before, "due_at", sqlite_where=condition, postgresql_where=condition)
 
 
 Row = Mapping[str, Any]
@@ -60,13 +61,21 @@ class Claim:
     """Rows claimed `max_attempts` times and never settled: whoever took them died. They are to be given up."""
 
 
+Only = sa.ColumnElement[bool]
+"""A part of a table's work."""
+
+Admit = Callable[[Tx, Sequence[Row]], Sequence[Row]]
+"""Which of the due rows found are to be taken now. What it leaves stays due; it may put that off (`defer`)."""
+
+
 def claim(
     tx: Tx,
     table: sa.Table,
     *,
     ids: Collection[str] | None,
     limit: int,
-    only: sa.ColumnElement[bool] | None = None,
+    only: Only | None = None,
+    admit: Admit | None = None,
     max_attempts: int,
     now: datetime,
     lease: timedelta,
@@ -78,8 +87,10 @@ def claim(
     if only is not None:
         due = due.where(only)
     # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
-    found = tx.execute(due.with_for_update(skip_locked=True)).mappings().all()
+    found = cast("Sequence[Row]", tx.execute(due.with_for_update(skip_locked=True)).mappings().all())
     token = new_id("tok")
+    if found and admit is not None:
+        found = admit(tx, found)
     if found:
         tx.execute(
             sa.update(table)
@@ -138,6 +149,15 @@ def put_back(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]],
         )
 
 
+def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None:
+    """Let due rows that this transaction has locked fall due later. Nobody took them, so nothing is counted."""
+    if rows:
+        tx.execute(
+            sa.update(table).where(table.c.id == sa.bindparam("row_id")).values(due_at=sa.bindparam("at")),
+            [{"row_id": row_id, "at": at} for row_id, at in rows],
+        )
+
+
 def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: datetime) -> None:
     """Hold on to rows that are still ours for longer."""
     ours = sa.select(table.c.id).where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE)
@@ -147,10 +167,14 @@ def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: date
         tx.execute(sa.update(table).where(table.c.id.in_(found)).values(due_at=until))
 
 
-def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int) -> list[str]:
+def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int, only: Only | None = None) -> list[str]:
     """The longest-due rows that nobody holds."""
-    query = sa.select(table.c.id).where(table.c.state == DUE, table.c.due_at <= now).order_by(table.c.due_at)
-    return list(tx.execute(query.limit(limit)).scalars())
+    query = sa.select(table.c.id).where(table.c.state == DUE, table.c.due_at <= now, *_given(only))
+    return list(tx.execute(query.order_by(table.c.due_at).limit(limit)).scalars())
+
+
+def _given(only: Only | None) -> tuple[Only, ...]:
+    return () if only is None else (only,)
 
 
 @dataclass(frozen=True)
@@ -167,15 +191,16 @@ class Backlog:
 COUNT_LIMIT = 100_000
 
 
-def backlog(tx: Tx, table: sa.Table, *, now: datetime) -> Backlog:
+def backlog(tx: Tx, table: sa.Table, *, now: datetime, only: Only | None = None) -> Backlog:
+    work = (table.c.state == DUE, *_given(only))
     due = table.c.due_at <= now
     held = table.c.token.is_not(None)
 
-    def count(*conditions: sa.ColumnElement[bool]) -> int:
-        rows = sa.select(sa.literal(1)).select_from(table).where(table.c.state == DUE, *conditions).limit(COUNT_LIMIT)
+    def count(*conditions: Only) -> int:
+        rows = sa.select(sa.literal(1)).select_from(table).where(*work, *conditions).limit(COUNT_LIMIT)
         return int(tx.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one())
 
-    oldest = tx.execute(sa.select(sa.func.min(table.c.due_at)).where(table.c.state == DUE, due)).scalar()
+    oldest = tx.execute(sa.select(sa.func.min(table.c.due_at)).where(*work, due)).scalar()
     return Backlog(
         ready=count(due),
         running=count(~due, held),
@@ -185,12 +210,13 @@ def backlog(tx: Tx, table: sa.Table, *, now: datetime) -> Backlog:
     )
 
 
-def revive(tx: Tx, table: sa.Table, ids: Collection[str], now: datetime) -> list[str]:
-    """Make finished or dead rows due again, with a new budget of attempts. Returns the ids that were not due."""
+def revive(tx: Tx, table: sa.Table, ids: Collection[str], now: datetime, **values: Any) -> list[str]:
+    """Make finished or dead rows due again, with a new budget of attempts and these `values`. Returns the ids that were
+    not due."""
     revived = tx.execute(
         sa.update(table)
         .where(table.c.id.in_(ids), table.c.state != DUE)
-        .values(state=DUE, due_at=now, attempts=0, token=None, finished_at=None)
+        .values(state=DUE, due_at=now, attempts=0, token=None, finished_at=None, **values)
         .returning(table.c.id)
     )
     return list(revived.scalars())

@@ -1,0 +1,61 @@
+"""The circuit breaker of an endpoint: how many requests may be under way to it at once.
+
+    closed ──TRIP failures in a row──▶ open ──its time is over──▶ half open (one probe)
+      ▲                                 ▲                            │
+      └──── the window doubles with each success ◀── success ────────┤
+                                        └──────── failure ───────────┘
+
+The window does both: it ramps up after an outage, and keeps what one slow endpoint can hold of a process small until it
+has shown that it answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+FIRST_WINDOW: Final = 16
+"""Requests to an endpoint of which nothing is known: enough for a good one to show itself within milliseconds, and so
+few that ten which hang leave most of a process's room to the others."""
+
+LARGEST_WINDOW: Final = 128
+
+TRIP: Final = 5
+"""Failures in a row that open it. A single bad answer among good ones says nothing."""
+
+OPEN_SECONDS: Final = 5.0
+OPEN_SECONDS_LIMIT: Final = 300.0
+"""It stays open for 5, 10, 20 … 300 s: while an endpoint is down, messages wait for it without using up attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    window: int = FIRST_WINDOW
+    failures: int = 0
+    """In a row."""
+    opened: int = 0
+    """Times since the last success."""
+    open_until: datetime | None = None
+
+    def is_open(self, now: datetime) -> bool:
+        return self.open_until is not None and now < self.open_until
+
+
+def succeeded(breaker: Breaker) -> Breaker:
+    """After an answer. The window grows by one for each, which doubles it every time it was used up."""
+    return Breaker(min(breaker.window + 1, LARGEST_WINDOW))
+
+
+def failed(breaker: Breaker, now: datetime, pause_seconds: float | None = None) -> Breaker:
+    """After a failure. With `pause_seconds`, which the receiver asked for (`Retry-After`), it opens at once."""
+    if breaker.is_open(now):
+        return breaker  # it was under way before
+    failures = breaker.failures + 1
+    if failures < TRIP and pause_seconds is None:
+        return Breaker(breaker.window, failures, breaker.opened)
+    seconds = min(OPEN_SECONDS * 2.0**breaker.opened, OPEN_SECONDS_LIMIT)
+    seconds = max(seconds, min(pause_seconds or 0.0, OPEN_SECONDS_LIMIT))
+    # The exponent stays where the time does not grow any more.
+    opened = min(breaker.opened + 1, 10)
+    return Breaker(1, max(failures, TRIP), opened, now + timedelta(seconds=seconds))

@@ -1,0 +1,29 @@
+"""A token bucket that is one instant: the time up to which tokens have been given out.
+
+Tokens come at `rate` a second. Whoever holds the instant need store nothing else, and two processes that lock its row
+share one bucket.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from math import floor
+from typing import Final
+
+BURST_SECONDS: Final = 1.0
+"""A bucket holds a second's worth of tokens, and at least one."""
+
+
+def take(spent: datetime | None, rate: float, wanted: int, now: datetime) -> tuple[int, datetime]:
+    """How many of `wanted` tokens there are, and the instant after taking them."""
+    start = now - timedelta(seconds=max(BURST_SECONDS, 1 / rate))
+    spent = start if spent is None else max(spent, start)
+    # A microsecond is the resolution of the instant: without it the last token of a full bucket would be missing.
+    there = floor(((now - spent).total_seconds() + 1e-6) * rate)
+    granted = max(0, min(wanted, there))
+    return granted, spent + timedelta(seconds=granted / rate)
+
+
+def next_at(spent: datetime, rate: float, ahead: int) -> datetime:
+    """When the bucket will have given `ahead` more tokens after `spent`."""
+    return spent + timedelta(seconds=ahead / rate)

@@ -1,0 +1,98 @@
+"""Mails: what people are told by e-mail, each once, written in the transaction of what it is about.
+
+A mail ends as `sent`, or as `dead` with a dead letter: given up, or refused for good (the reason holds the server's
+words, also where it was the address that was refused).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.work import due_index, work_columns
+
+mails = sa.Table(
+    "mails",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    merchant_column(),
+    sa.Column("recipient", sa.Text, nullable=False),  # address, or name <address>
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),  # text/plain
+    sa.Column("attachments", sa.JSON, nullable=False),  # the fields of `Attachment`, a list
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("message_id", sa.Text, nullable=False),  # the header's value, the same over all attempts
+    sa.Column("created_at", Instant, nullable=False),
+    *work_columns(),
+    due_index("mails"),
+    # Whoever tells a thing twice is heard once.
+    sa.UniqueConstraint("merchant_id", "about"),
+    sa.Index("ix_mails_merchant_id", "merchant_id", "id"),
+)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file in the object store, and what it is called in the mail."""
+
+    name: str
+    media_type: str
+    key: str
+    sha256: str
+    """What `key` must hold: a file that was damaged is not sent."""
+
+
+@dataclass(frozen=True)
+class NewMail:
+    merchant_id: str
+    about: str
+    """What the mail is about, e.g. `endpoint.disabled:ep_…:2026-11-21T11:30Z`: a merchant gets one mail about it."""
+    recipient: str
+    subject: str
+    body: str
+    attachments: tuple[Attachment, ...] = ()
+
+
+def add_mails(tx: Tx, new: Sequence[NewMail], now: datetime) -> list[str]:
+    """Add mails; what was written about already stays as it is. Returns the ids of the new ones, to ring for."""
+    if not new:
+        return []
+    first = {(mail.merchant_id, mail.about): mail for mail in reversed(new)}
+    rows = [_row(first[key], now) for key in sorted(first)]  # one order of locks for all writers
+    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
+    statement = insert(mails).on_conflict_do_nothing().returning(mails.c.id)
+    return list(tx.execute(statement, rows).scalars())
+
+
+def _row(mail: NewMail, now: datetime) -> dict[str, Any]:
+    mail_id = new_id("mail")
+    return {
+        "id": mail_id,
+        "message_id": f"<{mail_id}@billhook>",
+        "created_at": now,
+        "due_at": now,
+        **vars(mail),
+        "attachments": [vars(attachment) for attachment in mail.attachments],
+    }
+
+
+def list_mails(
+    tx: Tx, *, merchant_id: str | None, state: str | None = None, before: str | None = None, limit: int = 50
+) -> list[sa.RowMapping]:
+    """Newest first."""
+    query = sa.select(mails).order_by(mails.c.id.desc())
+    if merchant_id is not None:
+        query = query.where(mails.c.merchant_id == merchant_id)
+    if state is not None:
+        query = query.where(mails.c.state == state)
+    if before is not None:
+        query = query.where(mails.c.id < before)
+    return list(tx.execute(query.limit(limit)).mappings())

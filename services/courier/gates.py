@@ -1,0 +1,225 @@
+"""The gates before the endpoints: what may go to each of them now, and when to ask again.
+
+A claim finds due deliveries, and these gates decide within its transaction which are taken:
+
+    ordering        the subject's earlier delivery is not over        ─▶ put off until that one is due again
+    breaker         the endpoint is down                              ─▶ put off until the breaker lets a probe through
+    window, cap     enough is under way to it                         ─▶ left in the table, or put off if it is slow
+    rate            its bucket is empty                               ─▶ put off until there is a token
+
+Nothing waits inside a worker. What is put off falls due later, so that the next claim does not find it in front of work
+that could be done. Limits that a merchant has set hold over all couriers: their endpoints are locked meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from billhook.rules import breaker, bucket
+from billhook.rules.breaker import Breaker
+from billhook.rules.delivery import answers
+from billhook.store import deliveries, work
+from billhook.store.database import Tx
+from billhook.store.deliveries import Place
+from billhook.store.endpoints import Endpoint, endpoints_of, save_tokens
+from billhook.store.work import Row
+
+SLOW_SECONDS = 1.0
+"""An endpoint whose answers take longer than this makes room so seldom that its backlog is put off instead of left."""
+
+SHORTEST_WAIT = timedelta(seconds=0.1)
+LONGEST_WAIT = timedelta(minutes=5)
+"""How far work is put off at most: whatever the reason was, it may be gone by then."""
+
+MOST_KNOWN = 10_000
+"""Endpoints that are remembered; of those that have nothing under way, any may be forgotten."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What this process knows of one endpoint."""
+
+    busy: int = 0
+    breaker: Breaker = field(default_factory=Breaker)
+    seconds: float = 0.0
+    """How long an attempt takes, smoothed."""
+    promised: datetime | None = None
+    """The last time to which something was put off for want of tokens."""
+    cap: int | None = None
+    """What its merchant allows to be under way at once."""
+    left: set[str] = field(default_factory=set)
+    """Lanes in whose table something due was left because there was no room."""
+
+    def room(self, now: datetime) -> int:
+        if self.breaker.is_open(now):
+            return 0
+        window = self.breaker.window
+        return max(0, (window if self.cap is None else min(window, self.cap)) - self.busy)
+
+
+class Gates:
+    """What one process knows of all endpoints. Claims run in several threads."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.now = now
+        self.lock = threading.Lock()
+        self._known: dict[str, Traffic] = {}
+
+    def traffic(self, endpoint_id: str) -> Traffic:
+        found = self._known.get(endpoint_id)
+        if found is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known = {name: traffic for name, traffic in self._known.items() if traffic.busy}
+            found = self._known[endpoint_id] = Traffic()
+        return found
+
+    def full(self) -> list[str]:
+        """Endpoints that have no room but soon will: what is due for them stays where it is."""
+        now = self.now()
+        with self.lock:
+            return [name for name, traffic in self._known.items() if traffic.left and _soon(traffic, now)]
+
+    def open_breakers(self) -> int:
+        now = self.now()
+        with self.lock:
+            return sum(traffic.breaker.is_open(now) for traffic in self._known.values())
+
+    def answered(
+        self, endpoint_id: str, outcome: str, status_code: int | None, pause_seconds: float | None, seconds: float
+    ) -> None:
+        """Learn from an attempt."""
+        now = self.now()
+        with self.lock:
+            traffic = self.traffic(endpoint_id)
+            traffic.seconds += (seconds - traffic.seconds) / 4
+            if answers(outcome, status_code):
+                traffic.breaker = breaker.succeeded(traffic.breaker)
+            else:
+                traffic.breaker = breaker.failed(traffic.breaker, now, pause_seconds)
+
+    def leave(self, endpoint_id: str) -> set[str]:
+        """One less is under way. Returns the lanes in which something was left for which there may be room now."""
+        with self.lock:
+            traffic = self.traffic(endpoint_id)
+            traffic.busy -= 1
+            left, traffic.left = traffic.left, set()
+            return left
+
+
+def _soon(traffic: Traffic, now: datetime) -> bool:
+    return traffic.busy > 0 and traffic.seconds <= SLOW_SECONDS and traffic.room(now) == 0
+
+
+class Admission:
+    """The gates during one claim in one lane; `admit` runs in its transaction. Rows that it lets in carry their
+    `endpoint`, as it was read there."""
+
+    def __init__(self, gates: Gates, lane: str) -> None:
+        self._gates = gates
+        self._lane = lane
+        self.found = 0
+        self.put_off: list[tuple[str, datetime]] = []
+        self._taken: Counter[str] = Counter()
+
+    def admit(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Row]:
+        self.settle(())  # a claim whose rows cannot be prepared together is done once more
+        self.found, self.put_off = len(rows), []
+        now = self._gates.now()
+        waiting: dict[str, list[Row]] = defaultdict(list)
+        for row in self._first_of_their_subject(tx, rows, now):
+            waiting[row["endpoint_id"]].append(row)
+        endpoints, under_way = _read(tx, waiting, now)
+        admitted: list[Row] = []
+        spent: list[tuple[str, datetime]] = []
+        for endpoint_id, queue in waiting.items():
+            endpoint = endpoints[endpoint_id]
+            with self._gates.lock:
+                count = self._places(endpoint, self._gates.traffic(endpoint_id), queue, under_way, now)
+                if endpoint.rate_limit is not None and count:
+                    count, at = self._tokens(endpoint, endpoint.rate_limit, queue, count, now)
+                    spent.append((endpoint_id, at))
+                self._gates.traffic(endpoint_id).busy += count
+            self._taken[endpoint_id] += count
+            admitted += [{**row, "endpoint": endpoint} for row in queue[:count]]
+        save_tokens(tx, spent)
+        work.defer(tx, deliveries.deliveries, self.put_off)
+        return admitted
+
+    def settle(self, kept: Sequence[str]) -> None:
+        """Give back the places of what was admitted and then not taken; `kept` has an endpoint id for each that was."""
+        with self._gates.lock:
+            for endpoint_id, places in (self._taken - Counter(kept)).items():
+                self._gates.traffic(endpoint_id).busy -= places
+        self._taken = Counter()
+
+    def _first_of_their_subject(self, tx: Tx, rows: Sequence[Row], now: datetime) -> Iterator[Row]:
+        first = deliveries.heads(tx, {place_of(row) for row in rows if row["subject"] is not None})
+        for row in rows:
+            head = first[place_of(row)] if row["subject"] is not None else None
+            if head is None or head.delivery_id == row["id"]:
+                yield row
+            else:  # its turn is rung for when the earlier one is over; this is for the case that the ring is lost
+                self._put_off(row, max(head.due_at, now + timedelta(seconds=1)), now)
+
+    def _places(
+        self, endpoint: Endpoint, traffic: Traffic, queue: Sequence[Row], under_way: Mapping[str, int], now: datetime
+    ) -> int:
+        """How many of the queue there is room for. The rest is left, or put off."""
+        if endpoint.disabled_at is not None or endpoint.deleted_at is not None:
+            return len(queue)  # nothing will be sent
+        if traffic.breaker.is_open(now):
+            until = traffic.breaker.open_until or now
+            for row in queue:  # spread over as long again: what has piled up shall not come back at once
+                self._put_off(row, until + (until - now) * random.random(), now)
+            return 0
+        traffic.cap = endpoint.max_in_flight
+        places = traffic.room(now)
+        elsewhere = 0
+        if endpoint.max_in_flight is not None:
+            busy = under_way.get(endpoint.id, 0)
+            elsewhere = busy - traffic.busy
+            places = min(places, endpoint.max_in_flight - busy)
+        places = max(0, min(places, len(queue)))
+        if places == len(queue):
+            return places
+        if elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS:
+            traffic.left.add(self._lane)  # somebody will leave soon, and look
+        else:
+            wait = max(SHORTEST_WAIT, timedelta(seconds=traffic.seconds))
+            for row in queue[places:]:
+                self._put_off(row, now + wait * (1 + random.random()), now)
+        return places
+
+    def _tokens(
+        self, endpoint: Endpoint, rate: float, queue: Sequence[Row], count: int, now: datetime
+    ) -> tuple[int, datetime]:
+        granted, spent = bucket.take(endpoint.tokens_spent, rate, count, now)
+        traffic = self._gates.traffic(endpoint.id)
+        traffic.promised = max(traffic.promised or spent, spent)
+        for row in queue[granted:count]:
+            traffic.promised = bucket.next_at(traffic.promised, rate, 1)
+            self._put_off(row, traffic.promised, now)
+        traffic.promised = min(traffic.promised, now + LONGEST_WAIT)
+        return granted, spent
+
+    def _put_off(self, row: Row, at: datetime, now: datetime) -> None:
+        self.put_off.append((row["id"], min(at, now + LONGEST_WAIT)))
+
+
+def _read(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> tuple[dict[str, Endpoint], Mapping[str, int]]:
+    """The endpoints, and what is under way to those that have a cap. Those with limits of their own are locked."""
+    found = endpoints_of(tx, endpoint_ids)
+    limited = [ep.id for ep in found.values() if ep.rate_limit is not None or ep.max_in_flight is not None]
+    if not limited:
+        return found, {}
+    found |= endpoints_of(tx, limited, lock=True)
+    return found, deliveries.under_way(tx, limited, now)
+
+
+def place_of(row: Row) -> Place:
+    return row["endpoint_id"], row["subject"]

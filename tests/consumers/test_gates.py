@@ -1,0 +1,182 @@
+"""What may go to an endpoint now, and what is put off: without a request, straight from the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+import pytest
+from consumers.world import World
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
+from billhook.store.endpoints import set_disabled, update_endpoint
+
+URL = "https://merchant.test/hook"
+
+
+def due(world: World) -> list[datetime]:
+    """When each delivery that nobody holds is due."""
+    rows = world.rows("deliveries", "due_at", "token", "state")
+    return [at for at, token, state in rows if token is None and state == "due"]
+
+
+def test_an_endpoint_nobody_knows_gets_a_first_window_and_the_rest_stays_in_the_table(world: World) -> None:
+    world.endpoint(URL)
+    other = world.endpoint(URL, "order.*")
+    for _ in range(FIRST_WINDOW + 4):
+        world.say("cart.left")
+    world.say("order.shipped")
+    courier = world.courier()
+    _, taken = courier.take()
+    assert Counter(errand.endpoint.id == other for errand in taken) == {False: FIRST_WINDOW, True: 1}
+    assert due(world) == [world.clock()] * 5
+    assert world.rows("deliveries", "attempts").count((0,)) == 5
+
+
+def test_an_endpoint_that_is_full_is_passed_over_until_there_is_room(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    for _ in range(FIRST_WINDOW + 4):
+        world.say()
+    courier = world.courier()
+    courier.take()
+    assert courier.gates.full() == [endpoint]
+    courier.gates.answered(endpoint, "2xx", 200, None, 0.01)
+    assert courier.gates.leave(endpoint) == {"fresh"}
+    assert courier.gates.full() == []
+    assert len(courier.take()[1]) == 2  # the place that was left, and one more for the success
+
+
+def test_what_is_due_for_a_slow_endpoint_is_put_off(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    courier = world.courier()
+    for _ in range(20):
+        courier.gates.answered(endpoint, "2xx", 200, None, 8.0)
+    window = courier.gates.traffic(endpoint).breaker.window
+    for _ in range(window + 3):
+        world.say()
+    assert len(courier.take()[1]) == window
+    assert [7 <= (at - world.clock()).total_seconds() <= 17 for at in due(world)] == [True] * 3
+    assert courier.gates.full() == []
+
+
+def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    courier = world.courier()
+    for _ in range(TRIP):
+        courier.gates.answered(endpoint, "connect", None, None, 0.01)
+    for _ in range(30):
+        world.say()
+    assert courier.take()[1] == []
+    assert world.rows("deliveries", "attempts") == [(0,)] * 30
+    wait = [(at - world.clock()).total_seconds() for at in due(world)]
+    assert min(wait) >= OPEN_SECONDS
+    assert max(wait) <= 2 * OPEN_SECONDS
+
+    world.clock.move(seconds=2 * OPEN_SECONDS)
+    assert len(courier.take()[1]) == 1  # the probe
+    assert courier.gates.open_breakers() == 0
+
+
+def test_a_cap_of_a_merchant_holds_over_all_couriers(world: World) -> None:
+    endpoint = world.endpoint(URL, max_in_flight=3)
+    for _ in range(10):
+        world.say()
+    here, there = world.courier(), world.courier()
+    assert len(here.take(2)[1]) == 2
+    assert len(there.take()[1]) == 1
+    assert len(here.take()[1]) == 0
+    assert len([at for at in due(world) if at > world.clock()]) == 7  # nobody here says when there will be room
+    assert here.gates.traffic(endpoint).busy == 2
+    assert there.gates.traffic(endpoint).busy == 1
+
+
+def test_a_courier_that_fills_a_cap_alone_leaves_the_rest_for_when_it_is_done(world: World) -> None:
+    endpoint = world.endpoint(URL, max_in_flight=2)
+    for _ in range(5):
+        world.say()
+    courier = world.courier()
+    assert len(courier.take()[1]) == 2
+    assert due(world) == [world.clock()] * 3
+    assert courier.gates.full() == [endpoint]
+
+
+def test_a_rate_limit_gives_each_delivery_a_time_of_its_own(world: World) -> None:
+    world.endpoint(URL, rate_limit=5.0)
+    for _ in range(12):
+        world.say()
+    here, there = world.courier(), world.courier()
+    assert len(here.take()[1]) == 5
+    assert [round((at - world.clock()).total_seconds(), 3) for at in due(world)] == [
+        round(n / 5, 3) for n in range(1, 8)
+    ]
+    assert there.take()[1] == []
+    world.clock.move(seconds=0.4)
+    assert len(there.take()[1]) == 2  # one bucket for both
+    world.clock.move(seconds=60)
+    assert len(here.take()[1]) == 5
+    assert due(world) == [world.clock()] * 0
+
+
+def test_a_rate_limit_never_puts_anything_off_for_long(world: World) -> None:
+    world.endpoint(URL, rate_limit=0.01)
+    for _ in range(9):
+        world.say()
+    assert len(world.courier().take()[1]) == 1
+    assert max(due(world)) <= world.clock() + timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("deleted, state", [(False, "held"), (True, "canceled")])
+def test_what_is_due_for_an_endpoint_that_is_switched_off_ends_unsent(world: World, deleted: bool, state: str) -> None:
+    endpoint = world.endpoint(URL)
+    for _ in range(40):
+        world.say()
+    with world.database.begin() as tx:
+        if deleted:
+            update_endpoint(tx, endpoint, deleted_at=world.clock())
+        else:
+            set_disabled(tx, endpoint, world.clock(), "by hand")
+    world.deliver()
+    assert set(world.rows("deliveries", "state")) == {(state,)}
+    assert world.rows("delivery_attempts", "id") == []
+    assert world.rows("dead_letters", "id") == []
+
+    world.say()
+    assert world.rows("deliveries", "state").count(("held",)) == (0 if deleted else 41)
+
+
+def test_a_subject_has_one_delivery_at_a_time_and_others_do_not_wait(world: World) -> None:
+    world.endpoint(URL, ordering="customer")
+    first = world.say(customer="cus_1")
+    world.say(customer="cus_1")
+    other = world.say(customer="cus_2")
+    nobody = [world.say(), world.say(subscription="sub_1")]
+    courier = world.courier()
+    assert [errand.letter.message_id for errand in courier.take()[1]] == [first, other, *nobody]
+    assert courier.take()[1] == []
+    assert world.courier().take()[1] == []  # nor does another courier take the second one
+
+
+@given(st.lists(st.sampled_from([200, 500]), max_size=40))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_in_order_means_that_nobody_hears_of_a_later_thing_before_the_earlier_one_is_over(
+    world: World, statuses: list[int]
+) -> None:
+    endpoint = world.endpoint(URL, ordering="customer", schedule=[5, 5])
+    said = {world.say(customer=f"cus_{n % 3}"): (f"cus_{n % 3}", n) for n in range(9)}
+    couriers, answers = [world.courier(), world.courier()], iter(statuses)
+    turns: dict[str, list[int]] = {}
+    while due(world):
+        world.clock.move(seconds=60)
+        in_hand = [(courier, *courier.take()) for courier in couriers]
+        for courier, token, errands in in_hand:
+            assert len({errand.letter.subject for errand in errands}) == len(errands)
+            for errand in errands:
+                customer, number = said[errand.letter.message_id]
+                turns.setdefault(customer, []).append(number)
+                courier.answer(token, errand, next(answers, 200))
+    with world.database.begin() as tx:
+        update_endpoint(tx, endpoint, deleted_at=world.clock())
+    assert all(numbers == sorted(numbers) for numbers in turns.values())
+    assert {number for numbers in turns.values() for number in numbers} == set(range(9))

@@ -1,0 +1,141 @@
+"""Connections are kept and shared with care: no request is sent twice, and nobody's connection costs another's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from outlets.endpoint import OK, Peer, agrees, endpoint, in_a_loop, names, posting
+
+
+@in_a_loop
+async def test_a_second_request_uses_the_connection_of_the_first() -> None:
+    async with endpoint(agrees) as receiver, posting() as poster:
+        first, second = [await poster.post(receiver.url(), {}, b"{}") for _ in range(2)]
+        assert receiver.connections == 1
+    assert (first.connected, second.connected) == (True, False)
+
+
+@in_a_loop
+async def test_a_hundred_endpoints_keep_a_connection_each() -> None:
+    hosts = [f"merchant-{number}.test" for number in range(100)]
+    here = names({host: ["127.0.0.1"] for host in hosts})
+    async with endpoint(agrees) as receiver, posting(connections=100, lookup=here) as poster:
+        for round_number in range(2):
+            responses = await asyncio.gather(*(poster.post(receiver.url(host), {}, b"{}") for host in hosts))
+            assert {(response.outcome, response.connected) for response in responses} == {("2xx", round_number == 0)}
+        assert receiver.connections == 100
+
+
+@in_a_loop
+async def test_no_more_connections_are_kept_than_were_granted() -> None:
+    hosts = ["a.test", "b.test", "c.test"]
+    here = names({host: ["127.0.0.1"] for host in hosts})
+    async with endpoint(agrees) as receiver, posting(connections=2, lookup=here) as poster:
+        for connected in ([True, True, True], [False, False, True]):
+            assert [(await poster.post(receiver.url(host), {}, b"{}")).connected for host in hosts] == connected
+
+
+@in_a_loop
+async def test_no_more_requests_are_under_way_than_were_granted() -> None:
+    under_way = most = 0
+
+    async def story(peer: Peer) -> None:
+        nonlocal under_way, most
+        while True:
+            await peer.request()
+            under_way += 1
+            most = max(most, under_way)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            under_way -= 1
+            await peer.send(OK)
+
+    async with endpoint(story) as receiver, posting(connections=3) as poster:
+        responses = await asyncio.gather(*(poster.post(receiver.url(), {}, b"{}") for _ in range(20)))
+        assert {response.outcome for response in responses} == {"2xx"}
+        assert receiver.connections <= most == 3
+
+
+@in_a_loop
+async def test_a_request_that_crosses_with_the_close_of_its_connection_is_not_sent_again() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()  # and closes without a word
+
+    async with endpoint(story) as receiver, posting() as poster:
+        first, second = [await poster.post(receiver.url(), {}, body) for body in (b"1", b"2")]
+        assert (first.outcome, second.outcome, second.connected) == ("2xx", "reset", False)
+        assert [request.body for request in receiver.requests] == [b"1", b"2"]
+        third = await poster.post(receiver.url(), {}, b"3")
+        assert (third.outcome, third.connected) == ("2xx", True)
+
+
+@in_a_loop
+async def test_a_connection_is_not_kept_where_the_endpoint_says_so() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await peer.gone()
+
+    async with endpoint(story) as receiver, posting() as poster:
+        for _ in range(2):
+            assert (await poster.post(receiver.url(), {}, b"{}")).connected
+        assert receiver.connections == 2
+
+
+@in_a_loop
+async def test_what_nobody_asked_for_ends_the_connection_instead_of_piling_up() -> None:
+    ended = asyncio.Event()
+
+    async def story(peer: Peer) -> None:
+        await peer.request()
+        try:
+            while True:
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except ConnectionError:
+            ended.set()
+            raise
+
+    async with endpoint(story) as receiver, posting() as poster:
+        for _ in range(2):
+            ended.clear()
+            response = await poster.post(receiver.url(), {}, b"{}")
+            assert (response.outcome, response.connected) == ("2xx", True)
+            await asyncio.wait_for(ended.wait(), 60)
+
+
+@in_a_loop
+async def test_one_endpoint_that_hangs_holds_up_no_other() -> None:
+    async def hangs(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+
+    async with endpoint(hangs) as stuck, endpoint(agrees) as lively, posting(connections=20) as poster:
+        waiting = [asyncio.create_task(poster.post(stuck.url(), {}, b"{}", deadline_seconds=60)) for _ in range(19)]
+        while len(stuck.requests) < 19:
+            await asyncio.sleep(0)
+        for _ in range(50):
+            assert (await poster.post(lively.url(), {}, b"{}")).outcome == "2xx"
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@in_a_loop
+async def test_whoever_stops_waiting_leaves_no_connection_behind() -> None:
+    async def hangs(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+        left.set()
+
+    left = asyncio.Event()
+    async with endpoint(hangs) as receiver, posting() as poster:
+        waiting = asyncio.create_task(poster.post(receiver.url(), {}, b"{}"))
+        while not receiver.requests:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.wait_for(left.wait(), 60)
+        assert waiting.cancelled()
