@@ -6,7 +6,10 @@ one version; `docs/events.md` is generated from this file.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
+
+import msgspec
 
 VERSION: Final = "v1"
 
@@ -67,3 +70,29 @@ DOMAIN_EVENTS: Final[dict[str, tuple[str, str]]] = {
     "checkout.payment_succeeded": ("checkout_session", "A delayed payment of a checkout arrived."),
     "checkout.payment_failed": ("checkout_session", "A delayed payment of a checkout failed."),
 }
+
+OPERATIONAL_EVENTS: Final[dict[str, tuple[str, str]]] = {
+    # What billhook says of itself. They carry no object of the book, and no provider or sender can cause them.
+    "endpoint.failing": (
+        "endpoint",
+        "Nothing has reached an endpoint since `failing_since`. Your other endpoints hear of it after 12 hours, and"
+        " again half way to `disables_at`.",
+    ),
+    "endpoint.disabled": (
+        "endpoint",
+        "An endpoint was disabled after failing for five days, or because it answered 410. What comes is held for it.",
+    ),
+    "ping": ("endpoint", "Somebody tests the endpoint that this is sent to. It comes whatever that asked for."),
+}
+
+
+class EndpointNews(msgspec.Struct, frozen=True, kw_only=True):
+    """One of your endpoints. It is an object of billhook's own, without `source` and `account`."""
+
+    id: str
+    object: str = "endpoint"
+    url: str
+    failing_since: datetime | None = None
+    last_error: str | None = None
+    disables_at: datetime | None = None
+    disabled_at: datetime | None = None

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from billhook.events import EndpointNews
 from billhook.queue.consumer import Rings
 from billhook.rules.delivery import GONE
 from billhook.rules.endpoint_health import DISABLED_AFTER, Health, Notice, after_failure
@@ -128,13 +129,12 @@ def _tell(tx: Tx, told: Sequence[Told], now: datetime) -> Rings:
 
 
 def _body(event_type: str, told: Told, now: datetime) -> bytes:
-    data = {
-        "id": told.endpoint.id,
-        "object": "endpoint",
-        "url": told.endpoint.url,
-        "failing_since": told.failing_since,
-        "last_error": told.last_error,
-        "disables_at": told.failing_since + DISABLED_AFTER,
-        "disabled_at": now if told.disables else None,
-    }
+    data = EndpointNews(
+        id=told.endpoint.id,
+        url=told.endpoint.url,
+        failing_since=told.failing_since,
+        last_error=told.last_error,
+        disables_at=told.failing_since + DISABLED_AFTER,
+        disabled_at=now if told.disables else None,
+    )
     return msgspec.json.encode({"type": event_type, "timestamp": now, "data": data})

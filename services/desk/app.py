@@ -13,11 +13,27 @@ from billhook.rules.book import KINDS
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
-from services.desk import dead_letters, endpoints, entries, events, invoices, merchants, messages, refusals, sources
+from services.desk import (
+    dead_letters,
+    endpoint_actions,
+    endpoints,
+    entries,
+    events,
+    invoices,
+    merchants,
+    messages,
+    publishing,
+    refusals,
+    replays,
+    sources,
+)
 from services.desk.gate import Gate
 from services.desk.terms import BEARER
 
-SUBJECTS = (merchants, sources, endpoints, events, invoices, entries, messages, dead_letters)
+SUBJECTS = (
+    *(merchants, sources, endpoints, endpoint_actions, events, invoices, entries, messages, publishing),
+    *(replays, dead_letters),
+)
 
 
 def build(env: Env, health: Health) -> ASGIApp:

@@ -37,7 +37,9 @@ class LetterShown(BaseModel):
     attempts: int
     created_at: datetime
     resolved_at: datetime | None
-    resolution: str | None = Field(description="replayed, discarded or redelivered (the sender sent it again).")
+    resolution: str | None = Field(
+        description="replayed, discarded, redelivered (the sender sent it again) or expired (its retention ended)."
+    )
     resolved_by: str | None = Field(description="The key that did it.")
 
 

@@ -1,34 +1,122 @@
-"""Endpoints: where a merchant wants its messages."""
+"""Endpoints: where a merchant wants its messages, and how. What is done with one is in `endpoint_actions`."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.outlets.http import DEADLINE_SECONDS
+from billhook.rules.delivery import (
+    LONGEST_SCHEDULE,
+    LONGEST_TIMEOUT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    SCHEDULE_SECONDS,
+)
+from billhook.rules.endpoint_settings import (
+    EVENTS,
+    HIGHEST_RATE,
+    LONGEST_DESCRIPTION,
+    LONGEST_EVENT_TYPE,
+    LOWEST_RATE,
+    MOST_EVENT_TYPES,
+    MOST_HEADERS,
+    MOST_IN_FLIGHT,
+    SHORTEST_TIMEOUT_SECONDS,
+    SHORTEST_WAIT_SECONDS,
+)
+from billhook.rules.signing import Scheme
+from billhook.runtime.endpoint_setup import change_endpoint, delete_endpoint, register_endpoint, shown
 from billhook.runtime.env import Env
-from billhook.runtime.registration import EVENT_TYPES, LONGEST_URL, register_endpoint
+from billhook.runtime.registration import LONGEST_URL
 from billhook.store import endpoints
 from billhook.store.database import Tx
+from billhook.store.deliveries import HELD_LIMIT, held_for
 from billhook.store.endpoints import Endpoint
 from billhook.store.merchants import Caller
 from services.desk.refusals import not_found
-from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, OwnerIn, Page, known_merchant, page_of
+from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, OwnerIn, Page, Secret, known_merchant, page_of
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
-Description = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
-EventType = Annotated[str, Field(max_length=100, json_schema_extra={"enum": [*EVENT_TYPES]})]
+
+def documented(description: str, **bounds: Any) -> Any:
+    """A field that may be left out or null. Its bounds are for the document: `rules.endpoint_settings` holds them."""
+    return Field(None, description=description, json_schema_extra=bounds)
 
 
-class NewEndpoint(BaseModel):
+EventType = Annotated[
+    str,
+    Field(
+        json_schema_extra={
+            "pattern": r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$",
+            "maxLength": LONGEST_EVENT_TYPE,
+            "examples": ["*", "invoice.*", *EVENTS, "order.shipped", "order.*"],
+        }
+    ),
+]
+Wait = Annotated[float, Field(json_schema_extra={"minimum": SHORTEST_WAIT_SECONDS, "maximum": LONGEST_WAIT_SECONDS})]
+Url = Annotated[
+    str,
+    Field(
+        max_length=LONGEST_URL,
+        description="https:// with a public host, and no password in it; more where the operator allows it.",
+    ),
+]
+
+
+class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(max_length=LONGEST_URL, description="http:// or https://, with a host and no password in it.")
-    event_types: list[EventType] = Field(["*"], min_length=1, max_length=100)
-    description: Description = ""
+    description: str | None = documented("For people.", maxLength=LONGEST_DESCRIPTION)
+    event_types: list[EventType] | None = documented(
+        "Names, all of an object's (`invoice.*`), or `*`, the default; your own events too.",
+        minItems=1,
+        maxItems=MOST_EVENT_TYPES,
+    )
+    headers: dict[str, str] | None = documented(
+        "Sent with every message, for instance an `Authorization`. They are stored encrypted, and shown by name only.",
+        maxProperties=MOST_HEADERS,
+    )
+    schedule: list[Wait] | None = documented(
+        f"Seconds to wait after each failed attempt. Default: {', '.join(map(str, SCHEDULE_SECONDS))}.",
+        maxItems=LONGEST_SCHEDULE,
+    )
+    timeout_seconds: float | None = documented(
+        f"For a whole exchange. Default: {DEADLINE_SECONDS:g}.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+        maximum=LONGEST_TIMEOUT_SECONDS,
+    )
+    max_in_flight: int | None = documented(
+        "Requests at once, over all of billhook. Default: as many as the endpoint keeps up with.",
+        minimum=1,
+        maximum=MOST_IN_FLIGHT,
+    )
+    rate_limit: float | None = documented(
+        "Deliveries a second. Default: no limit.", minimum=LOWEST_RATE, maximum=HIGHEST_RATE
+    )
+    ordering: Literal["none", "customer", "subscription"] | None = documented(
+        "customer, subscription: messages about the same one arrive one after the other, and each waits until the one"
+        " before it arrived or was given up. Default: none."
+    )
+
+
+class NewEndpoint(Settings):
+    url: Url
+    signing: Scheme | None = Field(
+        None, description="v1: by a secret that both sides share, the default; v1a: by a key pair (Ed25519)."
+    )
+    secret: Secret | None = Field(
+        None, description="One to go on with: `whsec_…` of 24 to 64 bytes for v1, `whsk_…` for v1a. Else one is made."
+    )
+
+
+class EndpointChanges(Settings):
+    """What is left out stays; null is the default."""
+
+    url: Url = Field(default_factory=str)  # of no effect, and in this form not in the document
 
 
 class EndpointShown(BaseModel):
@@ -37,20 +125,46 @@ class EndpointShown(BaseModel):
     url: str
     description: str
     event_types: list[str]
-    created_at: datetime
+    state: Literal["enabled", "disabled"]
     disabled_at: datetime | None
     disabled_reason: str | None
+    failing_since: datetime | None = Field(description="Nothing has arrived since then, though it was tried.")
+    header_names: list[str]
+    schedule: list[float] | None = Field(description="null, as with the following: the default.")
+    timeout_seconds: float | None
+    max_in_flight: int | None
+    rate_limit: float | None
+    ordering: str
+    signing: Scheme
+    public_key: str | None = Field(description="With v1a: `whpk_…`, to verify with.")
+    previous_secrets: int = Field(description="Older secrets that messages are signed with too, after a rotation.")
+    previous_secrets_until: datetime | None = Field(description="When the last of them ends.")
+    created_at: datetime
 
 
 class EndpointMade(EndpointShown):
-    secret: str = Field(description="What its messages are signed with (Standard Webhooks). It is never shown again.")
+    secret: str | None = Field(
+        description="With v1, what messages are signed with, if billhook made it. It is never shown again."
+    )
 
 
-def _show(endpoint: Endpoint) -> EndpointShown:
-    return EndpointShown(**{name: value for name, value in vars(endpoint).items() if name != "secret"})
+class EndpointWhole(EndpointShown):
+    held: int = Field(description=f"Deliveries kept while it is disabled; {HELD_LIMIT} means so many or more.")
 
 
-def _find(tx: Tx, endpoint_id: str, caller: Caller) -> Endpoint:
+def show(env: Env, endpoint: Endpoint) -> EndpointShown:
+    return EndpointShown(**shown(env, endpoint))
+
+
+def show_whole(env: Env, tx: Tx, endpoint: Endpoint) -> EndpointWhole:
+    return EndpointWhole(**shown(env, endpoint), held=held_for(tx, endpoint.id))
+
+
+def show_made(env: Env, endpoint: Endpoint, secret: str | None) -> EndpointMade:
+    return EndpointMade(**shown(env, endpoint), secret=secret)
+
+
+def find(tx: Tx, endpoint_id: str, caller: Caller) -> Endpoint:
     endpoint = endpoints.get_endpoint(tx, endpoint_id, merchant_id=caller.merchant_id)
     if endpoint is None:
         raise not_found("endpoint")
@@ -61,41 +175,36 @@ def _find(tx: Tx, endpoint_id: str, caller: Caller) -> Endpoint:
 def create_endpoint(env: EnvIn, owner: OwnerIn, new: NewEndpoint) -> EndpointMade:
     """Make an endpoint. Its secret is shown this once."""
     with env.database.begin() as tx:
-        endpoint, secret = register_endpoint(
-            tx, env.vault, env.clock(), merchant_id=known_merchant(tx, owner), **new.model_dump()
-        )
-    return EndpointMade(**_show(endpoint).model_dump(), secret=secret)
+        endpoint, secret = register_endpoint(env, tx, known_merchant(tx, owner), **new.model_dump())
+    return show_made(env, endpoint, secret)
 
 
 @router.get("")
 def list_endpoints(env: EnvIn, caller: CallerIn, query: Annotated[OldestFirst, Query()]) -> Page[EndpointShown]:
     with env.database.read() as tx:
         found = endpoints.list_endpoints(tx, query.visible_to(caller), after=query.after or "", limit=query.limit + 1)
-    return page_of(found, query.limit, _show, lambda endpoint: endpoint.id)
+    return page_of(found, query.limit, lambda endpoint: show(env, endpoint), lambda endpoint: endpoint.id)
 
 
 @router.get("/{endpoint_id}")
-def get_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> EndpointShown:
+def get_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> EndpointWhole:
     with env.database.read() as tx:
-        return _show(_find(tx, endpoint_id, caller))
+        return show_whole(env, tx, find(tx, endpoint_id, caller))
 
 
-@router.post("/{endpoint_id}/disable")
-def disable(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> EndpointShown:
-    """Stop sending to it."""
-    return _switch(env, caller, endpoint_id, env.clock(), f"disabled by {caller.key_id}")
-
-
-@router.post("/{endpoint_id}/enable")
-def enable(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> EndpointShown:
-    """Send to it again. What failed in between is in the dead letters, to be replayed."""
-    return _switch(env, caller, endpoint_id, None, None)
-
-
-def _switch(
-    env: Env, caller: Caller, endpoint_id: str, disabled_at: datetime | None, reason: str | None
-) -> EndpointShown:
+@router.patch("/{endpoint_id}")
+def update_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id, changes: EndpointChanges) -> EndpointShown:
+    """Set what is named and leave the rest. It counts from the next attempt on; `event_types` and `ordering` from the
+    next message on."""
     with env.database.begin() as tx:
-        _find(tx, endpoint_id, caller)
-        endpoints.set_disabled(tx, endpoint_id, disabled_at, reason)
-        return _show(_find(tx, endpoint_id, caller))
+        find(tx, endpoint_id, caller)
+        change_endpoint(env, tx, endpoint_id, **changes.model_dump(exclude_unset=True))
+        return show(env, find(tx, endpoint_id, caller))
+
+
+@router.delete("/{endpoint_id}", status_code=204)
+def remove_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> None:
+    """Delete it. What was still to be sent is canceled; what was sent stays to be seen."""
+    with env.database.begin() as tx:
+        find(tx, endpoint_id, caller)
+        delete_endpoint(env, tx, endpoint_id)

@@ -107,6 +107,6 @@ def replay(env: EnvIn, caller: CallerIn, event_id: Id) -> Replay:
     with env.database.begin() as tx:
         if inbox.get_event(tx, event_id, merchant_id=caller.merchant_id) is None:
             raise not_found("event")
-        revived = queues.replay(tx, "inbox", [event_id], by=caller.key_id, now=env.clock())
-    ring(env, {"inbox": revived})
-    return Replay(id=event_id, replayed=bool(revived))
+        rings = queues.replay(tx, "inbox", [event_id], by=caller.key_id, now=env.clock())
+    ring(env, rings)
+    return Replay(id=event_id, replayed=bool(rings["inbox"]))

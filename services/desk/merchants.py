@@ -1,4 +1,4 @@
-"""Merchants and their keys: the operator's alone."""
+"""Merchants and their keys: the operator's, but for what a merchant may see and say of itself."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.errors import Refused
 from billhook.rules.money import parse_locale
+from billhook.runtime.registration import check_contact
 from billhook.store import merchants
-from billhook.store.merchants import Key, Merchant
+from billhook.store.database import Tx
+from billhook.store.merchants import Caller, Key, Merchant
 from services.desk.refusals import not_found, operator_only
 from services.desk.terms import CallerIn, EnvIn, Id, Optional, Page, Text, known_merchant, page_of
 
@@ -21,7 +23,18 @@ async def _operator(caller: CallerIn) -> None:
         raise operator_only()
 
 
-router = APIRouter(prefix="/v1/merchants", tags=["merchants"], dependencies=[Depends(_operator)])
+router = APIRouter(prefix="/v1/merchants", tags=["merchants"])
+
+OPERATORS = [Depends(_operator)]
+
+Email = Annotated[
+    str,
+    Field(
+        max_length=320,
+        description="Who is told by mail when something of theirs needs a person: an endpoint that fails for days.",
+        json_schema_extra={"format": "email"},
+    ),
+]
 
 
 class NewMerchant(BaseModel):
@@ -29,12 +42,22 @@ class NewMerchant(BaseModel):
 
     name: Text = Field(description="As it stands on invoices that name no seller of their own.")
     locale: Text = Field("en", description="How documents write dates and amounts: en, de-AT, pt_BR…")
+    contact_email: Email | None = None
+
+
+class MerchantChanges(BaseModel):
+    """What is left out stays; null takes it away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    contact_email: Email | None = None
 
 
 class MerchantShown(BaseModel):
     id: str
     name: str
     locale: str
+    contact_email: str | None
     created_at: datetime
 
 
@@ -70,22 +93,30 @@ def _merchant(merchant: Merchant) -> MerchantShown:
     return MerchantShown(**vars(merchant))
 
 
+def _find(tx: Tx, merchant_id: str, caller: Caller) -> Merchant:
+    merchant = merchants.get_merchant(tx, merchant_id) if caller.merchant_id in (None, merchant_id) else None
+    if merchant is None:
+        raise not_found("merchant")
+    return merchant
+
+
 def _key(key: Key) -> KeyShown:
     return KeyShown(**vars(key))
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=OPERATORS)
 def create_merchant(env: EnvIn, new: NewMerchant) -> MerchantShown:
     """Make a merchant."""
     try:
         parse_locale(new.locale)
     except ValueError as error:
         raise Refused("locale_unknown", f"`locale`: {error}.") from None
+    check_contact(new.contact_email)
     with env.database.begin() as tx:
-        return _merchant(merchants.create_merchant(tx, new.name, env.clock(), locale=new.locale))
+        return _merchant(merchants.create_merchant(tx, now=env.clock(), **new.model_dump()))
 
 
-@router.get("")
+@router.get("", dependencies=OPERATORS)
 def list_merchants(env: EnvIn, query: Annotated[MerchantListing, Query()]) -> Page[MerchantShown]:
     """All merchants, the oldest first."""
     with env.database.read() as tx:
@@ -94,15 +125,24 @@ def list_merchants(env: EnvIn, query: Annotated[MerchantListing, Query()]) -> Pa
 
 
 @router.get("/{merchant_id}")
-def get_merchant(env: EnvIn, merchant_id: Id) -> MerchantShown:
+def get_merchant(env: EnvIn, caller: CallerIn, merchant_id: Id) -> MerchantShown:
+    """One merchant; with a merchant's key, that one."""
     with env.database.read() as tx:
-        merchant = merchants.get_merchant(tx, merchant_id)
-    if merchant is None:
-        raise not_found("merchant")
-    return _merchant(merchant)
+        return _merchant(_find(tx, merchant_id, caller))
 
 
-@router.post("/{merchant_id}/keys", status_code=201)
+@router.patch("/{merchant_id}")
+def update_merchant(env: EnvIn, caller: CallerIn, merchant_id: Id, changes: MerchantChanges) -> MerchantShown:
+    """Set what is named. A merchant's key may do this for that merchant."""
+    check_contact(changes.contact_email)
+    with env.database.begin() as tx:
+        _find(tx, merchant_id, caller)
+        if "contact_email" in changes.model_fields_set:
+            merchants.set_contact(tx, merchant_id, changes.contact_email)
+        return _merchant(_find(tx, merchant_id, caller))
+
+
+@router.post("/{merchant_id}/keys", status_code=201, dependencies=OPERATORS)
 def create_key(env: EnvIn, merchant_id: Id, new: NewKey) -> KeyMade:
     """Make a bearer key for a merchant. It is shown this once."""
     with env.database.begin() as tx:
@@ -111,7 +151,7 @@ def create_key(env: EnvIn, merchant_id: Id, new: NewKey) -> KeyMade:
     return KeyMade(id=key_id, merchant_id=merchant_id, name=new.name, key=key)
 
 
-@router.get("/{merchant_id}/keys")
+@router.get("/{merchant_id}/keys", dependencies=OPERATORS)
 def list_keys(env: EnvIn, merchant_id: Id) -> list[KeyShown]:
     """A merchant's keys, revoked ones too."""
     with env.database.read() as tx:
@@ -119,7 +159,7 @@ def list_keys(env: EnvIn, merchant_id: Id) -> list[KeyShown]:
         return [_key(key) for key in merchants.list_keys(tx, merchant_id)]
 
 
-@router.delete("/{merchant_id}/keys/{key_id}", status_code=204)
+@router.delete("/{merchant_id}/keys/{key_id}", status_code=204, dependencies=OPERATORS)
 def revoke_key(env: EnvIn, merchant_id: Id, key_id: Id) -> None:
     """Make a key stop working at once."""
     with env.database.begin() as tx:

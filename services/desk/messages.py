@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -22,18 +23,21 @@ class MessageQuery(NewestFirst):
 class DeliveryQuery(NewestFirst):
     endpoint_id: Id | Optional = None
     message_id: Id | Optional = None
-    state: Literal["due", "delivered", "dead"] | Optional = None
+    state: Literal["due", "delivered", "held", "canceled", "expired", "dead"] | Optional = None
 
 
 class MessageShown(BaseModel):
     id: str = Field(description="The `webhook-id` that receivers see.")
     merchant_id: str
     type: str
-    object_kind: str
-    object_id: str
-    event_id: str = Field(description="The event that it came from.")
+    object_kind: str = Field(description="A kind of the book, endpoint, or publication: what you published yourself.")
+    object_id: str = Field(description="Its id; of a publication, the idempotency key.")
+    event_id: str | None = Field(description="The event that it came from; null for what no provider's event caused.")
+    customer: str | None = Field(description="The provider's id of the customer it is about.")
+    subscription: str | None
     occurred_at: datetime
     created_at: datetime
+    pruned_at: datetime | None = Field(description="When its body was deleted, as its time was over.")
 
 
 class DeliveryShown(BaseModel):
@@ -41,7 +45,11 @@ class DeliveryShown(BaseModel):
     merchant_id: str
     message_id: str
     endpoint_id: str
-    state: str = Field(description="due, delivered or dead.")
+    state: str = Field(
+        description="due, delivered, held (its endpoint is disabled), canceled (it was deleted), expired (the body was"
+        " deleted first) or dead."
+    )
+    lane: str = Field(description="fresh (a first attempt), retry or replay.")
     due_at: datetime
     attempts: int
     last_error: str | None
@@ -49,13 +57,22 @@ class DeliveryShown(BaseModel):
     finished_at: datetime | None
 
 
+class Header(BaseModel):
+    name: str
+    value: str
+
+
 class AttemptShown(BaseModel):
     number: int
     started_at: datetime
     duration_ms: int
-    outcome: str = Field(description="2xx to 5xx, or timeout, connect, tls, protocol, url.")
+    outcome: str = Field(
+        description="2xx to 5xx; else timeout, dns, refused (by billhook: an address it does not connect to), connect,"
+        " tls, reset, protocol or url."
+    )
     status_code: int | None
     error: str | None
+    response_headers: list[Header] = Field(description="Those of the answer, as they came.")
     response: Bytes = Field(description="The first bytes of what the endpoint answered.")
 
 
@@ -69,7 +86,7 @@ class MessageWhole(MessageShown):
 
 
 def _message(row: Any) -> MessageShown:
-    return MessageShown(**row, event_id=row["inbox_id"])
+    return MessageShown(**row, event_id=None if row["inbox_id"] == row["id"] else row["inbox_id"])
 
 
 def _delivery(row: Any) -> DeliveryShown:
@@ -77,7 +94,15 @@ def _delivery(row: Any) -> DeliveryShown:
 
 
 def _attempt(row: Any) -> AttemptShown:
-    return AttemptShown(**{**row, "response": shown(bytes(row["response"]))})
+    headers = [Header(name=name, value=value) for name, value in row["response_headers"] or ()]
+    return AttemptShown(**{**row, "response_headers": headers, "response": shown(bytes(row["response"]))})
+
+
+def _whole(delivery: Any, attempts: Sequence[Any]) -> DeliveryWhole:
+    return DeliveryWhole(
+        **_delivery(delivery).model_dump(),
+        tries=[_attempt(attempt) for attempt in attempts if attempt["delivery_id"] == delivery["id"]],
+    )
 
 
 @router.get("/messages")
@@ -107,13 +132,7 @@ def get_message(env: EnvIn, caller: CallerIn, message_id: Id) -> MessageWhole:
     return MessageWhole(
         **_message(row).model_dump(),
         body=shown(bytes(row["body"])),
-        deliveries=[
-            DeliveryWhole(
-                **_delivery(delivery).model_dump(),
-                tries=[_attempt(attempt) for attempt in attempts if attempt["delivery_id"] == delivery["id"]],
-            )
-            for delivery in sent
-        ],
+        deliveries=[_whole(delivery, attempts) for delivery in sent],
     )
 
 
@@ -131,3 +150,13 @@ def list_deliveries(env: EnvIn, caller: CallerIn, query: Annotated[DeliveryQuery
             limit=query.limit + 1,
         )
     return page_of(found, query.limit, _delivery, row_id)
+
+
+@router.get("/deliveries/{delivery_id}")
+def get_delivery(env: EnvIn, caller: CallerIn, delivery_id: Id) -> DeliveryWhole:
+    """A delivery with every attempt: what an endpoint's developer needs to see."""
+    with env.database.read() as tx:
+        row = deliveries.get_delivery(tx, delivery_id, merchant_id=caller.merchant_id)
+        if row is None:
+            raise not_found("delivery")
+        return _whole(row, deliveries.list_attempts(tx, [delivery_id], merchant_id=row["merchant_id"]))

@@ -1,14 +1,34 @@
-"""The relay: rings again for due work that nobody holds, so that a lost ring costs a second, not an event."""
+"""The relay: rings again for due work that nobody holds, so that a lost ring costs a second, not an event.
 
+Beside that it walks the replays, and deletes what is older than its time.
+"""
+
+from billhook.queue.bell import Listener
+from billhook.queue.consumer import Steps
 from billhook.runtime.env import Env
-from billhook.runtime.service import Health, Running, Service
+from billhook.runtime.service import Health, Running, Service, Together
+from services.relay.pruning import Pruner
+from services.relay.replaying import ReplayConsumer, Replaying
 from services.relay.sweep import Sweeper
 
 
 def start(env: Env, health: Health) -> Running:
+    # The sweep alone says that the relay is alive: what hangs beside it must not hide that it hangs.
     sweeper = Sweeper(env.database, env.broker, env.bell, env.metrics, env.clock, health.tick)
-    sweeper.start()
-    return sweeper
+    steps = Steps(Replaying(env.database, env.clock), env.database, env.bell, env.metrics, env.clock)
+    consumer = ReplayConsumer(steps, Listener(env.broker, steps.queue, env.metrics), env.metrics)
+    pruner = Pruner(
+        env.database,
+        env.metrics,
+        env.clock,
+        keep_attempts_days=env.settings.keep_attempts_days,
+        keep_messages_days=env.settings.keep_messages_days,
+    )
+    for part in (sweeper, consumer, pruner):
+        part.start()
+    return Together(sweeper, consumer, pruner)
 
 
-SERVICE = Service(name="relay", summary="Rings for due work: retries, expired leases, lost rings.", start=start)
+SERVICE = Service(
+    name="relay", summary="Rings for due work, walks replays, and deletes what is past its retention.", start=start
+)

@@ -13,7 +13,7 @@ from billhook.queue.bell import Bell, DoorbellBroker
 from billhook.runtime.clock import Clock
 from billhook.store import work
 from billhook.store.database import Database
-from billhook.store.queues import QUEUES
+from billhook.store.queues import BELLS
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ GRACE = timedelta(seconds=0.5)
 """Whoever makes work due rings for it at once; the relay leaves it that long before it rings too."""
 
 LIMIT = 2_000
-"""Ids a sweep rings for in one queue: what a consumer does in about a second."""
+"""Ids a sweep rings for in one queue: what a consumer does in about a second. Where as many are due, it rings without
+naming them: consumers then read SQL, in order, and leave alone what they have no room for."""
 
 GAUGES_EVERY_SECONDS = 5.0
 
@@ -73,16 +74,19 @@ class Sweeper:
             self._metrics.swept_at.set_to_current_time()
 
     def sweep(self) -> dict[str, int]:
-        """Ring for what is due; returns how many ids a queue."""
+        """Ring for what is due; returns how much that is in each queue, up to `LIMIT`."""
         rung = {}
         now = self._clock() - GRACE
-        for queue, table in QUEUES.items():
+        for queue, lane in BELLS.items():
             if self._has_rings(queue):
                 continue  # its consumers have not even heard the last ones
             with self._database.read() as tx:
-                ids = work.due_ids(tx, table, now=now, limit=LIMIT)
-            if ids:
+                ids = work.due_ids(tx, lane.table, now=now, limit=LIMIT, only=lane.only)
+            if len(ids) == LIMIT:
+                self._bell.look(queue)
+            elif ids:
                 self._bell.ring(queue, ids)
+            if ids:
                 self._metrics.rerung.labels(queue).inc(len(ids))
             rung[queue] = len(ids)
         return rung
@@ -96,9 +100,9 @@ class Sweeper:
     def measure(self) -> None:
         """Set the gauges of all queues, from SQL."""
         now = self._clock()
-        for queue, table in QUEUES.items():
+        for queue, lane in BELLS.items():
             with self._database.read() as tx:
-                backlog = work.backlog(tx, table, now=now)
+                backlog = work.backlog(tx, lane.table, now=now, only=lane.only)
             self._metrics.ready.labels(queue).set(backlog.ready)
             self._metrics.running.labels(queue).set(backlog.running)
             self._metrics.scheduled.labels(queue).set(backlog.scheduled)

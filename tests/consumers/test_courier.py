@@ -17,7 +17,7 @@ from billhook.rules.signing import new_secret, public_key
 from billhook.store import queues
 from billhook.store.deliveries import delivery_attempts
 from billhook.store.endpoints import get_endpoint, rotate_secret, set_disabled
-from billhook.store.merchants import update_merchant
+from billhook.store.merchants import set_contact
 from billhook.store.messages import messages
 
 MAX_ATTEMPTS = len(SCHEDULE_SECONDS) + 1
@@ -126,7 +126,7 @@ def test_an_endpoint_that_fails_for_five_days_is_disabled_and_its_merchant_hears
         endpoint = world.endpoint(merchant.url, "order.*", schedule=[6 * 3600] * 20)
         world.endpoint(other.url, "endpoint.*")
         with world.database.begin() as tx:
-            update_merchant(tx, world.merchant_id, contact_email="ops@acme.test")
+            set_contact(tx, world.merchant_id, "ops@acme.test")
         world.say()
         merchant.answers = [(500, {})] * 100
         for _ in range(20):  # the schedule's six hours, and a tenth of jitter at most

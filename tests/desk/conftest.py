@@ -1,4 +1,4 @@
-from desk.world import desk, world
+from desk.world import clock, desk, world
 from store.databases import database, migrated
 
-__all__ = ["database", "desk", "migrated", "world"]
+__all__ = ["clock", "database", "desk", "migrated", "world"]

@@ -7,29 +7,29 @@ from typing import Any
 
 import pytest
 import requests
-from desk.world import NOW, PDF, Desk, World, add_letter, add_to_book, new_env, new_invoice, serving, settle
+from desk.world import (
+    NOW,
+    PDF,
+    Desk,
+    World,
+    add_letter,
+    add_to_book,
+    made,
+    new_env,
+    new_invoice,
+    refused,
+    serving,
+    settle,
+)
 
 from billhook.rules.signing import signing_key
 from billhook.store import work
 from billhook.store.database import Database
 from billhook.store.documents import NewDocument, add_documents, documents, list_documents
-from billhook.store.endpoints import get_endpoint
 from billhook.store.inbox import Arrival, accept, get_event
 from billhook.store.schema import new_id
 from billhook.store.sources import get_source
 from billhook.testing.servers import ValkeyServer
-
-
-def made(answer: requests.Response) -> Any:
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def refused(answer: requests.Response, status: int, code: str, *words: str) -> None:
-    problem = answer.json()["error"]
-    assert (answer.status_code, problem["code"]) == (status, code), answer.text
-    for word in words:
-        assert word in problem["message"]
 
 
 def test_a_merchant_is_made_and_given_a_key_that_can_be_taken_away(desk: Desk) -> None:
@@ -44,6 +44,23 @@ def test_a_merchant_is_made_and_given_a_key_that_can_be_taken_away(desk: Desk) -
     refused(desk.get("/v1/events", key=key["key"]), 401, "wrong_key")
     refused(desk.ask("DELETE", f"{path}/keys/{key['id']}"), 404, "not_found")
     refused(desk.post("/v1/merchants", {"name": "x", "locale": "tlh"}), 422, "locale_unknown", "tlh")
+
+
+def test_a_merchant_says_whom_to_tell(desk: Desk, world: World) -> None:
+    path, key = f"/v1/merchants/{world.ours.merchant_id}", world.ours.key
+    assert desk.get(path, key=key).json()["contact_email"] is None
+    for address in ("ops@example.com", "Ada Lovelace <ada@example.com>", None):
+        changed = desk.ask("PATCH", path, key, json={"contact_email": address}).json()
+        assert changed["contact_email"] == address
+        assert desk.ask("PATCH", path, json={}).json() == changed, "what is not named stays"
+    for odd in ("", "ops", "a@b, c@d", "a@example.com\nBcc: b@example.com", f"{'x' * 310}@example.com"):
+        answer = desk.ask("PATCH", path, key, json={"contact_email": odd})
+        assert answer.status_code == 422
+        assert "contact_email" in answer.json()["error"]["message"]
+    refused(desk.ask("PATCH", path, key, json={"name": "Another"}), 422, "invalid", "name")
+    made_so = made(desk.post("/v1/merchants", {"name": "Ada", "contact_email": "ada@example.com"}))
+    assert made_so["contact_email"] == "ada@example.com"
+    refused(desk.post("/v1/merchants", {"name": "Ada", "contact_email": "x"}), 422, "contact_email_invalid")
 
 
 def test_the_life_of_a_source(desk: Desk, world: World) -> None:
@@ -96,48 +113,6 @@ def test_a_source_that_cannot_work_is_refused_with_what_to_do(desk: Desk, world:
         )
     )
     assert based["api_base"] == "http://localhost:1"
-
-
-def test_the_life_of_an_endpoint(desk: Desk, world: World) -> None:
-    key = world.ours.key
-    wanted = {"url": "https://example.com/hooks?a=1", "event_types": ["invoice.*", "payment.failed", "invoice.*"]}
-    endpoint = made(desk.post("/v1/endpoints", wanted, key=key))
-    assert endpoint["event_types"] == ["invoice.*", "payment.failed"]
-    path = f"/v1/endpoints/{endpoint['id']}"
-    with desk.env.database.read() as tx:
-        stored = get_endpoint(tx, endpoint["id"])
-    assert stored is not None
-    assert desk.env.vault.open(stored.secret) == endpoint["secret"]
-    assert "whsec_" not in desk.get(path, key=key).text
-    disabled = desk.post(f"{path}/disable", key=key).json()
-    assert disabled["disabled_reason"] == f"disabled by {world.ours.ids['own_key_id']}"
-    assert desk.post(f"{path}/enable", key=key).json()["disabled_at"] is None
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("ftp://example.com", "example.com", "https://", "https:///path", "http://a b/", "javascript:alert(1)", ""),
-        *("https://user:word@example.com", "https://example.com:99999", "http://[::1", "https://a.example/\x00", "//a"),
-        *("https://a.example/\n", "https://a.example\\@b.example", f"https://a.example/{'x' * 2000}"),
-    ],
-)
-def test_an_endpoint_needs_an_address_that_can_be_posted_to(desk: Desk, world: World, url: str) -> None:
-    answer = desk.post("/v1/endpoints", {"url": url}, key=world.ours.key)
-    assert answer.status_code == 422
-    assert "url" in answer.json()["error"]["message"]
-
-
-def test_an_endpoint_cannot_wait_for_events_that_never_come(desk: Desk, world: World) -> None:
-    for event_type in ("invoice.piad", "invoices.*", "*.paid", "invoice", ""):
-        wanted = {"url": "https://example.com", "event_types": [event_type]}
-        refused(desk.post("/v1/endpoints", wanted, key=world.ours.key), 422, "event_type_unknown")
-    refused(
-        desk.post("/v1/endpoints", {"url": "https://a.example", "event_types": []}, key=world.ours.key),
-        422,
-        "invalid",
-        "event_types",
-    )
 
 
 def test_lists_come_page_by_page_and_miss_nothing(desk: Desk, world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +18,23 @@ import uvicorn
 
 from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
 from billhook.rules.invoice import snapshot_of
+from billhook.runtime.clock import Clock
+from billhook.runtime.endpoint_setup import register_endpoint
 from billhook.runtime.env import Env
-from billhook.runtime.registration import register_endpoint, register_source
+from billhook.runtime.registration import register_source
 from billhook.runtime.service import Health
 from billhook.runtime.settings import read_settings
 from billhook.store import book, dead_letters, work
 from billhook.store.database import Database
-from billhook.store.deliveries import Attempt, add_attempts, add_deliveries
+from billhook.store.deliveries import Attempt, NewDelivery, add_attempts, add_deliveries
 from billhook.store.documents import NewDocument, Rendered, add_documents, documents, set_files
 from billhook.store.inbox import Arrival, accept, inbox
 from billhook.store.merchants import create_key, create_merchant
 from billhook.store.messages import Message, add_messages
+from billhook.store.replays import create_replay
 from billhook.store.schema import new_id
 from billhook.store.vault import new_key
+from billhook.testing.clock import ManualClock
 from services.desk.app import build
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -45,9 +49,11 @@ class Desk:
         self.env = env
         self.address = address
 
-    def ask(self, method: str, path: str, key: str | None = OPERATOR, **request: Any) -> requests.Response:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return requests.request(method, self.address + path, headers=headers, timeout=30, **request)
+    def ask(
+        self, method: str, path: str, key: str | None = OPERATOR, headers: Mapping[str, str] = {}, **request: Any
+    ) -> requests.Response:
+        own = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return requests.request(method, self.address + path, headers={**headers, **own}, timeout=30, **request)
 
     def get(self, path: str, key: str | None = OPERATOR, **query: Any) -> requests.Response:
         return self.ask("GET", path, key, params=query)
@@ -56,19 +62,37 @@ class Desk:
         return self.ask("POST", path, key, json=body, params=query)
 
 
-def new_env(url: str, var: Path, *, queue_url: str = "") -> Env:
+def new_env(url: str, var: Path, clock: Clock = lambda: NOW, **chosen: Any) -> Env:
     settings = read_settings(
-        var=var, database_url=url, queue_url=queue_url, operator_key=OPERATOR, encryption_keys=new_key()
+        **{"var": var, "database_url": url, "operator_key": OPERATOR, "encryption_keys": new_key(), **chosen}
     )
-    return Env(settings, clock=lambda: NOW)
+    return Env(settings, clock=clock)
 
 
 @pytest.fixture
-def desk(database: Database, tmp_path: Path) -> Iterator[Desk]:
-    env = new_env(database.url.render_as_string(hide_password=False), tmp_path)
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def desk(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[Desk]:
+    env = new_env(database.url.render_as_string(hide_password=False), tmp_path, clock)
     with serving(env) as found:
         yield found
     env.close()
+
+
+def made(answer: requests.Response) -> Any:
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def refused(answer: requests.Response, status: int, code: str, *words: str) -> None:
+    assert answer.status_code == status, answer.text
+    problem = answer.json()["error"]
+    assert problem["code"] == code, answer.text
+    for word in words:
+        assert word in problem["message"]
 
 
 class serving:
@@ -121,7 +145,7 @@ def settle(env: Env, name: str) -> Belongings:
         source, _ = register_source(
             tx, env.vault, NOW, merchant_id=merchant.id, provider="standard", name=f"{name}'s billing"
         )
-        endpoint, _ = register_endpoint(tx, env.vault, NOW, merchant_id=merchant.id, url="https://example.com/hook")
+        endpoint, _ = register_endpoint(env, tx, merchant.id, url="https://example.com/hook")
     ids = {
         "merchant_id": merchant.id,
         "key_id": spare_id,
@@ -155,9 +179,17 @@ def settle(env: Env, name: str) -> Belongings:
             NOW,
         )
         add_messages(tx, [message], NOW)
-        [delivery] = add_deliveries(tx, [(merchant.id, message.id, endpoint.id)], NOW)
-        add_attempts(tx, [Attempt(merchant.id, delivery, 1, NOW, 12, "5xx", 500, None, b"\xff oh")])
+        [delivery] = add_deliveries(tx, [NewDelivery(merchant.id, message.id, endpoint.id)], NOW)
+        answer = Attempt(merchant.id, delivery, 1, NOW, 12, "5xx", 500, None, b"\xff oh", (("Server", "old"),))
+        add_attempts(tx, [answer])
     return Belongings(merchant.id, key, {**ids, "message_id": message.id, "delivery_id": delivery})
+
+
+def add_replay(env: Env, whose: Belongings) -> None:
+    """A job of theirs, under the name that paths use."""
+    with env.database.begin() as tx:
+        job = create_replay(tx, whose.merchant_id, kind="replay", by=whose.ids["own_key_id"], now=NOW)
+    whose.ids["replay_id"] = job.id
 
 
 def new_invoice(**changed: Any) -> Invoice:

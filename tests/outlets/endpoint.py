@@ -72,6 +72,10 @@ class Peer:
         self._writer.write(data)
         await self._writer.drain()
 
+    def send_buffer(self, size: int) -> None:
+        """How much the kernel takes to send before the other side has read."""
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
     def reset(self) -> None:
         """RST, as from a process that was killed."""
         linger = struct.pack("ii", 1, 0)

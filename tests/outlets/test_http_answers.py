@@ -63,6 +63,18 @@ async def test_what_is_no_status_of_an_answer_is_no_answer(status: int) -> None:
 
 
 @in_a_loop
+async def test_and_holds_no_place_in_the_pool() -> None:
+    async def story(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.send(b"HTTP/1.1 101 So\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" if request.body else OK)
+        await peer.gone()
+
+    async with endpoint(story) as receiver, posting(connections=1) as poster:
+        assert (await poster.post(receiver.url(), {}, b"{}")).outcome == "protocol"
+        assert (await poster.post(receiver.url(), {}, b"")).outcome == "2xx"
+
+
+@in_a_loop
 async def test_interim_answers_are_passed_over() -> None:
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     response = await response_of(answers(b"HTTP/1.1 100 Continue\r\n\r\n", early * (INTERIM_LIMIT - 1), OK))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import warnings
@@ -191,6 +192,30 @@ async def test_an_endless_answer_ends_for_the_sender_at_once(authority: trustme.
         await asyncio.wait_for(stopped.wait(), 60)
     assert (response.outcome, len(response.body)) == ("2xx", BODY_LIMIT)
     assert sent < 50_000_000
+
+
+@in_a_loop
+async def test_a_connection_is_closed_without_waiting_for_a_goodbye(authority: trustme.CA, ca_file: Path) -> None:
+    context = served_by(authority.issue_cert("receiver.test"))
+
+    def serve(listening: socket.socket) -> bytes:
+        accepted, _ = listening.accept()
+        with (
+            context.wrap_socket(accepted, server_side=True) as peer,
+            socket.socket(fileno=os.dup(peer.fileno())) as raw,
+        ):
+            received = b""
+            while not received.endswith(b"\r\n\r\n{}"):
+                received += peer.recv(65536)
+            peer.sendall(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            return raw.recv(1)  # the end; of a polite one there would be an alert first, and then 30 s of patience
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+        async with posting(ca_file=ca_file) as poster:
+            url = f"https://receiver.test:{listening.getsockname()[1]}/"
+            assert (await poster.post(url, {}, b"{}")).outcome == "2xx"
+            assert await serving == b""
 
 
 @in_a_loop

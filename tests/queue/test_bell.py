@@ -44,15 +44,23 @@ def test_what_is_rung_for_is_heard_once_in_batches(line: Line) -> None:
 
 
 def test_an_id_that_waits_already_is_not_heard_twice(line: Line) -> None:
+    line.open()
     for _ in range(5):
         line.bell.ring("inbox", ["evt_a", "evt_b"])
     line.bell.ring_all({"inbox": ["evt_c"], "documents": [], "deliveries": ["dlv_a"]})
     until(lambda: line.broker.waiting("deliveries") == 1)
     assert line.broker.waiting("documents") == 0
-    line.listener.start()
-    assert line.listener.take(10, timeout=5) is None
     until(lambda: line.broker.waiting("inbox") == 0 and not line.broker.do_qsize("inbox"))
     assert heard(line, 3) == ["evt_a", "evt_b", "evt_c"]
+    assert line.listener.take(10, timeout=0) == []
+
+
+def test_a_look_into_sql_finds_what_was_rung_for_before_it(line: Line) -> None:
+    line.open()
+    line.bell.ring("inbox", ["evt_a", "evt_b"])
+    until(lambda: line.broker.waiting("inbox") == 0 and not line.broker.do_qsize("inbox"))
+    line.listener.look()
+    assert line.listener.take(10, timeout=5) is None
     assert line.listener.take(10, timeout=0) == []
 
 
@@ -68,6 +76,15 @@ def test_look_is_answered_by_the_next_take(line: Line) -> None:
     line.open()
     line.listener.look()
     assert line.listener.take(10, timeout=5) is None
+    assert line.listener.take(10, timeout=0) == []
+
+
+def test_a_ring_without_ids_is_a_look_into_sql(line: Line) -> None:
+    line.open()
+    line.bell.ring("inbox", ["evt_a"])
+    assert heard(line, 1) == ["evt_a"]
+    line.bell.look("inbox")
+    until(lambda: line.listener.take(10, timeout=1) is None)
     assert line.listener.take(10, timeout=0) == []
 
 

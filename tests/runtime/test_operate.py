@@ -4,66 +4,20 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
+from runtime.shell import Shell
 
 from billhook.rules.signing import signing_key
-from billhook.runtime import operate
-from billhook.store import dead_letters, migrate, work
-from billhook.store.database import Database
+from billhook.store import dead_letters, work
 from billhook.store.inbox import Arrival, accept, get_event, inbox
 from billhook.store.merchants import find_caller
 from billhook.store.schema import new_id
-from billhook.store.vault import new_key
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
-
-
-class Shell:
-    """Types commands, and looks into the ledger behind them."""
-
-    def __init__(self, var: Path) -> None:
-        self.database = Database(f"sqlite:///{var}/billhook.db")
-        self._env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
-        self._app = typer.Typer()
-        operate.attach(self._app)
-
-    def run(self, *words: str, typed: str = "") -> Result:
-        return CliRunner().invoke(self._app, list(words), env=self._env, input=typed)
-
-    def __call__(self, *words: str, typed: str = "") -> str:
-        result = self.run(*words, typed=typed)
-        assert result.exit_code == 0, result.output
-        assert result.stderr == ""
-        return result.stdout
-
-    def json(self, *words: str, typed: str = "") -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self(*words, "--json", typed=typed).splitlines()]
-
-    def fails(self, *words: str, code: int = 1) -> str:
-        result = self.run(*words)
-        assert result.exit_code == code, result.output
-        assert isinstance(result.exception, SystemExit), result.exception
-        assert result.stdout == ""
-        if code == 1:
-            assert result.stderr.startswith("billhook: ")
-            assert result.stderr.count("\n") == 1
-        return result.stderr
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path)
-    migrate.upgrade(shell.database)
-    yield shell
-    shell.database.close()
 
 
 @pytest.fixture
@@ -151,15 +105,16 @@ def test_a_source_is_rotated_keyed_and_switched(shell: Shell) -> None:
     assert (now["api_key"], now["disabled_at"]) == (None, None)
 
 
-def test_an_endpoint_is_switched_with_a_trace(shell: Shell) -> None:
-    shell("merchants", "add", "one")
-    [endpoint] = shell.json("endpoints", "add", "https://example.com")
-    shell("endpoints", "disable", endpoint["id"])
-    [now] = shell.json("endpoints", "list")
-    assert now["disabled_reason"] == f"disabled by cli:{getpass.getuser()}"
-    shell("endpoints", "enable", endpoint["id"])
-    [now] = shell.json("endpoints", "list")
-    assert now["disabled_at"] is None
+def test_a_merchants_contact_is_set_and_taken_away(shell: Shell) -> None:
+    [merchant] = shell.json("merchants", "add", "one", "--contact-email", "ops@example.com")
+    assert merchant["contact_email"] == "ops@example.com"
+    for address, stored in (("Ada <ada@example.com>", "Ada <ada@example.com>"), ("", None)):
+        [merchant] = shell.json("merchants", "set", merchant["id"], "--contact-email", address)
+        assert merchant["contact_email"] == stored
+        assert shell.json("merchants", "list") == [merchant]
+    for odd in ("ops", "a@b, c@d", "a@example.com\nBcc: b@example.com"):
+        assert "contact_email" in shell.fails("merchants", "set", merchant["id"], "--contact-email", odd)
+    assert "mrc_x" in shell.fails("merchants", "set", "mrc_x", "--contact-email", "a@example.com")
 
 
 def test_what_cannot_work_is_one_sentence(shell: Shell) -> None:

@@ -25,6 +25,7 @@ from billhook.store import (
     mails,
     merchants,
     messages,
+    replays,
     sources,
 )
 from billhook.store.database import Database, Tx
@@ -45,6 +46,7 @@ class Shop:
     delivery: str
     key: str
     letter: str
+    replay: str
 
 
 def open_shop(tx: Tx) -> Shop:
@@ -67,9 +69,11 @@ def open_shop(tx: Tx) -> Shop:
     endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
     [delivery] = deliveries.add_deliveries(tx, [deliveries.NewDelivery(merchant, message.id, endpoint)], NOW)
     deliveries.add_attempts(tx, [deliveries.Attempt(merchant, delivery, 1, NOW, 1, "2xx", 200, None, b"")])
+    replay = replays.create_replay(tx, merchant, kind="replay", by="key", now=NOW).id
     customer_id = book.book_id(source, "", customer)
+    letter_id = str(letter["id"])
     return Shop(
-        merchant, source, event.id, customer_id, invoice, message.id, endpoint, delivery, key, str(letter["id"])
+        merchant, source, event.id, customer_id, invoice, message.id, endpoint, delivery, key, letter_id, replay
     )
 
 
@@ -81,6 +85,9 @@ QUESTIONS: dict[str, Question] = {
     "book.list_objects": lambda tx, shop, merchant: book.list_objects(tx, "customer", merchant_id=merchant),
     "dead_letters.get_dead": lambda tx, shop, merchant: dead_letters.get_dead(tx, shop.letter, merchant_id=merchant),
     "dead_letters.list_dead": lambda tx, shop, merchant: dead_letters.list_dead(tx, merchant_id=merchant),
+    "deliveries.get_delivery": lambda tx, shop, merchant: deliveries.get_delivery(
+        tx, shop.delivery, merchant_id=merchant
+    ),
     "deliveries.list_attempts": lambda tx, shop, merchant: deliveries.list_attempts(
         tx, [shop.delivery], merchant_id=merchant
     ),
@@ -100,13 +107,15 @@ QUESTIONS: dict[str, Question] = {
     "messages.find_publication": lambda tx, shop, merchant: messages.find_publication(tx, merchant, "key"),
     "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),
     "messages.list_messages": lambda tx, shop, merchant: messages.list_messages(tx, merchant_id=merchant),
+    "replays.get_replay": lambda tx, shop, merchant: replays.get_replay(tx, shop.replay, merchant_id=merchant),
+    "replays.list_replays": lambda tx, shop, merchant: replays.list_replays(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),
     "sources.list_sources": lambda tx, shop, merchant: sources.list_sources(tx, merchant),
     "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
 }
-WRITERS = ("create_", "add_", "revoke_", "update_")
+WRITERS = ("create_", "add_", "revoke_", "set_")
 
 
 def functions_about_a_merchant() -> set[str]:

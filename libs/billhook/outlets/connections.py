@@ -40,7 +40,8 @@ new_connection: ContextVar[bool] = ContextVar("new_connection", default=False)
 class Connections(aiohttp.TCPConnector):
     """At most `limit` requests under way, and no more than that many connections kept between requests.
 
-    A kept connection stays with the address that was vetted when it was made.
+    A kept connection stays with the address that was vetted when it was made. When too many are open, the one that was
+    just used is closed and no other: nobody's traffic costs another endpoint its connection.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Wire(ResponseHandler):
         self._answered = False
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """A head was parsed. What nobody asked for is not queued: it would pile up as long as the connection idles."""
+        """A head was parsed. What nobody asked for is not queued, or it would pile up while the connection idles."""
         code = data[0].code
         interim = 100 <= code < 200 and code != 101
         self._interim += interim

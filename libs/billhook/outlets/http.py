@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ DEADLINE_SECONDS = 15.0
 """For name resolution, connecting, TLS, sending, headers and body together (Standard Webhooks advises 15 to 30 s)."""
 
 CONNECT_SECONDS = 5.0
-"""For name resolution, TCP and TLS of these: where nobody answers, nobody is waited for until the deadline."""
+"""Of these, for a place in the pool, name resolution, TCP and TLS: nobody waits long for where nobody is."""
 
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer that are read; the connection is then closed, however much more would come."""
@@ -52,8 +53,9 @@ class Response:
     """`2xx` … `5xx` for a complete answer; else `timeout`, `dns`, `refused` (by billhook: an address it does not
     connect to), `connect`, `tls`, `reset`, `protocol`, `url`."""
     status_code: int | None = None
-    """Also of an answer that was not complete, so that only the outcome says whether it counts."""
+    """Also of an answer that was not complete, so that the outcome alone says what counts."""
     error: str | None = None
+    """None for a complete answer, whatever its status."""
     retry_after: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
@@ -173,10 +175,7 @@ class Poster:
             while len(answer.body) < BODY_LIMIT and not content.at_eof():
                 answer.body += await content.read(BODY_LIMIT - len(answer.body))
         finally:
-            if content.at_eof():
-                head.release()
-            else:
-                head.close()  # there may be no end to it
+            head.release()  # to the pool if the answer is complete; closed if not, for there may be no end to it
 
 
 def _classified(error: Exception) -> tuple[str, str]:
@@ -202,7 +201,8 @@ def _classified(error: Exception) -> tuple[str, str]:
             return "reset", f"the connection was closed before {what}"
     match error:
         case aiohttp.ClientConnectorError():
-            return "connect", f"no connection: {cause}"
+            # Not the address, which may be of an inner network that is allowed.
+            return "connect", f"no connection: {os.strerror(error.errno) if error.errno else cause}"
         case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
             return "reset", f"the connection was lost before the answer was complete: {cause}"
     return "protocol", f"{type(error).__name__}: {error}"
@@ -228,10 +228,12 @@ def _kept(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]
         room -= len(name) + len(value)
         if room < 0:
             break
-        kept.append(
-            (_printable(name.decode(errors="backslashreplace")), _printable(value.decode(errors="backslashreplace")))
-        )
+        kept.append((_readable(name), _readable(value)))
     return tuple(kept)
+
+
+def _readable(received: bytes) -> str:
+    return _printable(received.decode("utf-8", "backslashreplace"))
 
 
 def _printable(text: str) -> str:

@@ -47,7 +47,7 @@ class Names:
         return aiodns.DNSResolver(self._servers, timeout=1.0, tries=5)
 
     async def lookup(self, host: str) -> list[Address]:
-        if asyncio.get_running_loop().time() > self._until:
+        if asyncio.get_running_loop().time() >= self._until:
             # A fresh channel has an empty cache. Queries under way end with the former one, long before it is dropped.
             former, self._former, self._current = self._former, self._current, self._channel()
             if former is not self._former:

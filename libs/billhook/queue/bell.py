@@ -129,6 +129,7 @@ class Bell:
         self._broker = broker
         self._metrics = metrics
         self._pending: dict[str, list[str]] = defaultdict(list)
+        self._looks: set[str] = set()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
@@ -139,6 +140,12 @@ class Bell:
             pending = self._pending[queue]
             pending.extend(ids)
             del pending[PENDING_LIMIT:]
+            self._changed.notify()
+
+    def look(self, queue: str) -> None:
+        """Make a listener look into SQL: more is due there than is worth naming."""
+        with self._changed:
+            self._looks.add(queue)
             self._changed.notify()
 
     def ring_all(self, rings: Mapping[str, Sequence[str]]) -> None:
@@ -156,18 +163,23 @@ class Bell:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing.is_set() or any(self._pending.values()))
+                self._changed.wait_for(self._has_something)
                 batch, self._pending = self._pending, defaultdict(list)
-                if self._closing.is_set() and not any(batch.values()):
+                looks, self._looks = self._looks, set()
+                if self._closing.is_set() and not looks and not any(batch.values()):
                     return
+            for queue in looks:
+                self._send(queue, [[]])
             for queue, ids in batch.items():
-                self._send(queue, ids)
+                self._send(queue, [ids[at : at + IDS_PER_RING] for at in range(0, len(ids), IDS_PER_RING)])
             rung = sum(map(len, batch.values()))
             self._closing.wait(min(GATHER_SECONDS + GATHER_SECONDS_PER_ID * rung, GATHER_SECONDS_LIMIT))
 
-    def _send(self, queue: str, ids: list[str]) -> None:
-        for start in range(0, len(ids), IDS_PER_RING):
-            chunk = ids[start : start + IDS_PER_RING]
+    def _has_something(self) -> bool:
+        return self._closing.is_set() or bool(self._looks) or any(self._pending.values())
+
+    def _send(self, queue: str, chunks: Iterable[Sequence[str]]) -> None:
+        for chunk in chunks:
             try:
                 self._broker.ring(queue, chunk)
             except Exception as error:
@@ -190,7 +202,8 @@ class Listener:
         self._poll_seconds = poll_seconds
         self._ids: dict[str, None] = {}
         self._look = True
-        """Look into SQL without having been rung: at the start, and when more ids came than are kept."""
+        """Look into SQL instead of waiting for ids: at the start, when a ring names none, and when more came than are
+        kept."""
         self._looked_at = 0.0
         self._changed = threading.Condition()
         self._worker = _Worker(broker, queues={queue}, worker_threads=1)
@@ -216,14 +229,15 @@ class Listener:
     def take(self, limit: int, timeout: float) -> list[str] | None:
         """Up to `limit` ids that were rung for, [] when nothing came in `timeout` seconds.
 
-        None says: look into SQL for due work, whether it was rung for or not (at the start, after an overflow, and
-        while Redis is away).
+        None says: look into SQL for due work, whether it was rung for or not (at the start, when a ring says so, after
+        an overflow, and while Redis is away).
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             while not self._closed:
                 if self._look or self._away():
                     self._look, self._looked_at = False, time.monotonic()
+                    self._ids.clear()  # what was rung for until now is among what is due
                     return None
                 if self._ids:
                     taken = list(self._ids)[:limit]
@@ -244,7 +258,7 @@ class Listener:
 
     def _hear(self, ids: list[str]) -> None:
         with self._changed:
-            if len(self._ids) + len(ids) > PENDING_LIMIT:
+            if not ids or len(self._ids) + len(ids) > PENDING_LIMIT:
                 self._look = True
             else:
                 self._ids.update(dict.fromkeys(ids))

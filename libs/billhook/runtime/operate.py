@@ -1,33 +1,32 @@
-"""The operator's commands: merchants, keys, sources and endpoints here; looking and repairing in `repairs`.
+"""The operator's commands: merchants, keys and sources here; `endpoint_commands` and `message_commands` for what goes
+out; looking and repairing in `repairs`.
 
 They work on the ledger itself, whether or not the product runs.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from billhook.rules.money import parse_locale
-from billhook.runtime import repairs
+from billhook.runtime import endpoint_commands, message_commands, repairs, replay_commands
+from billhook.runtime.arguments import Owner, owner_of, secret_of, text_of
 from billhook.runtime.env import Env
-from billhook.runtime.registration import check_url, register_endpoint, register_source, secret_for
-from billhook.runtime.showing import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
-from billhook.store import endpoints, merchants, sources
+from billhook.runtime.registration import check_contact, check_url, register_source, secret_for
+from billhook.runtime.showing import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.store import merchants, sources
 from billhook.store.database import Tx
-from billhook.store.endpoints import Endpoint
 from billhook.store.sources import Source
-
-Owner = Annotated[
-    str | None, typer.Option("--merchant", help="The merchant's id. May be left out where there is only one.")
-]
 
 
 def attach(app: typer.Typer) -> None:
     """Add the commands."""
-    for group in (_merchants, _keys, _sources, _endpoints, repairs.events, repairs.letters):
+    for group in (
+        *(_merchants, _keys, _sources, endpoint_commands.commands, message_commands.commands),
+        *(replay_commands.commands, repairs.events, repairs.letters),
+    ):
         app.add_typer(group)
     app.command()(repairs.replay)
 
@@ -35,50 +34,26 @@ def attach(app: typer.Typer) -> None:
 _merchants = command_group("merchants", "Merchants (tenants).")
 _keys = command_group("keys", "Bearer keys for the desk.")
 _sources = command_group("sources", "Where events come from.")
-_endpoints = command_group("endpoints", "Where merchants want their messages.")
-
-
-def _owner(tx: Tx, given: str | None) -> str:
-    if given is not None:
-        if merchants.get_merchant(tx, given) is None:
-            raise CommandError(f"There is no merchant {given!r}. See `billhook merchants list`.")
-        return given
-    found = merchants.list_merchants(tx, limit=2)
-    if not found:
-        raise CommandError("There is no merchant yet. Make one: `billhook merchants add NAME`.")
-    if len(found) > 1:
-        raise CommandError("There are several merchants: say which with --merchant (see `billhook merchants list`).")
-    return found[0].id
-
-
-def _secret(given: str | None) -> str | None:
-    """A secret from the command line, or with `-` from standard input, where no history keeps it."""
-    read = sys.stdin.readline().strip() if given == "-" else given
-    if read is not None and not (read.isascii() and read.isprintable() and read):
-        raise CommandError("A secret is one line of printable ASCII characters.")
-    return read
-
-
-def _text(name: str, value: str) -> str:
-    if not 0 < len(value) <= 255 or not value.isprintable():
-        raise CommandError(f"The {name} must be 1 to 255 printable characters.")
-    return value
 
 
 @_merchants.command("add")
 def add_merchant(
     name: Annotated[str, typer.Argument(help="As it stands on invoices that name no seller of their own.")],
     locale: Annotated[str, typer.Option(help="How documents write dates and amounts: en, de-AT, pt_BR…")] = "en",
+    contact_email: Annotated[str | None, typer.Option(help="Who is told by mail when an endpoint fails.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a merchant."""
     with opened() as env:
+        check_contact(contact_email)
         try:
             parse_locale(locale)
         except ValueError as error:
             raise CommandError(f"{error}.") from None
         with env.database.begin() as tx:
-            merchant = merchants.create_merchant(tx, _text("name", name), env.clock(), locale=locale)
+            merchant = merchants.create_merchant(
+                tx, text_of("name", name), env.clock(), locale=locale, contact_email=contact_email
+            )
         show_one(vars(merchant), as_json=as_json)
 
 
@@ -87,7 +62,25 @@ def list_merchants(as_json: Json = False) -> None:
     """List all merchants."""
     with opened() as env, env.database.read() as tx:
         found = [vars(merchant) for merchant in merchants.list_merchants(tx, limit=10_000)]
-        show(found, ("id", "name", "locale", "created_at"), as_json=as_json, empty="No merchants yet.")
+        columns = ("id", "name", "locale", "contact_email", "created_at")
+        show(found, columns, as_json=as_json, empty="No merchants yet.")
+
+
+@_merchants.command("set")
+def set_merchant(
+    merchant_id: Annotated[str, typer.Argument(metavar="MERCHANT_ID")],
+    contact_email: Annotated[
+        str, typer.Option(help="Who is told by mail when an endpoint fails. Empty: nobody.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Set whom to tell when something of a merchant's needs a person."""
+    with opened() as env:
+        check_contact(contact_email or None)
+        with env.database.begin() as tx:
+            merchants.set_contact(tx, owner_of(tx, merchant_id), contact_email or None)
+            merchant = merchants.get_merchant(tx, merchant_id)
+        show_one(vars(merchant), as_json=as_json)
 
 
 @_keys.command("add")
@@ -102,8 +95,8 @@ def add_key(
         if operator and merchant:
             raise CommandError("A key is one merchant's (--merchant) or the operator's (--operator), not both.")
         with env.database.begin() as tx:
-            owner = None if operator else _owner(tx, merchant)
-            key_id, key = merchants.create_key(tx, owner, _text("name", name), env.clock())
+            owner = None if operator else owner_of(tx, merchant)
+            key_id, key = merchants.create_key(tx, owner, text_of("name", name), env.clock())
         show_one({"id": key_id, "merchant_id": owner, "name": name, "key": key}, as_json=as_json)
 
 
@@ -168,17 +161,17 @@ def add_source(
 ) -> None:
     """Make a source. A secret that billhook made is shown this once."""
     with opened() as env:
-        given = _secret(secret)
+        given = secret_of(secret)
         with env.database.begin() as tx:
             source, made = register_source(
                 tx,
                 env.vault,
                 env.clock(),
-                merchant_id=_owner(tx, merchant),
+                merchant_id=owner_of(tx, merchant),
                 provider=provider,
-                name=_text("name", name or provider),
+                name=text_of("name", name or provider),
                 secret=given,
-                api_key=_secret(api_key),
+                api_key=secret_of(api_key),
                 api_base=api_base,
             )
         show_one(_source(env, source) | ({"secret": made} if made else {}), as_json=as_json)
@@ -197,7 +190,7 @@ def list_sources(merchant: Narrow = None, as_json: Json = False) -> None:
 def rotate(source_id: SourceId, secret: SecretOption = None, as_json: Json = False) -> None:
     """Sign with a new secret from now on; the one before it is accepted until `end-rotation`."""
     with opened() as env:
-        given = _secret(secret)
+        given = secret_of(secret)
         with env.database.begin() as tx:
             new = secret_for(_find_source(tx, source_id).provider, given)
             sources.rotate_secret(tx, source_id, env.vault.seal(new))
@@ -223,7 +216,7 @@ def set_api_key(
 ) -> None:
     """Set or take away the provider's API key, with which billhook asks what events alone cannot say."""
     with opened() as env:
-        key = _secret(api_key)
+        key = secret_of(api_key)
         if api_base is not None:
             check_url("api_base", api_base)
         with env.database.begin() as tx:
@@ -253,64 +246,3 @@ def _switch_source(source_id: str, *, disabled: bool) -> None:
             _find_source(tx, source_id)
             sources.disable_source(tx, source_id, env.clock() if disabled else None)
         typer.echo(f"{source_id} is {'disabled' if disabled else 'enabled'}.")
-
-
-def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    return {name: value for name, value in vars(endpoint).items() if name != "secret"}
-
-
-EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT_ID")]
-
-
-@_endpoints.command("add")
-def add_endpoint(
-    url: Annotated[str, typer.Argument(help="http:// or https://")],
-    events: Annotated[list[str] | None, typer.Option("--event", help="A name, invoice.*, or *. Repeatable.")] = None,
-    description: str = "",
-    merchant: Owner = None,
-    as_json: Json = False,
-) -> None:
-    """Make an endpoint. The secret its messages are signed with is shown this once."""
-    with opened() as env:
-        with env.database.begin() as tx:
-            endpoint, secret = register_endpoint(
-                tx,
-                env.vault,
-                env.clock(),
-                merchant_id=_owner(tx, merchant),
-                url=url,
-                event_types=events or ["*"],
-                description=_text("description", description) if description else "",
-            )
-        show_one(_endpoint(endpoint) | {"secret": secret}, as_json=as_json)
-
-
-@_endpoints.command("list")
-def list_endpoints(merchant: Narrow = None, as_json: Json = False) -> None:
-    """List endpoints."""
-    with opened() as env, env.database.read() as tx:
-        found = [_endpoint(endpoint) for endpoint in endpoints.list_endpoints(tx, merchant)]
-        columns = ("id", "merchant_id", "url", "event_types", "disabled_at", "disabled_reason")
-        show(found, columns, as_json=as_json, empty="No endpoints yet. Make one: `billhook endpoints add URL`.")
-
-
-@_endpoints.command("disable")
-def disable_endpoint(endpoint_id: EndpointId) -> None:
-    """Stop sending to it."""
-    _switch_endpoint(endpoint_id, disabled=True)
-
-
-@_endpoints.command("enable")
-def enable_endpoint(endpoint_id: EndpointId) -> None:
-    """Send to it again. What failed in between is in the dead letters, to be replayed."""
-    _switch_endpoint(endpoint_id, disabled=False)
-
-
-def _switch_endpoint(endpoint_id: str, *, disabled: bool) -> None:
-    with opened() as env:
-        with env.database.begin() as tx:
-            if endpoints.get_endpoint(tx, endpoint_id) is None:
-                raise CommandError(f"There is no endpoint {endpoint_id!r}. See `billhook endpoints list`.")
-            at, reason = (env.clock(), f"disabled by {done_by()}") if disabled else (None, None)
-            endpoints.set_disabled(tx, endpoint_id, at, reason)
-        typer.echo(f"{endpoint_id} is {'disabled' if disabled else 'enabled'}.")

@@ -1,33 +1,29 @@
-"""Registering sources and endpoints, and putting failed work back: what the desk and the commands do alike."""
+"""Registering sources and contacts, and putting failed work back: what the desk and the commands do alike.
+
+Endpoints have a file of their own: `endpoint_setup`.
+"""
 
 from __future__ import annotations
 
-import base64
 import logging
-import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Final
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from billhook.errors import Refused, SettingsError
-from billhook.events import DOMAIN_EVENTS
+from billhook.errors import Refused, SettingsError, Unprocessable
+from billhook.outlets.mime import mailbox
 from billhook.providers import PROVIDERS
-from billhook.rules.signing import signing_key
+from billhook.rules.signing import new_secret, signing_key
 from billhook.runtime.env import Env
 from billhook.store import queues
 from billhook.store.database import Tx
-from billhook.store.endpoints import Endpoint, create_endpoint
 from billhook.store.sources import Source, create_source
 from billhook.store.vault import Vault
 
 log = logging.getLogger(__name__)
-
-EVENT_TYPES: Final = ("*", *sorted({f"{name.partition('.')[0]}.*" for name in DOMAIN_EVENTS}), *DOMAIN_EVENTS)
-"""All that an endpoint can ask for. A name that is not among them would wait for ever for an event nobody sends."""
 
 SHORTEST_KEY_BYTES = 24
 """Standard Webhooks: a signing key has 24 to 64 bytes. A longer one does no harm."""
@@ -36,8 +32,8 @@ LONGEST_URL = 2000
 
 
 def new_signing_secret() -> str:
-    """A Standard Webhooks secret: 24 random bytes, in base64, behind `whsec_`."""
-    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+    """A secret for a sender that signs by Standard Webhooks."""
+    return new_secret("v1")
 
 
 def register_source(
@@ -81,30 +77,6 @@ def secret_for(provider: str, secret: str | None) -> str:
     return secret
 
 
-def register_endpoint(
-    tx: Tx,
-    vault: Vault,
-    now: datetime,
-    *,
-    merchant_id: str,
-    url: str,
-    event_types: Sequence[str] = ("*",),
-    description: str = "",
-) -> tuple[Endpoint, str]:
-    """A new endpoint and the secret its messages are signed with. Raises `Refused` for what cannot work."""
-    check_url("url", url)
-    unknown = [event_type for event_type in event_types if event_type not in EVENT_TYPES]
-    if unknown:
-        raise Refused(
-            "event_type_unknown",
-            f"`event_types` holds {unknown[0]!r}, which no event matches: use `*`, a name such as `invoice.paid`,"
-            " or all of an object's as in `invoice.*`.",
-        )
-    secret = new_signing_secret()
-    wanted = list(dict.fromkeys(event_types))
-    return create_endpoint(tx, merchant_id, url, wanted, vault.seal(secret), now, description=description), secret
-
-
 def check_url(field: str, url: str) -> None:
     """Raise `Refused` unless this is an http or https address with a host and nothing secret in it."""
     try:
@@ -118,9 +90,23 @@ def check_url(field: str, url: str) -> None:
         raise Refused("url_invalid", f"`{field}` must not hold a user name or password: it is shown and logged.")
 
 
+def check_contact(address: str | None) -> None:
+    """Raise `Refused` unless mail can be sent there, or to nobody."""
+    try:
+        if address is not None:
+            mailbox(address)
+    except Unprocessable:
+        raise Refused(
+            "contact_email_invalid", "`contact_email` must be one address, such as ops@example.com."
+        ) from None
+
+
 def replay_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> dict[str, list[str]]:
-    """Do the work of these dead letters again; returns the ids to ring for, by queue."""
-    return {queue: queues.replay(tx, queue, work_ids, by=by, now=now) for queue, work_ids in _by_queue(letters).items()}
+    """Do the work of these dead letters again; returns the ids to ring for, by bell."""
+    rings: dict[str, list[str]] = {}
+    for queue, work_ids in _by_queue(letters).items():
+        rings |= queues.replay(tx, queue, work_ids, by=by, now=now)
+    return rings
 
 
 def discard_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> int:

@@ -142,7 +142,7 @@ def _replay_events(env: Env, ids: list[str]) -> int:
         for event_id in ids:
             if inbox.get_event(tx, event_id) is None:
                 raise CommandError(f"There is no event {event_id!r}. See `billhook events list`.")
-        return len(queues.replay(tx, "inbox", ids, by=done_by(), now=env.clock()))
+        return len(queues.replay(tx, "inbox", ids, by=done_by(), now=env.clock())["inbox"])
 
 
 def _replay_all_dead(env: Env, queue: str | None, merchant: str | None) -> int:

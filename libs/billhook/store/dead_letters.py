@@ -24,7 +24,7 @@ dead_letters = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("resolved_at", Instant),
-    sa.Column("resolution", sa.Text),  # replayed, discarded, redelivered
+    sa.Column("resolution", sa.Text),  # replayed, discarded, redelivered, expired
     sa.Column("resolved_by", sa.Text),
     # One open letter for one piece of work; the resolved ones stay as its history.
     sa.Index("uq_dead_letters_open", "queue", "work_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),

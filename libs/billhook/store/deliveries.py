@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from billhook.rules.delivery import FRESH, HELD, RETRY, subject_of, wants
+from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, listening
 from billhook.store.messages import Message, messages
@@ -104,8 +105,7 @@ def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list
         }
         for new in wanted
     ]
-    if rows:
-        tx.execute(deliveries.insert(), rows)
+    insert_many(tx, deliveries, rows)
     return [str(row["id"]) for row in rows if row["state"] == DUE]
 
 
@@ -194,7 +194,9 @@ def release(tx: Tx, over: Mapping[str, Place], now: datetime) -> list[Head]:
 def to_retry_lane(tx: Tx, ids: Collection[str]) -> None:
     """What failed does not stand in the way of first attempts again; what is replayed stays where it is."""
     if ids:
-        tx.execute(sa.update(deliveries).where(deliveries.c.id.in_(ids), deliveries.c.lane == FRESH).values(lane=RETRY))
+        tx.execute(
+            sa.update(deliveries).where(among(tx, deliveries.c.id, ids), deliveries.c.lane == FRESH).values(lane=RETRY)
+        )
 
 
 HELD_LIMIT = 10_000
@@ -229,7 +231,7 @@ def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
     if not claimed:
         return []
     query = sa.select(messages.c.id, messages.c.type, messages.c.body, messages.c.pruned_at)
-    query = query.where(messages.c.id.in_({row["message_id"] for row in claimed}))
+    query = query.where(among(tx, messages.c.id, {row["message_id"] for row in claimed}))
     said = {row[0]: row for row in tx.execute(query)}
     found = []
     for row in claimed:
@@ -252,11 +254,8 @@ def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
 
 
 def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
-    if attempts:
-        tx.execute(
-            delivery_attempts.insert(),
-            [{"id": new_id("att"), **{field: getattr(a, field) for field in Attempt.__slots__}} for a in attempts],
-        )
+    rows = [{"id": new_id("att"), **{field: getattr(a, field) for field in Attempt.__slots__}} for a in attempts]
+    insert_many(tx, delivery_attempts, rows)
 
 
 def get_delivery(tx: Tx, delivery_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from billhook.rules.endpoint_health import Health
+from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
 
@@ -124,7 +125,7 @@ def listening(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoint]:
 
 def endpoints_of(tx: Tx, ids: Collection[str], *, lock: bool = False) -> dict[str, Endpoint]:
     """Endpoints by id, deleted ones too. With `lock` nobody else changes them until the transaction ends."""
-    query = sa.select(endpoints).where(endpoints.c.id.in_(ids)).order_by(endpoints.c.id)
+    query = sa.select(endpoints).where(among(tx, endpoints.c.id, ids)).order_by(endpoints.c.id)
     # Inserting a delivery takes a key share of its endpoint, and must not wait for whoever only counts tokens.
     rows = tx.execute(query.with_for_update(key_share=True) if lock else query).mappings()
     return {row["id"]: Endpoint(**row) for row in rows}

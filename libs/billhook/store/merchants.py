@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -70,11 +69,6 @@ def create_merchant(
     merchant = Merchant(new_id("mrc"), name, locale, now, contact_email)
     tx.execute(merchants.insert().values(**vars(merchant)))
     return merchant
-
-
-def update_merchant(tx: Tx, merchant_id: str, **changes: Any) -> None:
-    """Set fields of `Merchant`."""
-    tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(**changes))
 
 
 def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchant]:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 
@@ -89,15 +90,12 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     if not new:
         return []
     known = sa.select(messages.c.inbox_id, messages.c.number).where(
-        messages.c.inbox_id.in_({message.inbox_id for message in new})
+        among(tx, messages.c.inbox_id, {message.inbox_id for message in new})
     )
     said = {(row[0], row[1]) for row in tx.execute(known)}
     fresh = [message for message in new if (message.inbox_id, message.number) not in said]
-    if fresh:
-        tx.execute(
-            messages.insert(),
-            [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in fresh],
-        )
+    rows = [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in fresh]
+    insert_many(tx, messages, rows)
     return fresh
 
 

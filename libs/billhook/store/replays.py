@@ -8,7 +8,6 @@ A job is a row of work. It walks from `since` to `until` (see `replay_windows`) 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 
 from billhook.errors import Refused
 from billhook.rules.delivery import CANCELED, DELIVERED, HELD
+from billhook.rules.endpoint_settings import checked
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint
 from billhook.store.schema import Instant, id_at, instant_of, merchant_column, metadata, new_id
@@ -53,7 +53,6 @@ USUAL_STATES = (DEAD, HELD)
 USUAL_RANGE = timedelta(days=30)
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_PATTERN = re.compile(r"\*|[^\s*]+(\.\*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +94,26 @@ class Replay:
         passed = (instant_of(self.cursor) - self.since) / (self.until - self.since)
         return min(max(passed, 0.0), 1.0)
 
+    def shown(self) -> dict[str, Any]:
+        """As people see it."""
+        return {
+            "id": self.id,
+            "merchant_id": self.merchant_id,
+            "kind": self.kind,
+            "state": self.phase,
+            "progress": round(self.progress, 4),
+            "matched": self.matched,
+            "note": self.last_error or None,
+            "endpoint_id": self.endpoint_id,
+            "event_types": self.event_types,
+            "states": self.states,
+            "since": self.since,
+            "until": self.until,
+            "created_by": self.created_by,
+            "created_at": self.created_at,
+            "finished_at": self.finished_at,
+        }
+
 
 def create_replay(
     tx: Tx,
@@ -110,7 +129,7 @@ def create_replay(
     now: datetime,
 ) -> Replay:
     """A job of the merchant's; `endpoint` is one of theirs. Raises `Refused` for what cannot work."""
-    _check(kind, endpoint, event_types, states)
+    _check(kind, endpoint, states)
     until = min(until or now, now).astimezone(UTC)
     since = max(since or until - USUAL_RANGE, _EARLIEST)
     if since >= until:
@@ -121,7 +140,7 @@ def create_replay(
         "merchant_id": merchant_id,
         "kind": kind,
         "endpoint_id": None if endpoint is None else endpoint.id,
-        "event_types": list(dict.fromkeys(event_types)) if event_types else None,
+        "event_types": None if event_types is None else checked({"event_types": event_types})["event_types"],
         "states": None if kind == BACKFILL else list(dict.fromkeys(states or USUAL_STATES)),
         "since": since,
         "until": until,
@@ -134,9 +153,7 @@ def create_replay(
     return Replay(**row, matched=0, state=DUE, attempts=0, token=None, last_error=None, finished_at=None)
 
 
-def _check(
-    kind: str, endpoint: Endpoint | None, event_types: Sequence[str] | None, states: Sequence[str] | None
-) -> None:
+def _check(kind: str, endpoint: Endpoint | None, states: Sequence[str] | None) -> None:
     if kind == BACKFILL and endpoint is None:
         raise Refused("endpoint_missing", "A backfill needs an endpoint: the one to send to what it never had.")
     if kind == BACKFILL and states:
@@ -144,13 +161,6 @@ def _check(
     for state in states or ():
         if state not in STATES:
             raise Refused("state_unknown", f"There is no state {state!r} to replay: use {', '.join(STATES)}.")
-    for pattern in event_types or ():
-        if not _PATTERN.fullmatch(pattern):
-            raise Refused(
-                "event_type_invalid",
-                f"{pattern!r} matches no event: use `*`, a name such as `invoice.paid`, or all of an object's as in"
-                " `invoice.*`.",
-            )
     if endpoint is not None and endpoint.disabled_at is not None:
         raise Refused("endpoint_disabled", f"The endpoint {endpoint.id} is disabled: enable it first.")
 

@@ -12,8 +12,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from billhook.rules.delivery import HELD
+from billhook.store import dead_letters
 from billhook.store.database import Tx
-from billhook.store.dead_letters import dead_letters
 from billhook.store.deliveries import deliveries, delivery_attempts
 from billhook.store.messages import messages, publications
 from billhook.store.schema import id_at
@@ -75,16 +75,9 @@ def _close(tx: Tx, message_ids: list[str], now: datetime) -> None:
     """What was not delivered cannot be any more: held deliveries end, and the letters of dead ones are closed."""
     mine = deliveries.c.message_id.in_(message_ids)
     tx.execute(sa.update(deliveries).where(mine, deliveries.c.state == HELD).values(state=EXPIRED, finished_at=now))
-    dead = sa.select(deliveries.c.id).where(mine, deliveries.c.state == DEAD)
-    tx.execute(
-        sa.update(dead_letters)
-        .where(
-            dead_letters.c.queue == deliveries.name,
-            dead_letters.c.work_id.in_(dead),
-            dead_letters.c.resolved_at.is_(None),
-        )
-        .values(resolved_at=now, resolution=EXPIRED, resolved_by=BY)
-    )
+    dead = list(tx.execute(sa.select(deliveries.c.id).where(mine, deliveries.c.state == DEAD)).scalars())
+    for start in range(0, len(dead), BATCH):
+        dead_letters.resolve(tx, deliveries.name, dead[start : start + BATCH], EXPIRED, BY, now)
 
 
 def delete_publications(tx: Tx, before: datetime) -> int:

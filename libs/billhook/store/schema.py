@@ -29,6 +29,10 @@ class Instant(sa.types.TypeDecorator[datetime]):
             return dialect.type_descriptor(sa.DateTime(timezone=True))
         return dialect.type_descriptor(sa.BigInteger())
 
+    def bind_processor(self, dialect: sa.Dialect) -> Any:
+        # PostgreSQL's driver takes times as they are; a call for each of them would be for nothing.
+        return None if dialect.name == "postgresql" else super().bind_processor(dialect)
+
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
             return value

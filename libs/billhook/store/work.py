@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
+from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, new_id
 
@@ -83,7 +84,7 @@ def claim(
     """Take due rows: those among `ids`, or with None the ones that have been due for longest."""
     horizon = now if ids is None else now + CLOCK_SKEW
     due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= horizon).limit(limit)
-    due = due.order_by(table.c.due_at) if ids is None else due.where(table.c.id.in_(ids))
+    due = due.order_by(table.c.due_at) if ids is None else due.where(among(tx, table.c.id, ids))
     if only is not None:
         due = due.where(only)
     # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
@@ -94,7 +95,7 @@ def claim(
     if found:
         tx.execute(
             sa.update(table)
-            .where(table.c.id.in_([row["id"] for row in found]))
+            .where(among(tx, table.c.id, [row["id"] for row in found]))
             .values(attempts=table.c.attempts + 1, token=token, due_at=now + lease)
         )
     rows: list[Row] = [{**row, "attempts": row["attempts"] + 1} for row in sorted(found, key=lambda row: row["id"])]
@@ -105,7 +106,7 @@ def claim(
 def hold(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
     """Which of the rows are still ours under their tokens (id → token), locked until the transaction ends. Effects are
     written for these alone: whoever lost the lease settles nothing."""
-    query = sa.select(table.c.id, table.c.token).where(table.c.id.in_(list(tokens)), table.c.state == DUE)
+    query = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
     # In one order, as everywhere: transactions that lock the same rows wait for each other, and never in a circle.
     rows = tx.execute(query.order_by(table.c.id).with_for_update())
     return {row_id for row_id, token in rows if token == tokens[row_id]}
@@ -116,7 +117,7 @@ def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datet
     if ids:
         tx.execute(
             sa.update(table)
-            .where(table.c.id.in_(ids))
+            .where(among(tx, table.c.id, ids))
             .values(state=state, token=None, last_error=None, finished_at=now)
         )
 
@@ -160,11 +161,11 @@ def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None
 
 def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: datetime) -> None:
     """Hold on to rows that are still ours for longer."""
-    ours = sa.select(table.c.id).where(table.c.id.in_(ids), table.c.token == token, table.c.state == DUE)
+    ours = sa.select(table.c.id).where(among(tx, table.c.id, ids), table.c.token == token, table.c.state == DUE)
     # What is locked is being settled at this moment. Waiting for it, in an order of our own, could be a circle.
     found = list(tx.execute(ours.with_for_update(skip_locked=True)).scalars())
     if found:
-        tx.execute(sa.update(table).where(table.c.id.in_(found)).values(due_at=until))
+        tx.execute(sa.update(table).where(among(tx, table.c.id, found)).values(due_at=until))
 
 
 def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int, only: Only | None = None) -> list[str]:

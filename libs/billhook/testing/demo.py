@@ -7,6 +7,7 @@ what arrives as a merchant would.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.service import service_names
 from billhook.runtime.settings import Settings
 from billhook.store import book
+from billhook.store.deliveries import list_attempts, list_deliveries
 from billhook.store.documents import list_documents
 from billhook.store.endpoints import create_endpoint, set_disabled
 from billhook.store.merchants import Merchant, create_merchant
@@ -37,6 +39,9 @@ from billhook.store.sources import create_source, disable_source, set_api_key
 from billhook.testing.fake_stripe import FakeStripe
 
 PATIENCE_SECONDS = 60.0
+
+LOOPBACK = "127.0.0.0/8"
+"""Where the demo's receiver is."""
 
 STORY = (
     ("a customer signs up", ("customer.created",)),
@@ -88,7 +93,7 @@ def run_demo(settings: Settings) -> int:
         with env.database.begin() as tx:  # nobody will be at these addresses any more
             disable_source(tx, source_id, env.clock())
             set_disabled(tx, endpoint_id, env.clock(), "the demo is over")
-        _report(console, env, arrivals, files)
+        _report(console, env, endpoint_id, arrivals, files)
     return 0 if arrived and files else 1
 
 
@@ -102,7 +107,11 @@ def _product(settings: Settings, console: Console) -> Iterator[Env]:
         settings.var.mkdir(parents=True, exist_ok=True)
         with (settings.var / "demo.log").open("ab") as log:
             command = [sys.executable, "-m", "billhook.runtime.cli", "up"]
-            started = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            networks = ",".join(filter(None, (settings.allowed_networks, LOOPBACK)))
+            allowed = {"BILLHOOK_ALLOW_HTTP": "true", "BILLHOOK_ALLOWED_NETWORKS": networks}
+            started = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **allowed}
+            )
         if not wait_until_ready(settings, service_names(), threading.Event()):
             console.print("billhook did not become ready within a minute; see var/demo.log")
     try:
@@ -225,8 +234,21 @@ def _place(env: Env, key: str) -> str:
     return str(Path(objects.removeprefix("file://")) / key) if objects.startswith("file://") else f"{objects}/{key}"
 
 
-def _report(console: Console, env: Env, arrivals: Arrivals, files: list[tuple[str, str]]) -> None:
+def _refusal(env: Env, endpoint_id: str) -> str | None:
+    """Why nothing was posted here, if billhook is told to post to public addresses alone."""
+    with env.database.read() as tx:
+        sent = list_deliveries(tx, merchant_id=None, endpoint_id=endpoint_id, limit=1)
+        tried = [attempt for row in sent for attempt in list_attempts(tx, [row["id"]], merchant_id=row["merchant_id"])]
+    return next((attempt["error"] for attempt in tried if attempt["outcome"] == "refused"), None)
+
+
+def _report(console: Console, env: Env, endpoint_id: str, arrivals: Arrivals, files: list[tuple[str, str]]) -> None:
     verified = sum(1 for _, ok, _ in arrivals.seen if ok)
+    if not verified and (refusal := _refusal(env, endpoint_id)):
+        console.print(f"\nThe demo's receiver got nothing: {refusal}.")
+        console.print(
+            f"Start billhook with BILLHOOK_ALLOW_HTTP=true BILLHOOK_ALLOWED_NETWORKS={LOOPBACK}, or stop it first."
+        )
     console.print(f"\n{verified} of {len(arrivals.seen)} webhooks arrived with a signature that verifies:")
     for name in sorted({name for name, _, _ in arrivals.seen}):
         console.print(f"  {arrivals.count(name):>2} × {name}")

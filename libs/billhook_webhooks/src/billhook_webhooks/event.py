@@ -10,6 +10,9 @@ from typing import Any, Final, Literal, get_args
 from billhook_webhooks.refusal import WebhookVerificationError
 
 EventType = Literal[
+    "ping",
+    "endpoint.failing",
+    "endpoint.disabled",
     "customer.created",
     "customer.updated",
     "customer.deleted",

@@ -1,0 +1,43 @@
+"""What commands are given: whose it shall be, secrets that no history keeps, lines of text."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from billhook.runtime.showing import CommandError
+from billhook.store import merchants
+from billhook.store.database import Tx
+
+Owner = Annotated[
+    str | None, typer.Option("--merchant", help="The merchant's id. May be left out where there is only one.")
+]
+
+
+def owner_of(tx: Tx, given: str | None) -> str:
+    if given is not None:
+        if merchants.get_merchant(tx, given) is None:
+            raise CommandError(f"There is no merchant {given!r}. See `billhook merchants list`.")
+        return given
+    found = merchants.list_merchants(tx, limit=2)
+    if not found:
+        raise CommandError("There is no merchant yet. Make one: `billhook merchants add NAME`.")
+    if len(found) > 1:
+        raise CommandError("There are several merchants: say which with --merchant (see `billhook merchants list`).")
+    return found[0].id
+
+
+def secret_of(given: str | None) -> str | None:
+    """A secret from the command line, or with `-` from standard input, where no history keeps it."""
+    read = sys.stdin.readline().strip() if given == "-" else given
+    if read is not None and not (read.isascii() and read.isprintable() and read):
+        raise CommandError("A secret is one line of printable ASCII characters.")
+    return read
+
+
+def text_of(name: str, value: str) -> str:
+    if not 0 < len(value) <= 255 or not value.isprintable():
+        raise CommandError(f"The {name} must be 1 to 255 printable characters.")
+    return value

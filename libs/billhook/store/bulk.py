@@ -1,0 +1,55 @@
+"""Many rows and many values at once. On PostgreSQL a list of parameters (`IN (…)`, `executemany`) is compiled, sent and
+planned value by value; an array is one parameter, and COPY takes 250 rows in a fifth of the time. SQLite needs neither:
+nothing is sent to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from billhook.store.database import Tx
+
+
+def among(tx: Tx, column: sa.ColumnElement[str], values: Collection[str]) -> sa.ColumnElement[bool]:
+    """Whether `column` is one of `values`."""
+    if tx.dialect.name == "sqlite":
+        return column.in_(values)
+    return column == sa.any_(sa.bindparam(None, [*values], type_=ARRAY(sa.Text, dimensions=1)))
+
+
+def insert_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, which all have the same columns."""
+    if not rows:
+        return
+    if tx.dialect.name == "sqlite":
+        tx.execute(table.insert(), [*rows])
+    else:
+        _copy(tx, table, rows)
+
+
+def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    names = [*rows[0]]
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, names))
+    )
+    as_json = {name for name in names if isinstance(table.c[name].type, sa.JSON)}
+    try:
+        cursor = cast("psycopg.Cursor[Any]", tx.connection.cursor())
+        with cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row([_json(row[name]) if name in as_json else row[name] for name in names])
+    except psycopg.Error as error:
+        # As every other statement fails, so that a database that is away is taken for that.
+        raise sa.exc.DBAPIError.instance(
+            f"COPY {table.name}", None, error, psycopg.Error, dialect=tx.dialect
+        ) from error
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

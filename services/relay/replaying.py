@@ -1,0 +1,182 @@
+"""Replaying: a job of many deliveries goes on, a window at a time, beside what is delivered for the first time.
+
+perform   look at the window behind the job's cursor
+effects   put back what matched and move the cursor, in the transaction that lets the job fall due again
+
+A job never runs ahead of the couriers: what it has put back and nobody has tried is bounded, and that is also all that
+is still delivered when it is canceled. Between two steps the job is a row like any other; every relay may take it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from billhook.metrics import Metrics
+from billhook.queue.bell import Listener
+from billhook.queue.consumer import Rings, Steps, is_store_away
+from billhook.rules.delivery import CANCELED, FRESH, REPLAY
+from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone
+from billhook.runtime.clock import Clock
+from billhook.store import queues, work
+from billhook.store.database import Database, Tx
+from billhook.store.deliveries import deliveries
+from billhook.store.endpoints import Endpoint, endpoints_of, listening
+from billhook.store.replay_windows import Window, add_missing, lock_deliveries, look, untouched
+from billhook.store.replays import BACKFILL, DONE, Replay, advance, replays
+from billhook.store.work import Row
+
+log = logging.getLogger(__name__)
+
+MOST_UNTOUCHED = 500
+"""Deliveries of one job's endpoint (or merchant) that wait for their first try in the lane of replays. Couriers send
+some 1,500 a second, so that they do not run dry between two steps."""
+
+FRESH_BACKLOG = 1000
+TRICKLE = 20
+"""While so many first attempts are due, a job has no more than a trickle waiting. It does not stand still: the backlog
+may be that of one slow endpoint, and couriers give its lane no room as long as they are busy themselves."""
+
+PAUSE = timedelta(seconds=0.25)
+"""How long a job waits for couriers to catch up."""
+
+SETTLED = timedelta(seconds=5)
+"""Rows become visible when their transaction ends, and their ids are older than that. A job passes an id when every
+transaction that could still bring one before it is over."""
+
+IDLE_SECONDS = 1.0
+AWAKE_SECONDS = 2.0
+"""For so long after a step the next one is looked for without being rung for: jobs that wait for couriers fall due
+again within `PAUSE`, and the sweep would find them a second later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One claimed replay."""
+
+    id: str
+    merchant_id: str
+    attempts: int
+    replay: Replay
+
+
+Result = tuple[Job, Outcome, Window | None]
+
+
+class Replaying:
+    """The handler of the replays."""
+
+    table: sa.Table = replays
+    batch = 1  # the jobs take turns
+    lease = timedelta(seconds=10)
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Job]:
+        return [Job(row["id"], row["merchant_id"], row["attempts"], Replay(**row)) for row in rows]
+
+    def perform(self, jobs: Sequence[Job]) -> Sequence[Result]:
+        return [self._step(job) for job in jobs]
+
+    def _step(self, job: Job) -> Result:
+        replay, now = job.replay, self._clock()
+        end = min(replay.until, now - SETTLED)
+        with self._database.read() as tx:
+            ears = _ears(tx, replay)
+            if replay.endpoint_id is not None and replay.endpoint_id not in ears:
+                return job, Done(CANCELED), None  # deleted or disabled since the job was made
+            room = _room(tx, replay, now)
+            if room <= 0:
+                return job, _wait(now), None
+            window = look(tx, replay, ears, end=end, room=room)
+        if window.cut:
+            return job, _wait(now), window
+        if not window.last:
+            return job, Postpone(now, ""), window
+        if end < replay.until:
+            return job, Postpone(replay.until + SETTLED, "waits until nothing older can appear"), window
+        return job, Done(DONE), window
+
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
+        rings: dict[str, list[str]] = {}
+        for job, _, window in results:
+            if window is None:
+                continue
+            ids = _put_back(tx, job.replay, window.rows, now)
+            advance(tx, job.id, window.cursor, len(ids))
+            rings.setdefault(queues.lane_name(REPLAY), []).extend(ids)
+        return rings
+
+
+def _ears(tx: Tx, replay: Replay) -> dict[str, Endpoint]:
+    """The merchant's endpoints that can be sent to. What is held for a disabled one stays held, whoever asks."""
+    return {ear.id: ear for ear in listening(tx, [replay.merchant_id]) if ear.disabled_at is None}
+
+
+def _room(tx: Tx, replay: Replay, now: datetime) -> int:
+    fresh = work.due_ids(tx, deliveries, now=now, limit=FRESH_BACKLOG + 1, only=deliveries.c.lane == FRESH)
+    return (TRICKLE if len(fresh) > FRESH_BACKLOG else MOST_UNTOUCHED) - untouched(tx, replay)
+
+
+def _wait(now: datetime) -> Postpone:
+    return Postpone(now + PAUSE, "waits until what it put back has been tried")
+
+
+def _put_back(tx: Tx, replay: Replay, rows: Sequence[sa.RowMapping], now: datetime) -> list[str]:
+    """Between the look and this moment a row may have changed: what is no longer as it was found is left alone."""
+    if not rows:
+        return []
+    if replay.kind == BACKFILL:
+        [endpoint] = endpoints_of(tx, [str(replay.endpoint_id)], lock=True).values()
+        return add_missing(tx, endpoint, rows, now)
+    ids = lock_deliveries(tx, [row["id"] for row in rows], replay.states or ())
+    return queues.replay(tx, deliveries.name, ids, by=replay.created_by, now=now)[queues.lane_name(REPLAY)]
+
+
+class ReplayConsumer:
+    """A thread that takes the jobs' steps, one after the other."""
+
+    def __init__(self, steps: Steps[Job, Window | None], listener: Listener, metrics: Metrics) -> None:
+        self._steps = steps
+        self._listener = listener
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=steps.queue, daemon=True)
+
+    def start(self) -> None:
+        self._listener.start()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the step in hand and stop."""
+        self._stopping.set()
+        self._listener.close()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        stepped_at = float("-inf")
+        while not self._stopping.is_set():
+            awake = time.monotonic() - stepped_at < AWAKE_SECONDS
+            ids = self._listener.take(self._steps.handler.batch, PAUSE.total_seconds() if awake else IDLE_SECONDS)
+            if ids == [] and not awake:
+                continue
+            try:
+                while not self._stopping.is_set() and self._steps.run(ids or None):
+                    ids, stepped_at = None, time.monotonic()
+            except Exception as error:
+                self._metrics.store_errors.labels(self._steps.queue).inc()
+                log.error(
+                    "no step", extra={"queue": self._steps.queue}, exc_info=None if is_store_away(error) else error
+                )
+                self._stopping.wait(1.0)
+                self._listener.look()

@@ -1,0 +1,3 @@
+from runtime.shell import shell
+
+__all__ = ["shell"]
