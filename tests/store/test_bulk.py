@@ -61,9 +61,14 @@ def test_a_row_that_is_there_already_is_refused_like_any_other_insert_of_it(data
 
 
 def test_a_database_that_goes_away_is_known_as_that(postgres_database: Database) -> None:
-    with pytest.raises(sa.exc.DBAPIError) as gone, postgres_database.begin() as tx:
+    with pytest.raises(sa.exc.DBAPIError) as gone:
+        _insert_while_the_server_hangs_up(postgres_database)
+    assert is_store_away(gone.value)
+
+
+def _insert_while_the_server_hangs_up(database: Database) -> None:
+    with database.begin() as tx:
         backend = tx.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
-        with postgres_database.begin() as other:
+        with database.begin() as other:
             other.execute(sa.text(f"SELECT pg_terminate_backend({backend})"))
         insert_many(tx, delivery_attempts, [attempt(1)])
-    assert is_store_away(gone.value)
