@@ -9,13 +9,29 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bench import ingress, memory, pipeline, results
+from bench import delivery, ingress, isolation, memory, pipeline, publish, results, thundering
 from bench.results import Figure
 from bench.scale import DEFAULT, FULL, QUICK
 from billhook.testing.postgres_installation import NoServer
 
-MEASURES = {"ingress": ingress.measure, "pipeline": pipeline.measure, "memory": memory.measure}
-DATABASES = {"ingress": ("sqlite", "postgresql"), "pipeline": ("sqlite", "postgresql"), "memory": ("sqlite",)}
+MEASURES = {
+    "ingress": ingress.measure,
+    "pipeline": pipeline.measure,
+    "delivery": delivery.measure,
+    "isolation": isolation.measure,
+    "thundering": thundering.measure,
+    "publish": publish.measure,
+    "memory": memory.measure,
+}
+DATABASES = {
+    "ingress": ("sqlite", "postgresql"),
+    "pipeline": ("sqlite", "postgresql"),
+    "delivery": ("sqlite", "postgresql"),
+    "isolation": ("postgresql",),
+    "thundering": ("postgresql",),
+    "publish": ("postgresql",),
+    "memory": ("sqlite",),
+}
 RECORD = Path(__file__).with_name("results.json")
 
 

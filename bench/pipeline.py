@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bench.events import BODY_BYTES
+from bench.events import BODY_BYTES, signed_requests
 from bench.floors import forward_floor
-from bench.generator import Generator, Load
+from bench.generator import Generator, Load, Requests
 from bench.product import DURABILITY, WHOLE, databases, running
 from bench.receiver import Receiver
 from bench.results import Aim, Figure, percentile
@@ -33,14 +33,16 @@ class Bench:
         self.generator.close()
         self.receiver.close()
 
-    def pass_through(self, port: int, path: str, events: int, rate: float | None = None) -> Passage:
+    def pass_through(
+        self, port: int, path: str, events: int, rate: float | None = None, requests: Requests = signed_requests
+    ) -> Passage:
         """Post events, wait until the receiver has them all (or patience ends), and say how it went."""
         first, self._next = self._next, self._next + events
-        posted = self.generator.post(Load("127.0.0.1", port, path, first, events, CONNECTIONS, 120, rate))
+        posted = self.generator.post(Load("127.0.0.1", port, path, first, events, CONNECTIONS, 120, rate, requests))
         self.receiver.wait_for(events, PATIENCE_SECONDS)
         time.sleep(0.2)  # for duplicates, if there are any
-        arrived, requests = self.receiver.take()
-        return Passage(posted.sent, posted.per_second, arrived, requests)
+        arrivals = self.receiver.take()
+        return Passage(posted.sent, posted.per_second, arrivals.first, arrivals.requests)
 
 
 class Passage:

@@ -7,19 +7,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGCONT, SIGSTOP, SIGTERM
+from typing import Any
 
 from bench.events import SECRET
 from bench.waiting import wait_until
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready
+from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.settings import Settings, read_settings
 from billhook.runtime.valkey import HOST, ending_with_parent, free_port
-from billhook.runtime.welcome import new_signing_secret
 from billhook.store import migrate
 from billhook.store.database import Database
 from billhook.store.endpoints import create_endpoint
@@ -33,16 +33,7 @@ DURABILITY = {
     "postgresql": "PostgreSQL, fsync and synchronous_commit on",
 }
 WHOLE = ("ingress", "bookkeeper", "courier", "relay", "invoicer")
-
-
-@dataclass(frozen=True)
-class Product:
-    """A running product with one Stripe source."""
-
-    host: str
-    port: int
-    path: str
-    pids: dict[str, int]
+SERVICES = (*WHOLE, "desk")
 
 
 @contextmanager
@@ -71,24 +62,105 @@ class Databases:
         return url
 
 
+class Product:
+    """One installation of the product, with a merchant that has one Stripe source. Nothing runs until `run`."""
+
+    host = HOST
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.env = Env(settings)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        now = self.env.clock()
+        with self.env.database.begin() as tx:
+            self.merchant_id = create_merchant(tx, "Bench", now).id
+            source = create_source(tx, self.merchant_id, "stripe", "bench", self.env.vault.seal(SECRET), now)
+        self.path = f"/v1/sources/{source.id}/events"
+
+    @property
+    def port(self) -> int:
+        """The ingress's."""
+        return self.settings.ingress_port
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def add_endpoints(self, urls: Sequence[str], event_types: Sequence[str] = ("*",), **options: Any) -> list[str]:
+        """An endpoint at each URL; `options` are fields of `Endpoint`."""
+        now, sealed = self.env.clock(), self.env.vault.seal(new_signing_secret())
+        with self.env.database.begin() as tx:
+            return [
+                create_endpoint(tx, self.merchant_id, url, list(event_types), sealed, now, **options).id for url in urls
+            ]
+
+    def run(self, services: Sequence[str]) -> None:
+        """Start a process for each, and wait until all are ready."""
+        for name in services:
+            self._processes[name] = _start(self.settings, name)
+        for name in services:
+            wait_until(lambda: self._ready(name), 60, f"{name} to be ready")  # noqa: B023
+        if "ingress" in services:
+            _open_the_door(self.port, self.path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Its processes stand still meanwhile, so that work can be heaped up for them."""
+        for pid in self.pids.values():
+            os.kill(pid, SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in self.pids.values():
+                os.kill(pid, SIGCONT)
+
+    def _ready(self, name: str) -> bool:
+        code = self._processes[name].poll()
+        if code is not None:
+            raise RuntimeError(f"the {name} ended with {code} while it was to start")
+        return is_ready(HOST, self.settings.port_of(name))
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.env.close()
+
+
 @contextmanager
-def running(url: str, services: Sequence[str], endpoint_url: str | None = None) -> Iterator[Product]:
-    """`services` on the database at `url`, with one endpoint for everything where `endpoint_url` is given."""
+def installed(url: str) -> Iterator[Product]:
+    """The product on the database at `url`, with a queue of its own. What it was made to run ends with the block."""
     with ExitStack() as stack:
         var = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="billhook-bench-")))
         valkey = stack.enter_context(valkey_server(var / "valkey"))
-        chosen = {f"{name}_port": free_port() for name in WHOLE}
+        chosen = {f"{name}_port": free_port() for name in SERVICES}
         settings = read_settings(
-            var=var, database_url=url, queue_url=valkey.url, encryption_keys=new_key(), host=HOST, **chosen
+            var=var,
+            database_url=url,
+            queue_url=valkey.url,
+            encryption_keys=new_key(),
+            host=HOST,
+            # The endpoints are on this machine, where the product sends nothing by default.
+            allow_http=True,
+            allowed_networks="127.0.0.0/8",
+            **chosen,
         )
-        source_id = _prepare(settings, endpoint_url)
-        processes = {name: _start(settings, name, stack) for name in services}
-        for name, process in processes.items():
-            wait_until(lambda: _ready(settings, name, process), 60, f"{name} to be ready")  # noqa: B023
-        path = f"/v1/sources/{source_id}/events"
-        if "ingress" in processes:
-            _open_the_door(settings.ingress_port, path)
-        yield Product(HOST, settings.ingress_port, path, {name: process.pid for name, process in processes.items()})
+        yield stack.enter_context(closing(Product(settings)))
+
+
+@contextmanager
+def running(url: str, services: Sequence[str], endpoint_url: str | None = None) -> Iterator[Product]:
+    """`services` on the database at `url`, with one endpoint for everything where `endpoint_url` is given."""
+    with installed(url) as product:
+        if endpoint_url:
+            product.add_endpoints([endpoint_url])
+        product.run(services)
+        yield product
 
 
 def _open_the_door(port: int, path: str) -> None:
@@ -101,47 +173,20 @@ def _open_the_door(port: int, path: str) -> None:
         raise RuntimeError(f"the ingress answered {status} to an unsigned event")
 
 
-def _ready(settings: Settings, name: str, process: subprocess.Popen[bytes]) -> bool:
-    if process.poll() is not None:
-        raise RuntimeError(f"the {name} ended with {process.returncode} while it was to start")
-    return is_ready(HOST, settings.port_of(name))
-
-
-def _prepare(settings: Settings, endpoint_url: str | None) -> str:
-    env = Env(settings)
-    now = env.clock()
-    with env.database.begin() as tx:
-        merchant = create_merchant(tx, "Bench", now)
-        source = create_source(tx, merchant.id, "stripe", "bench", env.vault.seal(SECRET), now)
-        if endpoint_url:
-            create_endpoint(tx, merchant.id, endpoint_url, ["*"], env.vault.seal(new_signing_secret()), now)
-    env.close()
-    return source.id
-
-
-def _start(settings: Settings, name: str, stack: ExitStack) -> subprocess.Popen[bytes]:
+def _start(settings: Settings, name: str) -> subprocess.Popen[bytes]:
     given = {
         "VAR": settings.var,
         "DATABASE_URL": settings.database_url,
         "QUEUE_URL": settings.queue_url.get_secret_value(),
         "ENCRYPTION_KEYS": settings.encryption_keys.get_secret_value(),
         "HOST": settings.host,
+        "ALLOW_HTTP": settings.allow_http,
+        "ALLOWED_NETWORKS": settings.allowed_networks,
         "LOG_LEVEL": "error",
-        **{f"{service.upper()}_PORT": settings.port_of(service) for service in WHOLE},
+        **{f"{service.upper()}_PORT": settings.port_of(service) for service in SERVICES},
     }
-    process = subprocess.Popen(
+    return subprocess.Popen(
         ending_with_parent([sys.executable, "-m", "billhook.runtime.process", name], SIGTERM),
         env={**os.environ, **{f"BILLHOOK_{key}": str(value) for key, value in given.items()}},
         stdin=subprocess.DEVNULL,
     )
-    stack.callback(_end, process)
-    return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

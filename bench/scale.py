@@ -16,8 +16,36 @@ class Scale:
     steady_seconds: float = 15.0
     ingress_memory: int = 100_000
     pipeline_memory: int = 20_000
+    delivery_rounds: int = 2
+    deliveries: int = 20_000
+    herd: int = 10_000
+    """Deliveries that fall due at once."""
+    isolation_rounds: int = 5
+    isolation_seconds: float = 6.0
+    publish_seconds: float = 10.0
 
 
 DEFAULT = Scale()
-QUICK = Scale(rounds=1, seconds=1.5, burst=3_000, steady_seconds=5.0, ingress_memory=20_000, pipeline_memory=5_000)
-FULL = Scale(rounds=5, burst=50_000, steady_seconds=60.0, pipeline_memory=100_000)
+QUICK = Scale(
+    rounds=1,
+    seconds=1.5,
+    burst=3_000,
+    steady_seconds=5.0,
+    ingress_memory=20_000,
+    pipeline_memory=5_000,
+    delivery_rounds=1,
+    deliveries=1_000,
+    herd=1_000,
+    isolation_rounds=1,
+    isolation_seconds=1.5,
+    publish_seconds=0.5,
+)
+FULL = Scale(
+    rounds=5,
+    burst=50_000,
+    steady_seconds=60.0,
+    pipeline_memory=100_000,
+    delivery_rounds=5,
+    isolation_rounds=15,
+    publish_seconds=60.0,
+)
