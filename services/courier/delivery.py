@@ -75,7 +75,7 @@ class Delivery:
     """The handler of the deliveries. Sending is asynchronous, so `Rounds` performs them one by one."""
 
     table: sa.Table = deliveries
-    batch = 250
+    batch = 128
     # Longer than a request may take and its result may wait for the settler, so that no lease ends under a request.
     lease = timedelta(seconds=LONGEST_TIMEOUT_SECONDS + 5)
     max_attempts = LONGEST_SCHEDULE + 1

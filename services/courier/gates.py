@@ -103,10 +103,14 @@ class Gates:
                 traffic.breaker = breaker.failed(traffic.breaker, now, pause_seconds)
 
     def leave(self, endpoint_id: str) -> set[str]:
-        """One less is under way. Returns the lanes in which something was left for which there may be room now."""
+        """One less is under way. Returns the lanes in which something was left for which there is room again: for a
+        quarter of what may be under way, since a claim for each single place would cost more than it brings."""
         with self.lock:
             traffic = self.traffic(endpoint_id)
             traffic.busy -= 1
+            room = traffic.room(self.now())
+            if not traffic.left or room * 4 < room + traffic.busy:
+                return set()
             left, traffic.left = traffic.left, set()
             return left
 

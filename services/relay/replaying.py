@@ -9,18 +9,13 @@ is still delivered when it is canceled. Between two steps the job is a row like 
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from billhook.metrics import Metrics
-from billhook.queue.bell import Listener
-from billhook.queue.consumer import Rings, Steps, is_store_away
+from billhook.queue.consumer import Rings
 from billhook.rules.delivery import CANCELED, FRESH, REPLAY
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone
 from billhook.runtime.clock import Clock
@@ -31,8 +26,6 @@ from billhook.store.endpoints import Endpoint, endpoints_of, listening
 from billhook.store.replay_windows import Window, add_missing, lock_deliveries, look, untouched
 from billhook.store.replays import BACKFILL, DONE, Replay, advance, replays
 from billhook.store.work import Row
-
-log = logging.getLogger(__name__)
 
 MOST_UNTOUCHED = 500
 """Deliveries of one job's endpoint (or merchant) that wait for their first try in the lane of replays. Couriers send
@@ -50,10 +43,8 @@ SETTLED = timedelta(seconds=5)
 """Rows become visible when their transaction ends, and their ids are older than that. A job passes an id when every
 transaction that could still bring one before it is over."""
 
-IDLE_SECONDS = 1.0
-AWAKE_SECONDS = 2.0
-"""For so long after a step the next one is looked for without being rung for: jobs that wait for couriers fall due
-again within `PAUSE`, and the sweep would find them a second later."""
+LOOK_SECONDS = 0.5
+"""How often its consumer looks for jobs that wait for couriers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,43 +131,3 @@ def _put_back(tx: Tx, replay: Replay, rows: Sequence[sa.RowMapping], now: dateti
         return add_missing(tx, endpoint, rows, now)
     ids = lock_deliveries(tx, [row["id"] for row in rows], replay.states or ())
     return queues.replay(tx, deliveries.name, ids, by=replay.created_by, now=now)[queues.lane_name(REPLAY)]
-
-
-class ReplayConsumer:
-    """A thread that takes the jobs' steps, one after the other."""
-
-    def __init__(self, steps: Steps[Job, Window | None], listener: Listener, metrics: Metrics) -> None:
-        self._steps = steps
-        self._listener = listener
-        self._metrics = metrics
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=steps.queue, daemon=True)
-
-    def start(self) -> None:
-        self._listener.start()
-        self._thread.start()
-
-    def stop(self, timeout: float) -> bool:
-        """Finish the step in hand and stop."""
-        self._stopping.set()
-        self._listener.close()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        stepped_at = float("-inf")
-        while not self._stopping.is_set():
-            awake = time.monotonic() - stepped_at < AWAKE_SECONDS
-            ids = self._listener.take(self._steps.handler.batch, PAUSE.total_seconds() if awake else IDLE_SECONDS)
-            if ids == [] and not awake:
-                continue
-            try:
-                while not self._stopping.is_set() and self._steps.run(ids or None):
-                    ids, stepped_at = None, time.monotonic()
-            except Exception as error:
-                self._metrics.store_errors.labels(self._steps.queue).inc()
-                log.error(
-                    "no step", extra={"queue": self._steps.queue}, exc_info=None if is_store_away(error) else error
-                )
-                self._stopping.wait(1.0)
-                self._listener.look()

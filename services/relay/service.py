@@ -4,11 +4,11 @@ Beside that it walks the replays, and deletes what is older than its time.
 """
 
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import Steps
+from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from services.relay.pruning import Pruner
-from services.relay.replaying import ReplayConsumer, Replaying
+from services.relay.replaying import LOOK_SECONDS, Replaying
 from services.relay.sweep import Sweeper
 
 
@@ -16,7 +16,8 @@ def start(env: Env, health: Health) -> Running:
     # The sweep alone says that the relay is alive: what hangs beside it must not hide that it hangs.
     sweeper = Sweeper(env.database, env.broker, env.bell, env.metrics, env.clock, health.tick)
     steps = Steps(Replaying(env.database, env.clock), env.database, env.bell, env.metrics, env.clock)
-    consumer = ReplayConsumer(steps, Listener(env.broker, steps.queue, env.metrics), env.metrics)
+    listener = Listener(env.broker, steps.queue, env.metrics)
+    consumer = BatchConsumer(steps, listener, env.metrics, lambda: None, look_seconds=LOOK_SECONDS)
     pruner = Pruner(
         env.database,
         env.metrics,

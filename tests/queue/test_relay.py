@@ -11,7 +11,7 @@ from store.databases import NOW
 from store.events import arrival, put
 from store.history import delivery, endpoint_of
 
-from billhook.queue.consumer import Steps
+from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.clock import system_clock
 from billhook.store import inbox, work
 from billhook.store.database import Database
@@ -19,7 +19,7 @@ from billhook.store.deliveries import deliveries
 from billhook.store.replays import Replay, create_replay, get_replay
 from billhook.testing.clock import ManualClock
 from billhook.testing.servers import ValkeyServer
-from services.relay.replaying import MOST_UNTOUCHED, ReplayConsumer, Replaying
+from services.relay.replaying import LOOK_SECONDS, MOST_UNTOUCHED, Replaying
 from services.relay.sweep import GRACE, LIMIT, Sweeper
 
 HOUR = timedelta(hours=1)
@@ -70,7 +70,7 @@ class Walker:
     def __init__(self, database: Database, line: Line) -> None:
         self.database = database
         steps = Steps(Replaying(database, system_clock), database, line.bell, line.metrics, system_clock)
-        self.consumer = ReplayConsumer(steps, line.listener, line.metrics)
+        self.consumer = BatchConsumer(steps, line.listener, line.metrics, lambda: None, look_seconds=LOOK_SECONDS)
 
     def job(self, replay_id: str) -> Replay:
         with self.database.read() as tx:

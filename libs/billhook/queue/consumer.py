@@ -295,7 +295,18 @@ class Steps(Generic[J, E]):
 class BatchConsumer(Generic[J, E]):
     """A thread that takes batches from a listener and does them."""
 
-    def __init__(self, steps: Steps[J, E], listener: Listener, metrics: Metrics, tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        steps: Steps[J, E],
+        listener: Listener,
+        metrics: Metrics,
+        tick: Callable[[], None],
+        *,
+        look_seconds: float | None = None,
+    ) -> None:
+        """`look_seconds`: how often to look into SQL unasked, for work that puts itself off by moments again and again:
+        nobody rings for it, and the sweep would find it a second later."""
+        self._look_seconds = look_seconds
         self._steps = steps
         self._listener = listener
         self._metrics = metrics
@@ -317,11 +328,11 @@ class BatchConsumer(Generic[J, E]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._tick()
-            ids = self._listener.take(self._steps.handler.batch, timeout=1.0)
-            if ids == []:
+            ids = self._listener.take(self._steps.handler.batch, timeout=self._look_seconds or 1.0)
+            if ids == [] and self._look_seconds is None:
                 continue
             try:
-                done = self._steps.run(ids)
+                done = self._steps.run(ids or None)
             except Exception as error:
                 store_away = is_store_away(error)
                 self._metrics.store_errors.labels(self._steps.queue).inc()
@@ -329,7 +340,7 @@ class BatchConsumer(Generic[J, E]):
                 self._stopping.wait(1.0)
                 self._listener.look()
                 continue
-            if ids is None and done >= self._steps.handler.batch:
+            if not ids and done >= self._steps.handler.batch:
                 self._listener.look()
 
 
