@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from signal import SIGCONT, SIGSTOP, SIGTERM
+from signal import SIGTERM
 from typing import Any
 
 from bench.events import SECRET
@@ -102,17 +102,6 @@ class Product:
             wait_until(lambda: self._ready(name), 60, f"{name} to be ready")  # noqa: B023
         if "ingress" in services:
             _open_the_door(self.port, self.path)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Its processes stand still meanwhile, so that work can be heaped up for them."""
-        for pid in self.pids.values():
-            os.kill(pid, SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in self.pids.values():
-                os.kill(pid, SIGCONT)
 
     def _ready(self, name: str) -> bool:
         code = self._processes[name].poll()

@@ -21,7 +21,7 @@ class Scale:
     herd: int = 10_000
     """Deliveries that fall due at once."""
     isolation_rounds: int = 5
-    isolation_seconds: float = 6.0
+    isolation_seconds: float = 5.0
     publish_seconds: float = 10.0
 
 
@@ -37,8 +37,8 @@ QUICK = Scale(
     deliveries=1_000,
     herd=1_000,
     isolation_rounds=1,
-    isolation_seconds=1.5,
-    publish_seconds=0.5,
+    isolation_seconds=1.0,
+    publish_seconds=0.4,
 )
 FULL = Scale(
     rounds=5,

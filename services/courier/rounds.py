@@ -31,7 +31,7 @@ from services.courier.gates import Admission, Gates
 log = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 384
-"""Requests under way in one process. It sends some 2,000 a second: at 100 ms each that is 200 of them, and a claim brings
+"""Requests under way in one process. It sends some 2,000 a second: at 100 ms each that is 200, and a claim brings
 the next 128 while those are sent."""
 
 ROOM: Final = {FRESH: IN_FLIGHT, RETRY: 160, REPLAY: 32}

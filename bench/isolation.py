@@ -1,0 +1,149 @@
+"""Whether one endpoint's trouble is the others': what they wait for a message while it hangs, drips or resets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from statistics import median
+from typing import Any
+
+import psutil
+import sqlalchemy as sa
+
+from bench.delivery import PATIENCE_SECONDS, SERVICES, has_due
+from bench.messages import BODY_BYTES
+from bench.product import DURABILITY, Product, databases, installed
+from bench.publisher import Publisher, Steady
+from bench.receiver import Manner, Receiver
+from bench.results import Aim, Figure, percentile
+from bench.scale import Scale
+from bench.waiting import wait_until
+from billhook.rules.delivery import LANES
+from billhook.store.deliveries import deliveries
+from billhook.store.endpoints import update_endpoint
+from billhook.store.queues import lane_name
+from billhook.store.work import DUE
+
+ENDPOINTS = 20
+SICK = 0
+"""Which of them misbehaves."""
+
+NAMES = {Manner.HANGS: "hanging", Manner.DRIPS: "dripping", Manner.RESETS: "resetting"}
+RATE = 200.0
+TIMEOUT_SECONDS = 3.0
+"""So short that a round sees it all: as many requests as may be under way hang, time out, and the breaker opens."""
+
+WARM_SHARE = 0.1
+"""Of a round, after how much messages count: until then connections are made."""
+
+
+@dataclass(frozen=True)
+class Spell:
+    """A steady load while one endpoint behaved in one manner."""
+
+    p50: float
+    """Of the others, in milliseconds from publishing to receipt."""
+    p99: float
+    courier_cores: float
+    """What the courier used of a processor meanwhile."""
+
+
+def measure(database: str, scale: Scale) -> Iterator[Figure]:
+    receiver = Receiver(ENDPOINTS)
+    spells: dict[Manner, list[Spell]] = defaultdict(list)
+    try:
+        with databases(database) as made, installed(made.new()) as product:
+            publisher = Publisher(product.settings)
+            numbers = count(0, int(RATE * scale.isolation_seconds))
+            try:
+                product.run(SERVICES)
+                _spell(product, publisher, receiver, Manner.WELL, next(numbers), 1.0)
+                for _ in range(scale.isolation_rounds):
+                    for manner in Manner:
+                        seconds, first = scale.isolation_seconds, next(numbers)
+                        spells[manner].append(_spell(product, publisher, receiver, manner, first, seconds))
+            finally:
+                publisher.close()
+    finally:
+        receiver.close()
+    conditions: dict[str, Any] = {
+        "work": "a message published in SQL and rung for, to its receipt by an endpoint that is well; one courier and a"
+        " relay, a real Valkey",
+        "floor": "the same while all endpoints are well",
+        "body_bytes": BODY_BYTES,
+        "endpoints": f"{ENDPOINTS}, one of them in trouble, with a timeout of {TIMEOUT_SECONDS:g} s",
+        "rate": f"{RATE:g} messages/s in all for {scale.isolation_seconds:g} s, published by the clock",
+        "rounds": f"{scale.isolation_rounds}, all manners by turns; medians",
+        "database": DURABILITY[database],
+        "publisher": "on the same cores, as is the receiver",
+    }
+    well = spells[Manner.WELL]
+    for manner, name in NAMES.items():
+        ill = spells[manner]
+        yield Figure(
+            f"isolation.{database}.{name}",
+            median(spell.p99 for spell in ill),
+            "ms (p99)",
+            median(spell.p99 for spell in well),
+            Aim("ratio", "at most", 1.2),
+            conditions
+            | {
+                "trouble": f"one endpoint {manner.value}",
+                "p50": f"{median(s.p50 for s in ill):.1f} ms; all well: {median(s.p50 for s in well):.1f} ms",
+                "courier_cores": f"{median(s.courier_cores for s in ill):.2f};"
+                f" all well: {median(s.courier_cores for s in well):.2f}",
+            },
+        )
+
+
+def _spell(
+    product: Product, publisher: Publisher, receiver: Receiver, manner: Manner, first: int, seconds: float
+) -> Spell:
+    # Endpoints of its own: the courier remembers nothing of them.
+    event_types = [f"order.shipped_{number}" for number in range(ENDPOINTS)]
+    ids = [
+        product.add_endpoints([url], [event_type], timeout_seconds=TIMEOUT_SECONDS)[0]
+        for url, event_type in zip(receiver.urls, event_types, strict=True)
+    ]
+    receiver.behave(SICK, manner)
+    used = _cores(product)
+    published = publisher.publish(Steady(product.merchant_id, event_types, first, RATE, seconds))
+    used = (_cores(product) - used) / seconds
+    wait_until(
+        lambda: not has_due(product, but=ids[SICK]), PATIENCE_SECONDS, "the last messages to those that are well"
+    )
+    arrived = receiver.take().first
+    receiver.behave(SICK, Manner.WELL)
+    _forget(product, ids)
+    others = [number for number in published if number % ENDPOINTS != SICK]
+    missing = [number for number in others if number not in arrived]
+    if missing:
+        raise RuntimeError(f"{len(missing)} of {len(others)} messages did not come while an endpoint {manner.value}")
+    counted = others[int(len(others) * WARM_SHARE) :]
+    waits = [(arrived[number] - published[number]) / 1e6 for number in counted]
+    return Spell(percentile(waits, 0.5), percentile(waits, 0.99), used)
+
+
+def _cores(product: Product) -> float:
+    """Seconds of a processor that the courier has used so far."""
+    times = psutil.Process(product.pids["courier"]).cpu_times()
+    return times.user + times.system
+
+
+def _forget(product: Product, endpoint_ids: list[str]) -> None:
+    """Delete the endpoints, and let the courier drop what it still has for them."""
+    with product.env.database.begin() as tx:
+        for endpoint_id in endpoint_ids:
+            update_endpoint(tx, endpoint_id, deleted_at=product.env.clock())
+
+    def is_over() -> bool:
+        with product.env.database.begin() as tx:
+            waiting = sa.update(deliveries).where(deliveries.c.state == DUE, deliveries.c.token.is_(None))
+            tx.execute(waiting.values(due_at=product.env.clock()))
+        for lane in LANES:
+            product.env.bell.look(lane_name(lane))
+        return not has_due(product)
+
+    wait_until(is_over, PATIENCE_SECONDS, "the courier to drop what was for deleted endpoints")

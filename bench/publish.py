@@ -1,0 +1,116 @@
+"""A merchant's own event: from its POST at the desk to the moment the receiver has the signed webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.messages import BODY_BYTES, EVENT_TYPE, body_of, data_of
+from bench.pipeline import CONNECTIONS, FLOOR_SHARE, PATIENCE_SECONDS, Bench, Passage
+from bench.product import DURABILITY, Product, databases, installed
+from bench.results import Figure, percentile
+from bench.scale import Scale
+from billhook.rules.signing import new_secret, signed_headers
+from billhook.store.merchants import create_key
+
+SERVICES = ("desk", "courier", "relay")
+RATES = (50, 200, 1_000)
+MOST_EVENTS = 2_000
+"""At one rate: where the desk is slower than that, they stand in line for long enough."""
+
+
+def measure(database: str, scale: Scale) -> Iterator[Figure]:
+    bench = Bench()
+    try:
+        with databases(database) as made, installed(made.new()) as product:
+            product.add_endpoints([bench.receiver.url])
+            product.run(SERVICES)
+            _through_the_desk(bench, product, 100, 100)
+            for rate in RATES:
+                events = min(int(rate * scale.publish_seconds), MOST_EVENTS)
+                floor = _straight(bench, int(events * FLOOR_SHARE), rate)
+                passage = _through_the_desk(bench, product, events, rate)
+                yield from _figures(database, rate, passage, floor)
+    finally:
+        bench.close()
+
+
+def _through_the_desk(bench: Bench, product: Product, events: int, rate: float) -> Passage:
+    with product.env.database.begin() as tx:
+        _, key = create_key(tx, product.merchant_id, "bench", product.env.clock())
+    passage = bench.pass_through(
+        product.settings.desk_port, "/v1/messages", events, rate, requests=partial(publications, key)
+    )
+    if passage.lost:
+        raise RuntimeError(f"{passage.lost} of {events} messages did not arrive within {PATIENCE_SECONDS:g} s")
+    return passage
+
+
+def _straight(bench: Bench, events: int, rate: float) -> Passage:
+    url = urlsplit(bench.receiver.url)
+    assert url.port is not None
+    return bench.pass_through(url.port, url.path, events, rate, requests=partial(webhooks, new_secret("v1")))
+
+
+def publications(key: str, host: str, path: str, first: int, count: int) -> list[bytes]:
+    """What a merchant posts at the desk."""
+    requests = []
+    for number in range(first, first + count):
+        body = f'{{"event_type": "{EVENT_TYPE}", "data": {data_of(number)}}}'.encode()
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": f"order-{number}"}
+        requests.append(_request(host, path, headers, body))
+    return requests
+
+
+def webhooks(secret: str, host: str, path: str, first: int, count: int) -> list[bytes]:
+    """What the courier posts at the receiver."""
+    now = datetime.now(UTC)
+    requests = []
+    for number in range(first, first + count):
+        body = body_of(number, now)
+        requests.append(_request(host, path, signed_headers([secret], f"msg_{number}", now, body), body))
+    return requests
+
+
+def _request(host: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+    given = {"Host": host, "Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def _figures(database: str, rate: int, passage: Passage, floor: Passage) -> Iterator[Figure]:
+    conditions: dict[str, Any] = {
+        "work": "POST of an event at the desk to the receiver having its signed webhook; one of each: "
+        + ", ".join(SERVICES),
+        "floor": "the same generator posts the signed webhooks straight to the receiver",
+        "body_bytes": BODY_BYTES,
+        "connections": CONNECTIONS,
+        "endpoints": 1,
+        "events": len(passage.latencies),
+        "rate": f"{rate} events/s, sent by the clock",
+        "clock": "from the moment an event was due to be sent to the last byte at the receiver",
+        "received_twice": passage.doubled,
+        "database": DURABILITY[database],
+        "generator": "on the same cores, as is the receiver",
+    }
+    # Where less is taken than is offered, the line grows, and how long one waits in it says only how long it was.
+    yield Figure(
+        f"publish.{database}.{rate}.taken",
+        passage.accepted_per_second,
+        "events/s",
+        floor.accepted_per_second,
+        None,
+        conditions | {"clock": "from the first POST to the last answer of the desk"},
+    )
+    for share in (50, 95, 99):
+        yield Figure(
+            f"publish.{database}.{rate}.p{share}",
+            percentile(passage.latencies, share / 100),
+            "ms",
+            percentile(floor.latencies, share / 100),
+            None,
+            conditions,
+        )
