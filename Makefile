@@ -6,9 +6,9 @@
 
 BIN := .venv/bin
 
-# Whoever runs or tries the product from here has its endpoints on this machine, which it refuses by default.
-export BILLHOOK_ALLOW_HTTP ?= true
-export BILLHOOK_ALLOWED_NETWORKS ?= 127.0.0.0/8
+# Whoever runs or tries the product from here has endpoints on this machine, which it refuses by default.
+locally = env BILLHOOK_ALLOW_HTTP=$${BILLHOOK_ALLOW_HTTP-true} \
+	BILLHOOK_ALLOWED_NETWORKS=$${BILLHOOK_ALLOWED_NETWORKS-127.0.0.0/8} $(1)
 
 # In a terminal, Ctrl-C would end make as well as the product, and make would call that an error. As a job with a process
 # group of its own (set -m) only the product hears it and drains, and make passes on how it ended.
@@ -21,10 +21,10 @@ setup:
 	@sh deploy/setup.sh
 
 run: setup ## start everything on the embedded defaults and print the addresses; Ctrl-C drains and stops
-	@$(call foreground,$(BIN)/billhook up $(ARGS))
+	@$(call foreground,$(call locally,$(BIN)/billhook up $(ARGS)))
 
 demo: setup ## drive a subscription from its first event to a PDF and verified webhooks
-	@$(call foreground,$(BIN)/billhook demo $(ARGS))
+	@$(call foreground,$(call locally,$(BIN)/billhook demo $(ARGS)))
 
 test: setup ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
 	@$(BIN)/pytest $(ARGS)

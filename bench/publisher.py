@@ -21,7 +21,7 @@ GROUP_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Steady:
-    """Messages number `first` and on, at `rate` a second for `seconds`, of `event_types` by turns."""
+    """Messages number `first` and on, at `rate` a second for `seconds`, of `event_types` by their numbers."""
 
     merchant_id: str
     event_types: list[str]
@@ -63,15 +63,16 @@ def _keep_time(env: Env, load: Steady) -> dict[int, int]:
         time.sleep(max(0.0, started + len(published) / a_group * GROUP_SECONDS - time.monotonic()))
         # All that is due by now: what is late has been late since its own moment, and holds up nothing after it.
         groups = 1 + int((time.monotonic() - started) / GROUP_SECONDS)
-        numbers = range(len(published), min(groups * a_group, total))
+        late = range(len(published), min(groups * a_group, total))
+        numbers = range(load.first + late.start, load.first + late.stop)
         now = env.clock()
         new = [
-            message_of(load.merchant_id, load.first + number, now, load.event_types[number % len(load.event_types)])
+            message_of(load.merchant_id, number, now, load.event_types[number % len(load.event_types)])
             for number in numbers
         ]
         with env.database.begin() as tx:
             due = address(tx, add_messages(tx, new, now), now)
         env.bell.ring("deliveries", due)
-        for number in numbers:
-            published[load.first + number] = int((started + number // a_group * GROUP_SECONDS) * 1e9)
+        moments = (started + at // a_group * GROUP_SECONDS for at in late)
+        published |= {number: int(moment * 1e9) for number, moment in zip(numbers, moments, strict=True)}
     return published
