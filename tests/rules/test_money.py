@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billhook.rules.money import exponent, format_money, format_unit_amount, known_currency, parse_locale
+from billhook.rules.money import exponent, format_money, format_unit_amount, known_currency, parse_locale, quantum
 
 CURRENCIES = ["usd", "eur", "jpy", "kwd", "isk", "ugx", "huf", "twd", "mga", "cop", "idr", "clf", "bhd", "xof"]
 currencies = st.sampled_from(CURRENCIES)
@@ -92,3 +92,8 @@ def test_exponents_are_those_of_the_providers() -> None:
     assert {exponent(code) for code in zero} == {0}
     assert {exponent(code) for code in ("bhd", "jod", "kwd", "omr", "tnd")} == {3}
     assert {exponent(code) for code in ("usd", "eur", "isk", "ugx", "huf", "twd")} == {2}
+
+
+def test_amounts_without_a_minor_unit_end_in_00_and_all_others_in_anything() -> None:
+    assert {quantum(code) for code in ("isk", "ugx")} == {100}
+    assert {quantum(code) for code in CURRENCIES if code not in {"isk", "ugx"}} == {1}

@@ -7,6 +7,8 @@ ones payment providers use on the wire, not those a country's cash uses, and the
 - UGX and ISK have no minor unit any more, yet an amount is still in hundredths and always ends in 00: 5 kr is 500.
   They are written without decimals.
 - HUF and TWD amounts are in hundredths. Only payouts to a bank must be whole, so invoices may carry decimals.
+- Currencies with three places may use all of them here. Stripe charges them only with a 0 as the last digit, so whoever
+  has such an invoice paid there sets prices that end in 0.
 - MGA is divided into fifths on paper; providers treat it as whole.
 
 Codes that Stripe does not take (IQD, LYD, CLF, UYW, UYI) have their exponent from ISO 4217. Any other code has two
@@ -55,6 +57,11 @@ def known_currency(code: str) -> bool:
 def exponent(currency: str) -> int:
     """How many decimal places the minor unit of a (lower-case) currency stands for: 2 for usd, 0 for jpy, 3 for kwd."""
     return _EXPONENTS.get(currency, 2)
+
+
+def quantum(currency: str) -> int:
+    """The step between two amounts that can be charged, in minor units: 100 where the hundredths always are 00."""
+    return 100 if currency in _WRITTEN_WHOLE else 1
 
 
 def parse_locale(text: str) -> Locale:
