@@ -7,14 +7,35 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billhook.store import book, merchants, migrate, queues, sources
+from billhook.store import (
+    book,
+    links,
+    merchants,
+    migrate,
+    own_credit_notes,
+    own_invoices,
+    queues,
+    series,
+    sources,
+    templates,
+)
 from billhook.store.database import Database
 from billhook.testing.servers import PostgresServer
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 TABLES = book.metadata.sorted_tables
 """Every table, the ones that others refer to first."""
-assert {*queues.QUEUES.values(), *book.TABLES.values(), merchants.merchants, sources.sources} <= set(TABLES)
+assert {
+    *queues.QUEUES.values(),
+    *book.TABLES.values(),
+    links.hosted_links,
+    merchants.merchants,
+    own_credit_notes.own_credit_notes,
+    own_invoices.own_invoices,
+    series.number_series,
+    sources.sources,
+    templates.templates,
+} <= set(TABLES)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

@@ -7,11 +7,13 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from store.databases import NOW
 from store.events import arrival
+from store.own import new_invoice, own_credit_note, own_invoice
 
 import billhook.store
 from billhook.rules.book import Change, Customer
@@ -22,11 +24,16 @@ from billhook.store import (
     documents,
     endpoints,
     inbox,
+    invoice_exports,
+    links,
     mails,
     merchants,
     messages,
+    own_credit_notes,
+    own_invoices,
     replays,
     sources,
+    templates,
 )
 from billhook.store.database import Database, Tx
 from billhook.store.schema import new_id
@@ -47,6 +54,9 @@ class Shop:
     key: str
     letter: str
     replay: str
+    own_invoice: str
+    own_credit_note: str
+    template: str
 
 
 def open_shop(tx: Tx) -> Shop:
@@ -59,9 +69,10 @@ def open_shop(tx: Tx) -> Shop:
     dead_letters.bury(tx, "inbox", [dead_letters.DeadLetter(merchant, event.id, "broken", 1)], NOW)
     [letter] = dead_letters.list_dead(tx, merchant_id=merchant)
     customer = Customer(external_id="cus_same")
-    book.apply(tx, [book.Entry(merchant, source, "", Change(customer, NOW))], NOW)
+    entries = [customer, new_invoice("in_same")]
+    book.apply(tx, [book.Entry(merchant, source, "", Change(entry, NOW)) for entry in entries], NOW)
     invoice = f"inv_of_{source}"
-    documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", b"")], NOW)
+    documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", "billhook-2", b"")], NOW)
     message = messages.Message(new_id("msg"), merchant, "x", "customer", "cus", b"", event.id, 0, NOW)
     messages.add_messages(tx, [message], NOW)
     messages.add_publication(tx, merchant, "key", b"", message.id, NOW)
@@ -72,8 +83,27 @@ def open_shop(tx: Tx) -> Shop:
     replay = replays.create_replay(tx, merchant, kind="replay", by="key", now=NOW).id
     customer_id = book.book_id(source, "", customer)
     letter_id = str(letter["id"])
+    own = own_invoice(merchant, number="SAME-1", series="SAME-", sequence=1)
+    own_invoices.add_own_invoice(tx, own)
+    note = own_credit_note(own, number="SAME-1", series="SAME-", sequence=1)
+    own_credit_notes.add_own_credit_note(tx, note)
+    links.create_link(tx, merchant, invoice, NOW + timedelta(days=1), NOW)
+    template = templates.create_template(tx, merchant, "same", "<p>", NOW).id
     return Shop(
-        merchant, source, event.id, customer_id, invoice, message.id, endpoint, delivery, key, letter_id, replay
+        merchant,
+        source,
+        event.id,
+        customer_id,
+        invoice,
+        message.id,
+        endpoint,
+        delivery,
+        key,
+        letter_id,
+        replay,
+        own.id,
+        note.id,
+        template,
     )
 
 
@@ -95,6 +125,9 @@ QUESTIONS: dict[str, Question] = {
     "documents.list_documents": lambda tx, shop, merchant: documents.list_documents(
         tx, shop.invoice, merchant_id=merchant
     ),
+    "documents.latest_document": lambda tx, shop, merchant: documents.latest_document(
+        tx, shop.invoice, "invoice", merchant_id=merchant
+    ),
     "endpoints.get_endpoint": lambda tx, shop, merchant: endpoints.get_endpoint(
         tx, shop.endpoint, merchant_id=merchant
     ),
@@ -103,19 +136,39 @@ QUESTIONS: dict[str, Question] = {
     "inbox.get_event": lambda tx, shop, merchant: inbox.get_event(tx, shop.event, merchant_id=merchant),
     "inbox.list_conflicts": lambda tx, shop, merchant: inbox.list_conflicts(tx, merchant_id=merchant),
     "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),
+    "invoice_exports.invoices_between": lambda tx, shop, merchant: invoice_exports.invoices_between(
+        tx, merchant, since=None, until=None, status=None, after="", limit=9
+    ),
+    "links.list_links": lambda tx, shop, merchant: links.list_links(tx, shop.invoice, merchant_id=merchant),
     "mails.list_mails": lambda tx, shop, merchant: mails.list_mails(tx, merchant_id=merchant),
     "messages.find_publication": lambda tx, shop, merchant: messages.find_publication(tx, merchant, "key"),
     "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),
     "messages.list_messages": lambda tx, shop, merchant: messages.list_messages(tx, merchant_id=merchant),
+    "own_credit_notes.get_own_credit_note": lambda tx, shop, merchant: own_credit_notes.get_own_credit_note(
+        tx, shop.own_credit_note, merchant_id=merchant
+    ),
+    "own_credit_notes.list_own_credit_notes": lambda tx, shop, merchant: own_credit_notes.list_own_credit_notes(
+        tx, shop.own_invoice, merchant_id=merchant
+    ),
+    "own_invoices.get_own_invoice": lambda tx, shop, merchant: own_invoices.get_own_invoice(
+        tx, shop.own_invoice, merchant_id=merchant
+    ),
+    "own_invoices.list_own_invoices": lambda tx, shop, merchant: own_invoices.list_own_invoices(
+        tx, merchant_id=merchant
+    ),
     "replays.get_replay": lambda tx, shop, merchant: replays.get_replay(tx, shop.replay, merchant_id=merchant),
     "replays.list_replays": lambda tx, shop, merchant: replays.list_replays(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),
     "sources.list_sources": lambda tx, shop, merchant: sources.list_sources(tx, merchant),
+    "templates.get_template": lambda tx, shop, merchant: templates.get_template(
+        tx, shop.template, merchant_id=merchant
+    ),
+    "templates.list_templates": lambda tx, shop, merchant: templates.list_templates(tx, merchant),
     "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
 }
-WRITERS = ("create_", "add_", "revoke_", "set_")
+WRITERS = ("create_", "add_", "revoke_", "retire_", "set_", "next_number")
 
 
 def functions_about_a_merchant() -> set[str]:

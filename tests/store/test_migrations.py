@@ -12,12 +12,15 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from store.databases import NOW
 
 from billhook.errors import SettingsError
 from billhook.store import migrate
 from billhook.store.database import Database
 from billhook.store.deliveries import deliveries
+from billhook.store.documents import NewDocument, add_documents, list_documents
 from billhook.store.endpoints import endpoints
+from billhook.store.merchants import get_merchant
 from billhook.store.schema import metadata
 from billhook.testing.servers import PostgresServer
 
@@ -46,6 +49,7 @@ SELECT t.name || ' unique ' || group_concat(c.name), i.origin
 UNION ALL
 SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name <> 'alembic_version' AND sql IS NOT NULL
 """
+# Not the names of NOT NULL constraints, which PostgreSQL 18 gives and no renaming of a column changes.
 POSTGRESQL_CATALOGUE = """
 SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)
   FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
@@ -53,7 +57,7 @@ UNION ALL
 SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
 UNION ALL
 SELECT conrelid::regclass || ' ' || conname, pg_get_constraintdef(oid) FROM pg_constraint
- WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
+ WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass AND contype <> 'n'
 """
 
 
@@ -101,10 +105,10 @@ def test_an_upgrade_is_pending_until_it_is_done(blank_url: str) -> None:
         assert migrate.current(database) is None
         assert migrate.pending(database)
         migrate.upgrade(database)
-        assert migrate.current(database) == "0002"
+        assert migrate.current(database) == "0003"
         assert not migrate.pending(database)
         migrate.upgrade(database)
-        assert migrate.current(database) == "0002"
+        assert migrate.current(database) == "0003"
 
 
 def test_what_was_due_before_lanes_is_due_in_the_lane_it_belongs_to(blank_url: str) -> None:
@@ -131,6 +135,35 @@ def test_what_was_due_before_lanes_is_due_in_the_lane_it_belongs_to(blank_url: s
             lanes = {row.id: row.lane for row in tx.execute(sa.select(deliveries))}
             assert lanes == {"new": "fresh", "tried": "retry"}
             assert tx.execute(sa.select(endpoints.c.ordering, endpoints.c.notices)).one() == ("none", 0)
+
+
+def test_documents_of_before_keep_their_files_and_are_of_the_first_look(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        with database.begin() as tx:
+            config = migrate._config()
+            config.attributes["connection"] = tx
+            command.upgrade(config, "0002")
+            at = 1 if database.sqlite else "'1970-01-01T00:00:00Z'"
+            tx.exec_driver_sql(f"INSERT INTO merchants VALUES ('mrc', 'Acme', 'de', {at}, NULL)")
+            tx.exec_driver_sql(
+                "INSERT INTO documents (id, merchant_id, invoice_id, kind, snapshot, created_at, object_key, sha256,"
+                " size, state, due_at, attempts) VALUES"
+                f" ('made', 'mrc', 'inv', 'invoice', '{{}}', {at}, 'a.pdf', 'ab', 7, 'ready', {at}, 1),"
+                f" ('asked', 'mrc', 'inv', 'receipt', '{{}}', {at}, NULL, NULL, NULL, 'due', {at}, 0)"
+            )
+        migrate.upgrade(database)
+        with database.begin() as tx:
+            made, asked = list_documents(tx, "inv")
+            assert (made["id"], made["object_key"], made["size"], made["state"]) == ("made", "a.pdf", 7, "ready")
+            assert (asked["id"], asked["state"]) == ("asked", "due")
+            assert {(row["template"], row["engine"], row["e_invoice"]) for row in (made, asked)} == {
+                ("billhook-1", None, False)
+            }
+            again = NewDocument("mrc", "inv", "invoice", "billhook-1", b"")
+            assert add_documents(tx, [again], NOW) == []
+            merchant = get_merchant(tx, "mrc")
+            assert merchant is not None
+            assert (merchant.seller.name, merchant.contact_email) == ("Acme", None)
 
 
 def test_processes_that_start_together_upgrade_once(blank_url: str) -> None:

@@ -51,15 +51,18 @@ def test_an_event_speaks_once(database: Database) -> None:
 
 
 def test_an_invoice_has_one_document_of_a_kind(database: Database) -> None:
-    paid = NewDocument("mrc_a", "inv_1", "invoice", b"first")
+    def wanted(subject: str, kind: str, snapshot: bytes) -> NewDocument:
+        return NewDocument("mrc_a", subject, kind, "billhook-2", snapshot)
+
+    paid = wanted("inv_1", "invoice", b"first")
     with database.begin() as tx:
-        asked = [paid, NewDocument("mrc_a", "inv_1", "receipt", b"r"), NewDocument("mrc_a", "inv_1", "invoice", b"2nd")]
+        asked = [paid, wanted("inv_1", "receipt", b"r"), wanted("inv_1", "invoice", b"2nd")]
         assert len(add_documents(tx, asked, NOW)) == 2
     with database.begin() as tx:
-        [other] = add_documents(tx, [paid, NewDocument("mrc_a", "inv_2", "invoice", b"x")], LATER)
+        [other] = add_documents(tx, [paid, wanted("inv_2", "invoice", b"x")], LATER)
         assert add_documents(tx, [paid], LATER) == []
         assert add_documents(tx, [], LATER) == []
-        set_files(tx, [Rendered(other, "mrc_a/inv_2.pdf", "ab" * 32, 17)])
+        set_files(tx, [Rendered(other, "mrc_a/inv_2.pdf", "ab" * 32, 17, "typst")])
         made = list_documents(tx, "inv_1")
         assert [(row["kind"], bytes(row["snapshot"]), row["state"]) for row in made] == [
             ("invoice", b"first", "due"),

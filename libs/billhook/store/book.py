@@ -165,9 +165,9 @@ def _upsert(table: sa.Table, dialect: str) -> Any:
 
 
 def value_of(kind: str, row: sa.RowMapping) -> BookObject:
-    """A row as the value it was made from."""
+    """A row as the value it was made from; what a list leaves out has its default."""
     value = KINDS[kind]
-    return msgspec.convert({name: row[name] for name in value.__struct_fields__}, value)
+    return msgspec.convert({name: row[name] for name in value.__struct_fields__ if name in row}, value)
 
 
 def get(tx: Tx, kind: str, object_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:
@@ -187,9 +187,10 @@ def list_objects(
     limit: int = 50,
     **wanted: str | None,
 ) -> list[sa.RowMapping]:
-    """One page of a merchant's objects (None: of all), by id; `wanted` narrows by column, e.g. `status="open"`."""
+    """One page of a merchant's objects (None: of all), by id; `wanted` narrows by column, e.g. `status="open"`. An
+    invoice comes without its lines: there may be thousands of them."""
     table = TABLES[kind]
-    query = sa.select(table).order_by(table.c.id).limit(limit)
+    query = sa.select(*(column for column in table.c if column.name != "lines")).order_by(table.c.id).limit(limit)
     for name, value in {"merchant_id": merchant_id, **wanted}.items():
         if value is not None:
             query = query.where(table.c[name] == value)

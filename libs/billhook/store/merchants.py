@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
+from billhook.rules.document import Seller
+from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, metadata, new_id
 
@@ -21,6 +25,8 @@ merchants = sa.Table(
     sa.Column("locale", sa.Text, nullable=False, server_default="en"),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("contact_email", sa.Text),  # who is told when something of theirs needs a person
+    sa.Column("seller", sa.JSON(none_as_null=True)),  # as documents show them; none: by the name alone
+    sa.Column("invoicing", sa.JSON(none_as_null=True)),  # only what differs from the defaults
 )
 
 api_keys = sa.Table(
@@ -41,7 +47,9 @@ class Merchant:
     name: str
     locale: str
     created_at: datetime
-    contact_email: str | None = None
+    contact_email: str | None
+    seller: Seller
+    invoicing: InvoicingSettings = field(default_factory=InvoicingSettings)
 
 
 @dataclass(frozen=True)
@@ -66,28 +74,53 @@ class Caller:
 def create_merchant(
     tx: Tx, name: str, now: datetime, *, locale: str = "en", contact_email: str | None = None
 ) -> Merchant:
-    merchant = Merchant(new_id("mrc"), name, locale, now, contact_email)
-    tx.execute(merchants.insert().values(**vars(merchant)))
-    return merchant
+    row = {"id": new_id("mrc"), "name": name, "locale": locale, "created_at": now, "contact_email": contact_email}
+    tx.execute(merchants.insert().values(**row))
+    return _merchant({**row, "seller": None, "invoicing": None})
 
 
 def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchant]:
     rows = tx.execute(sa.select(merchants).where(merchants.c.id > after).order_by(merchants.c.id).limit(limit))
-    return [Merchant(**row) for row in rows.mappings()]
+    return [_merchant(row) for row in rows.mappings()]
 
 
 def get_merchant(tx: Tx, merchant_id: str) -> Merchant | None:
     row = tx.execute(sa.select(merchants).where(merchants.c.id == merchant_id)).mappings().first()
-    return Merchant(**row) if row else None
+    return _merchant(row) if row else None
 
 
 def set_contact(tx: Tx, merchant_id: str, contact_email: str | None) -> None:
     tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(contact_email=contact_email))
 
 
+def set_seller(tx: Tx, merchant_id: str, seller: Seller | None) -> None:
+    """How documents made from now on show the merchant; None is by the name alone."""
+    value = None if seller is None else msgspec.to_builtins(seller)
+    tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(seller=value))
+
+
+def set_invoicing(tx: Tx, merchant_id: str, settings: InvoicingSettings) -> None:
+    tx.execute(
+        sa.update(merchants).where(merchants.c.id == merchant_id).values(invoicing=msgspec.to_builtins(settings))
+    )
+
+
 def merchants_of(tx: Tx, merchant_ids: Collection[str]) -> dict[str, Merchant]:
     rows = tx.execute(sa.select(merchants).where(merchants.c.id.in_(merchant_ids))).mappings()
-    return {row["id"]: Merchant(**row) for row in rows}
+    return {row["id"]: _merchant(row) for row in rows}
+
+
+def _merchant(row: sa.RowMapping | dict[str, Any]) -> Merchant:
+    seller, invoicing = row["seller"], row["invoicing"]
+    return Merchant(
+        row["id"],
+        row["name"],
+        row["locale"],
+        row["created_at"],
+        row["contact_email"],
+        Seller(name=row["name"][:255]) if seller is None else msgspec.convert(seller, Seller),
+        InvoicingSettings() if invoicing is None else msgspec.convert(invoicing, InvoicingSettings),
+    )
 
 
 def _digest(key: str) -> bytes:

@@ -1,0 +1,35 @@
+"""Series of numbers: 1, 2, 3… without a gap, whoever takes them and whatever fails.
+
+A number is taken by counting up the series' row in the transaction that uses it. The row stays locked until that
+transaction ends, so the next one waits for it: what is rolled back, or dies with its process, gives its number back
+before anybody else could have taken one. A sequence of the database would be faster and leave gaps, for it never counts
+back.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from billhook.store.database import Tx
+from billhook.store.schema import merchant_column, metadata
+
+number_series = sa.Table(
+    "number_series",
+    metadata,
+    merchant_column(),
+    sa.Column("series", sa.Text, nullable=False),  # what stands before the number: see `billhook.rules.numbering`
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("merchant_id", "series"),
+)
+
+
+def next_number(tx: Tx, merchant_id: str, series: str) -> int:
+    """Take the next number. Nobody else gets one of this series until the transaction ends: take it late."""
+    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
+    statement = insert(number_series).values(merchant_id=merchant_id, series=series, last=1)
+    counted = statement.on_conflict_do_update(
+        index_elements=["merchant_id", "series"], set_={"last": number_series.c.last + 1}
+    )
+    return int(tx.execute(counted.returning(number_series.c.last)).scalar_one())
