@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,9 +15,11 @@ import psutil
 import pypdf
 import pytest
 
-from billhook.outlets.page import invoice_html
-from billhook.outlets.pdf import Renderer, RendererMissing, RenderError, Wkhtmltopdf
+from billhook.outlets.page import document_html
+from billhook.outlets.pdf import RendererMissing, RenderError, Wkhtmltopdf
+from billhook.outlets.view import shown
 from billhook.rules.book import Invoice
+from billhook.rules.document import Seller
 from billhook.rules.invoice import snapshot_of
 
 MakeInvoice = Callable[..., Invoice]
@@ -25,7 +28,7 @@ SECRET = "CANARY-7f3a91"
 
 
 def page_of(invoice: Invoice, locale: str = "en") -> str:
-    return invoice_html(snapshot_of(invoice, kind="invoice", seller_name="Acme Cloud", locale=locale))
+    return document_html(shown(snapshot_of(invoice, kind="invoice", seller=Seller(name="Acme Cloud"), locale=locale)))
 
 
 def text_of(pdf: bytes | RenderError) -> str:
@@ -38,8 +41,9 @@ def plain(text: str) -> str:
 
 
 @pytest.fixture
-def renderer(wkhtmltopdf: Path) -> Renderer:
-    return Wkhtmltopdf(wkhtmltopdf)
+def renderer(wkhtmltopdf: Path) -> Iterator[Wkhtmltopdf]:
+    with closing(Wkhtmltopdf(wkhtmltopdf)) as renderer:
+        yield renderer
 
 
 @pytest.fixture
@@ -65,14 +69,16 @@ def canary() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_the_pdf_says_what_the_page_says(renderer: Renderer, make_invoice: MakeInvoice) -> None:
+def test_the_pdf_says_what_the_page_says(renderer: Wkhtmltopdf, make_invoice: MakeInvoice) -> None:
     [pdf] = renderer.render([page_of(make_invoice(currency="eur"), locale="de")])
     text = text_of(pdf)
     for said in ("ACME-2026-0042", "Acme Cloud", "Müller & Söhne", "Service 1", "20,02", "62,86", "31. März 2026"):
         assert said in text
 
 
-def test_a_long_invoice_has_all_its_lines_and_cuts_none_in_two(renderer: Renderer, make_invoice: MakeInvoice) -> None:
+def test_a_long_invoice_has_all_its_lines_and_cuts_none_in_two(
+    renderer: Wkhtmltopdf, make_invoice: MakeInvoice
+) -> None:
     [pdf] = renderer.render([page_of(make_invoice(lines=120))])
     assert isinstance(pdf, bytes)
     pages = [" ".join(page.extract_text().split()) for page in pypdf.PdfReader(io.BytesIO(pdf)).pages]
@@ -83,14 +89,14 @@ def test_a_long_invoice_has_all_its_lines_and_cuts_none_in_two(renderer: Rendere
     assert sum(page.count("Service ") for page in pages) == 96
 
 
-def test_a_batch_draws_exactly_what_singles_draw(renderer: Renderer, make_invoice: MakeInvoice) -> None:
+def test_a_batch_draws_exactly_what_singles_draw(renderer: Wkhtmltopdf, make_invoice: MakeInvoice) -> None:
     pages = [page_of(make_invoice(lines=1 + number, number=f"N-{number}")) for number in range(20)]
     batch = renderer.render(pages)
     assert batch == [renderer.render([page])[0] for page in pages]
     assert all(f"N-{number}" in text_of(pdf) for number, pdf in enumerate(batch))
 
 
-def test_a_pdf_is_dated_as_told(renderer: Renderer) -> None:
+def test_a_pdf_is_dated_as_told(renderer: Wkhtmltopdf) -> None:
     day = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
     first, second = renderer.render([plain("one"), plain("two")], [day, datetime(2025, 1, 1, tzinfo=UTC)])
     assert isinstance(first, bytes)
@@ -133,7 +139,7 @@ def secret(tmp_path: Path) -> Path:
 
 
 def test_raw_markup_reaches_neither_network_nor_files_nor_its_neighbours(
-    renderer: Renderer, canary: tuple[str, list[str]], secret: Path
+    renderer: Wkhtmltopdf, canary: tuple[str, list[str]], secret: Path
 ) -> None:
     url, calls = canary
     neighbour, *drawn = renderer.render([plain(SECRET), *map(plain, leaks(url, secret))])
@@ -144,7 +150,7 @@ def test_raw_markup_reaches_neither_network_nor_files_nor_its_neighbours(
 
 
 def test_markup_in_a_customers_words_is_drawn_as_words(
-    renderer: Renderer, canary: tuple[str, list[str]], secret: Path, make_invoice: MakeInvoice
+    renderer: Wkhtmltopdf, canary: tuple[str, list[str]], secret: Path, make_invoice: MakeInvoice
 ) -> None:
     url, calls = canary
     evil = leaks(url, secret)
@@ -176,34 +182,77 @@ def ends(pid: int) -> bool:
 
 def test_an_engine_that_hangs_is_killed_at_the_deadline(tmp_path: Path) -> None:
     binary = script(tmp_path / "engine", f"sleep 600 & echo $! > {tmp_path}/child; wait")
-    drawn = Wkhtmltopdf(binary, seconds=0.5, seconds_more=0.0).render([plain("one")])
+    drawn = Wkhtmltopdf(binary, seconds=0.5).render([plain("one")])
     assert drawn == [RenderError("not drawn within 0.5 s")]
     assert ends(int((tmp_path / "child").read_text()))
 
 
-def test_one_page_that_kills_the_engine_does_not_spoil_the_batch(wkhtmltopdf: Path, tmp_path: Path) -> None:
-    # An engine that dies at the page with POISON in it, with what stood before it in the batch already drawn.
+@pytest.fixture
+def mortal(wkhtmltopdf: Path, tmp_path: Path) -> Iterator[Wkhtmltopdf]:
+    """An engine that dies at the page with POISON in it, and hangs at the one with SLEEP."""
     body = f"""
 while read -r source target; do
   if grep -q POISON "$source"; then printf '%%PDF-1.4 torn' > "$target"; echo 'a crash' >&2; kill -9 $$; fi
+  if grep -q SLEEP "$source"; then sleep 600; fi
   echo "$source $target" | {wkhtmltopdf} "$@" || exit 1
 done"""
-    renderer = Wkhtmltopdf(script(tmp_path / "engine", body))
-    first, poisoned, last = renderer.render([plain("first"), plain("POISON"), plain("last")])
+    with closing(Wkhtmltopdf(script(tmp_path / "engine", body), seconds=5)) as renderer:
+        yield renderer
+
+
+def test_one_page_that_kills_the_engine_does_not_spoil_the_batch(mortal: Wkhtmltopdf) -> None:
+    first, poisoned, *rest = mortal.render(list(map(plain, ["first", "POISON", "third", "POISON", "last"])))
     assert text_of(first) == "first"
-    assert text_of(last) == "last"
+    assert (text_of(rest[0]), text_of(rest[2])) == ("third", "last")
     assert isinstance(poisoned, RenderError)
+    assert isinstance(rest[1], RenderError)
     assert "a crash" in poisoned.reason
 
 
+def test_one_page_that_hangs_is_given_up_at_its_deadline_and_the_others_are_drawn(mortal: Wkhtmltopdf) -> None:
+    first, hung, last = mortal.render(list(map(plain, ["first", "SLEEP", "last"])))
+    assert (text_of(first), text_of(last)) == ("first", "last")
+    assert hung == RenderError("not drawn within 5 s")
+
+
+def test_pages_are_asked_for_as_the_engine_gets_through_them(renderer: Wkhtmltopdf) -> None:
+    asked: list[int] = []
+
+    def pages() -> Iterator[tuple[str, datetime]]:
+        for number in range(40):
+            asked.append(number)
+            yield plain(str(number)), datetime(2026, 1, 1, tzinfo=UTC)
+
+    drawn = renderer.draw(pages())
+    assert text_of(next(drawn)) == "0"
+    assert len(asked) < 10
+    assert [text_of(pdf) for pdf in drawn] == [str(number) for number in range(1, 40)]
+
+
+def test_an_engine_is_kept_for_the_next_batch_and_draws_the_same_as_a_fresh_one(wkhtmltopdf: Path) -> None:
+    with closing(Wkhtmltopdf(wkhtmltopdf)) as worn, closing(Wkhtmltopdf(wkhtmltopdf)) as fresh:
+        for number in range(5):
+            worn.render([plain(f"{number} {text}") for text in ("Ünïcode", "日本語", "plain")])
+        assert worn.render([plain("one"), plain("Zwölf")]) == fresh.render([plain("one"), plain("Zwölf")])
+
+
+def test_a_batch_that_nobody_waits_for_leaves_no_engine_behind(wkhtmltopdf: Path) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    drawn = Wkhtmltopdf(wkhtmltopdf).draw((plain(str(number)), datetime.now(UTC)) for number in range(20))
+    assert isinstance(drawn, Generator)
+    assert text_of(next(drawn)) == "0"
+    drawn.close()
+    assert all(ends(child.pid) for child in psutil.Process().children() if child.pid not in before)
+
+
 @pytest.mark.parametrize("page", ["", "\x00", "no markup at all", "<html", "\ud800 half a character", "<p>" * 3000])
-def test_odd_pages_are_drawn_and_their_neighbours_too(renderer: Renderer, page: str) -> None:
+def test_odd_pages_are_drawn_and_their_neighbours_too(renderer: Wkhtmltopdf, page: str) -> None:
     first, odd, last = renderer.render([plain("first"), page, plain("last")])
     assert (text_of(first), text_of(last)) == ("first", "last")
     assert isinstance(odd, bytes)
 
 
-def test_no_pages_are_no_work(renderer: Renderer) -> None:
+def test_no_pages_are_no_work(renderer: Wkhtmltopdf) -> None:
     assert renderer.render([]) == []
 
 

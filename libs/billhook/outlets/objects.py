@@ -7,14 +7,16 @@ who do it at once end with the same object.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import mimetypes
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-_BUCKET_SETTINGS: Final = frozenset({"endpoint", "region", "virtual_hosted_style_request"})
+_BUCKET_SETTINGS: Final = frozenset({"endpoint", "region", "virtual_hosted_style_request", "presign"})
 
 # One call ends within a minute or so, well inside the lease of whoever makes it; longer outages are its caller's.
 _CONNECT_TIMEOUT: Final = timedelta(seconds=5)
@@ -54,18 +56,34 @@ class Objects(Protocol):
     def get(self, key: str, sha256: str) -> bytes:
         """The object as it was stored. Raises ObjectMissing, ObjectDiffers when it is not what was stored, TryAgain."""
 
+    def find(self, key: str) -> bytes | None:
+        """What is stored under a key, whatever it is. Raises TryAgain."""
+
+    def presigned(self, key: str, seconds: int, name: str) -> str | None:
+        """An address that gives the object to whoever asks within so many seconds, to be saved as `name`.
+
+        None where the storage has no such addresses: then it is for the caller to hand the object out. Whether there is
+        an object is not looked at. Raises TryAgain.
+        """
+
 
 def document_key(sha256: str) -> str:
     """The name of a PDF, from the SHA-256 of its content."""
     return f"documents/{sha256[:2]}/{sha256[2:]}.pdf"
 
 
-def open_objects(url: str) -> Objects:
+def document_name(kind: str, number: str) -> str:
+    """What people save a PDF as, such as `credit-note-CN-0001.pdf`. A number may have anything in it, a name not."""
+    return f"{kind.replace('_', '-')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', number)[:100]}.pdf"
+
+
+def open_objects(url: str, environment: Mapping[str, str] = os.environ) -> Objects:
     """The storage a URL names. Nothing is read or written yet.
 
     `file:///var/lib/billhook/objects` is a directory. `s3://bucket/prefix` is a bucket of anything that speaks S3, with
-    `?endpoint=https://…&region=…&virtual_hosted_style_request=true` where it is not Amazon's; credentials come from the
-    environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, or the machine's role). Raises SettingsError.
+    `?endpoint=https://…&region=…&virtual_hosted_style_request=true` where it is not Amazon's, and `presign=false` where
+    browsers cannot reach it; credentials come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+    `AWS_SESSION_TOKEN`), or from the machine's role. Raises SettingsError.
     """
     try:
         parts = urlsplit(url)
@@ -78,7 +96,7 @@ def open_objects(url: str) -> Objects:
         if unknown := options.keys() - _BUCKET_SETTINGS:
             known = ", ".join(sorted(_BUCKET_SETTINGS))
             raise SettingsError(f"object storage: unknown setting {min(unknown)!r}; known are {known}")
-        return BucketObjects(parts.netloc, parts.path.strip("/"), options)
+        return BucketObjects(parts.netloc, parts.path.strip("/"), options, environment)
     raise SettingsError("object storage: use file:///absolute/path or s3://bucket/prefix")
 
 
@@ -115,13 +133,24 @@ class DirectoryObjects:
         return digest
 
     def get(self, key: str, sha256: str) -> bytes:
+        return _verified(key, self._read(key), sha256)
+
+    def find(self, key: str) -> bytes | None:
         try:
-            content = self._path(key).read_bytes()
+            return self._read(key)
+        except ObjectMissing:
+            return None
+
+    def _read(self, key: str) -> bytes:
+        try:
+            return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ObjectMissing(f"{key} is not in {self._root}") from error
         except OSError as error:
             raise TryAgain(f"could not read {key} in {self._root}: {error.strerror}") from error
-        return _verified(key, content, sha256)
+
+    def presigned(self, key: str, seconds: int, name: str) -> str | None:
+        return None
 
     def _path(self, key: str) -> Path:
         return self._root / _checked(key)
@@ -135,12 +164,19 @@ class DirectoryObjects:
 
 
 class BucketObjects:
-    """Objects in an S3 bucket, below a prefix."""
+    """Objects in an S3 bucket, below a prefix. The bucket needs no public access, and should have none."""
 
-    def __init__(self, bucket: str, prefix: str, options: dict[str, str]) -> None:
+    def __init__(self, bucket: str, prefix: str, options: dict[str, str], environment: Mapping[str, str]) -> None:
         self._name = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._presign = options.get("presign") != "false"
+        self._secret = environment.get("AWS_SECRET_ACCESS_KEY", "")
         client: ClientConfig = {"timeout": _TIMEOUT, "connect_timeout": _CONNECT_TIMEOUT}
         config: S3Config = {}
+        if self._secret:
+            config["access_key_id"] = environment.get("AWS_ACCESS_KEY_ID", "")
+            config["secret_access_key"] = self._secret
+            if token := environment.get("AWS_SESSION_TOKEN"):
+                config["session_token"] = token
         if endpoint := options.get("endpoint"):
             config["endpoint"] = endpoint
             client["allow_http"] = endpoint.startswith("http://")
@@ -161,17 +197,48 @@ class BucketObjects:
 
     def put_once(self, key: str, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
+        # Servers that speak S3 without `If-None-Match` replace an object when told to create it. So it is looked for
+        # first, everywhere. There, of two who write at the very same time the later one wins; of what is named by its
+        # content both are the same.
         try:
-            obstore.put(self._store, _checked(key), content, mode="create")
-        except AlreadyExistsError:
-            if hashlib.sha256(self._read(key)).hexdigest() != digest:
-                raise ObjectDiffers(f"{key} is stored already, with other content") from None
-        except (BaseError, OSError) as error:
-            raise TryAgain(f"could not store {key} in {self._name}: {_sentence(error)}") from error
+            stored = self._read(key)
+        except ObjectMissing:
+            if self._create(key, content):
+                return digest
+            stored = self._read(key)
+        if hashlib.sha256(stored).hexdigest() != digest:
+            raise ObjectDiffers(f"{key} is stored already, with other content")
         return digest
 
     def get(self, key: str, sha256: str) -> bytes:
         return _verified(key, self._read(key), sha256)
+
+    def find(self, key: str) -> bytes | None:
+        try:
+            return self._read(key)
+        except ObjectMissing:
+            return None
+
+    def presigned(self, key: str, seconds: int, name: str) -> str | None:
+        if not self._presign:
+            return None
+        try:
+            url = obstore.sign(self._store, "GET", _checked(key), timedelta(seconds=seconds))
+        except (BaseError, OSError) as error:
+            raise TryAgain(f"could not sign for {key} in {self._name}: {_sentence(error)}") from error
+        # The secret of a machine's role is the client's alone; files are then named as the objects are.
+        return _saved_as(name, url, self._secret) if self._secret else url
+
+    def _create(self, key: str, content: bytes) -> bool:
+        """False if there is an object of this name by now."""
+        media_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
+        try:
+            obstore.put(self._store, _checked(key), content, mode="create", attributes={"Content-Type": media_type})
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise TryAgain(f"could not store {key} in {self._name}: {_sentence(error)}") from error
+        return True
 
     def _read(self, key: str) -> bytes:
         try:
@@ -180,6 +247,24 @@ class BucketObjects:
             raise ObjectMissing(f"{key} is not in {self._name}") from error
         except (BaseError, OSError) as error:
             raise TryAgain(f"could not read {key} in {self._name}: {_sentence(error)}") from error
+
+
+def _saved_as(name: str, url: str, secret: str) -> str:
+    """A presigned address that makes a browser save the file, under this name. The client cannot ask for that when it
+    signs, and what is asked for must be signed: Signature Version 4 over the address with the name in it."""
+    parts = urlsplit(url)
+    query = {field: value for field, value in parse_qsl(parts.query) if field != "X-Amz-Signature"}
+    query["response-content-disposition"] = f'attachment; filename="{_checked(name)}"'
+    canonical = urlencode(sorted(query.items()), quote_via=quote, safe="-_.~")
+    request = f"GET\n{parts.path}\n{canonical}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+    _, *scope = query["X-Amz-Credential"].split("/")
+    key = f"AWS4{secret}".encode()
+    for part in scope:
+        key = hmac.digest(key, part.encode(), "sha256")
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    signed = "\n".join((query["X-Amz-Algorithm"], query["X-Amz-Date"], "/".join(scope), digest))
+    signature = hmac.digest(key, signed.encode(), "sha256").hex()
+    return f"{parts.scheme}://{parts.netloc}{parts.path}?{canonical}&X-Amz-Signature={signature}"
 
 
 def _sentence(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 The engine is wkhtmltopdf 0.12.6, an old WebKit that nobody mends any more, so it is given nothing to hurt with: no
 script, no file but the page itself, no network, little environment, and a deadline after which it is killed. Many
-pages go through one process, since starting it costs five times what drawing a page does.
+pages go through one process, since starting it costs five times what drawing a page does; it is always a few pages
+ahead of whoever takes the PDFs away.
 
 pdfkit spells the command. It is never handed a page: pdfkit turns `<meta name="pdfkit-…">` inside a page into
 command-line options (CVE-2025-26240), which is how a customer's name could read a server's files. It also waits for
@@ -15,15 +16,19 @@ import contextlib
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import pdfkit
 
@@ -42,21 +47,7 @@ class RendererMissing(RenderError):
     reason: str = "wkhtmltopdf is not installed: apt-get install wkhtmltopdf, then the documents are tried again"
 
 
-class Renderer(Protocol):
-    """Draws pages. Equal pages with equal dates give equal bytes."""
-
-    @property
-    def name(self) -> str:
-        """Of the engine, a part of a document's content address."""
-
-    def render(self, pages: Sequence[str], dated: Sequence[datetime] = ()) -> list[bytes | RenderError]:
-        """One PDF, or the reason there is none, for each HTML page, in order; no page can spoil another.
-
-        `dated` is what each PDF says of its making, since the real moment would make every copy a different file.
-        """
-
-
-_OPTIONS: Final[Mapping[str, str]] = {
+OPTIONS: Final[Mapping[str, str]] = {
     "page-size": "A4",
     "margin-top": "13mm",
     "margin-bottom": "15mm",
@@ -74,9 +65,24 @@ _OPTIONS: Final[Mapping[str, str]] = {
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "FONTCONFIG_PATH", "FONTCONFIG_FILE")
 """What the engine needs from ours. Keys and passwords stay here."""
 
-_FIXED_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
+FIXED_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Of documents that have no date of their own."""
+
 _CREATION_DATE: Final = re.compile(rb"/CreationDate \(D:\d{14}")
 _MESSAGE_LIMIT: Final = 500
+
+_DONE: Final = re.compile(rb"\rDone *\n")
+"""What the engine says after each page, and nothing else tells that a file is whole. No page can say it: there is no
+line break in what it says of pages."""
+
+_AHEAD: Final = 4
+"""How many pages lie before the engine. With less it may wait for us; with all of them, all are in memory."""
+
+_PAGES_A_PROCESS: Final = 500
+"""It grows by 4 MB in a hundred pages."""
+
+_IDLE_SECONDS: Final = 3.0
+"""It holds 75 MB while it waits."""
 
 
 def find_wkhtmltopdf() -> Path | None:
@@ -86,103 +92,205 @@ def find_wkhtmltopdf() -> Path | None:
 
 
 class Wkhtmltopdf:
-    """The renderer on wkhtmltopdf.
+    """The engine wkhtmltopdf. Equal pages with equal dates give equal bytes.
 
-    A page may take `seconds`; a batch gets that once, and `seconds_more` for every page after the first. When a
-    batch dies or overruns, the pages it did not finish are drawn one by one, so only those at fault fail. The longest
-    a call can take is thus `seconds * (pages + 1) + seconds_more * (pages - 1)`: a lease must be longer.
+    A page may take `seconds`. Where the engine overruns them or dies, the page it was at is at fault and the others go
+    to a new process; the longest a call can take is thus `seconds` for each page. May be used from several threads;
+    each has a process.
     """
 
-    name = "wkhtmltopdf-0.12.6"
+    name: Final = "wkhtmltopdf-0.12.6"
 
-    def __init__(self, binary: Path | None = None, *, seconds: float = 15.0, seconds_more: float = 1.0) -> None:
+    def __init__(self, binary: Path | None = None, *, seconds: float = 30.0) -> None:
         self._binary = binary
         self._seconds = seconds
-        self._seconds_more = seconds_more
+        self._idle: list[_Desk] = []
+
+    def find(self) -> Path | None:
+        """Where it is; looked for anew each time, so that installing it is all there is to do."""
+        binary = self._binary or find_wkhtmltopdf()
+        return binary if binary is not None and binary.exists() else None
 
     def render(self, pages: Sequence[str], dated: Sequence[datetime] = ()) -> list[bytes | RenderError]:
-        # Looked for at each call, so that installing it is all there is to do.
-        binary = self._binary or find_wkhtmltopdf()
-        if binary is None or not binary.exists():
-            return [RendererMissing()] * len(pages)
-        dates = dated or [_FIXED_DATE] * len(pages)
-        try:
-            with tempfile.TemporaryDirectory(prefix="billhook-pdf-") as place:
-                return self._draw(_Desk(binary, Path(place)), pages, dates)
-        except OSError as error:  # no room for the files, or the engine cannot be started
-            return [RenderError(f"{binary}: {error}")] * len(pages)
+        """One PDF, or the reason there is none, for each HTML page, in order; no page can spoil another.
 
-    def _draw(self, desk: _Desk, pages: Sequence[str], dates: Sequence[datetime]) -> list[bytes | RenderError]:
-        for index, page in enumerate(pages):
-            desk.lay(index, page)
-        if len(pages) > 1:
-            desk.draw(range(len(pages)), self._seconds + self._seconds_more * (len(pages) - 1))
-        drawn: list[bytes | RenderError] = []
-        for index, date in zip(range(len(pages)), dates, strict=True):
-            pdf, reason = desk.take(index), ""
-            if pdf is None:
-                reason = desk.draw([index], self._seconds)
-                pdf = desk.take(index)
-            drawn.append(RenderError(reason) if pdf is None else _stamped(pdf, date))
-        return drawn
+        `dated` is what each PDF says of its making, since the real moment would make every copy a different file.
+        """
+        return list(self.draw(zip(pages, dated or [FIXED_DATE] * len(pages), strict=True)))
+
+    def draw(self, pages: Iterable[tuple[str, datetime]]) -> Iterator[bytes | RenderError]:
+        """The same, one by one: pages are asked for as the engine gets through them."""
+        binary = self.find()
+        if binary is None:
+            yield from (RendererMissing() for _ in pages)
+            return
+        rest = iter(pages)
+        laid: deque[datetime] = deque()
+        desk = None
+        try:
+            desk = self._idle.pop() if self._idle else _Desk(binary)
+            while True:
+                while len(laid) < _AHEAD and (page := next(rest, None)) is not None:
+                    laid.append(page[1])
+                    desk.lay(page[0])
+                if not laid:
+                    break
+                pdf = desk.take(self._seconds)
+                date = laid.popleft()
+                yield _stamped(pdf, date) if isinstance(pdf, bytes) else pdf
+        except OSError as error:  # no room for the files, or the engine cannot be started
+            reason = RenderError(f"{binary}: {error}")
+            yield from (reason for _ in laid)
+            yield from (reason for _ in rest)
+        finally:
+            if desk is not None:
+                self._keep(desk)
+
+    def _keep(self, desk: _Desk) -> None:
+        """For the next batch, which in a busy hour comes at once; for none longer than that."""
+        if not desk.fit:
+            desk.close()
+            return
+        self._idle.append(desk)
+        timer = threading.Timer(_IDLE_SECONDS, self._dismiss, [desk])
+        timer.daemon = True
+        timer.start()
+
+    def _dismiss(self, desk: _Desk) -> None:
+        try:
+            self._idle.remove(desk)
+        except ValueError:  # somebody uses it
+            return
+        desk.close()
+
+    def close(self) -> None:
+        for desk in self._idle[:]:
+            self._dismiss(desk)
 
 
 class _Desk:
-    """A directory with numbered pages in it, and the engine to draw them with."""
+    """A directory with numbered pages in it, and an engine that draws them in their order."""
 
-    def __init__(self, binary: Path, place: Path) -> None:
-        self._place = place
+    def __init__(self, binary: Path) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="billhook-pdf-")
+        self._place = Path(self._directory.name)
         configuration = pdfkit.configuration(wkhtmltopdf=str(binary), meta_tag_prefix=secrets.token_hex())
-        *self._command, _, _ = pdfkit.PDFKit("", "string", _OPTIONS, configuration=configuration).command()
+        kit = pdfkit.PDFKit("", "string", OPTIONS, configuration=configuration, verbose=True)
+        *self._command, _, _ = kit.command()
         self._environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(place), "TMPDIR": str(place)}
+        self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(self._place), "TMPDIR": str(self._place)}
         # Qt shuffles its hash tables anew in each process, and a PDF's fonts stand in the order of one.
         self._environment["QT_HASH_SEED"] = "0"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = b""
+        self._laid = 0
+        self._drawn = 0
 
-    def lay(self, index: int, page: str) -> None:
+    @property
+    def fit(self) -> bool:
+        """Whether it may go on: the engine lives, has nothing before it, and has not drawn so much that it grew."""
+        process = self._process
+        alive = process is not None and process.poll() is None
+        return alive and self._drawn == self._laid and self._drawn < _PAGES_A_PROCESS
+
+    def lay(self, page: str) -> None:
+        index = self._laid
         (self._place / f"{index}.html").write_bytes(page.encode("utf-8", "replace"))
+        self._laid += 1
+        if self._process is None:
+            self._start()
+        else:
+            self._feed(index)
 
-    def draw(self, indexes: Sequence[int], seconds: float) -> str:
-        """Draw these pages in one process. Returns what there is to say about it, for pages that are then missing."""
+    def take(self, seconds: float) -> bytes | RenderError:
+        """The PDF of the first page that was laid and not yet taken."""
+        index = self._drawn
+        if self._process is None:
+            self._start()
+        reason = self._wait(seconds)
+        self._drawn += 1
+        if reason is not None:
+            self._end()  # the next page has a new process
+        pdf = self._file(index)
+        for name in (f"{index}.html", f"{index}.pdf"):
+            (self._place / name).unlink(missing_ok=True)
+        return RenderError(reason or f"wkhtmltopdf left a torn file. {self._tail()}") if pdf is None else pdf
+
+    def close(self) -> None:
+        self._end()
+        self._directory.cleanup()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            # The whole group: the engine may stand behind a wrapper script.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(BrokenPipeError):
+            process.__exit__(None, None, None)
+
+    def _start(self) -> None:
+        """A process with all that is laid before it."""
+        self._process = subprocess.Popen(
+            [*self._command, "--read-args-from-stdin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=self._place,
+            env=self._environment,
+            start_new_session=True,
+        )
+        self._said = b""
+        for index in range(self._drawn, self._laid):
+            self._feed(index)
+
+    def _feed(self, index: int) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
         # One line is one document. The engine splits a line at spaces and has its own quoting: our names need none.
-        lines = "".join(f"{index}.html {index}.pdf\n" for index in indexes)
-        with (
-            (self._place / "messages").open("w+b") as messages,
-            subprocess.Popen(
-                [*self._command, "--read-args-from-stdin"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,  # silent, but its end wakes us at once; a bare wait with a deadline polls
-                stderr=messages,
-                cwd=self._place,
-                env=self._environment,
-                start_new_session=True,
-            ) as process,
-        ):
-            try:
-                process.communicate(lines.encode(), timeout=seconds)
-            except subprocess.TimeoutExpired:
-                return f"not drawn within {seconds:g} s"
-            finally:
-                _end(process)
-            messages.seek(0)
-            said = messages.read(_MESSAGE_LIMIT).decode("utf-8", "replace").strip()
-        return f"wkhtmltopdf ended with {process.returncode} and no document. {said}".strip()
+        with contextlib.suppress(BrokenPipeError):  # it died, and whoever waits for it learns why
+            self._process.stdin.write(f"{index}.html {index}.pdf\n".encode())
 
-    def take(self, index: int) -> bytes | None:
-        """The PDF of a page, if it is whole. The engine's exit code would not tell: a blocked image can make it 1."""
+    def _wait(self, seconds: float) -> str | None:
+        """Wait until the engine has done one page more; the reason, if it will not."""
+        assert self._process is not None
+        assert self._process.stderr is not None
+        messages = self._process.stderr.fileno()
+        ready = select.poll()  # which has no limit on the numbers of descriptors
+        ready.register(messages, select.POLLIN)
+        deadline = time.monotonic() + seconds
+        while not (done := _DONE.search(self._said)):
+            left = deadline - time.monotonic()
+            if left <= 0 or not ready.poll(left * 1000):
+                return f"not drawn within {seconds:g} s"
+            read = os.read(messages, 65536)
+            if not read:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(left)
+                code = self._process.returncode
+                return f"wkhtmltopdf ended with {code} and no document. {self._tail()}".strip()
+            self._said = self._said[-_MESSAGE_LIMIT:] + read
+        self._said = self._said[done.end() :]
+        return None
+
+    def _tail(self) -> str:
+        return self._said[-_MESSAGE_LIMIT:].decode("utf-8", "replace").strip()
+
+    def _file(self, index: int) -> bytes | None:
+        """The PDF of a page, if it is whole."""
         try:
             pdf = (self._place / f"{index}.pdf").read_bytes()
         except FileNotFoundError:
             return None
-        return pdf if pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF") else None
+        return pdf if is_whole(pdf) else None
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        # The whole group: the engine may stand behind a wrapper script.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def is_whole(pdf: bytes) -> bool:
+    """Whether a file is a PDF from its beginning to its end."""
+    return pdf.startswith(b"%PDF-") and pdf[-32:].rstrip().endswith(b"%%EOF")
 
 
 def _stamped(pdf: bytes, date: datetime) -> bytes:

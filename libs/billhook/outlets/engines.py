@@ -1,0 +1,132 @@
+"""The two PDF engines behind one renderer, and which of them draws a document.
+
+wkhtmltopdf draws merchants' own templates, which are HTML, and by default everything it can draw well. Typst draws what
+wkhtmltopdf draws wrong, and everything where wkhtmltopdf is not installed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from billhook.outlets.page import document_html
+from billhook.outlets.pdf import RenderError, Wkhtmltopdf
+from billhook.outlets.templating import own_html
+from billhook.outlets.typst import Picture, Sheet, TypstRenderer
+from billhook.outlets.view import Shown
+from billhook.rules.invoicing_settings import Engine
+
+Drawn = bytes | RenderError
+
+_DRAWN_WRONG: Final = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"  # Hebrew, Arabic and all between: words overlap or change places
+    "\U00010800-\U00010fff\U0001e800-\U0001eeff"  # the rest of what runs to the left
+    "\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]"  # emoji stay blank
+)
+_MANY_LINES: Final = 1_000
+"""Ten thousand lines take wkhtmltopdf twice as long as Typst, and more for each that is added."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A document to be drawn, and with what."""
+
+    sheet: Sheet
+    engine: Literal["wkhtmltopdf", "typst"]
+    own: str | None = None
+    """The source of the merchant's template."""
+
+
+def choose(
+    shown: Shown, *, wish: Engine, setting: Engine, installed: bool, own: bool, archival: bool
+) -> Literal["wkhtmltopdf", "typst"]:
+    """Which engine draws a document: what must be, what the operator set, what the merchant wishes, what draws it best.
+
+    `installed` says whether there is a wkhtmltopdf. Where it must be used and is not there, the document waits for it.
+    """
+    if own:
+        return "wkhtmltopdf"
+    for said in (setting, wish):
+        if said != "auto":
+            return said
+    # PDF/A is something only Typst writes.
+    wrong = archival or shown.direction == "rtl" or len(shown.lines) > _MANY_LINES or not installed
+    return "typst" if wrong or _DRAWN_WRONG.search(msgspec.json.encode(shown).decode()) else "wkhtmltopdf"
+
+
+class Engines:
+    """Draws documents. Equal ones give equal bytes. May be used from several threads."""
+
+    def __init__(
+        self,
+        setting: Engine = "auto",
+        *,
+        wkhtmltopdf: Wkhtmltopdf | None = None,
+        typst: TypstRenderer | None = None,
+    ) -> None:
+        self._setting = setting
+        self._wkhtmltopdf = wkhtmltopdf or Wkhtmltopdf()
+        self._typst = typst or TypstRenderer()
+
+    def order(self, sheet: Sheet, *, wish: Engine = "auto", own: str | None = None) -> Order:
+        installed = self._wkhtmltopdf.find() is not None
+        engine = choose(
+            sheet.shown,
+            wish=wish,
+            setting=self._setting,
+            installed=installed,
+            own=own is not None,
+            archival=sheet.archival,
+        )
+        return Order(sheet, engine, own)
+
+    def name_of(self, order: Order) -> str:
+        """The engine's, with its version: a part of a document's content address."""
+        return self._typst.name if order.engine == "typst" else self._wkhtmltopdf.name
+
+    def draw(self, orders: Sequence[Order]) -> Iterator[tuple[int, Drawn]]:
+        """The place of each document among `orders`, and its PDF or the reason there is none: each as soon as it is
+        drawn, while the engine goes on with the next. No document can spoil another."""
+        html = [place for place, order in enumerate(orders) if order.engine == "wkhtmltopdf"]
+        typst = [place for place, order in enumerate(orders) if order.engine == "typst"]
+        yield from self._draw_html(orders, html)
+        yield from zip(typst, self._typst.draw(orders[place].sheet for place in typst), strict=True)
+
+    def _draw_html(self, orders: Sequence[Order], places: Sequence[int]) -> Iterator[tuple[int, Drawn]]:
+        own = _own_pages(orders, places)
+        failed = {place: page for place, page in own.items() if isinstance(page, RenderError)}
+        yield from failed.items()
+        good = [place for place in places if place not in failed]
+
+        def pages() -> Iterator[tuple[str, datetime]]:
+            for place in good:
+                sheet = orders[place].sheet
+                page = own.get(place)
+                html = page if isinstance(page, str) else document_html(sheet.shown, logo=_data_uri(sheet.logo))
+                yield html, sheet.dated
+
+        yield from zip(good, self._wkhtmltopdf.draw(pages()), strict=True)
+
+    def close(self) -> None:
+        self._wkhtmltopdf.close()
+        self._typst.close()
+
+
+def _own_pages(orders: Sequence[Order], places: Sequence[int]) -> dict[int, str | RenderError]:
+    """The pages of merchants' own templates, in one go: they are made in a process of their own."""
+    asked = [(place, own) for place in places if (own := orders[place].own) is not None]
+    sheets = [(own, orders[place].sheet.shown, _data_uri(orders[place].sheet.logo)) for place, own in asked]
+    made = own_html(sheets) if sheets else []
+    return {place: page for (place, _), page in zip(asked, made, strict=True)}
+
+
+def _data_uri(picture: Picture | None) -> str | None:
+    if picture is None:
+        return None
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"

@@ -1,0 +1,89 @@
+"""The page behind a hosted link: an invoice as it stands now, for whoever was sent the link.
+
+It says what the document says, because it is made from the same value; only what became of the invoice since is told
+anew. It has no script, and nothing in it comes from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import jinja2
+import msgspec
+from babel import Locale
+from markupsafe import Markup
+
+from billhook.outlets.hosted_words import negotiated, words_in
+from billhook.outlets.labels import words_for
+from billhook.outlets.qr import qr_svg
+from billhook.outlets.view import Shown, ShownRow, shown
+from billhook.outlets.wording import Wording
+from billhook.rules.book import Invoice
+from billhook.rules.document import Snapshot
+
+
+class Download(msgspec.Struct, frozen=True):
+    """A document of the invoice."""
+
+    title: str
+    """Such as "Receipt"."""
+    path: str
+    """Below the page's own address."""
+    state: Literal["ready", "making", "failed"]
+
+
+def shown_now(issued: Snapshot, invoice: Invoice, credited: int = 0) -> Shown:
+    """What an invoice's document says, had it been written now: paid since, void since, taken back in part."""
+    if issued.kind == "void" or invoice.status == "void":
+        return shown(msgspec.structs.replace(issued, kind="void", status="void", voided_at=invoice.voided_at))
+    now = msgspec.structs.replace(
+        issued,
+        status="paid" if invoice.status == "paid" else "open",
+        amount_paid=invoice.amount_paid,
+        amount_remaining=invoice.amount_remaining,
+        paid_at=invoice.paid_at,
+    )
+    document = shown(now)
+    if not credited:
+        return document
+    wording = Wording(now.locale, now.currency)
+    row = ShownRow(label=words_for(wording.locale)[1].credited, amount=wording.money(-credited))
+    return msgspec.structs.replace(document, totals=(*document.totals[:-1], row, document.totals[-1]))
+
+
+def hosted_html(document: Shown, downloads: Sequence[Download], *, nonce: str, logo: str | None = None) -> str:
+    """`nonce` is what the page's policy allows styles by; `logo` is a `data:` URI."""
+    return (
+        _environment()
+        .get_template("hosted.html")
+        .render(
+            document=document,
+            labels=document.labels,
+            words=words_in(document.language),
+            downloads=downloads,
+            nonce=nonce,
+            logo=logo,
+            code=Markup(qr_svg(document.pay_url)) if document.pay_url else "",
+        )
+    )
+
+
+def gone_html(accepted: str, *, nonce: str) -> str:
+    """What a link that does not work answers with, the same for every reason. `accepted` is `Accept-Language`."""
+    language = negotiated(accepted)
+    direction = "rtl" if Locale.parse(language).text_direction == "rtl" else "ltr"
+    template = _environment().get_template("hosted_gone.html")
+    return template.render(language=language, direction=direction, words=words_in(language), nonce=nonce)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("billhook.outlets", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

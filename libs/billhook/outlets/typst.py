@@ -1,0 +1,210 @@
+"""Documents into PDF with Typst: a typesetter that comes as a wheel, so there is nothing else to install.
+
+It repeats the heads of tables, numbers pages and shapes every script it has a font for. It runs in processes of its own
+(`typesetting.py`), kept warm, and killed at a deadline. The fonts are the system's; the wheel brings a few for the case
+that there are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from billhook.outlets.pdf import RenderError
+from billhook.outlets.qr import qr_svg
+from billhook.outlets.typesetting import MAIN, Answer, Work, send
+from billhook.outlets.view import Shown
+
+_FONTS: Final = ("Helvetica Neue", "Arial", "Liberation Sans", "Noto Sans")
+_FONTS_OF: Final = {
+    "ar": ("Noto Sans Arabic", "Noto Naskh Arabic"),
+    "ja": ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "Yu Gothic"),
+    "ko": ("Noto Sans CJK KR", "Noto Sans KR"),
+    "zh": ("Noto Sans CJK SC", "Noto Sans SC"),
+}
+_LAST_FONTS: Final = ("DejaVu Sans",)
+
+_LOGO_MM: Final = (64.0, 15.0)
+"""The most a logo may take, across and up."""
+
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "FONTCONFIG_PATH", "FONTCONFIG_FILE")
+"""What the process needs from ours. Keys and passwords stay here."""
+
+_MESSAGE_LIMIT: Final = 500
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A logo."""
+
+    media_type: str
+    content: bytes
+    width: int
+    """In pixels, as `height`."""
+    height: int
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A document to be drawn."""
+
+    shown: Shown
+    dated: datetime
+    """What the file says of its making; the real moment would make every copy another file."""
+    logo: Picture | None = None
+    archival: bool = False
+    """As PDF/A-3, which may carry an e-invoice."""
+
+
+class TypstRenderer:
+    """The engine Typst. Equal sheets give equal bytes, with the same fonts.
+
+    A document may take `seconds`. May be used from several threads; each has a process.
+    """
+
+    def __init__(self, *, seconds: float = 30.0, command: tuple[str, ...] = ()) -> None:
+        """`command` is what is run in place of `typesetting.py`."""
+        self.name: Final = f"typst-{version('typst')}"
+        self._seconds = seconds
+        self._command = command or (sys.executable, "-P", "-m", "billhook.outlets.typesetting")
+        self._idle: list[_Setter] = []
+
+    def render(self, sheets: Iterable[Sheet]) -> list[bytes | RenderError]:
+        """One PDF, or the reason there is none, for each, in order; no document can spoil another."""
+        return list(self.draw(sheets))
+
+    def draw(self, sheets: Iterable[Sheet]) -> Iterator[bytes | RenderError]:
+        """The same, one by one."""
+        return (self._one(_work(sheet, self._seconds)) for sheet in sheets)
+
+    def _one(self, work: Work) -> bytes | RenderError:
+        try:
+            setter = self._taken() or _Setter(self._command)
+        except OSError as error:
+            return RenderError(f"Typst could not be started: {error}")
+        try:
+            answer = setter.ask(work)
+        except TimeoutError:
+            setter.close()
+            return RenderError(f"not drawn within {work.seconds:g} s")
+        except (OSError, EOFError, msgspec.DecodeError):
+            return RenderError(f"Typst ended and left no document. {setter.close()}".strip())
+        if answer.grown:
+            setter.close()
+        else:
+            self._idle.append(setter)
+        return answer.pdf or RenderError(f"Typst: {answer.error[:_MESSAGE_LIMIT]}")
+
+    def _taken(self) -> _Setter | None:
+        """One that waits, and that nobody ended meanwhile."""
+        with contextlib.suppress(IndexError):  # as soon as another thread is faster
+            while True:
+                setter = self._idle.pop()
+                if setter.alive:
+                    return setter
+                setter.close()
+        return None
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+class _Setter:
+    """One process, and the directory that is all it may read."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self._place = tempfile.mkdtemp(prefix="billhook-typst-")
+        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._connection, theirs = socket.socketpair()
+        try:
+            (Path(self._place) / MAIN).write_text(
+                files("billhook.outlets").joinpath("templates", MAIN).read_text(encoding="utf-8"), encoding="utf-8"
+            )
+            environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+            # Its threads would take the core of the other engine, to draw a page hardly sooner.
+            environment |= {"TZ": "UTC", "RAYON_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(
+                [*command, self._place],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=self._messages,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError:
+            self._leave()
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, work: Work) -> Answer:
+        deadline = time.monotonic() + work.seconds
+        self._connection.settimeout(work.seconds)
+        send(self._connection, work)
+        return msgspec.msgpack.decode(self._read(int.from_bytes(self._read(8, deadline)), deadline), type=Answer)
+
+    def _read(self, size: int, deadline: float) -> bytearray:
+        content = bytearray()
+        while len(content) < size:
+            self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            read = self._connection.recv(min(size - len(content), 2**20))
+            if not read:
+                raise EOFError
+            content += read
+        return content
+
+    def close(self) -> str:
+        """End it; returns the last of what it said."""
+        self._process.kill()
+        self._process.wait()
+        self._messages.seek(max(0, self._messages.seek(0, os.SEEK_END) - _MESSAGE_LIMIT))
+        said = self._messages.read().decode("utf-8", "replace").strip()
+        self._leave()
+        return said
+
+    def _leave(self) -> None:
+        self._connection.close()
+        self._messages.close()
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self._place)
+
+
+def _work(sheet: Sheet, seconds: float) -> Work:
+    shown = sheet.shown
+    language, *more = shown.language.split("-")
+    look: dict[str, Any] = {
+        "lang": language,
+        "region": next((part for part in more if len(part) == 2 and part.isalpha()), None),
+        "fonts": [*_FONTS, *_FONTS_OF.get(language, ()), *_LAST_FONTS],
+        "code": (qr_svg(shown.pay_url) or None) if shown.pay_url else None,
+        "logo": None,
+    }
+    picture = None
+    if sheet.logo is not None:
+        logo = sheet.logo
+        scale = min(_LOGO_MM[0] / logo.width, _LOGO_MM[1] / logo.height)
+        path = "logo.png" if logo.media_type == "image/png" else "logo.jpg"
+        look["logo"] = {"path": path, "width": logo.width * scale, "height": logo.height * scale}
+        picture = (path, logo.content)
+    encode = msgspec.json.encode
+    return Work(encode(shown), encode(look), sheet.dated, sheet.archival, seconds, picture)

@@ -1,0 +1,354 @@
+"""What a document says, in words: every amount, date and label as its locale writes it, and nothing else.
+
+The HTML page, the Typst page, the hosted page and merchants' own templates all get this one value, so they cannot
+differ in what they say, and a template can reach nothing but text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+from babel import Locale
+
+from billhook.outlets import colours
+from billhook.outlets.labels import Words, words_for
+from billhook.outlets.wording import Wording
+from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
+from billhook.rules.terms import Party
+
+
+class ShownParty(msgspec.Struct, frozen=True, kw_only=True):
+    label: str
+    """Such as "Billed to"; empty for the seller."""
+    name: str
+    lines: tuple[str, ...] = ()
+    """Address, tax ids and contact, one below the other."""
+
+
+class ShownFact(msgspec.Struct, frozen=True, kw_only=True):
+    label: str
+    value: str
+
+
+class ShownLine(msgspec.Struct, frozen=True, kw_only=True):
+    description: str
+    notes: tuple[str, ...] = ()
+    """Below the description, small: the period, "Prorated", a discount."""
+    quantity: str
+    unit_price: str
+    tax: str
+    """The rate, such as "19 %"; empty where it is not known."""
+    amount: str
+
+
+class ShownRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the totals."""
+
+    label: str
+    amount: str
+    strength: str = "plain"
+    """`plain`, `strong` (the total) or `grand` (what is to be paid, or was)."""
+
+
+class ShownLabels(msgspec.Struct, frozen=True, kw_only=True):
+    """The words around the values."""
+
+    description: str
+    quantity: str
+    unit_price: str
+    tax: str
+    amount: str
+    pay_online: str
+    page: str
+    """With `{page}` and `{pages}` in it."""
+    download: str
+    """Of the hosted page's button."""
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    kind: DocumentKind
+    language: str
+    """BCP 47, of the labels and dates."""
+    direction: str
+    """`ltr` or `rtl`."""
+    title: str
+    """Such as "Invoice"."""
+    name: str
+    """For a window's title or a file: "Invoice INV-0001"."""
+    stamp: str | None
+    """Such as "Void" or "Paid", to be seen at first sight."""
+    seller: ShownParty
+    buyer: ShownParty | None
+    facts: tuple[ShownFact, ...]
+    """Number, dates, period, currency, what a credit note corrects."""
+    headline: str
+    """What matters most: "€119.00 due March 15, 2026"."""
+    pay_url: str | None
+    """http or https, and only while something is to be paid."""
+    labels: ShownLabels
+    lines: tuple[ShownLine, ...]
+    taxed: bool
+    """Whether any line has a rate to show; the column is left out otherwise."""
+    totals: tuple[ShownRow, ...]
+    notes: tuple[str, ...]
+    """Why no tax is charged, that lines are missing, how to pay by transfer, the merchant's own text."""
+    footer: str | None
+    legal: tuple[str, ...]
+    """What the law wants on letters, at the foot of the document."""
+    accent: str
+    """`#rrggbb`, for rules and areas."""
+    accent_ink: str
+    """The accent where it can be read as text on white, and plain ink where it is too light for that."""
+    on_accent: str
+    """What can be read on an area of the accent: white or ink."""
+
+
+def shown(snapshot: Snapshot) -> Shown:
+    """What a document says. Days are days of UTC. Raises ValueError when the snapshot names an unknown locale."""
+    return _Writer(snapshot).shown()
+
+
+class _Writer:
+    """Writes a snapshot's values as its locale does."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.write = Wording(snapshot.locale, snapshot.currency)
+        self.language, self.words = words_for(self.write.locale)
+        unpaid = snapshot.kind == "invoice" and snapshot.status in ("open", "uncollectible")
+        self.open = unpaid and snapshot.amount_remaining > 0
+
+    def shown(self) -> Shown:
+        snapshot, words = self.snapshot, self.words
+        accent = colours.accent(snapshot.seller.accent)
+        title = {"receipt": words.receipt, "credit_note": words.credit_note}.get(snapshot.kind, words.invoice)
+        pay_url = snapshot.pay_url if self.open and snapshot.pay_url and _is_web_address(snapshot.pay_url) else None
+        return Shown(
+            kind=snapshot.kind,
+            language=self.language,
+            direction="rtl" if Locale.parse(self.language, sep="-").text_direction == "rtl" else "ltr",
+            title=title,
+            name=f"{title} {snapshot.number}" if snapshot.number else title,
+            stamp=self.stamp(),
+            seller=self.seller(),
+            buyer=self.buyer(),
+            facts=tuple(self.facts()),
+            headline=self.headline(),
+            pay_url=pay_url,
+            labels=_labels(words),
+            lines=tuple(map(self.line, snapshot.lines)),
+            taxed=any(line.tax_percent is not None for line in snapshot.lines),
+            totals=tuple(self.totals()),
+            notes=tuple(self.notes()),
+            footer=snapshot.footer or None,
+            legal=(snapshot.seller.registration,) if snapshot.seller.registration else (),
+            accent=accent,
+            accent_ink=colours.ink(accent),
+            on_accent=colours.ink_on(accent),
+        )
+
+    def stamp(self) -> str | None:
+        snapshot, words = self.snapshot, self.words
+        if snapshot.kind == "void" or snapshot.status == "void":
+            return words.stamp_void
+        if snapshot.kind == "credit_note":
+            return words.stamp_credit
+        paid = snapshot.kind == "receipt" or snapshot.status == "paid"
+        return words.stamp_paid if paid and snapshot.amount_remaining <= 0 else None
+
+    def seller(self) -> ShownParty:
+        seller = self.snapshot.seller
+        lines = [*self.party(seller), *filter(None, (seller.phone, seller.website))]
+        return ShownParty(label="", name=seller.name, lines=tuple(lines))
+
+    def buyer(self) -> ShownParty | None:
+        buyer, words = self.snapshot.buyer, self.words
+        if buyer is None:
+            return None
+        label = {"receipt": words.received_from, "credit_note": words.credited_to}.get(
+            self.snapshot.kind, words.billed_to
+        )
+        lines = tuple(line for line in self.party(buyer) if line != buyer.name)
+        return ShownParty(label=label, name=buyer.name, lines=lines)
+
+    def party(self, party: Party) -> Iterator[str]:
+        if party.address:
+            yield from self.write.address(party.address)
+        if party.email:
+            yield party.email
+        for tax_id in party.tax_ids:
+            yield f"{self.words.tax_id} {tax_id}"
+
+    def facts(self) -> Iterator[ShownFact]:
+        snapshot, words = self.snapshot, self.words
+        if snapshot.number:
+            label = words.credit_note_number if snapshot.kind == "credit_note" else words.invoice_number
+            yield ShownFact(label=label, value=snapshot.number)
+        for label, at in (
+            (words.issued, snapshot.issued_at),
+            (words.due, snapshot.due_at if snapshot.kind == "invoice" else None),
+            (words.paid_on, snapshot.paid_at if snapshot.kind in ("invoice", "receipt") else None),
+            (words.voided_on, snapshot.voided_at if snapshot.kind == "void" else None),
+        ):
+            if at:
+                yield ShownFact(label=label, value=self.write.day(at))
+        if snapshot.kind == "credit_note":
+            yield from self.correction()
+        if period := self.write.period(snapshot.period_start, snapshot.period_end):
+            yield ShownFact(label=words.period, value=period)
+        yield ShownFact(label=words.currency, value=snapshot.currency.upper())
+
+    def correction(self) -> Iterator[ShownFact]:
+        snapshot, words = self.snapshot, self.words
+        if snapshot.corrects:
+            date = self.write.day(snapshot.corrects_issued_at) if snapshot.corrects_issued_at else None
+            value = words.corrects_dated.format(number=snapshot.corrects, date=date) if date else snapshot.corrects
+            yield ShownFact(label=words.corrects, value=value)
+        known = {
+            "duplicate": words.duplicate,
+            "fraudulent": words.fraudulent,
+            "order_change": words.order_change,
+            "product_unsatisfactory": words.product_unsatisfactory,
+        }
+        if snapshot.reason and snapshot.reason != "other":
+            yield ShownFact(label=words.reason, value=known.get(snapshot.reason, snapshot.reason))
+        if snapshot.refund:
+            yield ShownFact(label=words.refund, value=snapshot.refund)
+
+    def headline(self) -> str:
+        snapshot, words = self.snapshot, self.words
+        if snapshot.kind == "void" or snapshot.status == "void":
+            return words.headline_void
+        if snapshot.kind == "credit_note":
+            sentence = words.headline_refunded if snapshot.refund else words.headline_credited
+            return sentence.format(amount=self.write.money(snapshot.total))
+        if snapshot.kind == "receipt" or snapshot.status == "paid":
+            amount, at, sentences = (
+                snapshot.amount_paid,
+                snapshot.paid_at,
+                (words.headline_paid, words.headline_paid_on),
+            )
+        elif self.open:
+            amount, at, sentences = (
+                snapshot.amount_remaining,
+                snapshot.due_at,
+                (words.headline_due, words.headline_due_on),
+            )
+        else:
+            return words.headline_nothing
+        if at is None:
+            return sentences[0].format(amount=self.write.money(amount))
+        return sentences[1].format(amount=self.write.money(amount), date=self.write.day(at))
+
+    def line(self, line: Line) -> ShownLine:
+        return ShownLine(
+            description=line.description or self.words.item,
+            notes=tuple(self.line_notes(line)),
+            quantity=self.write.quantity(line.quantity, line.unit) if line.quantity else "",
+            unit_price=self.write.unit_price(line.unit_amount) if line.unit_amount else "",
+            tax=self.write.percent(line.tax_percent) if line.tax_percent is not None else "",
+            amount=self.write.money(line.amount),
+        )
+
+    def line_notes(self, line: Line) -> Iterator[str]:
+        words = self.words
+        when = (self.write.period(line.period_start, line.period_end), words.prorated if line.proration else None)
+        if any(when):
+            yield " · ".join(filter(None, when))
+        if line.discount:
+            yield f"{words.discount} {self.write.money(-line.discount)}"
+        if line.tax and line.tax_percent is None:
+            sentence = words.line_tax_included if self.snapshot.tax_inclusive else words.line_tax
+            yield sentence.format(amount=self.write.money(line.tax))
+
+    def totals(self) -> Iterator[ShownRow]:
+        snapshot, words, row = self.snapshot, self.words, self.row
+        yield row(words.subtotal, snapshot.subtotal)
+        # Lines that came with their share of a discount on the whole do not have it counted twice: what counts is
+        # what is left of the sum of all discounts.
+        if on_lines := snapshot.discount - sum(allowance.amount for allowance in snapshot.allowances):
+            yield row(words.line_discounts, -on_lines)
+        for allowance in snapshot.allowances:
+            yield row(self.allowance_label(allowance), -allowance.amount)
+        if not snapshot.tax_inclusive:
+            if snapshot.discount and snapshot.taxes:
+                yield row(words.net, snapshot.subtotal - snapshot.discount)
+            for tax in snapshot.taxes:
+                yield row(self.tax_label(tax), tax.tax)
+        yield row(words.total, snapshot.total, "strong")
+        if snapshot.tax_inclusive:
+            for tax in snapshot.taxes:
+                yield row(words.tax_included.format(tax=self.tax_label(tax)), tax.tax)
+        yield from self.settlement()
+
+    def settlement(self) -> Iterator[ShownRow]:
+        """What of the total is, or was, to be paid."""
+        snapshot, words, row = self.snapshot, self.words, self.row
+        if snapshot.kind == "credit_note":
+            yield row(words.refunded if snapshot.refund else words.credited, snapshot.total, "grand")
+            return
+        if snapshot.kind == "void" or snapshot.status == "void":
+            yield row(words.amount_due, 0, "grand")
+            return
+        if balance := snapshot.amount_due - snapshot.total:
+            yield row(words.balance, balance)
+        if snapshot.kind == "receipt" or snapshot.status == "paid":
+            yield row(words.amount_paid, snapshot.amount_paid, "grand")
+            if snapshot.amount_remaining:
+                yield row(words.remaining, snapshot.amount_remaining)
+            return
+        if snapshot.amount_paid:
+            yield row(words.amount_paid, -snapshot.amount_paid)
+        yield row(words.amount_due, snapshot.amount_remaining, "grand")
+
+    def row(self, label: str, amount: int, strength: str = "plain") -> ShownRow:
+        return ShownRow(label=label, amount=self.write.money(amount), strength=strength)
+
+    def allowance_label(self, allowance: Allowance) -> str:
+        label = allowance.label or self.words.discount
+        return f"{label} ({self.write.percent(allowance.percent)})" if allowance.percent else label
+
+    def tax_label(self, tax: TaxTotal) -> str:
+        words = self.words
+        label = tax.name or words.tax
+        if tax.percent is not None:
+            label = f"{label} {self.write.percent(tax.percent)}"
+        special = {
+            "reverse_charge": words.reverse_charge,
+            "exempt": words.exempt,
+            "outside_scope": words.outside_scope,
+        }.get(tax.category or "")
+        if special:
+            label = f"{label} ({special})"
+        return words.tax_on.format(tax=label, base=self.write.money(tax.taxable)) if tax.taxable is not None else label
+
+    def notes(self) -> Iterator[str]:
+        snapshot, words = self.snapshot, self.words
+        if not snapshot.lines_complete:
+            yield words.incomplete
+        if any(tax.category == "reverse_charge" for tax in snapshot.taxes):
+            yield words.reverse_charge_note
+        said = {words.reverse_charge.casefold(), "reverse charge"}
+        yield from dict.fromkeys(
+            tax.reason for tax in snapshot.taxes if tax.reason and tax.reason.casefold() not in said
+        )
+        if self.open and snapshot.seller.bank:
+            number = [words.transfer_reference.format(number=snapshot.number)] if snapshot.number else []
+            yield "\n".join([words.transfer, *snapshot.seller.bank, *number])
+        if snapshot.description:
+            yield snapshot.description
+
+
+def _labels(words: Words) -> ShownLabels:
+    return ShownLabels(**{field: getattr(words, field) for field in ShownLabels.__struct_fields__})
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        url.encode()
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -1,0 +1,222 @@
+"""Both PDF engines: they say the same, equal documents are equal files, and each is taken where it draws best."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pypdf
+import pytest
+from PIL import Image
+
+from billhook.outlets.engines import Drawn, Engines, choose
+from billhook.outlets.pdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
+from billhook.outlets.typst import Picture, Sheet
+from billhook.outlets.view import Shown, shown
+from billhook.rules.document import Snapshot
+from billhook.rules.invoicing_settings import Engine
+from billhook.testing import samples
+
+HOSTILE = (
+    "<script>document.location='http://127.0.0.1:9'</script><iframe src='file:///etc/passwd'></iframe>"
+    '<meta name="pdfkit-enable-local-file-access" content=""> #read("/etc/passwd") #panic() $x$ *b* _i_ @ref <label>'
+    " // no comment \\ {{ 7 * 7 }} {% raw %}"
+)
+
+
+@pytest.fixture(params=["wkhtmltopdf", "typst"])
+def engines(request: pytest.FixtureRequest) -> Iterator[Engines]:
+    """One of the two, forced."""
+    if request.param == "wkhtmltopdf":
+        request.getfixturevalue("wkhtmltopdf")
+    with closing(Engines(request.param)) as engines:
+        yield engines
+
+
+def sheet(snapshot: Snapshot, **fields: Any) -> Sheet:
+    return Sheet(shown(snapshot), snapshot.dated or FIXED_DATE, **fields)
+
+
+def draw(engines: Engines, *sheets: Sheet) -> list[Drawn]:
+    drawn = dict(engines.draw([engines.order(one) for one in sheets]))
+    return [drawn[place] for place in range(len(sheets))]
+
+
+def reader(pdf: Drawn) -> pypdf.PdfReader:
+    assert isinstance(pdf, bytes), pdf
+    return pypdf.PdfReader(io.BytesIO(pdf))
+
+
+def text_of(pdf: Drawn) -> str:
+    """All it says, without any space: engines place words, and what is between them is the reader's guess."""
+    return bare("".join(page.extract_text() for page in reader(pdf).pages))
+
+
+def bare(text: str) -> str:
+    return re.sub(r"[\s\u200b\u200e\u200f]+", "", text)
+
+
+def said(document: Shown) -> list[str]:
+    """Number, parties, lines and totals, in their order."""
+    buyer = [document.buyer.name, *document.buyer.lines] if document.buyer else []
+    lines = [
+        cell
+        for line in document.lines
+        for cell in (line.description, *line.notes, line.quantity, line.unit_price, line.tax, line.amount)
+    ]
+    totals = [cell for row in document.totals for cell in (row.label, row.amount)]
+    facts = [fact.value for fact in document.facts]
+    return [document.seller.name, *document.seller.lines, *buyer, *facts, document.headline, *lines, *totals]
+
+
+def latin(text: str) -> list[str]:
+    """The words and numbers that every machine has glyphs for, and that are read as they are written."""
+    return re.findall(r"[0-9A-Za-zÀ-ÿ][0-9A-Za-zÀ-ÿ.,@/-]*[0-9A-Za-zÀ-ÿ]", text)
+
+
+@pytest.mark.parametrize("currency", ["eur", "jpy", "kwd"])
+@pytest.mark.parametrize("locale", ["en", "de", "ja", "ar"])
+def test_number_parties_lines_and_totals_are_in_the_file(engines: Engines, locale: str, currency: str) -> None:
+    one = sheet(samples.invoice(samples.terms(8, locale, currency)))
+    text = text_of(draw(engines, one)[0])
+    whole = locale in ("en", "de")
+    for value in said(one.shown):
+        for word in [value] if whole else latin(value):
+            assert bare(word) in text
+
+
+def test_two_hundred_lines_are_all_there_in_their_order_over_many_pages(engines: Engines) -> None:
+    one = sheet(samples.invoice(samples.terms(200)))
+    [pdf] = draw(engines, one)
+    assert len(reader(pdf).pages) > 4
+    text, place = text_of(pdf), 0
+    for line in one.shown.lines:
+        place = text.index(bare(line.description), place)
+        place = text.index(bare(line.amount), place)
+
+
+def test_equal_documents_are_equal_files_whoever_draws_them_and_beside_what(engines: Engines) -> None:
+    sheets = [sheet(samples.invoice(samples.terms(lines, locale))) for lines, locale in ((3, "en"), (9, "de"))]
+    first = draw(engines, *sheets)
+    assert first == draw(engines, *reversed(sheets))[::-1]
+    engines.close()
+    assert first == draw(engines, *sheets)
+
+
+def test_files_are_dated_as_their_documents_are(engines: Engines) -> None:
+    [pdf] = draw(engines, sheet(samples.receipt(samples.terms(1))))
+    info = reader(pdf).metadata
+    assert info is not None
+    assert info.creation_date == samples.receipt(samples.terms(1)).paid_at
+
+
+@pytest.mark.parametrize("kind", ["receipt", "void", "credit_note"])
+def test_every_kind_says_what_it_is(engines: Engines, kind: str) -> None:
+    one = sheet(getattr(samples, kind)(samples.terms(2)))
+    text = text_of(draw(engines, one)[0])
+    for value in (one.shown.title, one.shown.stamp, one.shown.headline):
+        assert bare(value or "") in text
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/jpeg"])
+def test_the_logo_is_in_the_file(engines: Engines, media_type: str) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 16), "#0f6e6e").save(content, media_type.partition("/")[2])
+    plain = sheet(samples.invoice(samples.terms(1), pay_url=None))
+    one = Sheet(plain.shown, plain.dated, Picture(media_type, content.getvalue(), 64, 16))
+    without, with_logo = draw(engines, plain, one)
+    assert [len(page.images) for page in reader(without).pages] == [0]
+    assert [len(page.images) for page in reader(with_logo).pages] == [1]
+
+
+def test_markup_and_code_in_customers_words_are_words(engines: Engines) -> None:
+    snapshot = samples.invoice(samples.terms(2), description=HOSTILE, footer=HOSTILE, number=HOSTILE[:60])
+    buyer = msgspec.structs.replace(samples.terms(1).buyer, name=HOSTILE[-80:], email=HOSTILE[:90])
+    lines = tuple(msgspec.structs.replace(line, description=HOSTILE) for line in snapshot.lines)
+    one = sheet(msgspec.structs.replace(snapshot, buyer=buyer, lines=lines))
+    text = text_of(draw(engines, one)[0])
+    for value in (HOSTILE, HOSTILE[:60], HOSTILE[-80:]):
+        assert bare(value) in text
+    assert "root:" not in text
+
+
+@pytest.mark.parametrize("odd", ["", "\x00", "\x07\x1b", "W" * 4000, "אבג עברית", "🦄🏳️\u200d🌈", "\ufffe", "<" * 500])
+def test_odd_texts_are_drawn_and_spoil_no_neighbour(engines: Engines, odd: str) -> None:
+    snapshot = samples.invoice(samples.terms(1))
+    seller = msgspec.structs.replace(snapshot.seller, name=odd)
+    lines = tuple(msgspec.structs.replace(line, description=odd) for line in snapshot.lines)
+    hurt = msgspec.structs.replace(snapshot, seller=seller, lines=lines, footer=odd, number=odd)
+    first, drawn, last = draw(engines, sheet(snapshot), sheet(hurt), sheet(snapshot))
+    assert isinstance(drawn, bytes)
+    assert first == last
+    assert "INV-2026-0042" in text_of(first)
+
+
+def chosen(snapshot: Snapshot | None = None, *, wish: Engine = "auto", setting: Engine = "auto", **facts: bool) -> str:
+    given = {"installed": True, "own": False, "archival": False, **facts}
+    document = shown(snapshot or samples.invoice(samples.terms(1)))
+    return choose(document, wish=wish, setting=setting, **given)
+
+
+def test_wkhtmltopdf_draws_where_it_is_and_typst_where_it_is_not() -> None:
+    assert chosen() == "wkhtmltopdf"
+    assert chosen(installed=False) == "typst"
+
+
+def test_the_operators_setting_goes_before_the_merchants_wish() -> None:
+    assert chosen(wish="typst") == "typst"
+    assert chosen(wish="typst", setting="wkhtmltopdf") == "wkhtmltopdf"
+    assert chosen(wish="wkhtmltopdf", setting="typst") == "typst"
+    assert chosen(wish="wkhtmltopdf", installed=False) == "wkhtmltopdf"
+
+
+def test_a_template_of_the_merchants_needs_wkhtmltopdf_whatever_is_set() -> None:
+    assert chosen(own=True, setting="typst", installed=False) == "wkhtmltopdf"
+
+
+def test_typst_draws_what_wkhtmltopdf_draws_wrong() -> None:
+    assert chosen(samples.invoice(samples.terms(1, "ar"))) == "typst"
+    assert chosen(samples.invoice(samples.terms(1, "ja"))) == "wkhtmltopdf"
+    assert chosen(samples.invoice(samples.terms(1), footer="شكرا")) == "typst"
+    assert chosen(samples.invoice(samples.terms(1), footer="Thank you 🎉")) == "typst"
+    assert chosen(samples.invoice(samples.terms(1), footer="Ünïcode → ✓ ₹ Ελλάδα")) == "wkhtmltopdf"
+    assert chosen(samples.invoice(samples.terms(1_001))) == "typst"
+    assert chosen(archival=True) == "typst"
+
+
+def test_a_batch_for_both_engines_comes_back_in_its_places(wkhtmltopdf: Path) -> None:
+    with closing(Engines(wkhtmltopdf=Wkhtmltopdf(wkhtmltopdf))) as engines:
+        sheets = [sheet(samples.invoice(samples.terms(1, locale), number=f"N-{locale}")) for locale in ("en", "ar")]
+        orders = [engines.order(one) for one in [*sheets, *sheets]]
+        assert [order.engine for order in orders] == ["wkhtmltopdf", "typst"] * 2
+        drawn = dict(engines.draw(orders))
+        assert ["N-en" in text_of(drawn[place]) for place in range(4)] == [True, False, True, False]
+        assert ["N-ar" in text_of(drawn[place]) for place in range(4)] == [False, True, False, True]
+
+
+def test_a_merchants_template_is_drawn_and_a_broken_one_spoils_only_itself(wkhtmltopdf: Path) -> None:
+    with closing(Engines(wkhtmltopdf=Wkhtmltopdf(wkhtmltopdf))) as engines:
+        plain = sheet(samples.invoice(samples.terms(1)))
+        orders = [
+            engines.order(plain),
+            engines.order(plain, own="<h1>Ours: {{ document.title }}</h1>"),
+            engines.order(plain, own="{{ document.nothing.at.all }}"),
+        ]
+        drawn = dict(engines.draw(orders))
+    assert "INV-2026-0042" in text_of(drawn[0])
+    assert text_of(drawn[1]) == "Ours:Invoice"
+    assert not isinstance(drawn[2], bytes)
+    assert drawn[2].reason
+
+
+def test_what_needs_a_missing_engine_says_what_to_install(tmp_path: Path) -> None:
+    with closing(Engines(wkhtmltopdf=Wkhtmltopdf(tmp_path / "absent"))) as engines:
+        plain = sheet(samples.invoice(samples.terms(1)))
+        drawn = dict(engines.draw([engines.order(plain), engines.order(plain, wish="wkhtmltopdf")]))
+    assert "INV-2026-0042" in text_of(drawn[0])
+    assert drawn[1] == RendererMissing()

@@ -1,0 +1,167 @@
+"""The hosted page: what became of an invoice since it was issued, in the words of its document."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+from babel import Locale, localedata
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from billhook.outlets.hosted_page import Download, gone_html, hosted_html, shown_now
+from billhook.outlets.hosted_words import words_in
+from billhook.outlets.labels import words_for
+from billhook.outlets.view import Shown, shown
+from billhook.rules.book import Invoice
+from billhook.rules.document import Snapshot
+from billhook.rules.terms import Party
+from billhook.testing import samples
+
+ISSUED = samples.invoice(samples.terms(3))
+LATER = datetime(2026, 3, 5, tzinfo=UTC)
+
+
+def now(issued: Snapshot, **fields: object) -> Invoice:
+    """What the book has of it now: open, if nothing else is said."""
+    known: dict[str, object] = {
+        "status": "open",
+        "amount_paid": 0,
+        "amount_remaining": issued.total,
+        **fields,
+    }
+    sums = {name: getattr(issued, name) for name in ("currency", "subtotal", "total")}
+    return msgspec.convert({"external_id": "in_1", "amount_due": issued.total, **sums, **known}, Invoice)
+
+
+def page(document: Shown, *downloads: Download) -> str:
+    return hosted_html(document, downloads, nonce="n")
+
+
+def rows(document: Shown) -> list[tuple[str, str]]:
+    return [(row.label, row.amount) for row in document.totals]
+
+
+def test_an_open_invoice_says_what_its_document_says() -> None:
+    assert shown_now(ISSUED, now(ISSUED)) == shown(ISSUED)
+
+
+def test_paid_since() -> None:
+    document = shown_now(
+        ISSUED, now(ISSUED, status="paid", amount_paid=ISSUED.total, amount_remaining=0, paid_at=LATER)
+    )
+    assert (document.stamp, document.pay_url) == ("Paid", None)
+    assert "paid on March 5, 2026" in document.headline
+    assert document.title == "Invoice"
+
+
+def test_paid_in_part() -> None:
+    document = shown_now(ISSUED, now(ISSUED, amount_paid=568, amount_remaining=ISSUED.total - 568))
+    assert document.stamp is None
+    assert document.pay_url == samples.PAY_URL
+    assert rows(document)[-2:] == [("Amount paid", "-€5.68"), ("Amount due", "€780.00")]
+
+
+def test_void_since() -> None:
+    document = shown_now(ISSUED, now(ISSUED, status="void", voided_at=LATER))
+    assert (document.stamp, document.pay_url) == ("Void", None)
+    assert ("Voided on", "March 5, 2026") in [(fact.label, fact.value) for fact in document.facts]
+    assert rows(document)[-1] == ("Amount due", "€0.00")
+
+
+def test_written_off_can_still_be_paid() -> None:
+    assert shown_now(ISSUED, now(ISSUED, status="uncollectible")).pay_url == samples.PAY_URL
+
+
+def test_taken_back_in_part() -> None:
+    document = shown_now(ISSUED, now(ISSUED, amount_remaining=ISSUED.total - 568), credited=568)
+    assert rows(document)[-2:] == [("Amount credited", "-€5.68"), ("Amount due", "€780.00")]
+
+
+def test_of_two_documents_each_has_its_button_and_its_name() -> None:
+    said = page(shown(ISSUED), Download("Invoice", "t/document.pdf", "ready"), Download("Receipt", "t/r.pdf", "making"))
+    assert 'href="t/document.pdf" type="application/pdf" download>Download PDF – Invoice</a>' in said
+    assert f"Receipt: {words_in('en').making}" in said
+    assert "t/r.pdf" not in said
+
+
+LANGUAGES = {words_for(Locale(name))[0] for name in localedata.locale_identifiers() if "_" not in name}
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_the_page_speaks_every_language_that_documents_do(language: str) -> None:
+    assert language == "en" or words_in(language) != words_in("en")
+    assert words_in(f"{language}-XX") == words_in(language)
+    assert f'lang="{language}"' in gone_html(f"{language};q=0.5", nonce="n")
+
+
+class Reading(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.addresses: list[str | None] = []
+        self.handlers: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "action", "data")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on") or name == "style"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</td></table><iframe src=file:///etc/passwd></iframe>",
+    '" onmouseover=alert(1) x="',
+    "</style><link rel=stylesheet href=//x>",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!-- ",
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(HOSTILE) | st.text(alphabet="<>&\"'=/ aم{%-!", min_size=1, max_size=30))
+def test_whatever_people_write_stays_text(evil: str) -> None:
+    line = msgspec.structs.replace(ISSUED.lines[0], description=evil, quantity=evil, unit_amount=evil)
+    document = shown(
+        msgspec.structs.replace(
+            ISSUED,
+            number=evil,
+            seller=msgspec.structs.replace(ISSUED.seller, name=evil, phone=evil, registration=evil, bank=(evil,)),
+            buyer=Party(name=evil, email=evil, tax_ids=(evil,)),
+            lines=(line,),
+            footer=evil,
+            description=evil,
+            pay_url=f"https://pay.example.com/{evil}",
+        )
+    )
+    plain, read = Reading(page(shown(ISSUED))), Reading(page(document))
+    assert set(read.tags) <= set(plain.tags)
+    assert read.handlers == []
+    assert set(read.addresses) <= {"data:,", "#document", document.pay_url}
+    assert read.text.count(evil) >= 8
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "file:///etc/passwd"])
+def test_an_address_that_is_not_of_the_web_is_no_link(url: str) -> None:
+    said = page(shown(msgspec.structs.replace(ISSUED, pay_url=url)))
+    assert Reading(said).addresses == ["data:,", "#document"]
+
+
+def test_nothing_on_the_page_comes_from_elsewhere() -> None:
+    said = hosted_html(shown(ISSUED), [], nonce="n", logo=samples.logo())
+    assert re.findall(r"url\(|@import|<script|<form|<iframe", said) == []
+    assert [address[:15] for address in Reading(said).addresses if address and address.startswith("data:")] == [
+        "data:,",
+        "data:image/png;",
+    ]

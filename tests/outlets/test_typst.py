@@ -1,0 +1,147 @@
+"""Typst: what only it does, and what happens when it hangs or dies."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import msgspec
+import psutil
+import pypdf
+import pytest
+
+from billhook.outlets.pdf import FIXED_DATE, RenderError
+from billhook.outlets.typst import Sheet, TypstRenderer
+from billhook.outlets.view import shown
+from billhook.rules.document import Snapshot
+from billhook.testing import samples
+
+
+@pytest.fixture
+def renderer() -> Iterator[TypstRenderer]:
+    with closing(TypstRenderer(seconds=60)) as renderer:
+        yield renderer
+
+
+def sheet(snapshot: Snapshot, *, archival: bool = False) -> Sheet:
+    return Sheet(shown(snapshot), snapshot.dated or FIXED_DATE, archival=archival)
+
+
+def pages_of(pdf: bytes | RenderError) -> list[str]:
+    assert isinstance(pdf, bytes), pdf
+    return [" ".join(page.extract_text().split()) for page in pypdf.PdfReader(io.BytesIO(pdf)).pages]
+
+
+def engines_running() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "billhook.outlets.typesetting" in child.cmdline()]
+
+
+@pytest.mark.parametrize(
+    ("locale", "head", "foot"), [("en", "Description", "Page {} of {}"), ("de", "Beschreibung", "Seite {} von {}")]
+)
+def test_every_page_has_its_number_and_the_heads_of_the_table(
+    renderer: TypstRenderer, locale: str, head: str, foot: str
+) -> None:
+    one = sheet(samples.invoice(samples.terms(200, locale)))
+    pages = pages_of(renderer.render([one])[0])
+    assert len(pages) > 4
+    for number, page in enumerate(pages, 1):
+        assert foot.format(number, len(pages)) in page
+        has_lines = any(line.description in page for line in one.shown.lines)
+        assert page.count(head) == has_lines
+
+
+def test_no_line_is_cut_in_two(renderer: TypstRenderer) -> None:
+    made = samples.invoice(samples.terms(60))
+    lines = tuple(msgspec.structs.replace(line, description="begins here " * 20 + "ends") for line in made.lines)
+    [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
+    pages = pages_of(pdf)
+    assert len(pages) > 5
+    for page in pages:
+        assert page.count("begins here") == 20 * page.count("ends")
+
+
+def test_a_line_that_no_page_could_hold_goes_on_over_several(renderer: TypstRenderer) -> None:
+    made = samples.invoice(samples.terms(1))
+    lines = tuple(msgspec.structs.replace(line, description="many words " * 2000) for line in made.lines)
+    [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
+    assert sum(page.count("many words") for page in pages_of(pdf)) == 2000
+
+
+def test_an_archival_file_is_pdf_a_and_odd_characters_do_not_hold_it_up(renderer: TypstRenderer) -> None:
+    made = samples.invoice(samples.terms(1), description="Thanks 🦄🦖")
+    plain, archival = renderer.render([sheet(made), sheet(made, archival=True)])
+    assert isinstance(plain, bytes)
+    assert isinstance(archival, bytes)
+    assert b"<pdfaid:part>3</pdfaid:part>" in archival
+    assert b"<pdfaid:conformance>B</pdfaid:conformance>" in archival
+    assert b"pdfaid" not in plain
+    assert "Thanks" in pages_of(archival)[0]
+
+
+def test_ten_thousand_lines_are_drawn_and_leave_no_swollen_process(renderer: TypstRenderer) -> None:
+    made = samples.invoice(samples.terms(1))
+    lines = tuple(msgspec.structs.replace(made.lines[0], description=f"Line {place}") for place in range(10_000))
+    [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
+    assert isinstance(pdf, bytes)
+    assert engines_running() == []
+
+
+def test_a_process_is_kept_for_the_next_document_and_ends_with_the_renderer() -> None:
+    with closing(TypstRenderer()) as renderer:
+        one = sheet(samples.invoice(samples.terms(1)))
+        renderer.render([one])
+        [process] = engines_running()
+        renderer.render([one, one])
+        assert engines_running() == [process]
+    assert not process.is_running()
+
+
+def test_a_process_that_was_ended_while_it_waited_is_replaced(renderer: TypstRenderer) -> None:
+    one = sheet(samples.invoice(samples.terms(1)))
+    [before] = renderer.render([one])
+    [process] = engines_running()
+    process.kill()
+    process.wait()
+    assert renderer.render([one]) == [before]
+
+
+def test_several_threads_draw_at_once_and_each_gets_its_own(renderer: TypstRenderer) -> None:
+    def draw(number: int) -> str:
+        made = sheet(samples.invoice(samples.terms(2), number=f"N-{number}-"))
+        return pages_of(renderer.render([made])[0])[0]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(f"N-{number}-" in text for number, text in enumerate(pool.map(draw, range(12))))
+
+
+def fake(body: str) -> TypstRenderer:
+    return TypstRenderer(seconds=0.5, command=(sys.executable, "-c", body))
+
+
+def test_one_that_hangs_is_killed_at_the_deadline() -> None:
+    with closing(fake("import time; time.sleep(600)")) as renderer:
+        before = psutil.Process().children()
+        assert renderer.render([sheet(samples.invoice(samples.terms(1)))]) == [RenderError("not drawn within 0.5 s")]
+        assert psutil.Process().children() == before
+
+
+@pytest.mark.parametrize("body", ["import os; os.abort()", "raise SystemExit('no fonts at all')"])
+def test_one_that_dies_is_an_answer(body: str) -> None:
+    renderer = TypstRenderer(seconds=30, command=(sys.executable, "-c", body))
+    with closing(renderer):
+        [drawn] = renderer.render([sheet(samples.invoice(samples.terms(1)))])
+    assert isinstance(drawn, RenderError)
+    assert "ended and left no document" in drawn.reason
+    if "SystemExit" in body:
+        assert "no fonts at all" in drawn.reason
+
+
+def test_one_that_cannot_be_started_is_an_answer_too() -> None:
+    with closing(TypstRenderer(command=("/nowhere/python",))) as renderer:
+        [drawn] = renderer.render([sheet(samples.invoice(samples.terms(1)))])
+    assert isinstance(drawn, RenderError)
+    assert "could not be started" in drawn.reason

@@ -1,0 +1,264 @@
+"""What documents say, in words: every kind of them, in every language, in every currency."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from string import Formatter
+
+import msgspec
+import pytest
+
+from billhook.outlets.colours import INK
+from billhook.outlets.labels import words_for
+from billhook.outlets.view import Shown, shown
+from billhook.rules.book import Address
+from billhook.rules.document import Line, Seller, Snapshot, TaxTotal
+from billhook.rules.money import format_money, parse_locale
+from billhook.rules.terms import Discount, Party, TaxRate
+from billhook.testing import samples
+
+LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "pt", "ja", "ar")
+
+
+def facts(document: Shown) -> dict[str, str]:
+    return {fact.label: fact.value for fact in document.facts}
+
+
+def rows(document: Shown) -> dict[str, str]:
+    return {row.label: row.amount for row in document.totals}
+
+
+def test_an_open_invoice_says_what_is_due_when_and_how_to_pay_it() -> None:
+    document = shown(samples.invoice(samples.terms(1)))
+    assert document.name == "Invoice INV-2026-0042"
+    assert document.headline == "€58.80 due March 15, 2026"
+    assert document.pay_url == samples.PAY_URL
+    assert document.stamp is None
+    assert facts(document) == {
+        "Invoice number": "INV-2026-0042",
+        "Date of issue": "March 1, 2026",
+        "Date due": "March 15, 2026",
+        "Currency": "EUR",
+    }
+    assert rows(document) == {
+        "Subtotal": "€49.00",
+        "VAT 20% on €49.00": "€9.80",
+        "Total": "€58.80",
+        "Amount due": "€58.80",
+    }
+    assert document.notes[0].splitlines()[0] == "Pay by bank transfer"
+    assert document.notes[0].splitlines()[-1] == "Payment reference: INV-2026-0042"
+    assert document.legal == ("Registered in England and Wales, company no. 01234567",)
+
+
+def test_a_receipt_says_what_was_paid_and_when_and_asks_for_nothing() -> None:
+    document = shown(samples.receipt(samples.terms(1)))
+    assert (document.title, document.stamp) == ("Receipt", "Paid")
+    assert document.headline == "€58.80 paid on March 3, 2026"
+    assert document.pay_url is None
+    assert document.totals[-1].label == "Amount paid"
+    assert document.notes == ()
+    assert "due" not in msgspec.json.encode(document).decode().lower()
+
+
+def test_a_receipt_for_a_part_is_not_stamped_as_paid_and_names_the_rest() -> None:
+    document = shown(samples.receipt(samples.terms(1), amount_paid=5000, amount_remaining=880))
+    assert document.stamp is None
+    assert rows(document)["Still to be paid"] == "€8.80"
+
+
+def test_a_void_invoice_keeps_its_number_and_says_so() -> None:
+    document = shown(samples.void(samples.terms(1)))
+    assert (document.name, document.stamp) == ("Invoice INV-2026-0042", "Void")
+    assert document.headline == "This invoice is void. Nothing is to be paid."
+    assert facts(document)["Voided on"] == "March 2, 2026"
+    assert document.totals[-1].amount == "€0.00"
+    assert (document.pay_url, document.notes) == (None, ())
+
+
+def test_a_credit_note_says_what_it_corrects_why_and_where_the_money_went() -> None:
+    document = shown(samples.credit_note(samples.terms(1), refund="re_123"))
+    assert (document.title, document.stamp, document.headline) == ("Credit note", "Credit", "€58.80 refunded")
+    told = facts(document)
+    assert told["Corrects invoice"] == "INV-2026-0042 of February 9, 2026"
+    assert (told["Reason"], told["Refund"]) == ("Change of the order", "re_123")
+    assert (document.totals[-1].label, document.totals[-1].strength) == ("Amount refunded", "grand")
+    assert shown(samples.credit_note(samples.terms(1))).headline == "€58.80 credited"
+
+
+def test_lines_say_their_period_their_discount_and_their_unit() -> None:
+    document = shown(samples.invoice(samples.terms(5)))
+    period, discounted, metered, hourly, prorated = document.lines
+    assert period.notes == ("Mar 1, 2026 – Apr 1, 2026",)
+    assert discounted.notes == ("Discount -€60.44",)
+    assert (metered.quantity, metered.unit_price, metered.amount) == ("123,456", "€0.0005", "€61.73")
+    assert hourly.quantity == "2.5 hr"
+    assert prorated.notes == ("Mar 1, 2026 – Apr 1, 2026 · Prorated",)
+    assert document.taxed
+    assert {line.tax for line in document.lines} == {"20%"}
+
+
+def test_each_rate_is_summed_up_with_what_it_is_charged_on() -> None:
+    named = dict(samples.samples())
+    labels = list(rows(shown(named["several-rates"])))
+    assert labels[:4] == [
+        "Zwischensumme",
+        "Rabatte auf Positionen",
+        "Treuerabatt (12,5\N{NO-BREAK SPACE}%)",
+        "Gutschein MÄRZ",
+    ]
+    assert [label.partition("\N{NO-BREAK SPACE}")[0] for label in labels[5:8]] == ["USt. 19", "USt. 7", "USt. 0"]
+    assert labels[8:] == ["Gesamtbetrag", "Zu zahlen"]
+
+
+def test_tax_within_the_prices_stands_below_the_total_that_contains_it() -> None:
+    made = msgspec.structs.replace(samples.terms(1), tax_inclusive=True)
+    document = shown(samples.invoice(made))
+    assert rows(document) == {
+        "Subtotal": "€49.00",
+        "Total": "€49.00",
+        "Includes VAT 20% on €40.83": "€8.17",
+        "Amount due": "€49.00",
+    }
+
+
+def test_what_the_provider_alone_knows_is_left_out_and_not_made_up() -> None:
+    document = shown(samples.mirrored())
+    assert not document.taxed
+    assert document.lines[0].notes == ("Discount -$1.00", "Tax $3.61")
+    assert rows(document)["Discount"] == "-$10.00"
+    assert "Discounts on lines" not in rows(document)
+    assert rows(document)["Balance applied"] == "-$26.10"
+    assert document.notes[0].startswith("More lines belong to this invoice")
+    assert document.buyer
+    assert document.buyer.lines == ()  # the mail address is the name already
+
+
+@pytest.mark.parametrize(
+    "locale, note",
+    [
+        ("en", "Reverse charge: the recipient accounts for the tax."),
+        ("de", "Steuerschuldnerschaft des Leistungsempfängers (Reverse Charge)."),
+        ("fr", "Autoliquidation : la taxe est due par le preneur."),
+    ],
+)
+def test_reverse_charge_and_exemptions_are_explained_once(locale: str, note: str) -> None:
+    taxes = (
+        TaxTotal(name="VAT", percent="0", category="reverse_charge", taxable=100, tax=0, reason="Reverse charge"),
+        TaxTotal(name="VAT", percent="0", category="exempt", taxable=50, tax=0, reason="Education"),
+    )
+    snapshot = Snapshot(
+        kind="invoice", locale=locale, currency="eur", seller=Seller(name="A"), taxes=taxes, subtotal=150, total=150
+    )
+    assert shown(snapshot).notes == (note, "Education")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("currency", ["eur", "jpy", "kwd"])
+def test_every_language_says_everything(language: str, currency: str) -> None:
+    snapshot = samples.invoice(samples.terms(30, "en", currency), locale=language)
+    for kind, status in (("invoice", "open"), ("receipt", "paid"), ("void", "void"), ("credit_note", "open")):
+        document = shown(msgspec.structs.replace(snapshot, kind=kind, status=status))
+        assert document.language == language
+        assert document.direction == ("rtl" if language == "ar" else "ltr")
+        total = format_money(snapshot.total, currency, language)
+        assert total in {row.amount for row in document.totals}
+        texts = [document.headline, *(row.label for row in document.totals), *document.notes]
+        assert not any("{" in text for text in texts)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_sentences_of_all_languages_have_the_same_blanks(language: str) -> None:
+    english, words = (words_for(parse_locale(name))[1] for name in ("en", language))
+    for field in type(words).__struct_fields__:
+        blanks, wanted = (
+            {name for _, name, _, _ in Formatter().parse(getattr(w, field)) if name} for w in (words, english)
+        )
+        assert blanks == wanted, field
+        assert getattr(words, field).strip()
+
+
+def test_a_language_without_words_has_english_ones_and_its_own_numbers_and_dates() -> None:
+    document = shown(samples.invoice(samples.terms(1), locale="sv-SE"))
+    assert document.language == "en"
+    assert document.headline == "58,80\N{NO-BREAK SPACE}€ due 15 mars 2026"
+    assert document.buyer
+    assert "USA" in document.buyer.lines
+
+
+def test_an_unknown_locale_is_refused() -> None:
+    with pytest.raises(ValueError, match="no locale is called 'tlh'"):
+        shown(samples.invoice(samples.terms(1), locale="tlh"))
+
+
+def test_a_minus_stays_before_its_number_where_words_run_to_the_left() -> None:
+    document = shown(samples.invoice(samples.terms(2, "ar")))
+    assert "\u200e-60.44" in document.lines[1].notes[0]
+
+
+def test_addresses_are_written_in_the_order_of_their_place() -> None:
+    japan = Address(line1="丸の内1-9-1", city="千代田区", state="東京都", postal_code="100-0005", country="JP")
+
+    def lines(address: Address, locale: str) -> tuple[str, ...]:
+        buyer = Party(name="x", address=address)
+        document = shown(samples.invoice(samples.terms(1), buyer=buyer, locale=locale))
+        assert document.buyer
+        return document.buyer.lines
+
+    assert lines(japan, "ja") == ("〒100-0005", "東京都千代田区", "丸の内1-9-1", "日本")
+    assert lines(japan, "en") == ("丸の内1-9-1", "千代田区, 東京都 100-0005", "Japan")
+    assert lines(Address(city="Köln", postal_code="50667", country="de"), "fr") == ("50667 Köln", "Allemagne")
+
+
+@pytest.mark.parametrize("odd", ["a dozen", "NaN", "1E+999999999", "1" * 60, "Infinity"])
+def test_a_number_that_is_none_is_shown_as_it_came(odd: str) -> None:
+    line = Line(description="x", quantity=odd, unit_amount="x" + odd, unit="HUR", amount=2000, tax_percent=odd)
+    [written] = shown(samples.invoice(samples.terms(1), lines=(line,))).lines
+    assert (written.quantity, written.unit_price, written.amount) == (odd, "x" + odd, "€20.00")
+    assert odd in written.tax
+
+
+@pytest.mark.parametrize("url", ["https://pay.example.com/i/1?a=1&b=2", "http://127.0.0.1:8080/pay"])
+def test_an_open_invoice_links_to_the_page_where_it_is_paid(url: str) -> None:
+    assert shown(samples.invoice(samples.terms(1), pay_url=url)).pay_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//evil.example", "https://", "http://[", ""],
+)
+def test_any_other_address_is_not_a_link(url: str) -> None:
+    assert shown(samples.invoice(samples.terms(1), pay_url=url)).pay_url is None
+
+
+def test_where_nothing_is_due_nothing_is_to_pay() -> None:
+    free = msgspec.structs.replace(samples.terms(1), discounts=(Discount(percent="100"),))
+    document = shown(samples.invoice(free))
+    assert (document.headline, document.pay_url) == ("Nothing to be paid", None)
+
+
+@pytest.mark.parametrize(
+    "given, accent, ink, on",
+    [
+        ("#0f6e6e", "#0f6e6e", "#0f6e6e", "#ffffff"),
+        ("#FFE14D", "#ffe14d", INK, INK),
+        ("red; background: url(http://127.0.0.1/)", "#2c4a8a", "#2c4a8a", "#ffffff"),
+        (None, "#2c4a8a", "#2c4a8a", "#ffffff"),
+    ],
+)
+def test_a_colour_too_light_to_read_is_for_rules_only(given: str | None, accent: str, ink: str, on: str) -> None:
+    document = shown(samples.invoice(samples.terms(1), seller=Seller(name="A", accent=given)))
+    assert (document.accent, document.accent_ink, document.on_accent) == (accent, ink, on)
+
+
+def test_days_are_days_of_utc() -> None:
+    late = datetime.fromisoformat("2026-03-01T23:30:00-05:00")
+    assert facts(shown(samples.invoice(samples.terms(1), issued_at=late)))["Date of issue"] == "March 2, 2026"
+    assert late.astimezone(UTC).day == 2
+
+
+def test_a_rate_of_a_fraction_is_written_out() -> None:
+    made = samples.terms(1)
+    line = msgspec.structs.replace(made.lines[0], tax=TaxRate(percent="8.875"))
+    document = shown(samples.invoice(msgspec.structs.replace(made, lines=(line,)), locale="de"))
+    assert document.lines[0].tax == "8,875\N{NO-BREAK SPACE}%"
