@@ -2,7 +2,7 @@
 # does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test bench chaos check fmt docs clean
+.PHONY: help setup run demo samples test bench chaos check fmt docs clean
 
 BIN := .venv/bin
 
@@ -15,7 +15,7 @@ locally = env BILLHOOK_ALLOW_HTTP=$${BILLHOOK_ALLOW_HTTP-true} \
 foreground = if [ -t 0 ]; then set -m; $(1); exit $$?; else exec $(1); fi
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 setup:
 	@sh deploy/setup.sh
@@ -25,6 +25,9 @@ run: setup ## start everything on the embedded defaults and print the addresses;
 
 demo: setup ## drive a subscription from its first event to a PDF and verified webhooks
 	@$(call foreground,$(call locally,$(BIN)/billhook demo $(ARGS)))
+
+samples: setup ## write sample documents of every kind into var/samples, to be looked at
+	@$(BIN)/python -m billhook.testing.samples $(ARGS)
 
 test: setup ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
 	@$(BIN)/pytest $(ARGS)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bench import delivery, ingress, isolation, memory, pipeline, publish, results, thundering
+from bench import delivery, ingress, isolation, memory, pdf, pipeline, publish, results, thundering
 from bench.results import Figure
 from bench.scale import DEFAULT, FULL, QUICK
 from billhook.testing.postgres_installation import NoServer
@@ -21,6 +21,7 @@ MEASURES = {
     "isolation": isolation.measure,
     "thundering": thundering.measure,
     "publish": publish.measure,
+    "pdf": pdf.measure,
     "memory": memory.measure,
 }
 DATABASES = {
@@ -30,6 +31,7 @@ DATABASES = {
     "isolation": ("postgresql",),
     "thundering": ("postgresql",),
     "publish": ("postgresql",),
+    "pdf": ("postgresql",),
     "memory": ("sqlite",),
 }
 RECORD = Path(__file__).with_name("results.json")

@@ -97,7 +97,7 @@ class Product:
     def run(self, services: Sequence[str]) -> None:
         """Start a process for each, and wait until all are ready."""
         for name in services:
-            self._processes[name] = _start(self.settings, name)
+            self._processes[name] = start(self.settings, name)
         for name in services:
             wait_until(lambda: self._ready(name), 60, f"{name} to be ready")  # noqa: B023
         if "ingress" in services:
@@ -162,7 +162,8 @@ def _open_the_door(port: int, path: str) -> None:
         raise RuntimeError(f"the ingress answered {status} to an unsigned event")
 
 
-def _start(settings: Settings, name: str) -> subprocess.Popen[bytes]:
+def start(settings: Settings, name: str) -> subprocess.Popen[bytes]:
+    """A process of a service."""
     given = {
         "VAR": settings.var,
         "DATABASE_URL": settings.database_url,

@@ -23,6 +23,10 @@ class Scale:
     isolation_rounds: int = 5
     isolation_seconds: float = 5.0
     publish_seconds: float = 10.0
+    document_rounds: int = 2
+    documents: int = 600
+    """Of 8 lines, a round; of 200 lines a sixth of that."""
+    document_memory: int = 2_000
 
 
 DEFAULT = Scale()
@@ -39,6 +43,9 @@ QUICK = Scale(
     isolation_rounds=1,
     isolation_seconds=1.0,
     publish_seconds=0.4,
+    document_rounds=1,
+    documents=60,
+    document_memory=100,
 )
 FULL = Scale(
     rounds=5,
@@ -48,4 +55,5 @@ FULL = Scale(
     delivery_rounds=5,
     isolation_rounds=15,
     publish_seconds=60.0,
+    document_rounds=5,
 )

@@ -82,8 +82,25 @@ OPERATIONAL_EVENTS: Final[dict[str, tuple[str, str]]] = {
         "endpoint",
         "An endpoint was disabled after failing for five days, or because it answered 410. What comes is held for it.",
     ),
+    "mail.refused": (
+        "mail",
+        "A mail was refused for good or given up: an address that does not exist, a full mailbox. `reason` has the mail"
+        " server's words.",
+    ),
     "ping": ("endpoint", "Somebody tests the endpoint that this is sent to. It comes whatever that asked for."),
 }
+
+
+class MailNews(msgspec.Struct, frozen=True, kw_only=True):
+    """A mail of yours that did not arrive. It is an object of billhook's own, without `source` and `account`."""
+
+    id: str
+    object: str = "mail"
+    recipient: str
+    subject: str
+    about: str
+    """What it was about: `document:<id>:…` is an invoice, a receipt or a credit note."""
+    reason: str
 
 
 class EndpointNews(msgspec.Struct, frozen=True, kw_only=True):

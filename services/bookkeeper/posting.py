@@ -1,8 +1,9 @@
-"""Posting: a batch of inbox events becomes changes of the book, messages to merchants, and documents to make.
+"""Posting: a batch of inbox events becomes changes of the book, messages to merchants, documents to make, and invoices
+of payments that have none.
 
 prepare   read the events' sources and merchants
 perform   translate (pure); where two states of one object share a second, ask the provider for the object
-effects   book, messages, deliveries and documents, in the transaction that marks the events processed
+effects   book, messages, deliveries, documents and own invoices, in the transaction that marks the events processed
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from billhook.errors import Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
 from billhook.rules.book import BookObject, Change, Fact, Invoice, tied
+from billhook.rules.document import DocumentKind
 from billhook.rules.invoice import documents_due, snapshot_of
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
+from billhook.runtime.invoicing import invoice_payments
+from billhook.runtime.own_entries import about, body_of
 from billhook.store import book
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import address
-from billhook.store.documents import NewDocument, add_documents
+from billhook.store.documents import NewDocument, add_documents, undocumented
 from billhook.store.inbox import inbox
 from billhook.store.merchants import Merchant, merchants_of
 from billhook.store.messages import Message, add_messages
@@ -34,6 +38,7 @@ from billhook.store.sources import Source, sources_of
 from billhook.store.vault import Vault
 from billhook.store.work import Row
 from services.bookkeeper.asking import Answer, Asking
+from services.bookkeeper.payments import paid_terms, refuse_unbillable, unbilled
 
 Key = tuple[str, str, str, str]
 """Kind, source, account and the provider's id: see `book.Entry.key`."""
@@ -105,6 +110,9 @@ class Posting:
         try:
             headers = msgspec.json.decode(event.headers, type=dict[str, str])
             meaning = PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
+            for fact in meaning.facts:
+                if (session := unbilled(event.merchant, fact)) is not None:
+                    refuse_unbillable(session)
         except Exception as error:
             return self._failed(event, error)
         state = "processed" if meaning.changes or meaning.facts else "ignored"
@@ -176,7 +184,19 @@ class Posting:
         book.apply(tx, [_entry(event, change) for event, posted in done for change in posted.changes], now)
         said = add_messages(tx, [message for event, posted in done for message in _messages(event, posted)], now)
         documents = [document for event, posted in done for document in _documents(event, posted)]
-        return {"documents": add_documents(tx, documents, now), "deliveries": address(tx, said, now)}
+        rings = {
+            "documents": add_documents(tx, undocumented(tx, documents), now),
+            "deliveries": address(tx, said, now),
+        }
+        paid = [
+            paid_terms(tx, event.merchant, event.source, event.account, session, fact.at)
+            for event, posted in done
+            for fact in posted.facts
+            if (session := unbilled(event.merchant, fact)) is not None
+        ]
+        for bell, ids in invoice_payments(tx, paid, now).items():
+            rings[bell] += ids
+        return rings
 
 
 def _entry(event: Event, change: Change) -> book.Entry:
@@ -209,53 +229,30 @@ def _messages(event: Event, posted: Posted) -> list[Message]:
             fact.type,
             fact.object.kind,
             book.book_id(event.source.id, event.account, fact.object),
-            _body(event, fact),
+            body_of(fact.type, fact.at, event.source.id, event.account, fact.object),
             event.id,
             number,
             fact.at,
-            *_about(fact.object),
+            **about(fact.object),
         )
         for number, fact in enumerate(posted.facts)
     ]
 
 
-def _about(thing: BookObject) -> tuple[str | None, str | None]:
-    """The customer and the subscription that an object belongs to, where it names them."""
-    customer = thing.external_id if thing.kind == "customer" else getattr(thing, "customer", None)
-    subscription = thing.external_id if thing.kind == "subscription" else getattr(thing, "subscription", None)
-    return customer, subscription
-
-
-def _body(event: Event, fact: Fact) -> bytes:
-    """What is signed and sent: `type`, `timestamp` and `data`, as Standard Webhooks advises."""
-    data = {
-        "id": book.book_id(event.source.id, event.account, fact.object),
-        "object": fact.object.kind,
-        "source": event.source.id,
-        "account": event.account or None,
-        **msgspec.structs.asdict(fact.object),
-    }
-    return msgspec.json.encode({"type": fact.type, "timestamp": fact.at, "data": data})
-
-
 def _documents(event: Event, posted: Posted) -> list[NewDocument]:
     """What the event calls for, showing what it told; where it left lines out, what the provider answered."""
     return [
-        NewDocument(
-            event.merchant_id,
-            _entry(event, change).id,
-            kind,
-            msgspec.json.encode(
-                snapshot_of(
-                    shown,
-                    kind=kind,
-                    seller_name=shown.seller_name or event.merchant.name,
-                    locale=event.merchant.locale,
-                )
-            ),
-        )
+        _document(event, _entry(event, change).id, shown, kind)
         for told, change in zip(posted.told, posted.changes, strict=True)
         for shown in [told.object if _whole(told) else change.object]
         if isinstance(told.object, Invoice) and isinstance(shown, Invoice)
         for kind in documents_due(told.object)
     ]
+
+
+def _document(event: Event, subject_id: str, shown: Invoice, kind: DocumentKind) -> NewDocument:
+    merchant = event.merchant
+    snapshot = snapshot_of(
+        shown, kind=kind, seller=merchant.seller, locale=merchant.locale, template=merchant.invoicing.template
+    )
+    return NewDocument(merchant.id, subject_id, kind, snapshot.template, msgspec.json.encode(snapshot))

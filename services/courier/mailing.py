@@ -1,7 +1,8 @@
 """Mailing: a claimed mail gets its files from the object store and is handed to the mailer.
 
 At least once: after a crash between sending and settling a mail goes out again. It has the same Message-ID then, by
-which a receiver can tell that it is no second one.
+which a receiver can tell that it is no second one. A mail that is given up is told to the merchant's endpoints, in the
+transaction that gives it up.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import msgspec
 import sqlalchemy as sa
 
+from billhook.events import MailNews
 from billhook.outlets.mail import Mailer
 from billhook.outlets.mime import File, Mail
 from billhook.outlets.objects import Objects
 from billhook.queue.consumer import Rings
-from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
+from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store.database import Tx
+from billhook.store.deliveries import address
 from billhook.store.mails import Attachment, mails
+from billhook.store.messages import Message, add_messages
 from billhook.store.work import Row
 
 
@@ -34,6 +39,7 @@ class Envelope:
     mail: Mail
     """Still without its files: no transaction waits for the object store."""
     attachments: tuple[Attachment, ...]
+    about: str
 
 
 Result = tuple[Envelope, Outcome, None]
@@ -72,11 +78,26 @@ class Mailing:
         return Done("sent")
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        return {}
+        refused = [
+            _refused(envelope, outcome.reason, now) for envelope, outcome, _ in results if isinstance(outcome, Dead)
+        ]
+        return {"deliveries": address(tx, add_messages(tx, refused, now), now)}
+
+
+def _refused(envelope: Envelope, reason: str, now: datetime) -> Message:
+    news = MailNews(
+        id=envelope.id,
+        recipient=envelope.mail.recipient,
+        subject=envelope.mail.subject,
+        about=envelope.about,
+        reason=reason,
+    )
+    body = msgspec.json.encode({"type": "mail.refused", "timestamp": now, "data": news})
+    return Message.own(envelope.merchant_id, "mail.refused", "mail", envelope.id, body, now)
 
 
 def _envelope(row: Row) -> Envelope:
     # Dated when it was written, however late it goes: all attempts are the same mail.
     mail = Mail(row["message_id"], row["created_at"], row["recipient"], row["subject"], row["body"])
     attachments = tuple(Attachment(**attachment) for attachment in row["attachments"])
-    return Envelope(row["id"], row["merchant_id"], row["attempts"], mail, attachments)
+    return Envelope(row["id"], row["merchant_id"], row["attempts"], mail, attachments, row["about"])

@@ -14,14 +14,22 @@ from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
 from services.desk import (
+    bodies,
+    credit_notes,
     dead_letters,
+    documents,
     endpoint_actions,
     endpoints,
     entries,
     events,
+    exports,
+    hosted,
     invoices,
+    invoicing,
+    mails,
     merchants,
     messages,
+    own_invoices,
     publishing,
     refusals,
     replays,
@@ -31,8 +39,9 @@ from services.desk.gate import Gate
 from services.desk.terms import BEARER
 
 SUBJECTS = (
-    *(merchants, sources, endpoints, endpoint_actions, events, invoices, entries, messages, publishing),
-    *(replays, dead_letters),
+    *(merchants, invoicing, sources, endpoints, endpoint_actions, events, entries),
+    *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
+    *(messages, publishing, replays, dead_letters),
 )
 
 
@@ -53,6 +62,7 @@ def desk(env: Env) -> FastAPI:
     app.state.env = env
     for subject in SUBJECTS:
         app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
+    app.include_router(hosted.public)
     refusals.install(app)
     app.add_middleware(Gate, env=env)
     _describe(app)
@@ -60,25 +70,25 @@ def desk(env: Env) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Add to the document what the book's values say of their own fields."""
+    """Add to the document what the values of the book, and those that routes read, say of their own fields."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schemas = document["components"]["schemas"]
-            (*references, invoice), fields = _book_schemas()
-            schemas.update(fields)
+            references, fields = _book_schemas()
+            schemas.update({**fields, **bodies.schemas()})
             schemas["Error"] = ANSWER_SCHEMA
-            schemas["EntryShown"]["anyOf"] = [*references, invoice]
-            schemas["InvoiceShown"]["allOf"] = [invoice]
+            schemas["EntryShown"]["anyOf"] = list(references.values())
+            schemas["InvoiceShown"]["allOf"] = [references["invoice"]]
+            schemas["CreditNoteShown"]["allOf"] = [references["credit_note"]]
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _book_schemas() -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A reference for each kind, the invoice's last, and the schemas they refer to."""
-    kinds = sorted(KINDS.values(), key=lambda value: value.kind == "invoice")
-    references, fields = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    return list(references), fields
+def _book_schemas() -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """A reference for each kind, and the schemas they refer to."""
+    references, fields = msgspec.json.schema_components(KINDS.values(), ref_template="#/components/schemas/{name}")
+    return dict(zip(KINDS, references, strict=True)), fields

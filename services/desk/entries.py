@@ -34,7 +34,8 @@ class EntryShown(BaseModel):
 
 def entry_fields(kind: str, row: Any) -> dict[str, Any]:
     """A row as its fields, in plain values."""
-    fields = msgspec.to_builtins(book.value_of(kind, row))
+    value = msgspec.to_builtins(book.value_of(kind, row))
+    fields = {name: value[name] for name in value if name in row}
     return {
         "id": row["id"],
         "object": kind,
@@ -48,7 +49,7 @@ def entry_fields(kind: str, row: Any) -> dict[str, Any]:
 
 @router.get("/{kind}")
 def list_entries(env: EnvIn, caller: CallerIn, kind: Kind, query: Annotated[OldestFirst, Query()]) -> Page[EntryShown]:
-    """One kind of object, in the order of their ids."""
+    """One kind of object, in the order of their ids. Invoices come without their lines."""
     with env.database.read() as tx:
         found = book.list_objects(
             tx, kind, merchant_id=query.visible_to(caller), after=query.after, limit=query.limit + 1

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from billhook.outlets.logo import LARGEST_LOGO
 from billhook.runtime.env import Env
+from billhook.runtime.own_templates import LARGEST_TEMPLATE
 from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller, find_caller
 from services.desk.refusals import Refusal, answer
 
 BODY_LIMIT = 64 * 1024
+
+_LARGER = (
+    (re.compile(r"/v1/invoices(/.*)?"), 8 * 1024 * 1024),  # ten thousand lines, of 800 bytes each
+    (re.compile(r"/v1/merchants/[^/]+/logo"), LARGEST_LOGO),
+    (
+        re.compile(r"/v1/merchants/[^/]+/templates"),
+        4 * LARGEST_TEMPLATE,
+    ),  # in JSON a quote is two bytes, a `<` may be six
+)
+"""Where bodies may be larger, and how large."""
 
 LONGEST_KEY = 256
 
@@ -48,7 +61,7 @@ class Gate:
         try:
             headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
             caller = await run_in_threadpool(self._caller, headers.get(b"authorization", ""))
-            body = await _read(receive, headers.get(b"content-length", ""))
+            body = await _read(receive, headers.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, _again(body, receive), guarded_send)
         except Exception as error:
@@ -80,24 +93,28 @@ def _unauthorized(code: str, message: str) -> Refusal:
     return Refusal(401, code, message, {"WWW-Authenticate": 'Bearer realm="billhook"'})
 
 
-async def _read(receive: Any, length: str) -> bytes:
-    if length.isdecimal() and int(length[:12]) > BODY_LIMIT:
-        raise _too_large()
+def body_limit(path: str) -> int:
+    return next((limit for pattern, limit in _LARGER if pattern.fullmatch(path)), BODY_LIMIT)
+
+
+async def _read(receive: Any, length: str, limit: int) -> bytes:
+    if length.isdecimal() and int(length[:12]) > limit:
+        raise _too_large(limit)
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Refusal(400, "disconnected", "The request ended before its body did.")
         body += message.get("body", b"")
-        if len(body) > BODY_LIMIT:
-            raise _too_large()
+        if len(body) > limit:
+            raise _too_large(limit)
         if not message.get("more_body"):
             return bytes(body)
 
 
-def _too_large() -> Refusal:
+def _too_large(limit: int) -> Refusal:
     # The rest of the body is not read, so the connection cannot be used again.
-    return Refusal(413, "too_large", f"A body may have at most {BODY_LIMIT} bytes.", {"Connection": "close"})
+    return Refusal(413, "too_large", f"The body may have at most {limit // 1024} KiB here.", {"Connection": "close"})
 
 
 def _again(body: bytes, receive: Any) -> Any:

@@ -1,33 +1,32 @@
-"""Invoices: their state, their documents, and the page."""
+"""Invoices, mirrored and own ones: to find them and to read them. What is done with own ones is in `own_invoices`."""
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, Field
+from fastapi.responses import HTMLResponse
+from pydantic import Field
 
-from billhook.outlets.objects import ObjectDiffers, ObjectMissing
-from billhook.outlets.page import invoice_html
+from billhook.outlets.page import document_html
+from billhook.outlets.view import shown
 from billhook.rules.book import InvoiceStatus
-from billhook.rules.invoice import DocumentKind, InvoiceSnapshot
+from billhook.rules.document import DocumentKind
 from billhook.store import book
 from billhook.store.database import Tx
-from billhook.store.documents import list_documents
-from billhook.store.merchants import Caller
+from billhook.store.documents import read_snapshot
+from billhook.store.own_invoices import OWN, get_own_invoice
+from services.desk.documents import DocumentShown, documents_of, find_invoice, invoice_subject, logo_uri, newest
 from services.desk.entries import EntryShown, entry_fields
-from services.desk.refusals import Refusal, not_found
 from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, Optional, Page, Text, page_of, row_id
 
 router = APIRouter(prefix="/v1/invoices", tags=["invoices"])
 
-# The page has its styles inside itself and nothing else: no script, no image, no form, and no frame around it.
+# The page has its styles and pictures inside itself and nothing else: no script, no form, and no frame around it.
 _PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
 )
 
 
@@ -37,56 +36,32 @@ class InvoiceQuery(OldestFirst):
     status: InvoiceStatus | Optional = None
 
 
-class DocumentShown(BaseModel):
-    id: str
-    kind: str
-    state: str = Field(description="due (being made), ready or dead.")
-    path: str | None = Field(description="Where the file is, once it is ready.")
-    sha256: str | None
-    size: int | None
-    created_at: datetime
-    finished_at: datetime | None
-    last_error: str | None
-
-
 class InvoiceShown(EntryShown):
     """An invoice with its lines and its documents."""
 
     documents: list[DocumentShown]
-
-
-def _document(row: Any) -> DocumentShown:
-    ready = row["state"] == "ready"
-    return DocumentShown(
-        id=row["id"],
-        kind=row["kind"],
-        state=row["state"],
-        path=f"/v1/invoices/{row['invoice_id']}/documents/{row['kind']}.pdf" if ready else None,
-        sha256=row["sha256"],
-        size=row["size"],
-        created_at=row["created_at"],
-        finished_at=row["finished_at"],
-        last_error=row["last_error"],
+    terms: dict[str, Any] | None = Field(
+        description="What an own invoice was asked to charge. A draft is changed by sending them back."
     )
+    amount_credited: int | None = Field(description="Of an own invoice: what credit notes took back.")
 
 
-def _find(tx: Tx, invoice_id: str, caller: Caller) -> Any:
-    row = book.get(tx, "invoice", invoice_id, merchant_id=caller.merchant_id)
-    if row is None:
-        raise not_found("invoice")
-    return row
-
-
-def _find_document(tx: Tx, invoice: Any, kind: str) -> Any:
-    for document in list_documents(tx, invoice["id"], merchant_id=invoice["merchant_id"]):
-        if document["kind"] == kind:
-            return document
-    raise Refusal(404, "no_document", f"There is no {kind} of it: the invoice is {invoice['status']}.")
+def whole_invoice(tx: Tx, invoice_id: str) -> InvoiceShown:
+    """Whoever asks has looked whose it is."""
+    row = book.get(tx, "invoice", invoice_id)
+    assert row is not None
+    own = get_own_invoice(tx, invoice_id) if row["source_id"] == OWN else None
+    return InvoiceShown(
+        **entry_fields("invoice", row),
+        documents=documents_of(tx, invoice_subject(row)),
+        terms=None if own is None else msgspec.to_builtins(own.terms),
+        amount_credited=None if own is None else own.amount_credited,
+    )
 
 
 @router.get("")
 def list_invoices(env: EnvIn, caller: CallerIn, query: Annotated[InvoiceQuery, Query()]) -> Page[EntryShown]:
-    """In the order of their ids."""
+    """In the order of their ids, without their lines."""
     with env.database.read() as tx:
         found = book.list_objects(
             tx,
@@ -104,42 +79,17 @@ def list_invoices(env: EnvIn, caller: CallerIn, query: Annotated[InvoiceQuery, Q
 @router.get("/{invoice_id}")
 def get_invoice(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     with env.database.read() as tx:
-        row = _find(tx, invoice_id, caller)
-        documents = list_documents(tx, invoice_id, merchant_id=row["merchant_id"])
-    return InvoiceShown(**entry_fields("invoice", row), documents=[_document(document) for document in documents])
-
-
-@router.get(
-    "/{invoice_id}/documents/{kind}.pdf",
-    response_class=Response,
-    responses={200: {"content": {"application/pdf": {"schema": {"type": "string", "format": "binary"}}}}},
-)
-def get_document(env: EnvIn, caller: CallerIn, invoice_id: Id, kind: DocumentKind) -> Response:
-    """The file. 404 says why it is not there (yet)."""
-    with env.database.read() as tx:
-        invoice = _find(tx, invoice_id, caller)
-        document = _find_document(tx, invoice, kind)
-    if document["state"] == "dead":
-        raise Refusal(404, "document_failed", f"The {kind} could not be made: {document['last_error']}")
-    if document["state"] != "ready":
-        so_far = f" The last try failed: {document['last_error']}" if document["last_error"] else ""
-        raise Refusal(404, "document_not_ready", f"The {kind} is still to be made.{so_far}")
-    try:
-        content = env.objects.get(document["object_key"], document["sha256"])
-    except (ObjectDiffers, ObjectMissing) as error:
-        raise Refusal(500, "document_damaged", f"The {kind} was made, but its file is damaged or gone.") from error
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", invoice["number"] or invoice_id)[:100]
-    return Response(
-        content,
-        media_type="application/pdf",
-        headers={"Content-Disposition": f'attachment; filename="{kind}-{name}.pdf"'},
-    )
+        find_invoice(tx, invoice_id, caller)
+        return whole_invoice(tx, invoice_id)
 
 
 @router.get("/{invoice_id}/page", response_class=HTMLResponse)
 def get_page(env: EnvIn, caller: CallerIn, invoice_id: Id, kind: DocumentKind = "invoice") -> HTMLResponse:
-    """The same page as in the PDF, also while the PDF is still to be made."""
+    """What the PDF shows, as a page in billhook's look, also while the PDF is still to be made."""
     with env.database.read() as tx:
-        document = _find_document(tx, _find(tx, invoice_id, caller), kind)
-    snapshot = msgspec.json.decode(document["snapshot"], type=InvoiceSnapshot)
-    return HTMLResponse(invoice_html(snapshot), headers={"Content-Security-Policy": _PAGE_POLICY})
+        document = newest(tx, invoice_subject(find_invoice(tx, invoice_id, caller)), kind)
+    snapshot = read_snapshot(document["snapshot"])
+    return HTMLResponse(
+        document_html(shown(snapshot), logo=logo_uri(env, snapshot.seller.logo)),
+        headers={"Content-Security-Policy": _PAGE_POLICY},
+    )

@@ -93,7 +93,7 @@ def _merchant(merchant: Merchant) -> MerchantShown:
     return MerchantShown(**vars(merchant))
 
 
-def _find(tx: Tx, merchant_id: str, caller: Caller) -> Merchant:
+def find_merchant(tx: Tx, merchant_id: str, caller: Caller) -> Merchant:
     merchant = merchants.get_merchant(tx, merchant_id) if caller.merchant_id in (None, merchant_id) else None
     if merchant is None:
         raise not_found("merchant")
@@ -128,7 +128,7 @@ def list_merchants(env: EnvIn, query: Annotated[MerchantListing, Query()]) -> Pa
 def get_merchant(env: EnvIn, caller: CallerIn, merchant_id: Id) -> MerchantShown:
     """One merchant; with a merchant's key, that one."""
     with env.database.read() as tx:
-        return _merchant(_find(tx, merchant_id, caller))
+        return _merchant(find_merchant(tx, merchant_id, caller))
 
 
 @router.patch("/{merchant_id}")
@@ -136,10 +136,10 @@ def update_merchant(env: EnvIn, caller: CallerIn, merchant_id: Id, changes: Merc
     """Set what is named. A merchant's key may do this for that merchant."""
     check_contact(changes.contact_email)
     with env.database.begin() as tx:
-        _find(tx, merchant_id, caller)
+        find_merchant(tx, merchant_id, caller)
         if "contact_email" in changes.model_fields_set:
             merchants.set_contact(tx, merchant_id, changes.contact_email)
-        return _merchant(_find(tx, merchant_id, caller))
+        return _merchant(find_merchant(tx, merchant_id, caller))
 
 
 @router.post("/{merchant_id}/keys", status_code=201, dependencies=OPERATORS)

@@ -51,13 +51,16 @@ DECLARED: Final[dict[int | str, dict[str, Any]]] = {
         403: "Only the operator's key may do this.",
         404: "There is no such thing, or it belongs to another merchant.",
         409: "The thing is not in a state in which this can be done.",
-        413: "The body is larger than 64 KiB.",
+        413: "The body is larger than it may be: 64 KiB, if nothing else is said.",
         422: "A field is missing or cannot be what was sent.",
         500: "The desk failed; its log says why.",
         503: "Something the desk needs does not answer; Retry-After says when to ask again.",
     }.items()
 }
 """What every route of the API can answer, for its document."""
+
+_OF_STATE = frozenset({"invoice_state", "invoice_empty", "invoice_credited", "document_failed", "template_in_use"})
+"""Codes of what would be right at another time."""
 
 _OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
@@ -68,7 +71,7 @@ def answer(error: Exception) -> JSONResponse:
         case Refusal():
             return _response(error.status, error.code, str(error), error.headers)
         case Refused():
-            return _response(422, error.code, str(error))
+            return _response(409 if error.code in _OF_STATE else 422, error.code, str(error))
         case RequestValidationError():
             return _invalid(error)
         case HTTPException():

@@ -1,35 +1,48 @@
-"""Rendering: a batch of documents becomes pages, one run of the engine, and files that are written once.
+"""Rendering: a batch of documents becomes pages, one run of an engine, and files that are written once.
 
-perform   snapshot → page → PDF → object store (content-addressed: doing it twice writes the same file)
-effects   the file's key, hash and size, in the transaction that marks the document ready
+prepare   the merchant's template and wish, beside the snapshot
+perform   snapshot → what it says → PDF (with the e-invoice in it) → object store, each while the next is being drawn
+effects   the file's key, hash and size, and the mails it goes out with, in the transaction that marks it ready
+
+A file is named by all that it is made of, so doing it twice comes to the same file: whoever was killed between storing
+and settling finds it there, and does not draw it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import msgspec
 import sqlalchemy as sa
 
-from billhook.errors import TryAgain
+from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
-from billhook.outlets.objects import Objects, document_key
-from billhook.outlets.page import invoice_html
-from billhook.outlets.pdf import Renderer, RendererMissing, RenderError
+from billhook.outlets.engines import Engines, Order
+from billhook.outlets.facturx import embed, facturx_xml
+from billhook.outlets.objects import ObjectDiffers, Objects, document_key
+from billhook.outlets.pdf import FIXED_DATE, RendererMissing, RenderError, is_whole
+from billhook.outlets.typst import Picture, Sheet
+from billhook.outlets.view import shown
 from billhook.queue.consumer import Rings
-from billhook.rules.invoice import InvoiceSnapshot
+from billhook.rules.document import Logo, Snapshot
+from billhook.rules.invoicing_settings import Engine
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone, after_failure
 from billhook.runtime.clock import Clock
+from billhook.runtime.sending import mails_for
 from billhook.store.database import Tx
-from billhook.store.documents import Rendered, documents, set_files
+from billhook.store.documents import Rendered, documents, read_snapshot, set_files
+from billhook.store.mails import add_mails, mails
+from billhook.store.merchants import merchants_of
+from billhook.store.templates import get_template
 from billhook.store.work import Row
 
 UNTIL_INSTALLED = timedelta(seconds=15)
 """Where the engine is not installed, documents wait; how often they ask whether it is there by now."""
+
+OWN_TEMPLATE = "tpl_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,25 @@ class Commission:
     merchant_id: str
     attempts: int
     snapshot: bytes
+    e_invoice: bool
+    template: str
+    wish: Engine
+    """The merchant's."""
+    own: str | None
+    """The source of the merchant's template, where `template` is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A commission that is ready to be drawn."""
+
+    commission: Commission
+    snapshot: Snapshot
+    xml: bytes | None
+    """The e-invoice that goes into the file."""
+    order: Order
+    engine: str
+    key: str
 
 
 Result = tuple[Commission, Outcome, Rendered | None]
@@ -49,47 +81,138 @@ class Rendering:
     """The handler of the documents."""
 
     table: sa.Table = documents
-    batch = 20
+    # Engines are kept from batch to batch, so a large one gains nothing, and leaves the other consumer without work.
+    # Though every document takes its 30 seconds and is killed, that is 8 minutes: less than the 10 after which a batch
+    # counts as stuck.
+    batch = 16
     lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, renderer: Renderer, objects: Objects, metrics: Metrics, clock: Clock) -> None:
-        self._renderer = renderer
+    def __init__(self, engines: Engines, objects: Objects, metrics: Metrics, clock: Clock) -> None:
+        self._engines = engines
         self._objects = objects
         self._metrics = metrics
         self._clock = clock
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Commission]:
-        return [Commission(row["id"], row["merchant_id"], row["attempts"], row["snapshot"]) for row in rows]
+        merchants = merchants_of(tx, {row["merchant_id"] for row in rows})
+        chosen = {(row["template"], row["merchant_id"]) for row in rows if row["template"].startswith(OWN_TEMPLATE)}
+        sources = {
+            template_id: template.source
+            for template_id, merchant_id in chosen
+            if (template := get_template(tx, template_id, merchant_id=merchant_id)) is not None
+        }
+        return [
+            Commission(
+                row["id"],
+                row["merchant_id"],
+                row["attempts"],
+                row["snapshot"],
+                row["e_invoice"],
+                row["template"],
+                merchants[row["merchant_id"]].invoicing.engine,
+                sources.get(row["template"]),
+            )
+            for row in rows
+        ]
 
     def perform(self, commissions: Sequence[Commission]) -> Sequence[Result]:
-        snapshots = [msgspec.json.decode(commission.snapshot, type=InvoiceSnapshot) for commission in commissions]
-        pdfs = self._renderer.render(
-            [invoice_html(snapshot) for snapshot in snapshots], [_dated(snapshot) for snapshot in snapshots]
-        )
-        return [self._keep(commission, pdf) for commission, pdf in zip(commissions, pdfs, strict=True)]
+        results: list[Result] = []
+        pieces: list[Piece] = []
+        logos: dict[str, Picture] = {}
+        for commission in commissions:
+            try:
+                piece = self._piece(commission, logos)
+                # A try before may have stored the file and died before it could say so.
+                file = self._stored(piece.key) if commission.attempts > 1 else None
+            except Exception as error:
+                results.append(self._failed(commission, error))
+                continue
+            if file is None:
+                pieces.append(piece)
+            else:
+                results.append(self._ready(piece, file))
+        return [*results, *self._drawn(pieces)]
 
-    def _keep(self, commission: Commission, pdf: bytes | RenderError) -> Result:
+    def _piece(self, commission: Commission, logos: dict[str, Picture]) -> Piece:
+        snapshot = read_snapshot(commission.snapshot)
+        if commission.template.startswith(OWN_TEMPLATE) and commission.own is None:
+            raise Unprocessable(f"the template {commission.template} is none of the merchant's")
+        xml = _e_invoice(snapshot) if commission.e_invoice else None
+        sheet = Sheet(shown(snapshot), snapshot.dated or FIXED_DATE, self._logo(snapshot, logos), xml is not None)
+        order = self._engines.order(sheet, wish=commission.wish, own=commission.own)
+        engine = self._engines.name_of(order)
+        parts = (commission.snapshot, (commission.own or commission.template).encode(), engine.encode(), xml or b"")
+        address = hashlib.sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).hexdigest()
+        return Piece(commission, snapshot, xml, order, engine, document_key(address))
+
+    def _logo(self, snapshot: Snapshot, logos: dict[str, Picture]) -> Picture | None:
+        logo: Logo | None = snapshot.seller.logo
+        if logo is None:
+            return None
+        if logo.key not in logos:
+            content = self._objects.get(logo.key, logo.sha256)
+            logos[logo.key] = Picture(logo.media_type, content, logo.width, logo.height)
+        return logos[logo.key]
+
+    def _drawn(self, pieces: Sequence[Piece]) -> Iterator[Result]:
+        left = dict(enumerate(pieces))
+        for place, pdf in self._engines.draw([piece.order for piece in pieces]):
+            piece = left.pop(place)
+            try:
+                yield self._kept(piece, pdf)
+            except TryAgain as error:
+                yield self._failed(piece.commission, error)
+                if isinstance(pdf, bytes):
+                    # The store is away. Each try takes a minute to find that out: one is enough for a batch.
+                    yield from (self._failed(other.commission, error) for other in left.values())
+                    return
+            except Exception as error:
+                yield self._failed(piece.commission, error)
+
+    def _kept(self, piece: Piece, pdf: bytes | RenderError) -> Result:
         if isinstance(pdf, RendererMissing):
-            return commission, Postpone(self._clock() + UNTIL_INSTALLED, pdf.reason), None
+            return piece.commission, Postpone(self._clock() + UNTIL_INSTALLED, pdf.reason), None
+        if isinstance(pdf, RenderError):
+            raise TryAgain(pdf.reason)
+        file = pdf if piece.xml is None else embed(pdf, piece.xml, piece.snapshot)
         try:
-            if isinstance(pdf, RenderError):
-                raise TryAgain(pdf.reason)
-            digest = hashlib.sha256(pdf).hexdigest()
-            self._objects.put_once(document_key(digest), pdf)
-        except Exception as error:
-            self._metrics.documents.labels("failed").inc()
-            failure = after_failure(error, attempts=commission.attempts, now=self._clock(), jitter=random.random())
-            return commission, failure, None
+            self._objects.put_once(piece.key, file)
+        except ObjectDiffers:
+            # Other fonts or another library drew it before. What is stored is what was made of this, and stays.
+            stored = self._stored(piece.key)
+            if stored is None:
+                raise
+            file = stored
+        return self._ready(piece, file)
+
+    def _stored(self, key: str) -> bytes | None:
+        file = self._objects.find(key)
+        return file if file is not None and is_whole(file) else None
+
+    def _ready(self, piece: Piece, file: bytes) -> Result:
         self._metrics.documents.labels("ready").inc()
-        return commission, Done("ready"), Rendered(commission.id, document_key(digest), digest, len(pdf))
+        digest = hashlib.sha256(file).hexdigest()
+        rendered = Rendered(piece.commission.id, piece.key, digest, len(file), piece.engine)
+        return piece.commission, Done("ready"), rendered
+
+    def _failed(self, commission: Commission, error: Exception) -> Result:
+        self._metrics.documents.labels("failed").inc()
+        failure = after_failure(error, attempts=commission.attempts, now=self._clock(), jitter=random.random())
+        return commission, failure, None
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        set_files(tx, [rendered for _, _, rendered in results if rendered is not None])
-        return {}
+        ready = [rendered for _, _, rendered in results if rendered is not None]
+        set_files(tx, ready)
+        letters = mails_for(tx, [rendered.document_id for rendered in ready])
+        return {mails.name: add_mails(tx, letters, now)}
 
 
-def _dated(snapshot: InvoiceSnapshot) -> datetime:
-    """The date inside the file: the invoice's own, so that drawing it again gives the same bytes."""
-    invoice = snapshot.invoice
-    return invoice.paid_at or invoice.finalized_at or invoice.created or datetime(2000, 1, 1, tzinfo=UTC)
+def _e_invoice(snapshot: Snapshot) -> bytes | None:
+    """The XML; None for documents that are no invoices, such as receipts."""
+    if snapshot.kind not in ("invoice", "credit_note"):
+        return None
+    try:
+        return facturx_xml(snapshot)
+    except ValueError as error:
+        raise Unprocessable(str(error)) from error

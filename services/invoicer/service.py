@@ -1,18 +1,26 @@
 """The invoicer: makes the documents of invoices, as PDFs, and keeps them in the object store."""
 
+import os
+
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
-from billhook.runtime.service import Health, Running, Service
+from billhook.runtime.service import Health, Running, Service, Together
 from services.invoicer.rendering import Rendering
+
+AT_ONCE = min(2, os.cpu_count() or 1)
+"""Batches at a time. An engine draws in one process on one core, and waits while its batch is claimed and settled: the
+other one draws then. For more, run more invoicers."""
 
 
 def start(env: Env, health: Health) -> Running:
-    rendering = Rendering(env.renderer, env.objects, env.metrics, env.clock)
+    rendering = Rendering(env.engines, env.objects, env.metrics, env.clock)
     steps = Steps(rendering, env.database, env.bell, env.metrics, env.clock)
-    consumer = BatchConsumer(steps, Listener(env.broker, steps.queue, env.metrics), env.metrics, health.tick)
-    consumer.start()
-    return consumer
+    listener = Listener(env.broker, steps.queue, env.metrics)
+    consumers = [BatchConsumer(steps, listener, env.metrics, health.tick) for _ in range(AT_ONCE)]
+    for consumer in consumers:
+        consumer.start()
+    return Together(*consumers)
 
 
-SERVICE = Service(name="invoicer", summary="Makes invoice and receipt PDFs and stores them.", start=start)
+SERVICE = Service(name="invoicer", summary="Makes documents as PDFs, stores them, and has them mailed.", start=start)

@@ -79,7 +79,7 @@ def _documents(tx: Tx, objects: Objects) -> list[DocumentRow]:
     return [
         DocumentRow(
             row.id,
-            row.invoice_id,
+            row.subject_id,
             row.kind,
             row.state,
             _problem(objects, row.object_key, row.sha256) if row.object_key else row.last_error or "no file",

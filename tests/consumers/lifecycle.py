@@ -75,3 +75,19 @@ def life() -> list[dict[str, Any]]:
         ("some.thing_new", {"id": "x_1", "object": "thing"}, renewal + 90_000),
     ]
     return [event(number, kind, value, created) for number, (kind, value, created) in enumerate(told)]
+
+
+def checkout(name: str = "cs_1", **fields: Any) -> dict[str, Any]:
+    """A checkout that was paid once, and has no invoice."""
+    return {
+        "id": name,
+        "object": "checkout.session",
+        "customer": "cus_1",
+        "mode": "payment",
+        "status": "complete",
+        "payment_status": "paid",
+        "payment_intent": f"pi_{name}",
+        "currency": "eur",
+        "amount_total": 4200,
+        **fields,
+    }

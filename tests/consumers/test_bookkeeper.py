@@ -46,7 +46,7 @@ def test_a_life_ends_in_the_book_with_its_news_and_documents(world: World) -> No
     told_names = [row[0] for row in world.rows("messages", "type")]
     assert told_names.count("invoice.paid") == 1
     assert {"payment.failed", "invoice.finalized", "subscription.canceled"} <= set(told_names)
-    assert [row[0] for row in world.rows("documents", "kind")] == ["invoice", "invoice", "receipt"]
+    assert [row[0] for row in world.rows("documents", "kind")] == ["invoice", "invoice", "receipt", "void"]
     assert world.rows("inbox", "state")[0] == ("ignored",)
     assert {row[0] for row in world.rows("inbox", "state")} == {"ignored", "processed"}
 
@@ -76,7 +76,7 @@ def _of_source(world: World) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in [table.name for table in TABLES.values()] + ["messages", "documents"]:
         skipped = {"updated_at", "merchant_id", "source_id", "id", "account", "inbox_id", "created_at", "due_at"}
-        skipped |= {"object_id", "invoice_id", "body", "token"}
+        skipped |= {"object_id", "subject_id", "body", "token"}
         from billhook.store.schema import metadata
 
         columns = [c.name for c in metadata.tables[name].c if c.name not in skipped]

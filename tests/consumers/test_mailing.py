@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from email import message_from_bytes, policy
@@ -128,6 +129,10 @@ def test_an_address_that_is_refused_is_a_dead_letter_in_the_servers_words_and_ho
     assert queue == "mails"
     assert "the address ada@acme.test was refused" in reason
     assert "550 5.1.1 no such user" in reason
+    ((kind, body),) = world.rows("messages", "type", "body")
+    told = json.loads(body)["data"]
+    assert (kind, told["id"], told["recipient"]) == ("mail.refused", work_id, "ada@acme.test")
+    assert "550 5.1.1 no such user" in told["reason"]
 
     with world.database.begin() as tx:
         queues.replay(tx, "mails", [work_id], by="test", now=world.clock())

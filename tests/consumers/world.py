@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from billhook.metrics import Metrics
+from billhook.outlets.engines import Engines
 from billhook.outlets.http import Poster, Reach, Response
 from billhook.outlets.objects import Objects
-from billhook.outlets.pdf import Renderer
 from billhook.queue.consumer import Steps
 from billhook.rules.addresses import parse_networks
 from billhook.rules.delivery import outcome_class
@@ -115,9 +115,9 @@ class World:
         posting = Posting(self.database, self.vault, self.clock)
         run_until_quiet(Steps(posting, self.database, Silence(), self.metrics, self.clock))
 
-    def render(self, renderer: Renderer, objects: Objects) -> None:
+    def render(self, engines: Engines, objects: Objects) -> None:
         """Let the invoicer do all that is due."""
-        rendering = Rendering(renderer, objects, self.metrics, self.clock)
+        rendering = Rendering(engines, objects, self.metrics, self.clock)
         run_until_quiet(Steps(rendering, self.database, Silence(), self.metrics, self.clock))
 
     def deliver(self) -> None:
@@ -128,10 +128,11 @@ class World:
         return Courier(self)
 
     def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
-        """What a table holds, in the order of these columns."""
+        """What a table holds, in the order of these columns; JSON has none on PostgreSQL."""
         chosen = [metadata.tables[table].c[name] for name in columns]
+        ordered = [column for column in chosen if not isinstance(column.type, sa.JSON)]
         with self.database.read() as tx:
-            return [tuple(row) for row in tx.execute(sa.select(*chosen).order_by(*chosen))]
+            return [tuple(row) for row in tx.execute(sa.select(*chosen).order_by(*ordered))]
 
     def state_of(self, queue: str, row_id: str) -> tuple[str, str | None]:
         """The state of a piece of work, and its last error."""

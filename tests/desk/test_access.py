@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from desk.world import NOW, OPERATOR, Belongings, Desk, World, add_replay
+from desk.world import NOW, OPERATOR, PIXEL, TERMS, Belongings, Desk, World, add_replay, ids_for
 
+from billhook.rules.document import TEMPLATE
 from billhook.store.merchants import create_key
 
 BODIES = {
@@ -20,15 +21,28 @@ BODIES = {
     "/v1/messages": {"event_type": "order.shipped", "data": {"id": "o_1"}},
     "/v1/replays": {"kind": "replay"},
     "/v1/dead-letters/replay": {"queue": "inbox"},
+    "/v1/invoices": TERMS,
+    "/v1/invoices/preview": TERMS,
+    "/v1/invoices/{invoice_id}": TERMS,
+    "/v1/invoices/{invoice_id}/credit-notes": {},
+    "/v1/invoices/{invoice_id}/links": {},
+    "/v1/invoices/{invoice_id}/send": {"to": ["buyer@example.com"]},
+    "/v1/invoices/{invoice_id}/documents/{kind}": {"template": TEMPLATE},
+    "/v1/credit-notes/{credit_note_id}/documents/credit_note": {"template": TEMPLATE},
+    "/v1/merchants/{merchant_id}/seller": {"name": "New"},
+    "/v1/merchants/{merchant_id}/invoicing": {},
+    "/v1/merchants/{merchant_id}/templates": {"name": "new", "source": "{{ document.name }}"},
+    "/v1/merchants/{merchant_id}/logo": PIXEL,
 }
 
 HEADERS = {"Idempotency-Key": "key-1"}
 """Whoever has no need of them passes over them."""
 
 OWN = "/v1/merchants/{merchant_id}"
+OWN_PARTS = tuple(f"{OWN}/{part}" for part in ("seller", "logo", "invoicing", "templates"))
 """What a merchant may see and set of itself; all else about merchants is the operator's."""
 
-ASKS_FOR_WHOM = ("/v1/sources", "/v1/endpoints", "/v1/messages", "/v1/replays")
+ASKS_FOR_WHOM = ("/v1/sources", "/v1/endpoints", "/v1/messages", "/v1/replays", "/v1/invoices")
 """Where the operator makes something new, which belongs to somebody."""
 
 
@@ -40,12 +54,12 @@ def world(desk: Desk, world: World) -> World:
 
 
 def operators_only(path: str) -> bool:
-    return path.startswith("/v1/merchants") and path != OWN
+    return path.startswith("/v1/merchants") and path != OWN and not path.startswith(OWN_PARTS)
 
 
 def done(path: str) -> tuple[int, ...]:
     """What a route answers to whoever may use it. The one letter is resolved by whichever route comes first."""
-    return (200, 409) if path.startswith("/v1/dead-letters/{") else (200, 201, 204)
+    return (200, 409) if path.startswith("/v1/dead-letters/{") else (200, 201, 202, 204)
 
 
 def routes(desk: Desk) -> Iterator[tuple[str, str]]:
@@ -57,11 +71,12 @@ def routes(desk: Desk) -> Iterator[tuple[str, str]]:
 
 
 def ask(desk: Desk, method: str, path: str, whose: Belongings, key: str | None) -> tuple[int, str]:
-    filled = re.sub(r"\{(\w+)\}", lambda name: {"kind": "invoice"}.get(name[1], whose.ids.get(name[1], "")), path)
+    ids = {**ids_for(desk.env, f"{method} {path}", whose), "kind": "invoice"}
+    filled = re.sub(r"\{(\w+)\}", lambda name: ids.get(name[1], ""), path)
     if path == "/v1/book/{kind}/{object_id}":
         filled = f"/v1/book/customer/{whose.ids['object_id']}"
     body = {} if method == "PATCH" else BODIES.get(path) if method in ("POST", "PUT") else None
-    answer = desk.ask(method, filled, key, HEADERS, json=body)
+    answer = desk.ask(method, filled, key, HEADERS, **({"data": body} if body is PIXEL else {"json": body}))
     return answer.status_code, answer.text
 
 

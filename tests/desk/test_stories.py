@@ -238,7 +238,7 @@ def test_a_document_that_is_not_there_says_why(desk: Desk, world: World) -> None
     value = new_invoice(external_id="in_2", status="paid")
     invoice_id = add_to_book(desk.env, ours.merchant_id, ours.ids["source_id"], value)
     with desk.env.database.begin() as tx:
-        add_documents(tx, [NewDocument(ours.merchant_id, invoice_id, "invoice", b"{}")], NOW)
+        add_documents(tx, [NewDocument(ours.merchant_id, invoice_id, "invoice", "billhook-2", b"{}")], NOW)
     refused(desk.get(f"/v1/invoices/{invoice_id}/documents/invoice.pdf"), 404, "document_not_ready")
     with desk.env.database.begin() as tx:
         work.give_up(tx, documents, [(list_documents(tx, invoice_id)[0]["id"], "no such locale")], NOW)

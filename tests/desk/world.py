@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import requests
 import uvicorn
 
 from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
+from billhook.rules.document import Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
+from billhook.rules.terms import CreditLine, CreditTerms, Terms
+from billhook.runtime import invoicing
 from billhook.runtime.clock import Clock
 from billhook.runtime.endpoint_setup import register_endpoint
 from billhook.runtime.env import Env
@@ -27,12 +31,14 @@ from billhook.runtime.settings import read_settings
 from billhook.store import book, dead_letters, work
 from billhook.store.database import Database
 from billhook.store.deliveries import Attempt, NewDelivery, add_attempts, add_deliveries
-from billhook.store.documents import NewDocument, Rendered, add_documents, documents, set_files
+from billhook.store.documents import NewDocument, Rendered, add_documents, documents, list_documents, set_files
 from billhook.store.inbox import Arrival, accept, inbox
-from billhook.store.merchants import create_key, create_merchant
+from billhook.store.links import create_link
+from billhook.store.merchants import create_key, create_merchant, get_merchant
 from billhook.store.messages import Message, add_messages
 from billhook.store.replays import create_replay
 from billhook.store.schema import new_id
+from billhook.store.templates import create_template
 from billhook.store.vault import new_key
 from billhook.testing.clock import ManualClock
 from services.desk.app import build
@@ -40,6 +46,10 @@ from services.desk.app import build
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 OPERATOR = "bh_the-operators-own"
 PDF = b"%PDF-1.4 a small one"
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+"""The smallest logo."""
 
 
 class Desk:
@@ -161,12 +171,18 @@ def settle(env: Env, name: str) -> Belongings:
     )
     invoice = new_invoice()
     ids["invoice_id"] = add_to_book(env, merchant.id, source.id, invoice)
-    snapshot = msgspec.json.encode(snapshot_of(invoice, kind="invoice", seller_name=name))
-    digest = env.objects.put_once(f"documents/{merchant.id}.pdf", PDF)
+    add_ready_document(
+        env, merchant.id, ids["invoice_id"], snapshot_of(invoice, kind="invoice", seller=Seller(name=name))
+    )
+    own = own_invoice(env, merchant.id, finalized=True)
     with env.database.begin() as tx:
-        [document] = add_documents(tx, [NewDocument(merchant.id, ids["invoice_id"], "invoice", snapshot)], NOW)
-        set_files(tx, [Rendered(document, f"documents/{merchant.id}.pdf", digest, len(PDF))])
-        work.finish(tx, documents, [document], "ready", NOW)
+        ids["template_id"] = create_template(tx, merchant.id, "plain", "{{ document.name }}", NOW).id
+        note = invoicing.credit(env, tx, own, CreditTerms(lines=(CreditLine(line=0, amount=100),))).credit_note
+        assert note is not None
+        ids["credit_note_id"] = note.id
+        ids["link_id"], _ = create_link(tx, merchant.id, ids["invoice_id"], NOW + timedelta(days=1), NOW)
+    add_ready_document(env, merchant.id, note.id, msgspec.json.decode(note.snapshot, type=Snapshot))
+    with env.database.begin() as tx:
         message = Message(
             new_id("msg"),
             merchant.id,
@@ -183,6 +199,56 @@ def settle(env: Env, name: str) -> Belongings:
         answer = Attempt(merchant.id, delivery, 1, NOW, 12, "5xx", 500, None, b"\xff oh", (("Server", "old"),))
         add_attempts(tx, [answer])
     return Belongings(merchant.id, key, {**ids, "message_id": message.id, "delivery_id": delivery})
+
+
+def add_ready_document(env: Env, merchant_id: str, subject_id: str, snapshot: Snapshot) -> None:
+    """A document as the invoicer leaves it, whether it was asked for already or not."""
+    key = f"documents/{merchant_id}.pdf"
+    digest = env.objects.put_once(key, PDF)
+    new = NewDocument(merchant_id, subject_id, snapshot.kind, snapshot.template, msgspec.json.encode(snapshot))
+    with env.database.begin() as tx:
+        add_documents(tx, [new], NOW)
+        [document] = [row["id"] for row in list_documents(tx, subject_id) if row["template"] == snapshot.template]
+        set_files(tx, [Rendered(document, key, digest, len(PDF), "typst")])
+        work.finish(tx, documents, [document], "ready", NOW)
+
+
+TERMS: dict[str, Any] = {
+    "currency": "eur",
+    "buyer": {"name": "A buyer", "email": "buyer@example.com"},
+    "lines": [{"description": "Seats", "quantity": "2", "unit_amount": "500", "tax": {"percent": "19"}}],
+}
+
+
+def own_invoice(env: Env, merchant_id: str, *, finalized: bool) -> str:
+    """A draft of theirs, or an open invoice; returns its id."""
+    with env.database.begin() as tx:
+        merchant = get_merchant(tx, merchant_id)
+        assert merchant is not None
+        invoice = invoicing.draft(env, tx, merchant, msgspec.convert(TERMS, Terms)).invoice
+        if finalized:
+            invoicing.finalize(env, tx, invoice.id)
+    return invoice.id
+
+
+STATES = {
+    "PUT /v1/invoices/{invoice_id}": False,
+    "DELETE /v1/invoices/{invoice_id}": False,
+    "POST /v1/invoices/{invoice_id}/finalize": False,
+    "POST /v1/invoices/{invoice_id}/pay": True,
+    "POST /v1/invoices/{invoice_id}/void": True,
+    "POST /v1/invoices/{invoice_id}/write-off": True,
+    "POST /v1/invoices/{invoice_id}/credit-notes": True,
+    "POST /v1/invoices/{invoice_id}/send": True,
+}
+"""Routes that do something with an own invoice: is it final when they do."""
+
+
+def ids_for(env: Env, route: str, whose: Belongings) -> dict[str, str]:
+    """The ids that paths name; where the route does something with an own invoice, a fresh one that it fits."""
+    if route not in STATES:
+        return whose.ids
+    return {**whose.ids, "invoice_id": own_invoice(env, whose.merchant_id, finalized=STATES[route])}
 
 
 def add_replay(env: Env, whose: Belongings) -> None:

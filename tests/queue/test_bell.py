@@ -31,6 +31,16 @@ def test_a_listener_looks_into_sql_first(line: Line) -> None:
     assert line.listener.take(10, timeout=5) is None
 
 
+def test_a_listener_may_be_started_and_closed_by_each_who_shares_it(line: Line) -> None:
+    line.open()
+    line.listener.start()
+    line.bell.ring("inbox", ["evt_a"])
+    assert heard(line, 1) == ["evt_a"]
+    line.listener.close()
+    line.listener.close()
+    assert line.listener.take(10, timeout=5) == []
+
+
 def test_what_is_rung_for_is_heard_once_in_batches(line: Line) -> None:
     line.open()
     line.bell.ring("inbox", some_ids(450))

@@ -65,7 +65,8 @@ class Clerk:
         self.meanwhile()
         done = Done("processed")
         return [
-            (job, self.outcomes.get(job.name, done), NewDocument("mrc_a", job.name, "invoice", b"")) for job in jobs
+            (job, self.outcomes.get(job.name, done), NewDocument("mrc_a", job.name, "invoice", "billhook-2", b""))
+            for job in jobs
         ]
 
     def effects(self, tx: Tx, results: Sequence[tuple[Event, Outcome, NewDocument]], now: datetime) -> Rings:
@@ -90,7 +91,7 @@ class Office:
 
     def made(self) -> list[str]:
         with self.database.read() as tx:
-            return list(tx.execute(sa.select(documents.c.invoice_id).order_by(documents.c.invoice_id)).scalars())
+            return list(tx.execute(sa.select(documents.c.subject_id).order_by(documents.c.subject_id)).scalars())
 
     def letters(self) -> list[tuple[str, str, int]]:
         with self.database.read() as tx:

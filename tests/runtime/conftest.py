@@ -1,3 +1,4 @@
 from runtime.shell import shell
+from store.databases import database, migrated
 
-__all__ = ["shell"]
+__all__ = ["database", "migrated", "shell"]

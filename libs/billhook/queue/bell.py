@@ -207,15 +207,24 @@ class Listener:
         self._looked_at = 0.0
         self._changed = threading.Condition()
         self._worker = _Worker(broker, queues={queue}, worker_threads=1)
+        self._started = False
         self._closed = False
         dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue, max_retries=0)(self._hear)
 
+    # Several consumers may share a listener: each starts and closes it.
+
     def start(self) -> None:
+        with self._changed:
+            if self._started:
+                return
+            self._started = True
         self._worker.start()
 
     def close(self) -> None:
         """Wake whoever waits; hand out nothing more."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._changed.notify_all()
         self._worker.stop(timeout=2_000)

@@ -77,7 +77,7 @@ class Handler(Protocol[J, E]):
 
 LONGEST_BATCH = timedelta(minutes=10)
 """A batch that takes longer is taken for stuck: its lease is no longer renewed. The longest that can be is a batch of
-documents whose every page hangs until its deadline, 6 minutes."""
+documents whose every page hangs until its deadline, 8 minutes."""
 
 Prepare = Callable[[Tx, Sequence[work.Row]], Sequence[J]]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from billhook.errors import SettingsError
 from billhook.metrics import Metrics
+from billhook.outlets.engines import Engines
 from billhook.outlets.http import Reach
 from billhook.outlets.mail import Mailer, open_mailer
 from billhook.outlets.objects import Objects, open_objects
-from billhook.outlets.pdf import Renderer, Wkhtmltopdf
 from billhook.queue.bell import Bell, DoorbellBroker
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock
@@ -81,8 +81,8 @@ class Env:
         return open_objects(self.settings.objects)
 
     @cached_property
-    def renderer(self) -> Renderer:
-        return Wkhtmltopdf()
+    def engines(self) -> Engines:
+        return Engines(self.settings.pdf_engine)
 
     @cached_property
     def reach(self) -> Reach:
@@ -99,6 +99,8 @@ class Env:
 
     def close(self) -> None:
         opened = vars(self)
+        if "engines" in opened:
+            self.engines.close()
         if "bell" in opened:
             self.bell.close()
         if "broker" in opened:

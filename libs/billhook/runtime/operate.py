@@ -1,5 +1,5 @@
 """The operator's commands: merchants, keys and sources here; `endpoint_commands` and `message_commands` for what goes
-out; looking and repairing in `repairs`.
+out, `invoice_commands` and `invoicing_commands` for invoices; looking and repairing in `repairs`.
 
 They work on the ledger itself, whether or not the product runs.
 """
@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from billhook.rules.money import parse_locale
-from billhook.runtime import endpoint_commands, message_commands, repairs, replay_commands
+from billhook.runtime import (
+    endpoint_commands,
+    invoice_commands,
+    invoicing_commands,
+    message_commands,
+    repairs,
+    replay_commands,
+)
 from billhook.runtime.arguments import Owner, owner_of, secret_of, text_of
 from billhook.runtime.env import Env
 from billhook.runtime.registration import check_contact, check_url, register_source, secret_for
@@ -24,16 +31,25 @@ from billhook.store.sources import Source
 def attach(app: typer.Typer) -> None:
     """Add the commands."""
     for group in (
-        *(_merchants, _keys, _sources, endpoint_commands.commands, message_commands.commands),
-        *(replay_commands.commands, repairs.events, repairs.letters),
+        *(_merchants, _keys, _sources, endpoint_commands.commands, invoice_commands.commands),
+        *(message_commands.commands, replay_commands.commands, repairs.events, repairs.letters),
     ):
         app.add_typer(group)
     app.command()(repairs.replay)
 
 
 _merchants = command_group("merchants", "Merchants (tenants).")
+invoicing_commands.attach(_merchants)
 _keys = command_group("keys", "Bearer keys for the desk.")
 _sources = command_group("sources", "Where events come from.")
+
+
+_MERCHANT = ("id", "name", "locale", "created_at", "contact_email")
+
+
+def _merchant(merchant: Any) -> dict[str, Any]:
+    """Its seller and its invoicing are commands of their own."""
+    return {name: getattr(merchant, name) for name in _MERCHANT}
 
 
 @_merchants.command("add")
@@ -54,16 +70,15 @@ def add_merchant(
             merchant = merchants.create_merchant(
                 tx, text_of("name", name), env.clock(), locale=locale, contact_email=contact_email
             )
-        show_one(vars(merchant), as_json=as_json)
+        show_one(_merchant(merchant), as_json=as_json)
 
 
 @_merchants.command("list")
 def list_merchants(as_json: Json = False) -> None:
     """List all merchants."""
     with opened() as env, env.database.read() as tx:
-        found = [vars(merchant) for merchant in merchants.list_merchants(tx, limit=10_000)]
-        columns = ("id", "name", "locale", "contact_email", "created_at")
-        show(found, columns, as_json=as_json, empty="No merchants yet.")
+        found = [_merchant(merchant) for merchant in merchants.list_merchants(tx, limit=10_000)]
+        show(found, _MERCHANT, as_json=as_json, empty="No merchants yet.")
 
 
 @_merchants.command("set")
@@ -80,7 +95,7 @@ def set_merchant(
         with env.database.begin() as tx:
             merchants.set_contact(tx, owner_of(tx, merchant_id), contact_email or None)
             merchant = merchants.get_merchant(tx, merchant_id)
-        show_one(vars(merchant), as_json=as_json)
+        show_one(_merchant(merchant), as_json=as_json)
 
 
 @_keys.command("add")

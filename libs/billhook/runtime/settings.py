@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
 from billhook.errors import SettingsError
+from billhook.rules.invoicing_settings import Engine
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -36,6 +38,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address servers bind to.")
     ingress_port: Port = Field(8600, description="Where senders post events.")
     desk_port: Port = Field(8601, description="The operators' API.")
+    public_url: str = Field(
+        "", description="Where customers reach the desk: links to hosted invoices begin with it. Default: its own port."
+    )
     bookkeeper_port: Port = Field(8610, description="/livez /readyz /metrics of the bookkeeper.")
     invoicer_port: Port = Field(8611, description="/livez /readyz /metrics of the invoicer.")
     courier_port: Port = Field(8612, description="/livez /readyz /metrics of the courier.")
@@ -51,6 +56,11 @@ class Settings(BaseSettings):
         SecretStr(""), description="smtp://user:password@host:587 or smtps://… Default: files in <var>/mail."
     )
     mail_from: str = Field("billhook@localhost", description="The sender of mails.")
+    pdf_engine: Engine = Field(
+        "auto",
+        description="What draws documents: wkhtmltopdf or typst, whatever merchants wish; auto leaves it to them, and"
+        " then takes wkhtmltopdf where it is installed, and Typst for what wkhtmltopdf draws wrong.",
+    )
     keep_attempts_days: int = Field(
         30, description="Delivery attempts older than this are deleted. 0 keeps them.", ge=0
     )
@@ -74,6 +84,10 @@ class Settings(BaseSettings):
         return self.objects_url or f"file://{self.var.absolute() / 'objects'}"
 
     @property
+    def public(self) -> str:
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.desk_port}"
+
+    @property
     def embedded_queue(self) -> bool:
         return not self.queue_url.get_secret_value()
 
@@ -85,6 +99,7 @@ class Settings(BaseSettings):
         values: dict[str, Any] = self.model_dump()
         values["database_url"] = _without_password(self.database)
         values["objects_url"] = self.objects
+        values["public_url"] = self.public
         queue_url = self.queue_url.get_secret_value()
         values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(queue_url)
         mail_url = self.mail_url.get_secret_value()
@@ -119,6 +134,10 @@ def read_settings(**overrides: Any) -> Settings:
     backend = _read_url("BILLHOOK_DATABASE_URL", settings.database).get_backend_name()
     if not settings.embedded_queue:
         _read_url("BILLHOOK_QUEUE_URL", settings.queue_url.get_secret_value())
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", settings.public):
+        raise SettingsError(
+            "BILLHOOK_PUBLIC_URL must be an address to put paths behind, such as https://bills.example."
+        )
     if backend not in ("sqlite", "postgresql"):
         raise SettingsError(
             f"BILLHOOK_DATABASE_URL names {backend!r}; billhook keeps its ledger in SQLite (sqlite:///path) or"

@@ -13,6 +13,7 @@ EventType = Literal[
     "ping",
     "endpoint.failing",
     "endpoint.disabled",
+    "mail.refused",
     "customer.created",
     "customer.updated",
     "customer.deleted",

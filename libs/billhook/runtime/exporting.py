@@ -1,0 +1,68 @@
+"""Exporting invoices: what the desk and the commands do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Final, Literal
+
+from billhook.errors import Refused
+from billhook.rules.export import csv_header, csv_row, json_line
+from billhook.rules.numbering import zone_of
+from billhook.runtime.env import Env
+from billhook.store.invoice_exports import invoices_between
+from billhook.store.merchants import get_merchant
+
+PAGE: Final = 500
+"""Invoices in memory at once: a megabyte or so."""
+
+Format = Literal["csv", "jsonl"]
+
+
+def period(env: Env, merchant_id: str | None, since: str | None, until: str | None) -> tuple[datetime | None, ...]:
+    """Both ends as times. A day begins in the merchant's zone, as the years of its numbers do; of all merchants' in
+    UTC. Raises `Refused`."""
+    zone = "UTC"
+    if merchant_id is not None:
+        with env.database.read() as tx:
+            merchant = get_merchant(tx, merchant_id)
+        zone = zone if merchant is None else merchant.invoicing.zone
+    return tuple(_instant(name, text, zone) for name, text in (("from", since), ("to", until)))
+
+
+def _instant(name: str, text: str | None, zone: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        if len(text) == len("2026-01-01"):
+            day = date.fromisoformat(text)
+            return datetime(day.year, day.month, day.day, tzinfo=zone_of(zone)).astimezone(UTC)
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Refused("period_invalid", f"`{name}` must be a day, 2026-01-31, or a time with its offset from UTC.")
+
+
+def export(
+    env: Env,
+    merchant_id: str | None,
+    kind: Format,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    status: str | None = None,
+) -> Iterator[bytes]:
+    """The file, a page at a time. Each page is a transaction of its own: a slow reader holds nothing up."""
+    line = csv_row if kind == "csv" else json_line
+    if kind == "csv":
+        yield csv_header()
+    after = ""
+    while True:
+        with env.database.read() as tx:
+            page = invoices_between(tx, merchant_id, since=since, until=until, status=status, after=after, limit=PAGE)
+        if not page:
+            return
+        yield b"".join(map(line, page))
+        after = page[-1]["id"]

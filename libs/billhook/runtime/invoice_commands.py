@@ -1,0 +1,244 @@
+"""The operator's commands for invoices: `billhook invoices …`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+
+from billhook.rules.terms import CreditTerms, Terms
+from billhook.runtime import invoicing
+from billhook.runtime.arguments import Owner, owner_of
+from billhook.runtime.env import Env
+from billhook.runtime.exporting import Format, export, period
+from billhook.runtime.own_entries import Step
+from billhook.runtime.registration import ring
+from billhook.runtime.showing import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.runtime.typed_json import decoded
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.documents import list_documents
+from billhook.store.merchants import get_merchant
+from billhook.store.own_invoices import get_own_invoice
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+commands = command_group("invoices", "Invoices, mirrored and own ones.")
+
+InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE_ID")]
+Key = Annotated[
+    str | None, typer.Option(help="The same request under the same key is done once. Left out: each time anew.")
+]
+TermsFile = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="A file with the terms as JSON, as the desk's API takes them; `-` reads them."),
+]
+
+_COLUMNS = ("id", "merchant_id", "source_id", "number", "status", "customer_name", "currency", "total", "finalized_at")
+
+
+def read_json(name: str, kind: type[T]) -> T:
+    """A value from a file, or with `-` from standard input."""
+    return decoded(sys.stdin.buffer.read() if name == "-" else read_bytes(name), kind)
+
+
+def read_bytes(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise CommandError(f"{name} cannot be read: {error.strerror}.") from None
+
+
+def _find(tx: Tx, invoice_id: str) -> Any:
+    row = book.get(tx, "invoice", invoice_id)
+    if row is None:
+        raise CommandError(f"There is no invoice {invoice_id!r}. See `billhook invoices list`.")
+    return row
+
+
+def _shown(tx: Tx, invoice_id: str) -> dict[str, Any]:
+    row = _find(tx, invoice_id)
+    own = get_own_invoice(tx, invoice_id)
+    documents = list_documents(tx, invoice_id)
+    return {
+        **{name: row[name] for name in (*_COLUMNS, "amount_due", "amount_paid", "amount_remaining")},
+        "amount_credited": None if own is None else own.amount_credited,
+        "due_at": row["due_at"],
+        "paid_at": row["paid_at"],
+        "voided_at": row["voided_at"],
+        "lines": len(row["lines"]),
+        "documents": [f"{document['kind']} ({document['template']}): {document['state']}" for document in documents],
+    }
+
+
+def _do(invoice_id: str, verb: Callable[[Env, Tx], Step], *, as_json: bool) -> None:
+    """One verb in one transaction, and the invoice as it is then."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            _find(tx, invoice_id)
+            step = verb(env, tx)
+            invoice = _shown(tx, invoice_id)
+        ring(env, step.rings)
+        show_one(invoice, as_json=as_json)
+
+
+@commands.command("list")
+def list_invoices(
+    status: Annotated[str | None, typer.Option(help="draft, open, paid, void or uncollectible.")] = None,
+    customer: Annotated[str | None, typer.Option(help="The provider's id of the customer; of own ones yours.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    merchant: Narrow = None,
+    as_json: Json = False,
+) -> None:
+    """List invoices, in the order of their ids."""
+    with opened() as env, env.database.read() as tx:
+        found = book.list_objects(tx, "invoice", merchant_id=merchant, limit=limit, status=status, customer=customer)
+        rows = [{name: row[name] for name in _COLUMNS} for row in found]
+        show(rows, _COLUMNS, as_json=as_json, empty="No such invoices.")
+
+
+@commands.command("show")
+def show_invoice(invoice_id: InvoiceId, as_json: Json = False) -> None:
+    """Show one, with its documents. Amounts are in minor units."""
+    with opened() as env, env.database.read() as tx:
+        show_one(_shown(tx, invoice_id), as_json=as_json)
+
+
+@commands.command("draft")
+def draft(
+    terms: TermsFile,
+    key: Key = None,
+    finalize: Annotated[bool, typer.Option("--finalize", help="Issue it at once.")] = False,
+    merchant: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Make an invoice of billhook's own."""
+    with opened() as env:
+        asked = read_json(terms, Terms)
+        with env.database.begin() as tx:
+            owner = get_merchant(tx, owner_of(tx, merchant))
+            assert owner is not None
+            steps = [invoicing.draft(env, tx, owner, asked, key)]
+            made = steps[0].invoice
+            if finalize and made.state == "draft":
+                steps.append(invoicing.finalize(env, tx, made.id))
+            invoice = _shown(tx, made.id)
+        for step in steps:
+            ring(env, step.rings)
+        show_one(invoice, as_json=as_json)
+
+
+@commands.command("finalize")
+def finalize(invoice_id: InvoiceId, as_json: Json = False) -> None:
+    """Issue a draft: it gets its number."""
+    _do(invoice_id, lambda env, tx: invoicing.finalize(env, tx, invoice_id), as_json=as_json)
+
+
+@commands.command("pay")
+def pay(
+    invoice_id: InvoiceId,
+    paid_at: Annotated[str | None, typer.Option(help="A time with its offset. Left out: now.")] = None,
+    reference: Annotated[str | None, typer.Option(help="What the bank calls the payment.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say that all that was open has been paid."""
+
+    def verb(env: Env, tx: Tx) -> Step:
+        at = None if paid_at is None else _instant(paid_at)
+        return invoicing.pay(env, tx, invoice_id, paid_at=at, reference=reference)
+
+    _do(invoice_id, verb, as_json=as_json)
+
+
+@commands.command("void")
+def void(invoice_id: InvoiceId, as_json: Json = False) -> None:
+    """Declare an unpaid invoice void. It keeps its number."""
+    _do(invoice_id, lambda env, tx: invoicing.void(env, tx, invoice_id), as_json=as_json)
+
+
+@commands.command("write-off")
+def write_off(invoice_id: InvoiceId, as_json: Json = False) -> None:
+    """Give up on the money. It can still be paid, or be declared void."""
+    _do(invoice_id, lambda env, tx: invoicing.write_off(env, tx, invoice_id), as_json=as_json)
+
+
+@commands.command("delete")
+def delete(invoice_id: InvoiceId) -> None:
+    """Delete a draft."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            _find(tx, invoice_id)
+            step = invoicing.delete_draft(env, tx, invoice_id)
+        ring(env, step.rings)
+        typer.echo(f"{invoice_id} is deleted.")
+
+
+@commands.command("credit")
+def credit(
+    invoice_id: InvoiceId,
+    terms: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="What to take back, as JSON, as the desk's API takes it; `-` reads it. Left out: all.",
+        ),
+    ] = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Make a credit note."""
+    with opened() as env:
+        asked = CreditTerms() if terms is None else read_json(terms, CreditTerms)
+        with env.database.begin() as tx:
+            _find(tx, invoice_id)
+            step = invoicing.credit(env, tx, invoice_id, asked, key)
+        ring(env, step.rings)
+        note = step.credit_note
+        assert note is not None
+        shown = {
+            name: getattr(note, name) for name in ("id", "number", "invoice_id", "currency", "total", "created_at")
+        }
+        show_one({**shown, "replayed": step.replayed}, as_json=as_json)
+
+
+@commands.command("send")
+def send(
+    invoice_id: InvoiceId,
+    kind: Annotated[str, typer.Option(help="invoice, receipt or void.")] = "invoice",
+    to: Annotated[list[str] | None, typer.Option(help="An address; repeatable. Left out: the buyer's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Mail a document of an invoice, of a mirrored one too."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            _find(tx, invoice_id)
+            sending = invoicing.send(env, tx, invoice_id, kind, to or None)
+        ring(env, sending.rings)
+        show_one({"document_id": sending.document_id, "to": sending.to, "waiting": sending.waiting}, as_json=as_json)
+
+
+@commands.command("export")
+def export_invoices(
+    since: Annotated[str | None, typer.Option("--from", help="A day, in the merchant's zone, or a time.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Before then, likewise.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only those.")] = None,
+    kind: Annotated[Format, typer.Option("--format", help="csv (major units) or jsonl (minor units).")] = "csv",
+    merchant: Narrow = None,
+) -> None:
+    """Write a period's invoices to standard output."""
+    with opened() as env:
+        begins, ends = period(env, merchant, since, until)
+        for page in export(env, merchant, kind, since=begins, until=ends, status=status):
+            sys.stdout.buffer.write(page)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise CommandError(f"A time is written 2026-01-31T09:00:00Z, not {text!r}.") from None

@@ -1,0 +1,372 @@
+"""Invoices of our own: the verbs of their lives, each in one transaction that the caller opened.
+
+    draft ─▶ change_draft* ─▶ finalize ─▶ pay | void | write_off       (`rules.invoice_state` says what may follow)
+
+A verb locks the invoice's row first, looks at its state again, and writes the row, the entry of the book, the messages
+and the documents to make together. The caller commits and then rings for the step's `rings`. Whatever cannot be is
+`Refused`, and leaves every row as it was.
+
+Locks are taken in one order, so that verbs wait for each other and never in a circle: own invoices, then a series of
+numbers, then the rest, which nobody holds without one of the first two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from billhook.errors import Refused, Unprocessable
+from billhook.providers.reading import storable
+from billhook.rules.book import Change, Invoice
+from billhook.rules.document import TEMPLATE, Snapshot
+from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
+from billhook.rules.money import parse_locale
+from billhook.rules.numbering import number_text, series_of
+from billhook.rules.terms import Terms
+from billhook.rules.totals import totals
+from billhook.runtime.crediting import credit
+from billhook.runtime.env import Env
+from billhook.runtime.own_entries import (
+    Rings,
+    Step,
+    check_key,
+    derived,
+    invoice_documents,
+    invoice_entry,
+    later,
+    locked,
+    write,
+)
+from billhook.runtime.registration import check_url
+from billhook.runtime.sending import send
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.merchants import Merchant
+from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice
+from billhook.store.schema import new_id
+from billhook.store.series import next_number
+
+__all__ = [
+    "PaidTerms",
+    "change_draft",
+    "credit",
+    "delete_draft",
+    "draft",
+    "finalize",
+    "invoice_payments",
+    "pay",
+    "send",
+    "void",
+    "write_off",
+]
+
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it: after an even number of backslashes, for each pair of them is one in the text."""
+_REFERENCE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+
+
+def draft(env: Env, tx: Tx, merchant: Merchant, terms: Terms, key: str | None = None) -> Step:
+    """A new draft. The same key and the same terms are the same invoice, whatever became of it since."""
+    now = env.clock()
+    terms, digest = _checked(terms)
+    if key is None:
+        external_id, digest_kept = new_id("own"), None
+    else:
+        check_key(key)
+        external_id, digest_kept = derived("key", merchant.id, key), digest
+    new = _new(merchant, external_id, terms, now, digest_kept)
+    shown = _shown(merchant, new, now)
+    entries = _entries([("invoice.created", new)], shown)
+    if not add_own_invoice(tx, new):
+        there = get_own_invoice(tx, new.id, merchant_id=merchant.id)
+        if there is None or there.request_sha256 != digest:
+            raise Refused(
+                "idempotency_key_reused",
+                "`Idempotency-Key` was used for another invoice. Use a new key for each, and an old one only to repeat"
+                " the very same request.",
+            )
+        return Step(there, replayed=True)
+    return _written(tx, merchant, new, shown, entries, now)
+
+
+def change_draft(env: Env, tx: Tx, invoice_id: str, terms: Terms) -> Step:
+    """Other terms for a draft."""
+    now = env.clock()
+    terms, _ = _checked(terms)
+    merchant, invoice = locked(tx, invoice_id)
+    if invoice.state != "draft":
+        raise Refused("invoice_state", "The invoice is final: only a draft's terms can change. Make a credit note.")
+    total = totals(terms).total
+    changed = replace(
+        invoice,
+        terms=terms,
+        customer=terms.customer,
+        currency=terms.currency,
+        total=total,
+        updated_at=later(invoice, now),
+    )
+    return _changed(tx, merchant, invoice, _shown(merchant, changed, now), [("invoice.updated", changed)], now)
+
+
+def delete_draft(env: Env, tx: Tx, invoice_id: str) -> Step:
+    """Only a draft can go: what has a number stays."""
+    now = env.clock()
+    merchant, invoice = locked(tx, invoice_id)
+    deleted = replace(invoice, state=_after(invoice, "delete"), updated_at=later(invoice, now))
+    return _changed(tx, merchant, invoice, _shown(merchant, deleted, now), [("invoice.deleted", deleted)], now)
+
+
+def finalize(env: Env, tx: Tx, invoice_id: str) -> Step:
+    """Give a draft its number and freeze all it shows. From here on nothing of it changes but its state.
+
+    Where there is nothing to pay it is paid at once, as at Stripe, and without a receipt.
+    """
+    now = env.clock()
+    merchant, invoice = locked(tx, invoice_id)
+    final, shown = _finalized(tx, merchant, invoice, now)
+    news = [("invoice.finalized", final)]
+    if not final.total:
+        news.append(("invoice.paid", _paid(final, now)))
+    return _changed(tx, merchant, invoice, shown, news, now)
+
+
+def pay(env: Env, tx: Tx, invoice_id: str, *, paid_at: datetime | None = None, reference: str | None = None) -> Step:
+    """All that is open was paid: `paid_at` (now, if nothing is said), under a reference of the payment."""
+    now = env.clock()
+    if reference is not None and not _REFERENCE.fullmatch(reference):
+        raise Refused("reference_invalid", "`reference` must be one line of 1 to 255 characters.")
+    merchant, invoice = locked(tx, invoice_id)
+    _after(invoice, "pay")  # before its dates are looked at, which a draft has none of
+    if paid_at is not None and (
+        paid_at.tzinfo is None or not (invoice.finalized_at or invoice.created_at) <= paid_at <= now
+    ):
+        raise Refused(
+            "paid_at_invalid",
+            "`paid_at` must be a time with its offset that is not in the future, and not before the invoice was"
+            f" finalized ({invoice.finalized_at}).",
+        )
+    paid = replace(_paid(invoice, now, paid_at), payment_reference=reference)
+    return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.paid", paid)], now)
+
+
+def void(env: Env, tx: Tx, invoice_id: str) -> Step:
+    """It should never have been issued: it keeps its number, and says that it is void."""
+    now = env.clock()
+    merchant, invoice = locked(tx, invoice_id)
+    state = _after(invoice, "void")
+    if invoice.amount_credited:
+        # The credit notes correct it: void, it would be corrected twice.
+        raise Refused("invoice_credited", "The invoice has credit notes, so it cannot be void. Credit what is left.")
+    voided = replace(invoice, state=state, voided_at=now, updated_at=later(invoice, now))
+    return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.voided", voided)], now)
+
+
+def write_off(env: Env, tx: Tx, invoice_id: str) -> Step:
+    """Nobody expects the money any more. It may come all the same: then it is paid."""
+    now = env.clock()
+    merchant, invoice = locked(tx, invoice_id)
+    state = _after(invoice, "write_off")
+    written_off = replace(invoice, state=state, written_off_at=now, updated_at=later(invoice, now))
+    return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.marked_uncollectible", written_off)], now)
+
+
+@dataclass(frozen=True)
+class PaidTerms:
+    """Something that was paid for already, and has no invoice."""
+
+    merchant: Merchant
+    identity: tuple[str, ...]
+    """Of the payment: there is one invoice of it, however often and in whatever order it is told."""
+    terms: Terms
+    paid_at: datetime
+    reference: str | None = None
+
+
+def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> Rings:
+    """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now, for
+    dates go up with the numbers, and was paid when it was."""
+    rings: Rings = {"documents": [], "deliveries": []}
+    by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
+    for one in paid:
+        terms, _ = _checked(one.terms)
+        new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), terms, now, None)
+        by_id.setdefault(new.id, (one, new))
+    # All rows in order before the first number: no two transactions wait for each other in a circle.
+    fresh = [by_id[invoice_id] for invoice_id in sorted(by_id) if add_own_invoice(tx, by_id[invoice_id][1])]
+    for one, new in sorted(fresh, key=lambda pair: _series(pair[0].merchant, pair[1], now)):
+        final, shown = _finalized(tx, one.merchant, new, now)
+        done = replace(_paid(final, now, min(one.paid_at, now)), payment_reference=one.reference)
+        news = [("invoice.created", new), ("invoice.finalized", final), ("invoice.paid", done)]
+        for bell, ids in _changed(tx, one.merchant, new, shown, news, now).rings.items():
+            rings[bell] += ids
+    return rings
+
+
+def _checked(terms: Terms) -> tuple[Terms, bytes]:
+    """Terms that can be charged and stored, and their digest. Raises `Refused`."""
+    try:
+        encoded = msgspec.json.encode(terms, order="sorted")
+        if _NUL.search(encoded):
+            raise ValueError("a text holds a NUL character, which no database keeps")
+        terms = msgspec.json.decode(encoded, type=Terms)
+        totals(terms)
+        if terms.locale is not None:
+            parse_locale(terms.locale)
+    except (ValueError, RecursionError) as error:  # msgspec's errors and those of encoding are ValueErrors too
+        raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
+    if terms.pay_url is not None:
+        check_url("pay_url", terms.pay_url)
+    return terms, hashlib.sha256(encoded).digest()
+
+
+def _new(merchant: Merchant, external_id: str, terms: Terms, now: datetime, request: bytes | None) -> OwnInvoice:
+    total = totals(terms).total
+    identity = Invoice(
+        external_id=external_id,
+        status="draft",
+        currency=terms.currency,
+        subtotal=0,
+        total=0,
+        amount_due=0,
+        amount_paid=0,
+        amount_remaining=0,
+    )
+    return OwnInvoice(
+        id=book.book_id(OWN, "", identity),
+        merchant_id=merchant.id,
+        external_id=external_id,
+        state="draft",
+        terms=terms,
+        request_sha256=request,
+        customer=terms.customer,
+        currency=terms.currency,
+        total=total,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime) -> Snapshot:
+    """What its document shows if it is issued now; the number is still to come."""
+    terms, charged = invoice.terms, totals(invoice.terms)
+    return Snapshot(
+        kind="invoice",
+        template=merchant.invoicing.template or TEMPLATE,
+        locale=terms.locale or merchant.locale,
+        currency=terms.currency,
+        seller=merchant.seller,
+        buyer=terms.buyer,
+        issued_at=issued_at,
+        due_at=issued_at + timedelta(days=terms.due_days),
+        period_start=terms.period_start,
+        period_end=terms.period_end,
+        lines=charged.lines,
+        tax_inclusive=terms.tax_inclusive,
+        allowances=charged.allowances,
+        taxes=charged.taxes,
+        subtotal=charged.subtotal,
+        discount=charged.discount,
+        tax=charged.tax,
+        total=charged.total,
+        amount_due=charged.total,
+        amount_remaining=charged.total,
+        description=terms.description,
+        footer=terms.footer,
+        pay_url=terms.pay_url,
+    )
+
+
+def _frozen(invoice: OwnInvoice) -> Snapshot:
+    assert invoice.snapshot is not None
+    return msgspec.json.decode(invoice.snapshot, type=Snapshot)
+
+
+def _after(invoice: OwnInvoice, verb: Verb) -> State:
+    try:
+        return after(invoice.state, verb)  # type: ignore[arg-type]
+    except IllegalTransition as error:
+        raise Refused("invoice_state", str(error)) from None
+
+
+def _series(merchant: Merchant, invoice: OwnInvoice, at: datetime) -> tuple[str, str]:
+    settings = merchant.invoicing
+    return merchant.id, series_of(settings.invoices, invoice.customer, at, settings.zone)
+
+
+def _finalized(tx: Tx, merchant: Merchant, invoice: OwnInvoice, now: datetime) -> tuple[OwnInvoice, Snapshot]:
+    state = _after(invoice, "finalize")
+    if not invoice.terms.lines:
+        raise Refused("invoice_empty", "The draft has no lines: an invoice must say what it is for.")
+    shown = _shown(merchant, invoice, now)
+    _, series = _series(merchant, invoice, now)
+    # From here to the end of the transaction everybody else who numbers in this series waits.
+    sequence = next_number(tx, merchant.id, series)
+    number = number_text(series, sequence, merchant.invoicing.invoices.digits)
+    shown = msgspec.structs.replace(shown, number=number)
+    final = replace(
+        invoice,
+        state=state,
+        number=number,
+        series=series,
+        sequence=sequence,
+        snapshot=msgspec.json.encode(shown),
+        finalized_at=now,
+        due_at=shown.due_at,
+        updated_at=later(invoice, now),
+    )
+    return final, shown
+
+
+def _paid(invoice: OwnInvoice, now: datetime, paid_at: datetime | None = None) -> OwnInvoice:
+    return replace(
+        invoice,
+        state=_after(invoice, "pay"),
+        amount_paid=invoice.amount_remaining,
+        paid_at=paid_at or now,
+        updated_at=later(invoice, now),
+    )
+
+
+def _changed(
+    tx: Tx,
+    merchant: Merchant,
+    before: OwnInvoice,
+    shown: Snapshot,
+    news: Sequence[tuple[str, OwnInvoice]],
+    now: datetime,
+) -> Step:
+    """Write what differs of the row, and the rest with it."""
+    last = news[-1][1]
+    entries = _entries(news, shown)
+    changes = {name: value for name, value in vars(last).items() if value != getattr(before, name)}
+    change_own_invoice(tx, before.id, **changes)
+    return _written(tx, merchant, last, shown, entries, now)
+
+
+def _entries(news: Sequence[tuple[str, OwnInvoice]], shown: Snapshot) -> list[tuple[str, Invoice]]:
+    """What the book and the messages say of each stage. Raises `Refused` for what SQL cannot hold, so it comes before
+    anything is written."""
+    try:
+        entries = [(event_type, storable(invoice_entry(stage, shown), "invoice")) for event_type, stage in news]
+    except Unprocessable as error:
+        raise Refused("terms_invalid", str(error)) from None
+    return [(event_type, entry) for event_type, entry in entries if isinstance(entry, Invoice)]
+
+
+def _written(
+    tx: Tx,
+    merchant: Merchant,
+    invoice: OwnInvoice,
+    shown: Snapshot,
+    entries: Sequence[tuple[str, Invoice]],
+    now: datetime,
+) -> Step:
+    entry = entries[-1][1]
+    documents = invoice_documents(merchant, invoice, entry, shown)
+    return Step(invoice, write(tx, merchant, [Change(entry, invoice.updated_at)], entries, documents, now))

@@ -1,0 +1,68 @@
+"""The operator's commands for how a merchant invoices: `billhook merchants seller …` and `… invoicing …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from billhook.rules.document import Seller
+from billhook.rules.invoicing_settings import InvoicingSettings
+from billhook.runtime.arguments import owner_of
+from billhook.runtime.invoice_commands import read_bytes, read_json
+from billhook.runtime.invoicing_setup import change_invoicing, change_logo, change_seller, store_logo
+from billhook.runtime.showing import CommandError, Json, opened, show_one
+from billhook.runtime.typed_json import whole
+from billhook.store.merchants import get_merchant
+
+MerchantId = Annotated[str, typer.Argument(metavar="MERCHANT_ID")]
+
+
+def attach(merchants: typer.Typer) -> None:
+    """Add the commands to those for merchants."""
+    merchants.command("seller")(seller)
+    merchants.command("invoicing")(invoicing)
+
+
+def seller(
+    merchant_id: MerchantId,
+    file: Annotated[str | None, typer.Option("--set", help="A file with all of it as JSON; `-` reads it.")] = None,
+    logo: Annotated[Path | None, typer.Option(help="A PNG or JPEG file.")] = None,
+    no_logo: Annotated[bool, typer.Option("--no-logo", help="Take the logo away.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how documents show the merchant, or set it. Documents issued before stay as they are."""
+    with opened() as env:
+        if logo is not None and no_logo:
+            raise CommandError("A logo is set (--logo) or taken away (--no-logo), not both.")
+        given = None if file is None else read_json(file, Seller)
+        picture = None if logo is None else store_logo(env, read_bytes(str(logo)))
+        with env.database.begin() as tx:
+            owner_of(tx, merchant_id)
+            if given is not None:
+                change_seller(tx, merchant_id, given)
+            if picture is not None or no_logo:
+                change_logo(tx, merchant_id, picture)
+            merchant = get_merchant(tx, merchant_id)
+            assert merchant is not None
+        show_one(whole(merchant.seller), as_json=as_json)
+
+
+def invoicing(
+    merchant_id: MerchantId,
+    file: Annotated[
+        str | None, typer.Option("--set", help="A file with the settings as JSON; what is left out is the default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how the merchant's own invoices are numbered, made and sent, or set it."""
+    with opened() as env:
+        given = None if file is None else read_json(file, InvoicingSettings)
+        with env.database.begin() as tx:
+            owner_of(tx, merchant_id)
+            if given is not None:
+                change_invoicing(tx, merchant_id, given)
+            merchant = get_merchant(tx, merchant_id)
+            assert merchant is not None
+        show_one(whole(merchant.invoicing), as_json=as_json)

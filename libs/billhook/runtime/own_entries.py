@@ -1,0 +1,218 @@
+"""How own invoices stand in the book, and who hears of them: what all verbs of `invoicing` and `crediting` write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from billhook.errors import Refused
+from billhook.rules.book import BookObject, Change, Invoice, InvoiceLine
+from billhook.rules.document import DocumentKind, Snapshot
+from billhook.rules.invoice import documents_due
+from billhook.runtime.publishing import KEY
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.deliveries import address
+from billhook.store.documents import NewDocument, add_documents, undocumented
+from billhook.store.merchants import Merchant, get_merchant
+from billhook.store.messages import Message, add_messages
+from billhook.store.own_credit_notes import OwnCreditNote
+from billhook.store.own_invoices import OWN, OwnInvoice, get_own_invoice
+
+Rings = dict[str, list[str]]
+"""What to ring for after the commit: ids, by bell."""
+
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a verb left behind."""
+
+    invoice: OwnInvoice
+    rings: Rings = field(default_factory=dict)
+    credit_note: OwnCreditNote | None = None
+    replayed: bool = False
+    """It was done before, under the same key: nothing changed."""
+
+
+def locked(tx: Tx, invoice_id: str) -> tuple[Merchant, OwnInvoice]:
+    """An own invoice that nobody else changes until the transaction ends, and whose it is."""
+    invoice = get_own_invoice(tx, invoice_id, lock=True)
+    if invoice is None:
+        raise Refused(
+            "invoice_not_own", "This is no invoice of billhook's own. Change it where it was made: at its provider."
+        )
+    return owner(tx, invoice.merchant_id), invoice
+
+
+def owner(tx: Tx, merchant_id: str) -> Merchant:
+    merchant = get_merchant(tx, merchant_id)
+    if merchant is None:
+        raise Refused("merchant_unknown", f"There is no merchant {merchant_id!r}.")
+    return merchant
+
+
+def later(invoice: OwnInvoice, now: datetime) -> datetime:
+    """When a change of this invoice happens. The book keeps the latest state, so each must be later than the one
+    before, also where two follow within a tick, or on machines whose clocks differ."""
+    return max(now, invoice.updated_at + _TICK)
+
+
+def check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise Refused("idempotency_key_invalid", "`Idempotency-Key` must be 1 to 255 printable ASCII characters.")
+
+
+def derived(*identity: str) -> str:
+    """An external id that is the same for the same identity."""
+    return "own_" + hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
+
+
+def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
+    """The invoice as the book knows invoices. `shown` is what its document shows, or would."""
+    deleted, paid = invoice.state == "deleted", invoice.state == "paid"
+    seller, buyer = shown.seller, invoice.terms.buyer
+    return Invoice(
+        external_id=invoice.external_id,
+        created=invoice.created_at,
+        deleted=deleted,
+        metadata=invoice.terms.metadata,
+        number=invoice.number,
+        customer=invoice.customer,
+        subscription=invoice.terms.subscription,
+        status="draft" if deleted else invoice.state,  # type: ignore[arg-type]
+        currency=invoice.currency,
+        subtotal=shown.subtotal,
+        discount=shown.discount,
+        tax=shown.tax,
+        total=shown.total,
+        # As at Stripe: what is credited before the payment need not be paid, what is credited after it was.
+        amount_due=invoice.amount_paid if paid else invoice.creditable,
+        amount_paid=invoice.amount_paid,
+        amount_remaining=invoice.amount_remaining,
+        description=invoice.terms.description,
+        footer=invoice.terms.footer,
+        due_at=invoice.due_at,
+        finalized_at=invoice.finalized_at,
+        paid_at=invoice.paid_at,
+        voided_at=invoice.voided_at,
+        period_start=shown.period_start,
+        period_end=shown.period_end,
+        seller_name=seller.name,
+        seller_country=seller.address.country if seller.address else None,
+        customer_name=buyer.name,
+        customer_email=buyer.email,
+        customer_address=buyer.address,
+        customer_tax_ids=buyer.tax_ids,
+        hosted_url=invoice.terms.pay_url,
+        lines=tuple(
+            InvoiceLine(
+                external_id=f"{invoice.external_id}_{place}",
+                description=line.description,
+                quantity=line.quantity,
+                unit_amount=line.unit_amount,
+                amount=line.amount,
+                discount=line.discount + line.allowance,
+                tax=line.tax,
+                tax_inclusive=shown.tax_inclusive,
+                proration=line.proration,
+                period_start=line.period_start,
+                period_end=line.period_end,
+            )
+            for place, line in enumerate(shown.lines)
+        ),
+    )
+
+
+def invoice_documents(merchant: Merchant, invoice: OwnInvoice, entry: Invoice, shown: Snapshot) -> list[NewDocument]:
+    """The documents that its state calls for; the ones that exist already are asked for again in vain. A receipt says
+    that money came, so there is none where a credit note settled it, or where there was nothing to pay."""
+    return [
+        new_document(merchant, invoice.id, _shown_as(kind, shown, invoice))
+        for kind in documents_due(entry)
+        if kind != "receipt" or invoice.amount_paid
+    ]
+
+
+def new_document(merchant: Merchant, subject_id: str, shown: Snapshot) -> NewDocument:
+    settings = merchant.invoicing
+    email = shown.buyer.email if shown.buyer else None
+    return NewDocument(
+        merchant.id,
+        subject_id,
+        shown.kind,
+        shown.template,
+        msgspec.json.encode(shown),
+        mail_to=(email,) if email and settings.email_documents else None,
+        e_invoice=settings.e_invoice and shown.kind in ("invoice", "credit_note"),
+    )
+
+
+def _shown_as(kind: DocumentKind, shown: Snapshot, invoice: OwnInvoice) -> Snapshot:
+    if kind == "receipt":
+        return replace(
+            shown,
+            kind=kind,
+            status="paid",
+            paid_at=invoice.paid_at,
+            amount_due=invoice.amount_paid,
+            amount_paid=invoice.amount_paid,
+            amount_remaining=0,
+            pay_url=None,
+        )
+    if kind == "void":
+        return replace(shown, kind=kind, status="void", voided_at=invoice.voided_at, amount_remaining=0, pay_url=None)
+    return shown
+
+
+def write(
+    tx: Tx,
+    merchant: Merchant,
+    entries: Sequence[Change],
+    news: Sequence[tuple[str, BookObject]],
+    documents: Sequence[NewDocument],
+    now: datetime,
+) -> Rings:
+    """Put own objects into the book, tell the merchant's endpoints, and ask for the documents."""
+    book.apply(tx, [book.Entry(merchant.id, OWN, "", change) for change in entries], now)
+    messages = [
+        Message.own(
+            merchant.id,
+            event_type,
+            thing.kind,
+            book.book_id(OWN, "", thing),
+            body_of(event_type, now, OWN, "", thing),
+            now,
+            **about(thing),
+        )
+        for event_type, thing in news
+    ]
+    said = add_messages(tx, messages, now)
+    return {"documents": add_documents(tx, undocumented(tx, documents), now), "deliveries": address(tx, said, now)}
+
+
+def body_of(event_type: str, at: datetime, source_id: str, account: str, thing: BookObject) -> bytes:
+    """What is signed and sent: `type`, `timestamp` and `data`, as Standard Webhooks advises."""
+    data = {
+        "id": book.book_id(source_id, account, thing),
+        "object": thing.kind,
+        "source": source_id,
+        "account": account or None,
+        **msgspec.structs.asdict(thing),
+    }
+    return msgspec.json.encode({"type": event_type, "timestamp": at, "data": data})
+
+
+def about(thing: BookObject) -> dict[str, Any]:
+    """The customer and the subscription that an object belongs to, where it names them."""
+    return {
+        "customer": thing.external_id if thing.kind == "customer" else getattr(thing, "customer", None),
+        "subscription": thing.external_id if thing.kind == "subscription" else getattr(thing, "subscription", None),
+    }

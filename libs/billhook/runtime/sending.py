@@ -1,0 +1,92 @@
+"""Sending documents by mail: at once where the file is there, and else as soon as the invoicer has made it.
+
+The words of a mail are the document's own, so they are in its language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import sqlalchemy as sa
+
+from billhook.errors import Refused, Unprocessable
+from billhook.outlets.mime import mailbox
+from billhook.outlets.view import shown
+from billhook.runtime.env import Env
+from billhook.store.database import Tx
+from billhook.store.documents import documents_by_id, latest_document, read_snapshot, set_mail_to
+from billhook.store.mails import Attachment, NewMail, add_mails
+from billhook.store.work import DEAD
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_SUBJECT: Final = 200
+
+
+@dataclass(frozen=True)
+class Sending:
+    document_id: str
+    to: list[str]
+    waiting: bool
+    """The file is still to be made; the mails follow it."""
+    rings: dict[str, list[str]] = field(default_factory=dict)
+
+
+def send(env: Env, tx: Tx, subject_id: str, kind: str, to: Sequence[str] | None = None) -> Sending:
+    """Mail a document of an invoice or credit note, the buyer's address being the default. Whoever asks twice within a
+    minute sends one mail. The caller has looked whose the subject is."""
+    now = env.clock()
+    # Locked: either the invoicer has settled it and it is mailed here, or the invoicer will find the addresses.
+    row = latest_document(tx, subject_id, kind, lock=True)
+    if row is None:
+        raise Refused("document_unknown", f"There is no document of kind {kind!r}: its state calls for none.")
+    if row["state"] == DEAD:
+        raise Refused("document_failed", f"The document could not be made: {row['last_error']}")
+    addresses = _addresses(row, to)
+    if row["state"] != "ready":
+        set_mail_to(tx, row["id"], sorted({*(row["mail_to"] or ()), *addresses}))
+        return Sending(row["id"], addresses, waiting=True)
+    mails = [_mail(row, address, f"{now:%Y-%m-%dT%H:%MZ}") for address in addresses]
+    return Sending(row["id"], addresses, waiting=False, rings={"mails": add_mails(tx, mails, now)})
+
+
+def mails_for(tx: Tx, document_ids: Collection[str]) -> list[NewMail]:
+    """The mails that documents which have just got their files are to go out with. For the invoicer, in the transaction
+    that marks them ready and after `set_files`: it holds the rows, so nobody asks for another mail meanwhile."""
+    return [
+        _mail(row, address, "ready")
+        for row in documents_by_id(tx, document_ids)
+        if row["object_key"] is not None
+        for address in row["mail_to"] or ()
+    ]
+
+
+def _addresses(row: sa.RowMapping, to: Sequence[str] | None) -> list[str]:
+    if to is None:
+        buyer = read_snapshot(row["snapshot"]).buyer
+        to = [buyer.email] if buyer and buyer.email else []
+    if not to:
+        raise Refused("recipient_missing", "The buyer has no address: say in `to` whom to send it to.")
+    try:
+        for address in to:
+            mailbox(address)
+    except Unprocessable as error:
+        raise Refused("recipient_invalid", f"`to`: {error}") from None
+    return sorted(set(to))
+
+
+def _mail(row: sa.RowMapping, address: str, occasion: str) -> NewMail:
+    said = shown(read_snapshot(row["snapshot"]))
+    pay = [f"{said.labels.pay_online}: {said.pay_url}"] if said.pay_url else []
+    paragraphs = [said.name, said.headline, *pay, "\n".join([said.seller.name, *said.seller.lines])]
+    return NewMail(
+        row["merchant_id"],
+        f"document:{row['id']}:{occasion}:{address}",
+        address,
+        # One line: what others wrote must not become a header.
+        " ".join(f"{said.name} – {said.seller.name}".split())[:_LONGEST_SUBJECT],
+        "\n\n".join(paragraphs) + "\n",
+        (Attachment(f"{_UNSAFE.sub('-', said.name)}.pdf", "application/pdf", row["object_key"], row["sha256"]),),
+    )

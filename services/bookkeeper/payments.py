@@ -1,0 +1,93 @@
+"""Payments that nobody invoices: a checkout that was paid becomes an invoice of billhook's own, where its merchant
+wants that and the provider made none."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from billhook.errors import Unprocessable
+from billhook.rules.book import CheckoutSession, Customer, Fact
+from billhook.rules.terms import LineTerms, Party, Terms
+from billhook.rules.totals import totals
+from billhook.runtime.invoicing import PaidTerms
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.merchants import Merchant
+from billhook.store.sources import Source
+
+_LONGEST_NAME = 255
+_LONGEST_EMAIL = 320
+
+
+def unbilled(merchant: Merchant, fact: Fact) -> CheckoutSession | None:
+    """The checkout that a fact says was paid, if an invoice is to be made of it."""
+    session = fact.object
+    if (
+        merchant.invoicing.invoice_payments
+        and fact.type in ("checkout.completed", "checkout.payment_succeeded")
+        and isinstance(session, CheckoutSession)
+        and session.mode == "payment"
+        and session.payment_status == "paid"
+        and session.invoice is None
+        and session.currency is not None
+        and session.amount_total
+    ):
+        return session
+    return None
+
+
+def refuse_unbillable(session: CheckoutSession) -> None:
+    """Raise `Unprocessable` for an amount that no invoice can be made of."""
+    try:
+        total = totals(_terms(session, Party(name="-"))).total
+    except ValueError as error:
+        raise Unprocessable(f"no invoice can be made of the paid checkout {session.external_id}: {error}") from None
+    if total != session.amount_total:
+        raise Unprocessable(
+            f"no invoice can be made of the paid checkout {session.external_id}: {session.amount_total} is no amount"
+            f" that can be charged in {session.currency}"
+        )
+
+
+def paid_terms(
+    tx: Tx, merchant: Merchant, source: Source, account: str, session: CheckoutSession, paid_at: datetime
+) -> PaidTerms:
+    """What the invoice charges, and whom: by name, where the book knows the customer by now."""
+    return PaidTerms(
+        merchant,
+        # Several events tell of one checkout: the checkout it is that is paid once.
+        (source.id, account, session.external_id),
+        _terms(session, _buyer(tx, source, account, session)),
+        paid_at,
+        session.payment,
+    )
+
+
+def _terms(session: CheckoutSession, buyer: Party) -> Terms:
+    return Terms(
+        currency=session.currency or "",
+        buyer=buyer,
+        lines=(
+            LineTerms(
+                description=f"Payment {session.payment or session.external_id}", unit_amount=str(session.amount_total)
+            ),
+        ),
+        tax_inclusive=True,
+        customer=session.customer,
+        subscription=session.subscription,
+        due_days=0,
+        metadata={**session.metadata, "checkout_session": session.external_id},
+    )
+
+
+def _buyer(tx: Tx, source: Source, account: str, session: CheckoutSession) -> Party:
+    stand_in = session.customer or session.client_reference_id or session.external_id
+    if session.customer is None:
+        return Party(name=stand_in[:_LONGEST_NAME])
+    customer_id = book.book_id(source.id, account, Customer(external_id=session.customer))
+    row = book.get(tx, "customer", customer_id, merchant_id=source.merchant_id)
+    known = None if row is None else book.value_of("customer", row)
+    if not isinstance(known, Customer):
+        return Party(name=stand_in[:_LONGEST_NAME])
+    email = known.email if known.email and len(known.email) <= _LONGEST_EMAIL else None
+    return Party(name=(known.name or email or stand_in)[:_LONGEST_NAME], email=email, address=known.address)

@@ -1,0 +1,198 @@
+"""Own invoices: drafted, finalized, paid, voided, written off, deleted, sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from billhook.errors import Refused
+from billhook.rules.document import DocumentKind
+from billhook.rules.terms import Terms
+from billhook.rules.totals import Totals, totals
+from billhook.runtime import invoicing
+from billhook.runtime.env import Env
+from billhook.runtime.own_entries import Step
+from billhook.runtime.registration import ring
+from billhook.store.database import Tx
+from billhook.store.merchants import Caller, get_merchant
+from billhook.store.own_invoices import OWN
+from billhook.store.sources import get_source
+from services.desk import bodies
+from services.desk.documents import find_invoice
+from services.desk.invoices import InvoiceShown, whole_invoice
+from services.desk.publishing import REPLAYED
+from services.desk.refusals import Refusal, not_found
+from services.desk.terms import CallerIn, EnvIn, Id, OwnerIn, Text
+
+router = APIRouter(prefix="/v1/invoices", tags=["invoices"])
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Yours for this request. The same again under the same key is answered with what it made.",
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    ),
+]
+
+
+def made_before(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What the document says of the answer to a key that was used before."""
+    header = {REPLAYED: {"schema": {"type": "string", "enum": ["true"]}}}
+    return {200: {"model": model, "description": "It was made before, under this key.", "headers": header}}
+
+
+def answer_replayed(response: Response, replayed: bool) -> None:
+    if replayed:
+        response.status_code = 200
+        response.headers[REPLAYED] = "true"
+
+
+class NewInvoice(Terms, frozen=True, kw_only=True, omit_defaults=True):
+    """What to charge, and whether to issue it at once."""
+
+    finalize: bool = False
+
+
+class Paid(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    paid_at: AwareDatetime | None = Field(None, description="Left out: now.")
+    reference: Text | None = Field(None, description="What your bank or payment provider calls the payment.")
+
+
+class Sending(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: DocumentKind = "invoice"
+    to: list[Text] | None = Field(
+        default=None, description="Addresses. Left out: the buyer's.", min_length=1, max_length=10
+    )
+
+
+class Sent(BaseModel):
+    document_id: str
+    to: list[str]
+    waiting: bool = Field(description="The file is still to be made; the mails follow it.")
+
+
+def find_own(tx: Tx, invoice_id: str, caller: Caller) -> Any:
+    """The invoice, if it is billhook's to change."""
+    row = find_invoice(tx, invoice_id, caller)
+    if row["source_id"] != OWN:
+        raise _mirrored(tx, row["source_id"])
+    return row
+
+
+def _mirrored(tx: Tx, source_id: str) -> Refusal:
+    source = get_source(tx, source_id)
+    whose = "another system" if source is None else {"stripe": "Stripe"}.get(source.provider, source.name)
+    return Refusal(
+        409, "invoice_mirrored", f"This invoice is {whose}'s: change it there, and billhook will hear of it."
+    )
+
+
+def _do(env: Env, caller: Caller, invoice_id: str, verb: Callable[[Tx], Step]) -> InvoiceShown:
+    """One verb in one transaction, and the invoice as it is then."""
+    with env.database.begin() as tx:
+        find_own(tx, invoice_id, caller)
+        step = verb(tx)
+        invoice = whole_invoice(tx, invoice_id)
+    ring(env, step.rings)
+    return invoice
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses=made_before(InvoiceShown),
+    openapi_extra=bodies.asks(NewInvoice),
+)
+def create_invoice(
+    env: EnvIn,
+    owner: OwnerIn,
+    new: Annotated[NewInvoice, Depends(bodies.read(NewInvoice))],
+    response: Response,
+    key: Key = None,
+) -> InvoiceShown:
+    """Make a draft; with `finalize` it is issued at once."""
+    with env.database.begin() as tx:
+        merchant = get_merchant(tx, owner)
+        if merchant is None:
+            raise not_found("merchant")
+        step = invoicing.draft(env, tx, merchant, new, key)
+        rings = [step.rings]
+        if new.finalize and step.invoice.state == "draft":
+            rings.append(invoicing.finalize(env, tx, step.invoice.id).rings)
+        invoice = whole_invoice(tx, step.invoice.id)
+    for due in rings:
+        ring(env, due)
+    answer_replayed(response, step.replayed)
+    return invoice
+
+
+@router.post(
+    "/preview",
+    response_class=Response,
+    responses={200: bodies.answers(Totals)},
+    openapi_extra=bodies.asks(Terms),
+)
+def preview(terms: Annotated[Terms, Depends(bodies.read(Terms))]) -> Response:
+    """What these terms come to. Nothing is stored."""
+    try:
+        return bodies.answer(totals(terms))
+    except ValueError as error:
+        raise Refused("terms_invalid", str(error)) from None
+
+
+@router.put("/{invoice_id}", openapi_extra=bodies.asks(Terms))
+def change_draft(
+    env: EnvIn, caller: CallerIn, invoice_id: Id, terms: Annotated[Terms, Depends(bodies.read(Terms))]
+) -> InvoiceShown:
+    """Set other terms for a draft, all of them."""
+    return _do(env, caller, invoice_id, lambda tx: invoicing.change_draft(env, tx, invoice_id, terms))
+
+
+@router.delete("/{invoice_id}", status_code=204)
+def delete_draft(env: EnvIn, caller: CallerIn, invoice_id: Id) -> None:
+    """Delete a draft. What has a number is voided instead."""
+    _do(env, caller, invoice_id, lambda tx: invoicing.delete_draft(env, tx, invoice_id))
+
+
+@router.post("/{invoice_id}/finalize")
+def finalize(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
+    """Issue a draft: it gets its number, and from then on only its state changes."""
+    return _do(env, caller, invoice_id, lambda tx: invoicing.finalize(env, tx, invoice_id))
+
+
+@router.post("/{invoice_id}/pay")
+def pay(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Paid | None = None) -> InvoiceShown:
+    """Say that all that was open has been paid, outside of billhook. A receipt is made."""
+    told = {} if asked is None else asked.model_dump()
+    return _do(env, caller, invoice_id, lambda tx: invoicing.pay(env, tx, invoice_id, **told))
+
+
+@router.post("/{invoice_id}/void")
+def void(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
+    """Declare an unpaid invoice void: it should not have been issued. It keeps its number, and a document says so."""
+    return _do(env, caller, invoice_id, lambda tx: invoicing.void(env, tx, invoice_id))
+
+
+@router.post("/{invoice_id}/write-off")
+def write_off(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
+    """Give up on the money: the invoice is uncollectible. It can still be paid, or be declared void."""
+    return _do(env, caller, invoice_id, lambda tx: invoicing.write_off(env, tx, invoice_id))
+
+
+@router.post("/{invoice_id}/send", status_code=202)
+def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = None) -> Sent:
+    """Mail a document of it, of a mirrored invoice too. Ask `/v1/mails` what became of the mails."""
+    asked = asked or Sending()
+    with env.database.begin() as tx:
+        find_invoice(tx, invoice_id, caller)
+        sending = invoicing.send(env, tx, invoice_id, asked.kind, asked.to)
+    ring(env, sending.rings)
+    return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)
