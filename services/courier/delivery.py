@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
+import msgspec
 import sqlalchemy as sa
 
 from billhook.outlets.http import DEADLINE_SECONDS, Poster, Response, retry_after_seconds
@@ -59,8 +60,7 @@ class Errand:
         return self.endpoint.timeout_seconds or DEADLINE_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(msgspec.Struct, frozen=True):
     """What an attempt brought: the attempt to record, and how long the receiver asked to be left alone."""
 
     attempt: Attempt

@@ -108,8 +108,10 @@ class Gates:
         with self.lock:
             traffic = self.traffic(endpoint_id)
             traffic.busy -= 1
+            if not traffic.left:
+                return set()
             room = traffic.room(self.now())
-            if not traffic.left or room * 4 < room + traffic.busy:
+            if room * 4 < room + traffic.busy:
                 return set()
             left, traffic.left = traffic.left, set()
             return left

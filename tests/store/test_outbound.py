@@ -116,7 +116,7 @@ def test_every_attempt_is_kept_in_order(database: Database) -> None:
         add_attempts(tx, attempts)
         add_attempts(tx, [])
         kept = list_attempts(tx, ["dlv_1"], merchant_id="mrc_a")
-        fields = Attempt.__slots__
+        fields = Attempt.__struct_fields__
         assert [{field: row[field] for field in fields} for row in kept] == [
             {field: getattr(attempt, field) for field in fields} | {"response_headers": [["Server", "x"]]}
             for attempt in attempts

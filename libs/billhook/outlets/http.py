@@ -12,8 +12,10 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp.http_exceptions import PayloadEncodingError
 from yarl import URL
 
@@ -45,8 +47,7 @@ ERROR_LIMIT = 500
 _EVERY_REQUEST = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """How one request ended: with an answer, or with an error and its class."""
 
     outcome: str
@@ -83,6 +84,52 @@ class _Answer:
     body: bytearray = field(default_factory=bytearray)
 
 
+class Deadlines:
+    """The deadlines of all requests under way, looked at by one timer: a timer for each of them was a twentieth of the
+    courier's time. A request ends up to `LOOK_SECONDS` after its deadline."""
+
+    LOOK_SECONDS = 0.05
+
+    def __init__(self) -> None:
+        self._ends: dict[asyncio.Task[Any], float] = {}
+        self._passed: set[asyncio.Task[Any]] = set()
+        self._looking = False
+
+    def begin(self, seconds: float) -> asyncio.Task[Any]:
+        """This task is cancelled so many seconds from now, unless it comes to its `end` before."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        self._ends[task] = loop.time() + seconds
+        if not self._looking:
+            self._looking = True
+            loop.call_later(self.LOOK_SECONDS, self._look, loop)
+        return task
+
+    def passed(self, task: asyncio.Task[Any]) -> bool:
+        """Whether it was its deadline that cancelled the task, and nobody else."""
+        if task not in self._passed:
+            return False
+        self._passed.remove(task)
+        return task.uncancel() == 0
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        self._ends.pop(task, None)
+        if task in self._passed:  # it ended in another way at that very moment; its next request is not cancelled
+            self._passed.remove(task)
+            task.uncancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task in [task for task, end in self._ends.items() if end <= now]:
+            del self._ends[task]
+            self._passed.add(task)
+            task.cancel()
+        self._looking = bool(self._ends)
+        if self._looking:
+            loop.call_later(self.LOOK_SECONDS, self._look, loop)
+
+
 class Poster:
     """A pooled HTTP client. Use within one event loop; `close` it there."""
 
@@ -108,6 +155,7 @@ class Poster:
             max_headers=HEADERS_LIMIT,
         )
         self._target = lru_cache(maxsize=10_000)(self._read)
+        self._deadlines = Deadlines()
 
     async def close(self) -> None:
         await self._session.close()
@@ -126,16 +174,20 @@ class Poster:
         new_connection.set(False)
         answer = _Answer()
         outcome = error = None
+        task = self._deadlines.begin(deadline_seconds)
         try:
-            async with asyncio.timeout(deadline_seconds):
-                await self._exchange(url, headers, body, answer)
+            await self._exchange(url, headers, body, answer)
         except aiohttp.ConnectionTimeoutError:
             outcome, error = "timeout", f"no connection within {CONNECT_SECONDS:g} s"
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not self._deadlines.passed(task):
+                raise
             outcome, error = "timeout", f"no complete answer within {deadline_seconds:g} s"
         except Exception as failure:
             outcome, error = _classified(failure)
             error = _printable(" ".join(error.split()))[:ERROR_LIMIT]
+        finally:
+            self._deadlines.end(task)
         elapsed = int((time.perf_counter() - started) * 1000)
         head = answer.head
         if head is None:

@@ -42,8 +42,14 @@ class Breaker:
         return self.open_until is not None and now < self.open_until
 
 
+WELL: Final = Breaker(LARGEST_WINDOW)
+"""What an endpoint ends at that answers."""
+
+
 def succeeded(breaker: Breaker) -> Breaker:
     """After an answer. The window grows by one for each, which doubles it every time it was used up."""
+    if breaker == WELL:
+        return WELL
     return Breaker(min(breaker.window + 1, LARGEST_WINDOW))
 
 

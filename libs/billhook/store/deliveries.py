@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 
 from billhook.rules.delivery import FRESH, HELD, RETRY, subject_of, wants
@@ -64,8 +65,7 @@ delivery_attempts = sa.Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     merchant_id: str
     delivery_id: str
     number: int
@@ -209,8 +209,7 @@ def held_for(tx: Tx, endpoint_id: str) -> int:
     return int(tx.execute(sa.select(sa.func.count()).select_from(held.limit(HELD_LIMIT).subquery())).scalar_one())
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """What is needed to send one delivery."""
 
     delivery_id: str
@@ -254,8 +253,7 @@ def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
 
 
 def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
-    rows = [{"id": new_id("att"), **{field: getattr(a, field) for field in Attempt.__slots__}} for a in attempts]
-    insert_many(tx, delivery_attempts, rows)
+    insert_many(tx, delivery_attempts, [{"id": new_id("att"), **msgspec.structs.asdict(one)} for one in attempts])
 
 
 def get_delivery(tx: Tx, delivery_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:

@@ -78,8 +78,10 @@ class Endpoint:
 
     def secrets(self, now: datetime) -> list[bytes]:
         """What messages are signed with at `now`: the current secret first, then those on their way out."""
+        if not self.previous_secrets:
+            return [self.secret]
         micros = to_micros(now)
-        return [self.secret, *(sealed.encode() for sealed, until in self.previous_secrets or () if until > micros)]
+        return [self.secret, *(sealed.encode() for sealed, until in self.previous_secrets if until > micros)]
 
 
 def create_endpoint(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -88,7 +88,11 @@ def claim(
     if only is not None:
         due = due.where(only)
     # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
-    found = cast("Sequence[Row]", tx.execute(due.with_for_update(skip_locked=True)).mappings().all())
+    result = tx.execute(due.with_for_update(skip_locked=True))
+    names = tuple(result.keys())
+    # Plain dictionaries: every field of every row is read several times on the way, and SQLAlchemy's mappings look each
+    # of them up by way of its column.
+    found: Sequence[Row] = [dict(zip(names, row, strict=True)) for row in result]
     token = new_id("tok")
     if found and admit is not None:
         found = admit(tx, found)
