@@ -60,6 +60,7 @@ def desk(env: Env) -> FastAPI:
     """The API itself."""
     app = FastAPI(title="billhook desk", version="1", docs_url="/docs", redoc_url=None, redirect_slashes=False)
     app.state.env = env
+    app.state.publisher = publishing.publisher(env)
     for subject in SUBJECTS:
         app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
     app.include_router(hosted.public)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from typing import Any
-
-from starlette.concurrency import run_in_threadpool
 
 from billhook.outlets.logo import LARGEST_LOGO
 from billhook.runtime.env import Env
 from billhook.runtime.own_templates import LARGEST_TEMPLATE
 from billhook.runtime.service import ASGIApp
-from billhook.store.merchants import Caller, find_caller
+from billhook.store.merchants import Caller, find_callers
+from services.desk.batching import Batches
 from services.desk.refusals import Refusal, answer
 
 BODY_LIMIT = 64 * 1024
@@ -30,6 +30,9 @@ _LARGER = (
 
 LONGEST_KEY = 256
 
+MOST_KEYS = 200
+"""Looked up with one question."""
+
 _HEADERS = [
     (b"cache-control", b"no-store"),  # answers hold customers' data, and secrets once
     (b"x-content-type-options", b"nosniff"),
@@ -43,6 +46,7 @@ class Gate:
         self._app = app
         self._database = env.database  # opened here, before any thread of a request asks for it
         self._operator_key = env.settings.operator_key
+        self._callers = Batches(self._find, largest=MOST_KEYS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -60,7 +64,7 @@ class Gate:
 
         try:
             headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-            caller = await run_in_threadpool(self._caller, headers.get(b"authorization", ""))
+            caller = await self._caller(headers.get(b"authorization", ""))
             body = await _read(receive, headers.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, _again(body, receive), guarded_send)
@@ -69,7 +73,7 @@ class Gate:
                 raise  # half an answer cannot become another one: the connection is closed
             await answer(error)(scope, receive, guarded_send)
 
-    def _caller(self, authorization: str) -> Caller:
+    async def _caller(self, authorization: str) -> Caller:
         scheme, _, key = authorization.partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not 0 < len(key) <= LONGEST_KEY:
@@ -78,11 +82,15 @@ class Gate:
         # Digests have one length, so that the comparison tells nothing, not even how long the key is.
         if own and hmac.compare_digest(_digest(own), _digest(key)):
             return Caller("operator", None)
-        with self._database.read() as tx:
-            caller = find_caller(tx, key)
+        caller = await self._callers.answer(key)
         if caller is None:
             raise _unauthorized("wrong_key", "This key is unknown or was revoked.")
         return caller
+
+    def _find(self, keys: Sequence[str]) -> Sequence[Caller | None]:
+        with self._database.read() as tx:
+            callers = find_callers(tx, set(keys))
+        return [callers.get(key) for key in keys]
 
 
 def _digest(key: str) -> bytes:

@@ -14,7 +14,7 @@ from runtime.shell import Shell
 from billhook.rules.signing import signing_key
 from billhook.store import dead_letters, work
 from billhook.store.inbox import Arrival, accept, get_event, inbox
-from billhook.store.merchants import find_caller
+from billhook.store.merchants import find_callers
 from billhook.store.schema import new_id
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -78,13 +78,14 @@ def test_with_two_merchants_one_has_to_be_named(shell: Shell) -> None:
     [key] = shell.json("keys", "add", "program", "--merchant", first["id"])
     [everyones] = shell.json("keys", "add", "boss", "--operator")
     with shell.database.read() as tx:
-        callers = find_caller(tx, key["key"]), find_caller(tx, everyones["key"])
+        found = find_callers(tx, [key["key"], everyones["key"]])
+        callers = found[key["key"]], found[everyones["key"]]
     assert [caller and caller.merchant_id for caller in callers] == [first["id"], None]
     assert [row["id"] for row in shell.json("keys", "list", "--merchant", first["id"])] == [key["id"]]
     assert key["key"] not in shell("keys", "list")
     shell("keys", "revoke", key["id"])
     with shell.database.read() as tx:
-        assert find_caller(tx, key["key"]) is None
+        assert find_callers(tx, [key["key"]]) == {}
     assert key["id"] in shell.fails("keys", "revoke", key["id"])
 
 

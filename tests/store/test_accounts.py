@@ -29,14 +29,16 @@ def test_a_key_tells_who_calls_until_it_is_revoked(database: Database) -> None:
         merchant = merchants.create_merchant(tx, "a", NOW)
         key_id, key = merchants.create_key(tx, merchant.id, "shop", NOW)
         operator_id, operator = merchants.create_key(tx, None, "operator", NOW)
-        assert merchants.find_caller(tx, key) == Caller(key_id, merchant.id)
-        assert merchants.find_caller(tx, operator) == Caller(operator_id, None)
-        assert merchants.find_caller(tx, key + "x") is None
+        assert merchants.find_callers(tx, [key, operator]) == {
+            key: Caller(key_id, merchant.id),
+            operator: Caller(operator_id, None),
+        }
+        assert merchants.find_callers(tx, [key + "x"]) == {}
         assert not merchants.revoke_key(tx, key_id, NOW, merchant_id="mrc_other")
         assert merchants.revoke_key(tx, key_id, NOW, merchant_id=merchant.id)
         assert not merchants.revoke_key(tx, key_id, NOW)
-        assert merchants.find_caller(tx, key) is None
-        assert merchants.find_caller(tx, operator) is not None
+        assert merchants.find_callers(tx, [key]) == {}
+        assert merchants.find_callers(tx, [operator]) != {}
         stored = tx.execute(sa.select(merchants.api_keys)).all()
     assert key not in str(stored)
 

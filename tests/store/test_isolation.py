@@ -75,7 +75,7 @@ def open_shop(tx: Tx) -> Shop:
     documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", "billhook-2", b"")], NOW)
     message = messages.Message(new_id("msg"), merchant, "x", "customer", "cus", b"", event.id, 0, NOW)
     messages.add_messages(tx, [message], NOW)
-    messages.add_publication(tx, merchant, "key", b"", message.id, NOW)
+    messages.add_publications(tx, [messages.NewPublication(merchant, "key", b"", message.id)], NOW)
     mails.add_mails(tx, [mails.NewMail(merchant, "same", "a@b.test", "s", "t")], NOW)
     endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
     [delivery] = deliveries.add_deliveries(tx, [deliveries.NewDelivery(merchant, message.id, endpoint)], NOW)
@@ -141,7 +141,6 @@ QUESTIONS: dict[str, Question] = {
     ),
     "links.list_links": lambda tx, shop, merchant: links.list_links(tx, shop.invoice, merchant_id=merchant),
     "mails.list_mails": lambda tx, shop, merchant: mails.list_mails(tx, merchant_id=merchant),
-    "messages.find_publication": lambda tx, shop, merchant: messages.find_publication(tx, merchant, "key"),
     "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),
     "messages.list_messages": lambda tx, shop, merchant: messages.list_messages(tx, merchant_id=merchant),
     "own_credit_notes.get_own_credit_note": lambda tx, shop, merchant: own_credit_notes.get_own_credit_note(

@@ -14,7 +14,7 @@ from billhook.metrics import Metrics
 from billhook.store import dead_letters, retention
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
-from billhook.store.messages import Message, add_messages, add_publication, find_publication, messages
+from billhook.store.messages import Message, NewPublication, add_messages, add_publications, find_publications, messages
 from billhook.store.retention import delete_attempts, delete_publications, prune_messages
 from billhook.testing.clock import ManualClock
 from services.relay.pruning import Pruner
@@ -94,11 +94,11 @@ def test_old_idempotency_keys_are_forgotten(database: Database) -> None:
     with database.begin() as tx:
         message = said(tx, "mrc_a", OLD)
         for merchant, key, at in (("mrc_a", "one", OLD), ("mrc_b", "one", CUTOFF), ("mrc_a", "two", NOW)):
-            add_publication(tx, merchant, key, b"", message, at)
+            add_publications(tx, [NewPublication(merchant, key, b"", message)], at)
         assert delete_publications(tx, CUTOFF) == 1
-        assert find_publication(tx, "mrc_a", "one") is None
-        assert find_publication(tx, "mrc_b", "one") is not None
-        assert find_publication(tx, "mrc_a", "two") is not None
+        assert not find_publications(tx, [("mrc_a", "one")])
+        assert find_publications(tx, [("mrc_b", "one")])
+        assert find_publications(tx, [("mrc_a", "two")])
 
 
 def test_a_batch_is_bounded_and_the_next_one_goes_on_behind_it(database: Database) -> None:
@@ -128,7 +128,7 @@ def old_things(database: Database) -> dict[str, Any]:
             tried(tx, kept, OLD)
         message = said(tx, "mrc_a", NOW)
         for number in range(retention.BATCH + 5):
-            add_publication(tx, "mrc_a", f"key {number}", b"", message, OLD)
+            add_publications(tx, [NewPublication("mrc_a", f"key {number}", b"", message)], OLD)
     return {"kept": kept, "gone": gone}
 
 
@@ -173,7 +173,7 @@ def test_several_relays_prune_without_waiting_for_each_other(postgres_database: 
         for _ in range(retention.MESSAGES_BATCH):
             delivery(tx, endpoint, OLD, "held")
         tried(tx, "dlv_1", OLD)
-        add_publication(tx, "mrc_a", "one", b"", said(tx, "mrc_a", NOW), OLD)
+        add_publications(tx, [NewPublication("mrc_a", "one", b"", said(tx, "mrc_a", NOW))], OLD)
     with postgres_database.begin() as one, postgres_database.begin() as other:
         assert delete_attempts(one, CUTOFF) == delete_publications(one, CUTOFF) == 1
         assert prune_messages(one, CUTOFF, NOW).count == retention.MESSAGES_BATCH

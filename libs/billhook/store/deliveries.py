@@ -110,18 +110,21 @@ def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list
 
 
 def address(tx: Tx, new: Sequence[Message], now: datetime, *, not_to: Collection[str] = ()) -> list[str]:
-    """A delivery of each message for each endpoint that wants it; returns the ids to ring for. `not_to` are endpoints
-    that need not hear it."""
+    """Add a delivery of each message for each endpoint that wants it; returns the ids to ring for."""
+    return add_deliveries(tx, deliveries_for(tx, new, not_to=not_to), now)
+
+
+def deliveries_for(tx: Tx, new: Sequence[Message], *, not_to: Collection[str] = ()) -> list[NewDelivery]:
+    """A delivery of each message for each endpoint that wants it, but for those in `not_to`."""
     if not new:
         return []
     ears = [ear for ear in listening(tx, {message.merchant_id for message in new}) if ear.id not in not_to]
-    wanted = [
+    return [
         delivery_for(message, ear)
         for message in new
         for ear in ears
         if ear.merchant_id == message.merchant_id and wants(ear.event_types, message.type)
     ]
-    return add_deliveries(tx, wanted, now)
 
 
 def delivery_for(message: Message, endpoint: Endpoint, lane: str = FRESH) -> NewDelivery:
@@ -263,10 +266,13 @@ def get_delivery(tx: Tx, delivery_id: str, *, merchant_id: str | None) -> sa.Row
     return tx.execute(query).mappings().first()
 
 
-def count_deliveries(tx: Tx, message_id: str) -> int:
-    """How many endpoints a message goes to."""
-    sent = sa.select(sa.func.count()).select_from(deliveries).where(deliveries.c.message_id == message_id)
-    return int(tx.execute(sent).scalar_one())
+def count_deliveries(tx: Tx, message_ids: Collection[str]) -> dict[str, int]:
+    """To how many endpoints each message goes; none where it goes to none."""
+    if not message_ids:
+        return {}
+    c = deliveries.c
+    counted = sa.select(c.message_id, sa.func.count()).where(among(tx, c.message_id, message_ids))
+    return {row[0]: row[1] for row in tx.execute(counted.group_by(c.message_id))}
 
 
 def list_deliveries(

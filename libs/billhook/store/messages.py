@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -99,26 +99,28 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     return fresh
 
 
-def find_publication(tx: Tx, merchant_id: str, idempotency_key: str) -> sa.RowMapping | None:
-    query = sa.select(publications).where(
-        publications.c.merchant_id == merchant_id, publications.c.idempotency_key == idempotency_key
-    )
-    return tx.execute(query).mappings().first()
+def find_publications(tx: Tx, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], sa.RowMapping]:
+    """What these keys, each with its merchant's id, have published."""
+    c = publications.c
+    asked = among(tx, c.merchant_id, {merchant_id for merchant_id, _ in keys})
+    query = sa.select(publications).where(asked, among(tx, c.idempotency_key, {key for _, key in keys}))
+    rows = tx.execute(query).mappings()
+    found = {(row["merchant_id"], row["idempotency_key"]): row for row in rows}
+    return {key: found[key] for key in keys if key in found}
 
 
-def add_publication(
-    tx: Tx, merchant_id: str, idempotency_key: str, sha256: bytes, message_id: str, now: datetime
-) -> None:
-    """Remember what a key published. Raises `IntegrityError` where another request was first."""
-    tx.execute(
-        publications.insert().values(
-            merchant_id=merchant_id,
-            idempotency_key=idempotency_key,
-            sha256=sha256,
-            message_id=message_id,
-            created_at=now,
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class NewPublication:
+    merchant_id: str
+    idempotency_key: str
+    sha256: bytes
+    message_id: str
+
+
+def add_publications(tx: Tx, new: Sequence[NewPublication], now: datetime) -> None:
+    """Remember what keys published. Raises `IntegrityError` where another request was first."""
+    fields = NewPublication.__slots__
+    insert_many(tx, publications, [{"created_at": now, **{name: getattr(one, name) for name in fields}} for one in new])
 
 
 def get_message(tx: Tx, message_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:
