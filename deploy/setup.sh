@@ -100,8 +100,8 @@ unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT
 
 if ! command -v wkhtmltopdf >/dev/null 2>&1 && ! apt_install wkhtmltopdf; then
     say "
-wkhtmltopdf is missing and could not be installed from here, so PDFs are not made yet. Everything else works: events,
-the book, webhooks. Invoices wait for their PDF and get it once wkhtmltopdf is there.
+wkhtmltopdf is missing and could not be installed from here, so Typst draws the PDFs. Only documents in merchants' own
+HTML templates wait until wkhtmltopdf is there.
 Debian, Ubuntu: apt-get install wkhtmltopdf. macOS, and where apt has none: https://wkhtmltopdf.org/downloads.html
 "
 fi

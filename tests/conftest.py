@@ -14,6 +14,14 @@ from billhook.testing.servers import PostgresServer, ValkeyServer, postgres_serv
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Tests throw half characters at everything and everything logs them, but a worker can only report whole ones."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL for the session; each test takes a database of its own with `create_database()`."""

@@ -59,7 +59,12 @@ DECLARED: Final[dict[int | str, dict[str, Any]]] = {
 }
 """What every route of the API can answer, for its document."""
 
-_OF_STATE = frozenset({"invoice_state", "invoice_empty", "invoice_credited", "document_failed", "template_in_use"})
+_OF_STATE = frozenset(
+    {
+        *("invoice_state", "invoice_empty", "invoice_credited", "e_invoice_incomplete"),
+        *("document_failed", "template_in_use"),
+    }
+)
 """Codes of what would be right at another time."""
 
 _OF_STATUS = {404: "not_found", 405: "method_not_allowed"}

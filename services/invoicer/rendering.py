@@ -175,7 +175,10 @@ class Rendering:
             return piece.commission, Postpone(self._clock() + UNTIL_INSTALLED, pdf.reason), None
         if isinstance(pdf, RenderError):
             raise TryAgain(pdf.reason)
-        file = pdf if piece.xml is None else embed(pdf, piece.xml, piece.snapshot)
+        try:
+            file = pdf if piece.xml is None else embed(pdf, piece.xml, piece.snapshot)
+        except ValueError as error:  # this installation's engine is set to one that draws no PDF/A-3
+            raise Unprocessable(str(error)) from error
         try:
             self._objects.put_once(piece.key, file)
         except ObjectDiffers:

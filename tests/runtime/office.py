@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.errors import Refused
-from billhook.rules.document import Snapshot
+from billhook.rules.document import Seller, Snapshot
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.rules.terms import LineTerms, Party, TaxRate, Terms
 from billhook.runtime import invoicing
@@ -19,7 +19,7 @@ from billhook.runtime.own_entries import Step
 from billhook.runtime.settings import Settings
 from billhook.store.database import Database
 from billhook.store.documents import list_documents, read_snapshot
-from billhook.store.merchants import Merchant, create_merchant, get_merchant, set_invoicing
+from billhook.store.merchants import Merchant, create_merchant, get_merchant, set_invoicing, set_seller
 from billhook.store.own_invoices import OwnInvoice, get_own_invoice
 from billhook.store.schema import metadata
 from billhook.testing.clock import ManualClock
@@ -62,6 +62,10 @@ class Office:
     def settle(self, **settings: Any) -> None:
         with self.env.database.begin() as tx:
             set_invoicing(tx, self.merchant_id, InvoicingSettings(**settings))
+
+    def sell(self, seller: Seller) -> None:
+        with self.env.database.begin() as tx:
+            set_seller(tx, self.merchant_id, seller)
 
     def draft(self, terms: Terms = TERMS, key: str | None = None) -> Step:
         with self.env.database.begin() as tx:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from runtime.office import TERMS, TOTAL, Office
 
 from billhook.errors import Refused
+from billhook.rules.book import Address
 from billhook.rules.document import TEMPLATE, Seller
 from billhook.rules.invoice_state import IllegalTransition, Verb, after
 from billhook.rules.numbering import Numbering
@@ -24,10 +25,10 @@ from billhook.runtime import invoicing
 from billhook.store import book
 from billhook.store.database import Database
 from billhook.store.endpoints import create_endpoint
-from billhook.store.merchants import set_seller
 from billhook.store.own_invoices import OwnInvoice
 
 FREE = msgspec.structs.replace(TERMS, lines=(LineTerms(description="Trial", unit_amount="0"),))
+BERLIN = Address(line1="Invalidenstr. 1", postal_code="10115", city="Berlin", country="DE")
 CHEAP = msgspec.structs.replace(TERMS, lines=(LineTerms(description="Sticker", unit_amount="250"),))
 
 
@@ -138,8 +139,7 @@ def test_an_invoice_without_lines_is_not_issued(office: Office) -> None:
 def test_what_was_frozen_stays_whatever_the_merchant_changes(office: Office) -> None:
     invoice = office.issued()
     office.settle(template="tpl_new", invoices=Numbering(prefix="RE-"))
-    with office.env.database.begin() as tx:
-        set_seller(tx, office.merchant_id, Seller(name="Renamed"))
+    office.sell(Seller(name="Renamed"))
     paid = office.do(invoicing.pay, invoice.id).invoice
     assert paid.snapshot == invoice.snapshot
     for shown in office.shown(invoice.id).values():
@@ -150,9 +150,11 @@ def test_what_was_frozen_stays_whatever_the_merchant_changes(office: Office) -> 
 
 
 def test_documents_are_mailed_to_the_buyer_where_the_merchant_wants_it(office: Office) -> None:
+    office.sell(Seller(name="Acme", address=BERLIN, tax_ids=("DE123456789",)))
     office.settle(email_documents=True, e_invoice=True)
-    invoice = office.paid()
-    office.paid(msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(TERMS.buyer, email=None)))
+    buyer = msgspec.structs.replace(TERMS.buyer, address=BERLIN)
+    invoice = office.paid(msgspec.structs.replace(TERMS, buyer=buyer))
+    office.paid(msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(buyer, email=None)))
     asked = [
         (row["kind"], row["mail_to"], row["e_invoice"])
         for row in office.rows("documents")
@@ -160,6 +162,21 @@ def test_documents_are_mailed_to_the_buyer_where_the_merchant_wants_it(office: O
     ]
     assert sorted(asked) == [("invoice", ["ada@example.com"], True), ("receipt", ["ada@example.com"], False)]
     assert [row["mail_to"] for row in office.rows("documents")].count(None) == 2
+
+
+def test_what_an_e_invoice_lacks_is_said_before_it_has_a_number(office: Office) -> None:
+    office.settle(e_invoice=True)
+    draft = office.draft().invoice
+    with pytest.raises(Refused, match=r"the seller's tax id is missing.*the buyer's"):
+        office.do(invoicing.finalize, draft.id)
+    assert office.refused(invoicing.finalize, draft.id) == "e_invoice_incomplete"
+    office.sell(Seller(name="Acme", address=BERLIN, tax_ids=("DE123456789",)))
+    office.do(
+        invoicing.change_draft,
+        draft.id,
+        msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(TERMS.buyer, address=BERLIN)),
+    )
+    assert office.do(invoicing.finalize, draft.id).invoice.number == "INV-0001"
 
 
 def test_numbers_go_by_customer_and_year_where_the_merchant_wants_it(office: Office) -> None:

@@ -39,6 +39,12 @@ def checked(settings: InvoicingSettings) -> InvoicingSettings:
         raise Refused("engine_unknown", f"`engine` must be one of: {', '.join(ENGINES)}.")
     if settings.template is not None and not settings.template.startswith("tpl_"):
         raise Refused("template_unknown", "`template` must be the id of one of your templates (`tpl_…`), or null.")
+    if settings.e_invoice and (settings.template is not None or settings.engine == "wkhtmltopdf"):
+        raise Refused(
+            "e_invoice_engine",
+            "`e_invoice` needs a PDF/A-3, which only Typst draws: `engine` must be `auto` or `typst`, and `template`"
+            " null.",
+        )
     return settings
 
 

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from billhook.errors import Refused, Unprocessable
+from billhook.outlets.facturx import missing
 from billhook.providers.reading import storable
 from billhook.rules.book import Change, Invoice
 from billhook.rules.document import TEMPLATE, Snapshot
@@ -129,6 +130,11 @@ def finalize(env: Env, tx: Tx, invoice_id: str) -> Step:
     """
     now = env.clock()
     merchant, invoice = locked(tx, invoice_id)
+    _after(invoice, "finalize")
+    if merchant.invoicing.e_invoice and invoice.terms.lines:
+        numbered = msgspec.structs.replace(_shown(merchant, invoice, now), number="to come")
+        if lacking := missing(numbered):
+            raise Refused("e_invoice_incomplete", f"It cannot be an e-invoice yet: {'; '.join(lacking)}.")
     final, shown = _finalized(tx, merchant, invoice, now)
     news = [("invoice.finalized", final)]
     if not final.total:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from billhook.errors import Refused
+from billhook.outlets.facturx import missing
 from billhook.rules.book import BookObject, Change, Invoice, InvoiceLine
 from billhook.rules.document import DocumentKind, Snapshot
 from billhook.rules.invoice import documents_due
@@ -142,6 +143,7 @@ def invoice_documents(merchant: Merchant, invoice: OwnInvoice, entry: Invoice, s
 
 
 def new_document(merchant: Merchant, subject_id: str, shown: Snapshot) -> NewDocument:
+    """What cannot be an e-invoice becomes a PDF without one: who finalizes an invoice was told so before."""
     settings = merchant.invoicing
     email = shown.buyer.email if shown.buyer else None
     return NewDocument(
@@ -151,7 +153,7 @@ def new_document(merchant: Merchant, subject_id: str, shown: Snapshot) -> NewDoc
         shown.template,
         msgspec.json.encode(shown),
         mail_to=(email,) if email and settings.email_documents else None,
-        e_invoice=settings.e_invoice and shown.kind in ("invoice", "credit_note"),
+        e_invoice=settings.e_invoice and not missing(shown),
     )
 
 

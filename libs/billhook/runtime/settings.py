@@ -26,7 +26,11 @@ class Settings(BaseSettings):
     queue_url: SecretStr = Field(
         SecretStr(""), description="Redis or Valkey, redis://…. Default: an embedded Valkey under <var>/valkey."
     )
-    objects_url: str = Field("", description="Where documents are kept: file:///… or s3://bucket/prefix.")
+    objects_url: str = Field(
+        "",
+        description="Where documents are kept: file:///… or s3://bucket/prefix?endpoint=https://…&region=…; with"
+        " `&presign=false` the desk hands files out itself.",
+    )
     encryption_keys: SecretStr = Field(
         SecretStr(""),
         description="Keys that seal secrets at rest, comma-separated, the current one first. Default: one is made in"

@@ -256,7 +256,7 @@ def _report(console: Console, env: Env, endpoint_id: str, arrivals: Arrivals, fi
     for kind, place in files:
         console.print(f"{kind.capitalize()} PDF   {place}", soft_wrap=True)
     if not files:
-        console.print("The PDFs are not there: is wkhtmltopdf installed? `billhook check` tells.")
+        console.print("The PDFs are not there yet: `billhook dead-letters list` tells what went wrong.")
     settings = env.settings
     console.print("\nWhere to look next (while `make run` is up):")
     console.print(f"  the book  http://{settings.host}:{settings.desk_port}/docs")
