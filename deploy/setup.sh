@@ -95,7 +95,8 @@ fi
 
 say "Installing the packages of uv.lock …"
 unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT
-"$UV" --quiet sync --locked --python .venv/bin/python --no-python-downloads ||
+# Every process would otherwise compile the packages when it is first started, seven of them at once.
+"$UV" --quiet sync --locked --compile-bytecode --python .venv/bin/python --no-python-downloads ||
     fail "the packages of uv.lock could not be installed."
 
 if ! command -v wkhtmltopdf >/dev/null 2>&1 && ! apt_install wkhtmltopdf; then

@@ -107,7 +107,7 @@ def test_a_template_that_loops_is_stopped_once_and_its_line_is_named(document: S
 def test_work_that_python_cannot_interrupt_is_ended_by_the_kernel(document: Shown) -> None:
     endless = "{{ 9 ** (9 ** 9) }}"
     pages = [(source, document, None) for source in ("one", endless, "two", endless)]
-    one, first, two, second = own_html(pages, seconds=1)
+    one, first, two, second = own_html(pages, seconds=3)
     assert (one, two) == ("one", "two")
     assert "more work or more memory than a page may" in reason(first)
     assert second == first
