@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -37,12 +38,21 @@ def _consume(service: Service, env: Env) -> int:
     except OSError as error:
         raise _cannot_listen(env.settings, service.name, error) from error
     running = service.start(env, health)
+    _spare_the_collector()
     log.info("started", extra={"port": probes.port})
     stop.wait()
     drained = running.stop(env.settings.drain_seconds)
     probes.close()
     log.info("stopped", extra={"drained": drained})
     return 0 if drained else 1
+
+
+def _spare_the_collector() -> None:
+    """The modules are here to stay, and work is hundreds of small values that die by themselves: looking through all of
+    them after every 700 new ones is a twentieth of a busy consumer's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _serve(service: Service, env: Env) -> int:
