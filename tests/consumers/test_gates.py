@@ -43,8 +43,8 @@ def test_an_endpoint_that_is_full_is_passed_over_until_there_is_room(world: Worl
     courier.take()
     assert courier.gates.full() == [endpoint]
     courier.gates.answered(endpoint, "2xx", 200, None, 0.01)
-    # A claim for each single place would cost more than it brings: a quarter of the window is worth one.
-    assert [courier.gates.leave(endpoint) for _ in range(4)] == [set(), set(), set(), {"fresh"}]
+    # A claim for each single place would cost more than it brings: half of the window is worth one.
+    assert [courier.gates.leave(endpoint) for _ in range(8)] == [*[set()] * 7, {"fresh"}]
     assert courier.gates.full() == []
     assert len(courier.take()[1]) == 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -108,3 +109,12 @@ def test_a_bucket_that_does_not_answer_is_tried_again() -> None:
 def test_an_address_that_cannot_work_is_a_setting_to_correct(url: str) -> None:
     with pytest.raises(SettingsError, match="object storage"):
         open_objects(url)
+
+
+def test_a_directory_that_was_taken_away_is_made_again(objects: Objects, root: Path) -> None:
+    objects.put_once(KEY, CONTENT)
+    shutil.rmtree(root)
+    with pytest.raises(TryAgain):
+        objects.put_once(KEY, CONTENT)
+    assert objects.put_once(KEY, CONTENT) == DIGEST
+    assert objects.get(KEY, DIGEST) == CONTENT

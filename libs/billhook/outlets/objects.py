@@ -106,14 +106,17 @@ class DirectoryObjects:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._staging = root / ".staging"
+        self._synced: set[Path] = set()
+        """Directories whose own names are on the disk: syncing what is above them once in a process is enough."""
 
     def put_once(self, key: str, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
         path = self._path(key)
         staged = self._staging / secrets.token_hex(16)
         try:
-            self._staging.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent not in self._synced:
+                self._staging.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
             # First the content reaches the disk under a name nobody reads; then it gets its real name, whole or not at
             # all and never over another file; then the directories, so that the name survives a power cut too.
             # Killed before the link: a stray file in .staging. Killed after: the next try finds the same content and
@@ -126,9 +129,11 @@ class DirectoryObjects:
                     raise ObjectDiffers(f"{key} is stored already, with other content") from None
             finally:
                 staged.unlink(missing_ok=True)
-            for directory in self._directories(path):
+            for directory in [path.parent] if path.parent in self._synced else self._directories(path):
                 _sync_directory(directory)
+            self._synced.add(path.parent)
         except OSError as error:
+            self._synced.clear()  # somebody may have taken a directory away: the next try makes it again
             raise TryAgain(f"could not store {key} in {self._root}: {error.strerror}") from error
         return digest
 
