@@ -29,8 +29,9 @@ demo: setup ## drive a subscription from its first event to a PDF and verified w
 samples: setup ## write sample documents of every kind into var/samples, to be looked at
 	@$(BIN)/python -m billhook.testing.samples $(ARGS)
 
+# Tests wait for servers, leases and deadlines more than for a processor: four at a time keep two cores busy.
 test: setup ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 bench: setup ## measure throughput and latency beside their floors; writes bench/results.json
 	@$(BIN)/python -m bench $(ARGS)
