@@ -28,6 +28,9 @@ _LARGER = (
 )
 """Where bodies may be larger, and how large."""
 
+DROPPED_AT_MOST = 16 * 1024 * 1024
+"""Bytes of a body that is too large. What is longer loses the connection, and perhaps the answer."""
+
 LONGEST_KEY = 256
 
 MOST_KEYS = 200
@@ -107,6 +110,7 @@ def body_limit(path: str) -> int:
 
 async def _read(receive: Any, length: str, limit: int) -> bytes:
     if length.isdecimal() and int(length[:12]) > limit:
+        await _drop(receive)
         raise _too_large(limit)
     body = bytearray()
     while True:
@@ -115,9 +119,21 @@ async def _read(receive: Any, length: str, limit: int) -> bytes:
             raise Refusal(400, "disconnected", "The request ended before its body did.")
         body += message.get("body", b"")
         if len(body) > limit:
+            await _drop(receive)
             raise _too_large(limit)
         if not message.get("more_body"):
             return bytes(body)
+
+
+async def _drop(receive: Any) -> None:
+    """Take in what is still being sent, up to a bound: whoever is cut off in mid-sentence never hears the answer, for
+    the system throws it away with the connection (RFC 9112 section 9.6)."""
+    left = DROPPED_AT_MOST
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 def _too_large(limit: int) -> Refusal:

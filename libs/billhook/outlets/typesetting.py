@@ -101,7 +101,12 @@ def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes,
 
 
 def _peak() -> int:
-    """Bytes; the system counts in kilobytes, but for macOS."""
+    """Bytes; the system counts in kilobytes, but for macOS. What `getrusage` says on Linux began with the size of the
+    process that started this one."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
