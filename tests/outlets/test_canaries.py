@@ -8,19 +8,17 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import threading
 import types
 import typing
 import urllib.request
-from collections.abc import Iterator
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pypdf
 import pytest
+from outlets.canary import SECRET, canary
 
 from billhook.outlets.page import document_html
 from billhook.outlets.pdf import RenderError, Wkhtmltopdf
@@ -30,35 +28,13 @@ from billhook.rules.document import Snapshot
 from billhook.testing import samples
 from tests.outlets.test_page import Reading, squeezed
 
-SECRET = "CANARY-51d0c7"
+__all__ = ["canary"]
+
 
 DECIDED = {"kind", "status", "locale", "currency", "template", "category", "tax_category", "unit"}
 """Words that billhook chooses or checks against a list, and no text of anybody's."""
 NOT_SHOWN = {"accent", "pay_url"}
 """Bytes of a picture, an address and a colour: what they may be is tested where they are checked."""
-
-
-@pytest.fixture
-def canary() -> Iterator[tuple[str, list[str]]]:
-    """A server nobody should call, and the list of calls it got."""
-    calls: list[str] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            calls.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(SECRET.encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", calls
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pypdf
 import pytest
+from outlets.canary import SECRET, canary
 
 from billhook.outlets.page import document_html
 from billhook.outlets.pdf import RendererMissing, RenderError, Wkhtmltopdf
@@ -22,9 +21,9 @@ from billhook.rules.book import Invoice
 from billhook.rules.document import Seller
 from billhook.rules.invoice import snapshot_of
 
-MakeInvoice = Callable[..., Invoice]
+__all__ = ["canary"]
 
-SECRET = "CANARY-7f3a91"
+MakeInvoice = Callable[..., Invoice]
 
 
 def page_of(invoice: Invoice, locale: str = "en") -> str:
@@ -44,29 +43,6 @@ def plain(text: str) -> str:
 def renderer(wkhtmltopdf: Path) -> Iterator[Wkhtmltopdf]:
     with closing(Wkhtmltopdf(wkhtmltopdf)) as renderer:
         yield renderer
-
-
-@pytest.fixture
-def canary() -> Iterator[tuple[str, list[str]]]:
-    """A server nobody should call, and the list of calls it got."""
-    calls: list[str] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            calls.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(SECRET.encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", calls
-        server.shutdown()
-        thread.join()
 
 
 def test_the_pdf_says_what_the_page_says(renderer: Wkhtmltopdf, make_invoice: MakeInvoice) -> None:

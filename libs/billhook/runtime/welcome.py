@@ -12,8 +12,8 @@ from billhook.store.merchants import create_key, create_merchant, list_merchants
 from billhook.store.sources import create_source, list_sources
 
 _NO_PDF = """\
-PDFs      wkhtmltopdf is not installed: documents wait, and are made once it is there
-          (apt-get install wkhtmltopdf). Everything else works."""
+PDFs      wkhtmltopdf is not installed, so Typst draws them; documents in merchants' own templates wait until it is
+          (apt-get install wkhtmltopdf)."""
 
 
 @dataclass(frozen=True)
