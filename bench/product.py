@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.events import SECRET
 from bench.waiting import wait_until
+from billhook.actions.sources import new_signing_secret
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready
-from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.settings import Settings, read_settings
 from billhook.runtime.valkey import HOST, ending_with_parent, free_port
 from billhook.store import migrate

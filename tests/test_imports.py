@@ -13,6 +13,8 @@ LAYERS = (
     {"rules"},
     {"store", "queue", "providers", "outlets"},
     {"runtime"},
+    {"actions"},
+    {"cli"},
     {"testing"},
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
@@ -21,7 +23,7 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 SIBLINGS_ALLOWED = {("queue", "store")}
 
 # `billhook demo` and the like may start a fake provider; what serves customers may not know that there are any.
-MAY_USE_TESTING = {"runtime", "testing"}
+MAY_USE_TESTING = {"cli", "testing"}
 
 NAMES_THAT_SAY_NOTHING = {
     *("utils", "util", "helpers", "common", "core", "base", "manager", "models", "service_layer"),

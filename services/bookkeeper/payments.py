@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from billhook.actions.invoices import PaidTerms
 from billhook.errors import Unprocessable
 from billhook.rules.book import CheckoutSession, Customer, Fact
 from billhook.rules.terms import LineTerms, Party, Terms
 from billhook.rules.totals import totals
-from billhook.runtime.invoicing import PaidTerms
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant

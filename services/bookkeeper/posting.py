@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 import msgspec
 import sqlalchemy as sa
 
+from billhook.actions.invoices import invoice_payments
+from billhook.actions.ledger import about, body_of
 from billhook.errors import Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
@@ -24,8 +26,6 @@ from billhook.rules.document import DocumentKind
 from billhook.rules.invoice import documents_due, snapshot_of
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
-from billhook.runtime.invoicing import invoice_payments
-from billhook.runtime.own_entries import about, body_of
 from billhook.store import book
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import address

@@ -9,8 +9,8 @@ import msgspec
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from billhook.actions.typed_json import decoded, whole
 from billhook.errors import BodyRefused
-from billhook.runtime.typed_json import decoded, whole
 from services.desk.refusals import Refusal
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from billhook.runtime.registration import discard_letters, replay_letters, ring
+from billhook.actions.sources import discard_letters, replay_letters, ring
 from billhook.store import dead_letters
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller

@@ -11,11 +11,11 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.sources import ring
 from billhook.errors import TryAgain
 from billhook.outlets.objects import ObjectDiffers, ObjectMissing, document_name
 from billhook.rules.document import TEMPLATE, DocumentKind, Logo
 from billhook.runtime.env import Env
-from billhook.runtime.registration import ring
 from billhook.store import book, templates
 from billhook.store.database import Tx
 from billhook.store.documents import NewDocument, add_documents, list_documents, read_snapshot

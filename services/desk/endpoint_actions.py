@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.endpoints import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS, enable_endpoint, ping, rotate
+from billhook.actions.sources import ring
 from billhook.rules.signing import Scheme
-from billhook.runtime.endpoint_setup import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS, enable_endpoint, ping, rotate
-from billhook.runtime.registration import ring
 from billhook.store.endpoints import set_disabled
 from services.desk.endpoints import EndpointMade, EndpointShown, EndpointWhole, find, show, show_made, show_whole
 from services.desk.refusals import Refusal

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.endpoints import change_endpoint, delete_endpoint, register_endpoint, shown
+from billhook.actions.sources import LONGEST_URL
 from billhook.outlets.http import DEADLINE_SECONDS
 from billhook.rules.delivery import (
     LONGEST_SCHEDULE,
@@ -28,9 +30,7 @@ from billhook.rules.endpoint_settings import (
     SHORTEST_WAIT_SECONDS,
 )
 from billhook.rules.signing import Scheme
-from billhook.runtime.endpoint_setup import change_endpoint, delete_endpoint, register_endpoint, shown
 from billhook.runtime.env import Env
-from billhook.runtime.registration import LONGEST_URL
 from billhook.store import endpoints
 from billhook.store.database import Tx
 from billhook.store.deliveries import HELD_LIMIT, held_for

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from billhook.runtime.registration import ring
+from billhook.actions.sources import ring
 from billhook.store import inbox, queues
 from services.desk.refusals import not_found
 from services.desk.terms import Bytes, CallerIn, EnvIn, Id, NewestFirst, Optional, Page, Text, page_of, row_id, shown

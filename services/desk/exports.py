@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.exports import Format, export, period
 from billhook.rules.book import InvoiceStatus
 from billhook.rules.export import COLUMNS
-from billhook.runtime.exporting import Format, export, period
 from services.desk.refusals import not_found
 from services.desk.terms import CallerIn, EnvIn, Id, Optional, Text
 

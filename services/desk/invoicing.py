@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.invoicing_settings import change_invoicing, change_logo, change_seller, store_logo
+from billhook.actions.templates import LARGEST_TEMPLATE, add_template, retire
 from billhook.outlets.logo import LARGEST_LOGO, LARGEST_SIDE
 from billhook.rules.document import Seller
 from billhook.rules.invoicing_settings import InvoicingSettings
-from billhook.runtime.invoicing_setup import change_invoicing, change_logo, change_seller, store_logo
-from billhook.runtime.own_templates import LARGEST_TEMPLATE, add_template, retire
 from billhook.store import templates
 from billhook.store.templates import Template
 from services.desk import bodies

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.sources import check_contact
 from billhook.errors import Refused
 from billhook.rules.money import parse_locale
-from billhook.runtime.registration import check_contact
 from billhook.store import merchants
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller, Key, Merchant

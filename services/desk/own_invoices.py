@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from billhook.actions import invoices
+from billhook.actions.ledger import Step
+from billhook.actions.sources import ring
 from billhook.errors import Refused
 from billhook.rules.document import DocumentKind
 from billhook.rules.terms import Terms
 from billhook.rules.totals import Totals, totals
-from billhook.runtime import invoicing
 from billhook.runtime.env import Env
-from billhook.runtime.own_entries import Step
-from billhook.runtime.registration import ring
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller, get_merchant
 from billhook.store.own_invoices import OWN
@@ -123,10 +123,10 @@ def create_invoice(
         merchant = get_merchant(tx, owner)
         if merchant is None:
             raise not_found("merchant")
-        step = invoicing.draft(env, tx, merchant, new, key)
+        step = invoices.draft(env, tx, merchant, new, key)
         rings = [step.rings]
         if new.finalize and step.invoice.state == "draft":
-            rings.append(invoicing.finalize(env, tx, step.invoice.id).rings)
+            rings.append(invoices.finalize(env, tx, step.invoice.id).rings)
         invoice = whole_invoice(tx, step.invoice.id)
     for due in rings:
         ring(env, due)
@@ -153,38 +153,38 @@ def change_draft(
     env: EnvIn, caller: CallerIn, invoice_id: Id, terms: Annotated[Terms, Depends(bodies.read(Terms))]
 ) -> InvoiceShown:
     """Set other terms for a draft, all of them."""
-    return _do(env, caller, invoice_id, lambda tx: invoicing.change_draft(env, tx, invoice_id, terms))
+    return _do(env, caller, invoice_id, lambda tx: invoices.change_draft(env, tx, invoice_id, terms))
 
 
 @router.delete("/{invoice_id}", status_code=204)
 def delete_draft(env: EnvIn, caller: CallerIn, invoice_id: Id) -> None:
     """Delete a draft. What has a number is voided instead."""
-    _do(env, caller, invoice_id, lambda tx: invoicing.delete_draft(env, tx, invoice_id))
+    _do(env, caller, invoice_id, lambda tx: invoices.delete_draft(env, tx, invoice_id))
 
 
 @router.post("/{invoice_id}/finalize")
 def finalize(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Issue a draft: it gets its number, and from then on only its state changes."""
-    return _do(env, caller, invoice_id, lambda tx: invoicing.finalize(env, tx, invoice_id))
+    return _do(env, caller, invoice_id, lambda tx: invoices.finalize(env, tx, invoice_id))
 
 
 @router.post("/{invoice_id}/pay")
 def pay(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Paid | None = None) -> InvoiceShown:
     """Say that all that was open has been paid, outside of billhook. A receipt is made."""
     told = {} if asked is None else asked.model_dump()
-    return _do(env, caller, invoice_id, lambda tx: invoicing.pay(env, tx, invoice_id, **told))
+    return _do(env, caller, invoice_id, lambda tx: invoices.pay(env, tx, invoice_id, **told))
 
 
 @router.post("/{invoice_id}/void")
 def void(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Declare an unpaid invoice void: it should not have been issued. It keeps its number, and a document says so."""
-    return _do(env, caller, invoice_id, lambda tx: invoicing.void(env, tx, invoice_id))
+    return _do(env, caller, invoice_id, lambda tx: invoices.void(env, tx, invoice_id))
 
 
 @router.post("/{invoice_id}/write-off")
 def write_off(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Give up on the money: the invoice is uncollectible. It can still be paid, or be declared void."""
-    return _do(env, caller, invoice_id, lambda tx: invoicing.write_off(env, tx, invoice_id))
+    return _do(env, caller, invoice_id, lambda tx: invoices.write_off(env, tx, invoice_id))
 
 
 @router.post("/{invoice_id}/send", status_code=202)
@@ -193,6 +193,6 @@ def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = N
     asked = asked or Sending()
     with env.database.begin() as tx:
         find_invoice(tx, invoice_id, caller)
-        sending = invoicing.send(env, tx, invoice_id, asked.kind, asked.to)
+        sending = invoices.send(env, tx, invoice_id, asked.kind, asked.to)
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)

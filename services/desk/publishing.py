@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from billhook.actions.publishing import Prepared, Publication, Published, prepared, publish_all
 from billhook.rules.endpoint_settings import LONGEST_EVENT_TYPE
 from billhook.runtime.env import Env
-from billhook.runtime.publishing import Prepared, Publication, Published, prepared, publish_all
 from services.desk.batching import Batches
 from services.desk.terms import CallerIn, EnvIn, OwnerIn, Text, known_merchant
 

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.sources import check_url, register_source, secret_for
 from billhook.providers import PROVIDERS
 from billhook.runtime.env import Env
-from billhook.runtime.registration import check_url, register_source, secret_for
 from billhook.store import sources
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from billhook.actions.document_mails import mails_for
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.outlets.engines import Engines, Order
@@ -31,7 +32,6 @@ from billhook.rules.document import Logo, Snapshot
 from billhook.rules.invoicing_settings import Engine
 from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone, after_failure
 from billhook.runtime.clock import Clock
-from billhook.runtime.sending import mails_for
 from billhook.store.database import Tx
 from billhook.store.documents import Rendered, documents, read_snapshot, set_files
 from billhook.store.mails import add_mails, mails

@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from billhook.actions.sources import new_signing_secret
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
-from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import ending_with_parent, free_port
 from billhook.store import migrate

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from billhook.runtime.registration import new_signing_secret
+from billhook.actions.sources import new_signing_secret
 from tests.chaos.account import Account, Evidence, account
 from tests.chaos.evidence import gather, work_left
 from tests.chaos.faults import Fault, Strike, schedule

@@ -10,9 +10,9 @@ import msgspec
 import requests
 from desk.world import NOW, Desk, made
 
+from billhook.actions import invoices
 from billhook.outlets.objects import document_key
 from billhook.rules.terms import Terms
-from billhook.runtime import invoicing
 from billhook.store import work
 from billhook.store.documents import Rendered, documents, list_documents, set_files
 from billhook.store.merchants import create_key, create_merchant, get_merchant, set_seller
@@ -38,7 +38,7 @@ class Hosted:
     def becomes(self, verb: str, *arguments: Any) -> None:
         """As the merchant has it: `pay`, `void`, `credit`…"""
         with self.desk.env.database.begin() as tx:
-            getattr(invoicing, verb)(self.desk.env, tx, self.invoice_id, *arguments)
+            getattr(invoices, verb)(self.desk.env, tx, self.invoice_id, *arguments)
 
     def settle(self, kind: str, pdf: bytes | None) -> None:
         """Its document of a kind is made; without a file, it was given up."""
@@ -64,8 +64,8 @@ def host(desk: Desk, terms: Terms, **seller: Any) -> Hosted:
         set_seller(tx, merchant_id, shown)
         merchant = get_merchant(tx, merchant_id)
         assert merchant is not None
-        invoice = invoicing.draft(env, tx, merchant, terms).invoice
-        invoicing.finalize(env, tx, invoice.id)
+        invoice = invoices.draft(env, tx, merchant, terms).invoice
+        invoices.finalize(env, tx, invoice.id)
     return Hosted(desk, merchant_id, key, invoice.id)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from desk.world import NOW, Belongings, Desk, World, add_to_book, new_invoice, own_invoice, refused
 
+from billhook.actions.exports import PAGE, export
 from billhook.rules.book import Change, InvoiceLine
 from billhook.rules.export import COLUMNS
-from billhook.runtime.exporting import PAGE, export
 from billhook.store import book
 
 

@@ -11,10 +11,10 @@ from desk.hosting import Hosted, host, opened
 from desk.world import NOW, Desk, World, new_env, refused, serving
 from outlets.buckets import Bucket, s3rver
 
+from billhook.actions import invoices
 from billhook.errors import SettingsError
 from billhook.outlets.hosted_words import words_in
 from billhook.rules.terms import CreditLine, CreditTerms
-from billhook.runtime import invoicing
 from billhook.runtime.settings import read_settings
 from billhook.store.database import Database
 from billhook.store.merchants import get_merchant
@@ -131,7 +131,7 @@ def test_a_draft_has_no_page(hosted: Hosted) -> None:
     with env.database.begin() as tx:
         merchant = get_merchant(tx, hosted.merchant_id)
         assert merchant is not None
-        draft = invoicing.draft(env, tx, merchant, samples.terms(1)).invoice
+        draft = invoices.draft(env, tx, merchant, samples.terms(1)).invoice
     answer = hosted.desk.ask("POST", f"/v1/invoices/{draft.id}/links", hosted.key, json={})
     refused(answer, 409, "no_document", "draft")
 

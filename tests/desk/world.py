@@ -17,15 +17,15 @@ import pytest
 import requests
 import uvicorn
 
+from billhook.actions import invoices
+from billhook.actions.endpoints import register_endpoint
+from billhook.actions.sources import register_source
 from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
 from billhook.rules.document import Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
 from billhook.rules.terms import CreditLine, CreditTerms, Terms
-from billhook.runtime import invoicing
 from billhook.runtime.clock import Clock
-from billhook.runtime.endpoint_setup import register_endpoint
 from billhook.runtime.env import Env
-from billhook.runtime.registration import register_source
 from billhook.runtime.service import Health
 from billhook.runtime.settings import read_settings
 from billhook.store import book, dead_letters, work
@@ -177,7 +177,7 @@ def settle(env: Env, name: str) -> Belongings:
     own = own_invoice(env, merchant.id, finalized=True)
     with env.database.begin() as tx:
         ids["template_id"] = create_template(tx, merchant.id, "plain", "{{ document.name }}", NOW).id
-        note = invoicing.credit(env, tx, own, CreditTerms(lines=(CreditLine(line=0, amount=100),))).credit_note
+        note = invoices.credit(env, tx, own, CreditTerms(lines=(CreditLine(line=0, amount=100),))).credit_note
         assert note is not None
         ids["credit_note_id"] = note.id
         ids["link_id"], _ = create_link(tx, merchant.id, ids["invoice_id"], NOW + timedelta(days=1), NOW)
@@ -225,9 +225,9 @@ def own_invoice(env: Env, merchant_id: str, *, finalized: bool) -> str:
     with env.database.begin() as tx:
         merchant = get_merchant(tx, merchant_id)
         assert merchant is not None
-        invoice = invoicing.draft(env, tx, merchant, msgspec.convert(TERMS, Terms)).invoice
+        invoice = invoices.draft(env, tx, merchant, msgspec.convert(TERMS, Terms)).invoice
         if finalized:
-            invoicing.finalize(env, tx, invoice.id)
+            invoices.finalize(env, tx, invoice.id)
     return invoice.id
 
 

@@ -70,7 +70,7 @@ def test_no_secret_is_shown(name: str, value: str) -> None:
 def _check(var: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
     environment |= {"BILLHOOK_VAR": str(var), **settings}
-    command = [sys.executable, "-m", "billhook.runtime.cli", "check"]
+    command = [sys.executable, "-m", "billhook.cli.main", "check"]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 

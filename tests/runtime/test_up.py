@@ -63,7 +63,7 @@ class Terminal:
         environment |= {f"BILLHOOK_{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "billhook.runtime.cli", "up"],
+                [sys.executable, "-m", "billhook.cli.main", "up"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

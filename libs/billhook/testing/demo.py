@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from billhook.actions.sources import new_signing_secret
 from billhook.errors import SignatureRefused
 from billhook.rules.signing import verify
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
-from billhook.runtime.registration import new_signing_secret
 from billhook.runtime.service import service_names
 from billhook.runtime.settings import Settings
 from billhook.store import book
@@ -106,7 +106,7 @@ def _product(settings: Settings, console: Console) -> Iterator[Env]:
         console.print("billhook is not running: starting it (log: var/demo.log)")
         settings.var.mkdir(parents=True, exist_ok=True)
         with (settings.var / "demo.log").open("ab") as log:
-            command = [sys.executable, "-m", "billhook.runtime.cli", "up"]
+            command = [sys.executable, "-m", "billhook.cli.main", "up"]
             networks = ",".join(filter(None, (settings.allowed_networks, LOOPBACK)))
             allowed = {"BILLHOOK_ALLOW_HTTP": "true", "BILLHOOK_ALLOWED_NETWORKS": networks}
             started = subprocess.Popen(

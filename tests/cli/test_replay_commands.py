@@ -16,9 +16,9 @@ import typer
 from store.history import delivery, endpoint_of
 from typer.testing import CliRunner, Result
 
+from billhook.cli.main import attach
 from billhook.metrics import Metrics
 from billhook.queue.consumer import Steps
-from billhook.runtime import operate
 from billhook.runtime.clock import system_clock
 from billhook.store import migrate
 from billhook.store.database import Database
@@ -44,7 +44,7 @@ class Shell:
         self.database = Database(f"sqlite:///{var}/billhook.db")
         self.env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
         self._app = typer.Typer()
-        operate.attach(self._app)
+        attach(self._app)
         migrate.upgrade(self.database)
         now = system_clock()
         with self.database.begin() as tx:

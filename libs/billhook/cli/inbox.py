@@ -9,9 +9,9 @@ import msgspec
 import sqlalchemy as sa
 import typer
 
+from billhook.actions.sources import discard_letters, replay_letters
+from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.runtime.env import Env
-from billhook.runtime.registration import discard_letters, replay_letters
-from billhook.runtime.showing import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.store import dead_letters, inbox, queues
 from billhook.store.database import Tx
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from runtime.office import TERMS, Office
+from actions.office import TERMS, Office
 
+from billhook.actions import invoices
+from billhook.actions.document_mails import mails_for
 from billhook.rules.terms import CreditTerms, Party
-from billhook.runtime import invoicing
-from billhook.runtime.sending import mails_for
 from billhook.store import work
 from billhook.store.database import Database
 from billhook.store.documents import Rendered, documents, set_files
@@ -38,7 +38,7 @@ def addressed(office: Office) -> list[str]:
 def test_what_is_ready_goes_out_at_once_with_its_file(office: Office) -> None:
     invoice = office.issued(msgspec.structs.replace(TERMS, pay_url="https://pay.test/7"))
     assert make_ready(office) == []  # nobody asked for a mail yet
-    sending = office.do(invoicing.send, invoice.id, "invoice")
+    sending = office.do(invoices.send, invoice.id, "invoice")
     [mail] = office.rows("mails")
     assert (sending.waiting, sending.rings, sending.to) == (False, {"mails": [mail["id"]]}, ["ada@example.com"])
     [document] = office.rows("documents")
@@ -58,16 +58,16 @@ def test_what_is_ready_goes_out_at_once_with_its_file(office: Office) -> None:
 def test_who_asks_twice_sends_once_and_later_again(office: Office) -> None:
     invoice = office.issued()
     make_ready(office)
-    assert len(office.do(invoicing.send, invoice.id, "invoice").rings["mails"]) == 1
-    assert office.do(invoicing.send, invoice.id, "invoice").rings == {"mails": []}
+    assert len(office.do(invoices.send, invoice.id, "invoice").rings["mails"]) == 1
+    assert office.do(invoices.send, invoice.id, "invoice").rings == {"mails": []}
     office.clock.move(minutes=1)
-    assert len(office.do(invoicing.send, invoice.id, "invoice").rings["mails"]) == 1
+    assert len(office.do(invoices.send, invoice.id, "invoice").rings["mails"]) == 1
 
 
 def test_what_is_not_ready_goes_out_when_it_is(office: Office) -> None:
     office.settle(email_documents=True)
     invoice = office.issued()
-    sending = office.do(invoicing.send, invoice.id, "invoice", ["cfo@example.com", "cfo@example.com"])
+    sending = office.do(invoices.send, invoice.id, "invoice", ["cfo@example.com", "cfo@example.com"])
     assert (sending.waiting, sending.rings, addressed(office)) == (True, {}, [])
     assert len(make_ready(office)) == 2
     assert addressed(office) == ["ada@example.com", "cfo@example.com"]
@@ -77,9 +77,9 @@ def test_what_is_not_ready_goes_out_when_it_is(office: Office) -> None:
 
 
 def test_a_credit_note_is_sent_like_an_invoice(office: Office) -> None:
-    note = office.do(invoicing.credit, office.paid().id, CreditTerms()).credit_note
+    note = office.do(invoices.credit, office.paid().id, CreditTerms()).credit_note
     make_ready(office)
-    office.do(invoicing.send, note.id, "credit_note")
+    office.do(invoices.send, note.id, "credit_note")
     assert [row["subject"] for row in office.rows("mails")] == ["Credit note CN-0001 – Acme"]
 
 
@@ -87,7 +87,7 @@ def test_the_words_are_the_documents_and_no_name_becomes_a_header(office: Office
     buyer = Party(name="Eve\r\nBcc: all@example.com", email="eve@example.com")
     invoice = office.issued(msgspec.structs.replace(TERMS, locale="de", buyer=buyer))
     make_ready(office)
-    office.do(invoicing.send, invoice.id, "invoice")
+    office.do(invoices.send, invoice.id, "invoice")
     [mail] = office.rows("mails")
     assert mail["subject"] == "Rechnung INV-0001 – Acme"
     assert "130,90" in mail["body"]
@@ -104,12 +104,12 @@ def test_the_words_are_the_documents_and_no_name_becomes_a_header(office: Office
 )
 def test_what_cannot_be_sent_is_refused(office: Office, kind: str, to: Any, code: str) -> None:
     invoice = office.issued()
-    assert office.refused(invoicing.send, invoice.id, kind, to) == code
+    assert office.refused(invoices.send, invoice.id, kind, to) == code
 
 
 def test_a_buyer_without_an_address_and_a_document_that_failed_are_refused(office: Office) -> None:
     nameless = office.issued(msgspec.structs.replace(TERMS, buyer=Party(name="Ada")))
-    assert office.refused(invoicing.send, nameless.id, "invoice") == "recipient_missing"
+    assert office.refused(invoices.send, nameless.id, "invoice") == "recipient_missing"
     with office.env.database.begin() as tx:
         work.give_up(tx, documents, [(office.rows("documents")[0]["id"], "no such font")], office.clock())
-    assert office.refused(invoicing.send, nameless.id, "invoice", ["a@b.test"]) == "document_failed"
+    assert office.refused(invoices.send, nameless.id, "invoice", ["a@b.test"]) == "document_failed"

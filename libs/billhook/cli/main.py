@@ -1,4 +1,7 @@
-"""The command line: processes here, everything an operator does in `billhook.runtime.operate`."""
+"""The command line: starting processes here, and what an operator does in the modules beside.
+
+An operator's commands work on the ledger itself, whether or not the product runs.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,31 @@ from typing import Annotated
 
 import typer
 
+from billhook.cli import endpoints, inbox, invoices, invoicing, messages, replays
+from billhook.cli.accounts import key_commands, merchant_commands, source_commands
+from billhook.cli.checks import check_everything
+from billhook.cli.pages import write_pages
+from billhook.cli.welcome import banner, prepare
 from billhook.errors import BillhookError
-from billhook.runtime import operate
-from billhook.runtime.checks import check_everything
 from billhook.runtime.env import Env
 from billhook.runtime.health import wait_until_ready
 from billhook.runtime.host import run_service
-from billhook.runtime.pages import write_pages
 from billhook.runtime.service import find_service, service_names
 from billhook.runtime.settings import read_settings
 from billhook.runtime.supervisor import Supervisor
-from billhook.runtime.welcome import banner, prepare
 from billhook.store import migrate
 from billhook.store.vault import new_key
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the operator's commands."""
+    for group in (
+        *(merchant_commands, key_commands, source_commands, endpoints.commands, invoices.commands),
+        *(messages.commands, replays.commands, inbox.events, inbox.letters),
+    ):
+        app.add_typer(group)
+    app.command()(inbox.replay)
+
 
 app = typer.Typer(
     help="A self-hosted backbone for billing events.",
@@ -28,7 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-operate.attach(app)
+invoicing.attach(merchant_commands)
+attach(app)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.runtime.showing import CommandError
+from billhook.cli.output import CommandError
 from billhook.store import merchants
 from billhook.store.database import Tx
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from runtime.shell import Shell
+from cli.shell import Shell
 
 from billhook.rules.signing import signing_key
 from billhook.store import dead_letters, work

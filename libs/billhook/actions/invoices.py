@@ -21,19 +21,9 @@ from typing import Final
 
 import msgspec
 
-from billhook.errors import Refused, Unprocessable
-from billhook.outlets.facturx import missing
-from billhook.providers.reading import storable
-from billhook.rules.book import Change, Invoice
-from billhook.rules.document import TEMPLATE, Snapshot
-from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
-from billhook.rules.money import parse_locale
-from billhook.rules.numbering import number_text, series_of
-from billhook.rules.terms import Terms
-from billhook.rules.totals import totals
-from billhook.runtime.crediting import credit
-from billhook.runtime.env import Env
-from billhook.runtime.own_entries import (
+from billhook.actions.credit_notes import credit
+from billhook.actions.document_mails import send
+from billhook.actions.ledger import (
     Rings,
     Step,
     check_key,
@@ -44,8 +34,18 @@ from billhook.runtime.own_entries import (
     locked,
     write,
 )
-from billhook.runtime.registration import check_url
-from billhook.runtime.sending import send
+from billhook.actions.sources import check_url
+from billhook.errors import Refused, Unprocessable
+from billhook.outlets.facturx import missing
+from billhook.providers.reading import storable
+from billhook.rules.book import Change, Invoice
+from billhook.rules.document import TEMPLATE, Snapshot
+from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
+from billhook.rules.money import parse_locale
+from billhook.rules.numbering import number_text, series_of
+from billhook.rules.terms import Terms
+from billhook.rules.totals import totals
+from billhook.runtime.env import Env
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from billhook.actions.invoicing_settings import change_invoicing, change_logo, change_seller, store_logo
+from billhook.actions.typed_json import whole
+from billhook.cli.arguments import owner_of
+from billhook.cli.invoices import read_bytes, read_json
+from billhook.cli.output import CommandError, Json, opened, show_one
 from billhook.rules.document import Seller
 from billhook.rules.invoicing_settings import InvoicingSettings
-from billhook.runtime.arguments import owner_of
-from billhook.runtime.invoice_commands import read_bytes, read_json
-from billhook.runtime.invoicing_setup import change_invoicing, change_logo, change_seller, store_logo
-from billhook.runtime.showing import CommandError, Json, opened, show_one
-from billhook.runtime.typed_json import whole
 from billhook.store.merchants import get_merchant
 
 MerchantId = Annotated[str, typer.Argument(metavar="MERCHANT_ID")]

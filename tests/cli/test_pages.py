@@ -11,8 +11,8 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from billhook.runtime.cli import app
-from billhook.runtime.pages import PAGES, write_pages
+from billhook.cli.main import app
+from billhook.cli.pages import PAGES, write_pages
 
 ROOT = Path(__file__).parents[2]
 PROSE = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))

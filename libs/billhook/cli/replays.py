@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from billhook.runtime.arguments import Owner, owner_of
+from billhook.actions.sources import ring
+from billhook.cli.arguments import Owner, owner_of
+from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.runtime.env import Env
-from billhook.runtime.registration import ring
-from billhook.runtime.showing import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.store import replays
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, get_endpoint

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from runtime.shell import Shell
+from cli.shell import Shell
 
 from billhook.rules.signing import new_secret, public_key
 from billhook.store.deliveries import NewDelivery, add_deliveries, get_delivery, list_deliveries

@@ -23,7 +23,7 @@ def test_every_chapter_arrives_and_the_pdfs_are_there(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
     environment |= {"BILLHOOK_VAR": str(tmp_path), "COLUMNS": "200"}
     environment |= {f"BILLHOOK_{name.upper()}_PORT": str(free_port()) for name in service_names()}
-    command = [sys.executable, "-m", "billhook.runtime.cli", "demo"]
+    command = [sys.executable, "-m", "billhook.cli.main", "demo"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

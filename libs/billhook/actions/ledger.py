@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from billhook.actions.publishing import KEY
 from billhook.errors import Refused
 from billhook.outlets.facturx import missing
 from billhook.rules.book import BookObject, Change, Invoice, InvoiceLine
 from billhook.rules.document import DocumentKind, Snapshot
 from billhook.rules.invoice import documents_due
-from billhook.runtime.publishing import KEY
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.deliveries import address

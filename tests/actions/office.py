@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from billhook.actions import invoices
+from billhook.actions.ledger import Step
 from billhook.errors import Refused
 from billhook.rules.document import Seller, Snapshot
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.rules.terms import LineTerms, Party, TaxRate, Terms
-from billhook.runtime import invoicing
 from billhook.runtime.env import Env
-from billhook.runtime.own_entries import Step
 from billhook.runtime.settings import Settings
 from billhook.store.database import Database
 from billhook.store.documents import list_documents, read_snapshot
@@ -71,7 +71,7 @@ class Office:
         with self.env.database.begin() as tx:
             merchant = get_merchant(tx, self.merchant_id)
             assert merchant is not None
-            return invoicing.draft(self.env, tx, merchant, terms, key)
+            return invoices.draft(self.env, tx, merchant, terms, key)
 
     def do(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with self.env.database.begin() as tx:
@@ -79,11 +79,11 @@ class Office:
 
     def issued(self, terms: Terms = TERMS) -> OwnInvoice:
         """An open invoice."""
-        invoice: OwnInvoice = self.do(invoicing.finalize, self.draft(terms).invoice.id).invoice
+        invoice: OwnInvoice = self.do(invoices.finalize, self.draft(terms).invoice.id).invoice
         return invoice
 
     def paid(self, terms: Terms = TERMS) -> OwnInvoice:
-        invoice: OwnInvoice = self.do(invoicing.pay, self.issued(terms).id).invoice
+        invoice: OwnInvoice = self.do(invoices.pay, self.issued(terms).id).invoice
         return invoice
 
     def now(self, invoice_id: str) -> OwnInvoice:

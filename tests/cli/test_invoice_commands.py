@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli.shell import Shell
 from PIL import Image
-from runtime.shell import Shell
 
 from billhook.store.documents import list_documents
 

@@ -8,10 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from billhook.rules.endpoint_settings import ORDERINGS, SETTINGS
-from billhook.rules.signing import Scheme
-from billhook.runtime.arguments import Owner, owner_of, secret_of, text_of
-from billhook.runtime.endpoint_setup import (
+from billhook.actions.endpoints import (
     OVERLAP_SECONDS,
     change_endpoint,
     delete_endpoint,
@@ -21,9 +18,12 @@ from billhook.runtime.endpoint_setup import (
     rotate,
     shown,
 )
+from billhook.actions.sources import ring
+from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
+from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.rules.endpoint_settings import ORDERINGS, SETTINGS
+from billhook.rules.signing import Scheme
 from billhook.runtime.env import Env
-from billhook.runtime.registration import ring
-from billhook.runtime.showing import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.store import endpoints
 from billhook.store.database import Tx
 from billhook.store.deliveries import held_for

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from billhook.actions.sources import check_url
 from billhook.errors import Refused
 from billhook.events import EndpointNews
 from billhook.rules.addresses import parse_networks, url_refusal
@@ -17,7 +18,6 @@ from billhook.rules.endpoint_health import DISABLED_AFTER
 from billhook.rules.endpoint_settings import checked, scheme_of
 from billhook.rules.signing import Scheme, new_secret, public_key
 from billhook.runtime.env import Env
-from billhook.runtime.registration import check_url
 from billhook.store.database import Tx
 from billhook.store.deliveries import add_deliveries, delivery_for, held_for
 from billhook.store.endpoints import (

@@ -1,8 +1,4 @@
-"""The operator's commands: merchants, keys and sources here; `endpoint_commands` and `message_commands` for what goes
-out, `invoice_commands` and `invoicing_commands` for invoices; looking and repairing in `repairs`.
-
-They work on the ledger itself, whether or not the product runs.
-"""
+"""The operator's commands for merchants, their keys and their sources."""
 
 from __future__ import annotations
 
@@ -10,38 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from billhook.actions.sources import check_contact, check_url, register_source, secret_for
+from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
+from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
 from billhook.rules.money import parse_locale
-from billhook.runtime import (
-    endpoint_commands,
-    invoice_commands,
-    invoicing_commands,
-    message_commands,
-    repairs,
-    replay_commands,
-)
-from billhook.runtime.arguments import Owner, owner_of, secret_of, text_of
 from billhook.runtime.env import Env
-from billhook.runtime.registration import check_contact, check_url, register_source, secret_for
-from billhook.runtime.showing import CommandError, Json, Narrow, command_group, opened, show, show_one
 from billhook.store import merchants, sources
 from billhook.store.database import Tx
 from billhook.store.sources import Source
 
-
-def attach(app: typer.Typer) -> None:
-    """Add the commands."""
-    for group in (
-        *(_merchants, _keys, _sources, endpoint_commands.commands, invoice_commands.commands),
-        *(message_commands.commands, replay_commands.commands, repairs.events, repairs.letters),
-    ):
-        app.add_typer(group)
-    app.command()(repairs.replay)
-
-
-_merchants = command_group("merchants", "Merchants (tenants).")
-invoicing_commands.attach(_merchants)
-_keys = command_group("keys", "Bearer keys for the desk.")
-_sources = command_group("sources", "Where events come from.")
+merchant_commands = command_group("merchants", "Merchants (tenants).")
+key_commands = command_group("keys", "Bearer keys for the desk.")
+source_commands = command_group("sources", "Where events come from.")
 
 
 _MERCHANT = ("id", "name", "locale", "created_at", "contact_email")
@@ -52,7 +28,7 @@ def _merchant(merchant: Any) -> dict[str, Any]:
     return {name: getattr(merchant, name) for name in _MERCHANT}
 
 
-@_merchants.command("add")
+@merchant_commands.command("add")
 def add_merchant(
     name: Annotated[str, typer.Argument(help="As it stands on invoices that name no seller of their own.")],
     locale: Annotated[str, typer.Option(help="How documents write dates and amounts: en, de-AT, pt_BR…")] = "en",
@@ -73,7 +49,7 @@ def add_merchant(
         show_one(_merchant(merchant), as_json=as_json)
 
 
-@_merchants.command("list")
+@merchant_commands.command("list")
 def list_merchants(as_json: Json = False) -> None:
     """List all merchants."""
     with opened() as env, env.database.read() as tx:
@@ -81,7 +57,7 @@ def list_merchants(as_json: Json = False) -> None:
         show(found, _MERCHANT, as_json=as_json, empty="No merchants yet.")
 
 
-@_merchants.command("set")
+@merchant_commands.command("set")
 def set_merchant(
     merchant_id: Annotated[str, typer.Argument(metavar="MERCHANT_ID")],
     contact_email: Annotated[
@@ -98,7 +74,7 @@ def set_merchant(
         show_one(_merchant(merchant), as_json=as_json)
 
 
-@_keys.command("add")
+@key_commands.command("add")
 def add_key(
     name: Annotated[str, typer.Argument(help="Who or what uses it.")],
     merchant: Owner = None,
@@ -115,7 +91,7 @@ def add_key(
         show_one({"id": key_id, "merchant_id": owner, "name": name, "key": key}, as_json=as_json)
 
 
-@_keys.command("list")
+@key_commands.command("list")
 def list_keys(merchant: Narrow = None, as_json: Json = False) -> None:
     """List keys, revoked ones too; those without a merchant are the operator's."""
     with opened() as env, env.database.read() as tx:
@@ -124,7 +100,7 @@ def list_keys(merchant: Narrow = None, as_json: Json = False) -> None:
         show(found, columns, as_json=as_json, empty="No keys yet.")
 
 
-@_keys.command("revoke")
+@key_commands.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")]) -> None:
     """Make a key stop working at once."""
     with opened() as env:
@@ -164,7 +140,7 @@ SecretOption = Annotated[
 ApiBase = Annotated[str | None, typer.Option(help="Another address of the provider's API.")]
 
 
-@_sources.command("add")
+@source_commands.command("add")
 def add_source(
     provider: Annotated[str, typer.Argument(help="stripe or standard.")],
     name: Annotated[str, typer.Option(help="What to call it.")] = "",
@@ -192,7 +168,7 @@ def add_source(
         show_one(_source(env, source) | ({"secret": made} if made else {}), as_json=as_json)
 
 
-@_sources.command("list")
+@source_commands.command("list")
 def list_sources(merchant: Narrow = None, as_json: Json = False) -> None:
     """List sources with their addresses."""
     with opened() as env, env.database.read() as tx:
@@ -201,7 +177,7 @@ def list_sources(merchant: Narrow = None, as_json: Json = False) -> None:
         show(found, columns, as_json=as_json, empty="No sources yet. Make one: `billhook sources add PROVIDER`.")
 
 
-@_sources.command("rotate")
+@source_commands.command("rotate")
 def rotate(source_id: SourceId, secret: SecretOption = None, as_json: Json = False) -> None:
     """Sign with a new secret from now on; the one before it is accepted until `end-rotation`."""
     with opened() as env:
@@ -213,7 +189,7 @@ def rotate(source_id: SourceId, secret: SecretOption = None, as_json: Json = Fal
         show_one(source | ({"secret": new} if given is None else {}), as_json=as_json)
 
 
-@_sources.command("end-rotation")
+@source_commands.command("end-rotation")
 def end_rotation(source_id: SourceId) -> None:
     """Accept only the current secret from now on."""
     with opened() as env:
@@ -223,7 +199,7 @@ def end_rotation(source_id: SourceId) -> None:
         typer.echo(f"{source_id} accepts its current secret only.")
 
 
-@_sources.command("set-api-key")
+@source_commands.command("set-api-key")
 def set_api_key(
     source_id: SourceId,
     api_key: Annotated[str | None, typer.Option(help="The key; `-` reads it. Left out: it is taken away.")] = None,
@@ -243,13 +219,13 @@ def set_api_key(
         typer.echo(f"{source_id} has {'no' if key is None else 'an'} API key now.")
 
 
-@_sources.command("disable")
+@source_commands.command("disable")
 def disable_source(source_id: SourceId) -> None:
     """Refuse its events from now on (the ingress notices within seconds)."""
     _switch_source(source_id, disabled=True)
 
 
-@_sources.command("enable")
+@source_commands.command("enable")
 def enable_source(source_id: SourceId) -> None:
     """Take its events again."""
     _switch_source(source_id, disabled=False)

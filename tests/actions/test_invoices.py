@@ -11,17 +11,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from actions.office import TERMS, TOTAL, Office
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runtime.office import TERMS, TOTAL, Office
 
+from billhook.actions import invoices
 from billhook.errors import Refused
 from billhook.rules.book import Address
 from billhook.rules.document import TEMPLATE, Seller
 from billhook.rules.invoice_state import IllegalTransition, Verb, after
 from billhook.rules.numbering import Numbering
 from billhook.rules.terms import CreditLine, CreditTerms, LineTerms, Terms
-from billhook.runtime import invoicing
 from billhook.store import book
 from billhook.store.database import Database
 from billhook.store.endpoints import create_endpoint
@@ -50,12 +50,12 @@ def test_a_draft_becomes_an_open_invoice_and_is_paid(office: Office) -> None:
     assert (drafted.state, drafted.number, drafted.total) == ("draft", None, TOTAL)
     assert office.rows("documents") == []
 
-    final = office.do(invoicing.finalize, drafted.id).invoice
+    final = office.do(invoices.finalize, drafted.id).invoice
     assert (final.state, final.number, final.amount_remaining) == ("open", "INV-0001", TOTAL)
     assert final.due_at == office.clock() + timedelta(days=14)
 
     office.clock.move(days=3)
-    step = office.do(invoicing.pay, drafted.id, reference="transfer 7")
+    step = office.do(invoices.pay, drafted.id, reference="transfer 7")
     assert (step.invoice.state, step.invoice.amount_paid, step.invoice.amount_remaining) == ("paid", TOTAL, 0)
     assert step.invoice.payment_reference == "transfer 7"
     assert office.now(drafted.id) == step.invoice
@@ -91,16 +91,16 @@ def test_the_merchants_endpoints_hear_of_it(office: Office) -> None:
 def test_a_draft_changes_as_long_as_it_is_one(office: Office) -> None:
     drafted = office.draft().invoice
     for terms in (CHEAP, TERMS, CHEAP):  # within one tick of the clock: the last is what counts
-        office.do(invoicing.change_draft, drafted.id, terms)
+        office.do(invoices.change_draft, drafted.id, terms)
     assert (office.now(drafted.id).total, entry(office, drafted)["total"]) == (250, 250)
 
-    office.do(invoicing.finalize, drafted.id)
-    assert office.refused(invoicing.change_draft, drafted.id, TERMS) == "invoice_state"
+    office.do(invoices.finalize, drafted.id)
+    assert office.refused(invoices.change_draft, drafted.id, TERMS) == "invoice_state"
 
 
 def test_a_deleted_draft_is_gone_from_the_book_and_took_no_number(office: Office) -> None:
     drafted = office.draft().invoice
-    office.do(invoicing.delete_draft, drafted.id)
+    office.do(invoices.delete_draft, drafted.id)
     assert office.now(drafted.id).state == "deleted"
     assert entry(office, drafted)["deleted"]
     assert office.told() == ["invoice.created", "invoice.deleted"]
@@ -109,7 +109,7 @@ def test_a_deleted_draft_is_gone_from_the_book_and_took_no_number(office: Office
 
 def test_a_void_invoice_keeps_its_number_and_says_so(office: Office) -> None:
     invoice = office.issued()
-    voided = office.do(invoicing.void, invoice.id).invoice
+    voided = office.do(invoices.void, invoice.id).invoice
     assert (voided.state, voided.number, voided.amount_remaining) == ("void", "INV-0001", 0)
     shown = office.shown(invoice.id)["void"]
     assert (shown.number, shown.status, shown.voided_at) == ("INV-0001", "void", office.clock())
@@ -118,9 +118,9 @@ def test_a_void_invoice_keeps_its_number_and_says_so(office: Office) -> None:
 
 def test_what_was_written_off_may_be_paid_after_all(office: Office) -> None:
     invoice = office.issued()
-    assert office.do(invoicing.write_off, invoice.id).invoice.amount_remaining == TOTAL
+    assert office.do(invoices.write_off, invoice.id).invoice.amount_remaining == TOTAL
     assert entry(office, invoice)["status"] == "uncollectible"
-    assert office.do(invoicing.pay, invoice.id).invoice.amount_paid == TOTAL
+    assert office.do(invoices.pay, invoice.id).invoice.amount_paid == TOTAL
     assert office.told()[2:] == ["invoice.marked_uncollectible", "invoice.paid"]
 
 
@@ -133,14 +133,14 @@ def test_where_nothing_is_to_be_paid_it_is_paid_at_once_and_without_a_receipt(of
 
 def test_an_invoice_without_lines_is_not_issued(office: Office) -> None:
     drafted = office.draft(msgspec.structs.replace(TERMS, lines=())).invoice
-    assert office.refused(invoicing.finalize, drafted.id) == "invoice_empty"
+    assert office.refused(invoices.finalize, drafted.id) == "invoice_empty"
 
 
 def test_what_was_frozen_stays_whatever_the_merchant_changes(office: Office) -> None:
     invoice = office.issued()
     office.settle(template="tpl_new", invoices=Numbering(prefix="RE-"))
     office.sell(Seller(name="Renamed"))
-    paid = office.do(invoicing.pay, invoice.id).invoice
+    paid = office.do(invoices.pay, invoice.id).invoice
     assert paid.snapshot == invoice.snapshot
     for shown in office.shown(invoice.id).values():
         assert (shown.seller.name, shown.number, shown.template) == ("Acme", "INV-0001", TEMPLATE)
@@ -168,15 +168,15 @@ def test_what_an_e_invoice_lacks_is_said_before_it_has_a_number(office: Office) 
     office.settle(e_invoice=True)
     draft = office.draft().invoice
     with pytest.raises(Refused, match=r"the seller's tax id is missing.*the buyer's"):
-        office.do(invoicing.finalize, draft.id)
-    assert office.refused(invoicing.finalize, draft.id) == "e_invoice_incomplete"
+        office.do(invoices.finalize, draft.id)
+    assert office.refused(invoices.finalize, draft.id) == "e_invoice_incomplete"
     office.sell(Seller(name="Acme", address=BERLIN, tax_ids=("DE123456789",)))
     office.do(
-        invoicing.change_draft,
+        invoices.change_draft,
         draft.id,
         msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(TERMS.buyer, address=BERLIN)),
     )
-    assert office.do(invoicing.finalize, draft.id).invoice.number == "INV-0001"
+    assert office.do(invoices.finalize, draft.id).invoice.number == "INV-0001"
 
 
 def test_numbers_go_by_customer_and_year_where_the_merchant_wants_it(office: Office) -> None:
@@ -196,10 +196,10 @@ def test_a_time_of_payment_is_not_before_the_invoice_and_not_to_come(office: Off
         office.clock() - timedelta(days=2, seconds=1),
         office.clock().replace(tzinfo=None),
     ):
-        assert office.refused(invoicing.pay, invoice.id, paid_at=wrong) == "paid_at_invalid"
-    assert office.refused(invoicing.pay, invoice.id, reference="a\nb") == "reference_invalid"
+        assert office.refused(invoices.pay, invoice.id, paid_at=wrong) == "paid_at_invalid"
+    assert office.refused(invoices.pay, invoice.id, reference="a\nb") == "reference_invalid"
     yesterday = office.clock() - timedelta(days=1)
-    assert office.do(invoicing.pay, invoice.id, paid_at=yesterday).invoice.paid_at == yesterday
+    assert office.do(invoices.pay, invoice.id, paid_at=yesterday).invoice.paid_at == yesterday
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,9 @@ def test_a_time_of_payment_is_not_before_the_invoice_and_not_to_come(office: Off
 )
 def test_terms_that_cannot_be_charged_are_refused(office: Office, change: dict[str, Any], code: str) -> None:
     terms = msgspec.structs.replace(TERMS, **change)
-    assert office.refused(invoicing.draft, office.merchant, terms) == code
+    assert office.refused(invoices.draft, office.merchant, terms) == code
     drafted = office.draft().invoice
-    assert office.refused(invoicing.change_draft, drafted.id, terms) == code
+    assert office.refused(invoices.change_draft, drafted.id, terms) == code
 
 
 def test_a_backslash_before_u0000_is_text_like_any_other(office: Office) -> None:
@@ -234,10 +234,10 @@ def test_the_same_key_is_the_same_invoice(office: Office) -> None:
     first = office.draft(key="order 7")
     again = office.draft(key="order 7")
     assert (again.replayed, again.invoice, again.rings) == (True, first.invoice, {})
-    office.do(invoicing.change_draft, first.invoice.id, CHEAP)
+    office.do(invoices.change_draft, first.invoice.id, CHEAP)
     assert office.draft(key="order 7").invoice.total == 250  # what became of it; the request was the same
-    assert office.refused(invoicing.draft, office.merchant, CHEAP, "order 7") == "idempotency_key_reused"
-    assert office.refused(invoicing.draft, office.merchant, TERMS, "\n") == "idempotency_key_invalid"
+    assert office.refused(invoices.draft, office.merchant, CHEAP, "order 7") == "idempotency_key_reused"
+    assert office.refused(invoices.draft, office.merchant, TERMS, "\n") == "idempotency_key_invalid"
     assert office.draft(key="order 8").invoice.id != first.invoice.id
     assert len(office.rows("own_invoices")) == 2
 
@@ -247,27 +247,27 @@ def test_nothing_crosses_merchants(office: Office) -> None:
     mine, theirs = office.draft(key="same").invoice, other.draft(key="same").invoice
     assert mine.id != theirs.id
     assert [
-        house.do(invoicing.finalize, made.id).invoice.number for house, made in ((office, mine), (other, theirs))
+        house.do(invoices.finalize, made.id).invoice.number for house, made in ((office, mine), (other, theirs))
     ] == [
         "INV-0001",
         "INV-0001",
     ]
-    office.do(invoicing.pay, mine.id)
+    office.do(invoices.pay, mine.id)
     assert other.now(theirs.id).state == "open"
     assert other.told() == ["invoice.created", "invoice.finalized"]
 
 
 def test_an_invoice_of_a_provider_is_changed_there(office: Office) -> None:
-    for verb in (invoicing.finalize, invoicing.pay, invoicing.void, invoicing.write_off, invoicing.delete_draft):
+    for verb in (invoices.finalize, invoices.pay, invoices.void, invoices.write_off, invoices.delete_draft):
         assert office.refused(verb, "inv_of_a_provider") == "invoice_not_own"
 
 
 VERBS: dict[Verb, Callable[..., Any]] = {
-    "finalize": invoicing.finalize,
-    "pay": invoicing.pay,
-    "void": invoicing.void,
-    "write_off": invoicing.write_off,
-    "delete": invoicing.delete_draft,
+    "finalize": invoices.finalize,
+    "pay": invoices.pay,
+    "void": invoices.void,
+    "write_off": invoices.write_off,
+    "delete": invoices.delete_draft,
 }
 
 
@@ -318,7 +318,7 @@ def _model(invoice: OwnInvoice, verb: str) -> tuple[bool, tuple[Any, ...]]:
     taken_of_first = invoice.amount_credited
     first = 250 if invoice.total == 250 else 1190
     enough = left > 0 if verb == "credit all" else left >= 100 and taken_of_first + 100 <= first
-    return possible and enough, (invoicing.credit, invoice.id, terms)
+    return possible and enough, (invoices.credit, invoice.id, terms)
 
 
 def together(count: int, act: Callable[[int], Any]) -> list[Any]:
@@ -347,7 +347,7 @@ def test_numbers_are_one_to_n_when_many_finalize_and_some_fail(office: Office) -
             drafted = office.draft(CHEAP).invoice
             try:
                 with office.env.database.begin() as tx:
-                    invoicing.finalize(office.env, tx, drafted.id)
+                    invoices.finalize(office.env, tx, drafted.id)
                     if chance.random() < 0.4:
                         raise Interrupted
                 kept += 1
@@ -364,7 +364,7 @@ def test_numbers_are_one_to_n_when_many_finalize_and_some_fail(office: Office) -
 
 def test_an_invoice_is_finalized_once_however_many_try(office: Office) -> None:
     drafted = office.draft().invoice
-    answers = together(8, lambda _: office.do(invoicing.finalize, drafted.id).invoice.number)
+    answers = together(8, lambda _: office.do(invoices.finalize, drafted.id).invoice.number)
     assert sorted(answers) == ["INV-0001"] + ["invoice_state"] * 7
     assert [row["last"] for row in office.rows("number_series")] == [1]
     assert office.told() == ["invoice.created", "invoice.finalized"]
@@ -372,7 +372,7 @@ def test_an_invoice_is_finalized_once_however_many_try(office: Office) -> None:
 
 def test_an_invoice_ends_once_however_many_try(office: Office) -> None:
     invoice = office.issued()
-    verbs = [invoicing.pay, invoicing.void] * 4
+    verbs = [invoices.pay, invoices.void] * 4
     answers = together(8, lambda place: office.do(verbs[place], invoice.id).invoice.state)
     assert answers.count("invoice_state") == 7
     assert office.now(invoice.id).state in answers

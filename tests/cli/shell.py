@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from billhook.runtime import operate
+from billhook.cli.main import attach
 from billhook.store import migrate
 from billhook.store.database import Database
 from billhook.store.vault import Vault, new_key
@@ -26,7 +26,7 @@ class Shell:
         self.vault = Vault([key])
         self._env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": key, "BILLHOOK_DATABASE_URL": ""}
         self._app = typer.Typer()
-        operate.attach(self._app)
+        attach(self._app)
 
     def run(self, *words: str, typed: str = "") -> Result:
         return CliRunner().invoke(self._app, list(words), env=self._env, input=typed)

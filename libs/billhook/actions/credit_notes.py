@@ -14,14 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from billhook.errors import Refused
-from billhook.rules import credit as rule
-from billhook.rules.book import BookObject, Change, CreditNote
-from billhook.rules.document import TEMPLATE, Snapshot
-from billhook.rules.numbering import number_text, series_of
-from billhook.rules.terms import CreditTerms
-from billhook.runtime.env import Env
-from billhook.runtime.own_entries import (
+from billhook.actions.ledger import (
     Step,
     check_key,
     derived,
@@ -31,6 +24,13 @@ from billhook.runtime.own_entries import (
     new_document,
     write,
 )
+from billhook.errors import Refused
+from billhook.rules import credit as rule
+from billhook.rules.book import BookObject, Change, CreditNote
+from billhook.rules.document import TEMPLATE, Snapshot
+from billhook.rules.numbering import number_text, series_of
+from billhook.rules.terms import CreditTerms
+from billhook.runtime.env import Env
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from billhook.runtime.arguments import Owner, owner_of, text_of
-from billhook.runtime.publishing import Publication, publish
-from billhook.runtime.showing import CommandError, Json, command_group, opened, show_one
+from billhook.actions.publishing import Publication, publish
+from billhook.cli.arguments import Owner, owner_of, text_of
+from billhook.cli.output import CommandError, Json, command_group, opened, show_one
 from billhook.store.schema import new_id
 
 commands = command_group("messages", "Messages to merchants' endpoints.")

@@ -11,15 +11,15 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
+from billhook.actions import invoices
+from billhook.actions.exports import Format, export, period
+from billhook.actions.ledger import Step
+from billhook.actions.sources import ring
+from billhook.actions.typed_json import decoded
+from billhook.cli.arguments import Owner, owner_of
+from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
 from billhook.rules.terms import CreditTerms, Terms
-from billhook.runtime import invoicing
-from billhook.runtime.arguments import Owner, owner_of
 from billhook.runtime.env import Env
-from billhook.runtime.exporting import Format, export, period
-from billhook.runtime.own_entries import Step
-from billhook.runtime.registration import ring
-from billhook.runtime.showing import CommandError, Json, Narrow, command_group, opened, show, show_one
-from billhook.runtime.typed_json import decoded
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.documents import list_documents
@@ -123,10 +123,10 @@ def draft(
         with env.database.begin() as tx:
             owner = get_merchant(tx, owner_of(tx, merchant))
             assert owner is not None
-            steps = [invoicing.draft(env, tx, owner, asked, key)]
+            steps = [invoices.draft(env, tx, owner, asked, key)]
             made = steps[0].invoice
             if finalize and made.state == "draft":
-                steps.append(invoicing.finalize(env, tx, made.id))
+                steps.append(invoices.finalize(env, tx, made.id))
             invoice = _shown(tx, made.id)
         for step in steps:
             ring(env, step.rings)
@@ -136,7 +136,7 @@ def draft(
 @commands.command("finalize")
 def finalize(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Issue a draft: it gets its number."""
-    _do(invoice_id, lambda env, tx: invoicing.finalize(env, tx, invoice_id), as_json=as_json)
+    _do(invoice_id, lambda env, tx: invoices.finalize(env, tx, invoice_id), as_json=as_json)
 
 
 @commands.command("pay")
@@ -150,7 +150,7 @@ def pay(
 
     def verb(env: Env, tx: Tx) -> Step:
         at = None if paid_at is None else _instant(paid_at)
-        return invoicing.pay(env, tx, invoice_id, paid_at=at, reference=reference)
+        return invoices.pay(env, tx, invoice_id, paid_at=at, reference=reference)
 
     _do(invoice_id, verb, as_json=as_json)
 
@@ -158,13 +158,13 @@ def pay(
 @commands.command("void")
 def void(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Declare an unpaid invoice void. It keeps its number."""
-    _do(invoice_id, lambda env, tx: invoicing.void(env, tx, invoice_id), as_json=as_json)
+    _do(invoice_id, lambda env, tx: invoices.void(env, tx, invoice_id), as_json=as_json)
 
 
 @commands.command("write-off")
 def write_off(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Give up on the money. It can still be paid, or be declared void."""
-    _do(invoice_id, lambda env, tx: invoicing.write_off(env, tx, invoice_id), as_json=as_json)
+    _do(invoice_id, lambda env, tx: invoices.write_off(env, tx, invoice_id), as_json=as_json)
 
 
 @commands.command("delete")
@@ -173,7 +173,7 @@ def delete(invoice_id: InvoiceId) -> None:
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = invoicing.delete_draft(env, tx, invoice_id)
+            step = invoices.delete_draft(env, tx, invoice_id)
         ring(env, step.rings)
         typer.echo(f"{invoice_id} is deleted.")
 
@@ -196,7 +196,7 @@ def credit(
         asked = CreditTerms() if terms is None else read_json(terms, CreditTerms)
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = invoicing.credit(env, tx, invoice_id, asked, key)
+            step = invoices.credit(env, tx, invoice_id, asked, key)
         ring(env, step.rings)
         note = step.credit_note
         assert note is not None
@@ -217,7 +217,7 @@ def send(
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            sending = invoicing.send(env, tx, invoice_id, kind, to or None)
+            sending = invoices.send(env, tx, invoice_id, kind, to or None)
         ring(env, sending.rings)
         show_one({"document_id": sending.document_id, "to": sending.to, "waiting": sending.waiting}, as_json=as_json)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
+from billhook.actions.sources import new_signing_secret
 from billhook.outlets.pdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
-from billhook.runtime.registration import new_signing_secret
 from billhook.store.merchants import create_key, create_merchant, list_merchants
 from billhook.store.sources import create_source, list_sources
 
