@@ -22,9 +22,9 @@ from bench.product import DURABILITY, Product, databases, installed, start
 from bench.results import Aim, Figure
 from bench.scale import Scale
 from bench.waiting import wait_until
-from billhook.outlets.page import document_html
-from billhook.outlets.pdf import OPTIONS, find_wkhtmltopdf, is_whole
-from billhook.outlets.view import shown
+from billhook.documents.page import document_html
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import OPTIONS, find_wkhtmltopdf, is_whole
 from billhook.rules.document import Snapshot
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.runtime.health import is_ready

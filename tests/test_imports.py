@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"events", "errors", "metrics", "logs"},
     {"rules"},
-    {"store", "queue", "providers", "outlets"},
+    {"store", "queue", "providers", "documents", "outlets"},
     {"runtime"},
     {"actions"},
     {"cli"},

@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 import sqlalchemy as sa
 
-from billhook.outlets.http import DEADLINE_SECONDS, Poster, Response, retry_after_seconds
+from billhook.outlets.webhooks.http import DEADLINE_SECONDS, Poster, Response, retry_after_seconds
 from billhook.queue.consumer import Rings
 from billhook.rules.delivery import (
     CANCELED,

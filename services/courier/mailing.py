@@ -16,8 +16,8 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.events import MailNews
-from billhook.outlets.mail import Mailer
-from billhook.outlets.mime import File, Mail
+from billhook.outlets.mail.mailer import Mailer
+from billhook.outlets.mail.mime import File, Mail
 from billhook.outlets.objects import Objects
 from billhook.queue.consumer import Rings
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure

@@ -21,7 +21,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from billhook.metrics import Metrics
-from billhook.outlets.http import Poster
+from billhook.outlets.webhooks.http import Poster
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY

@@ -1,6 +1,6 @@
 """The courier: delivers signed messages to merchants' endpoints until they arrive or are given up; and it mails."""
 
-from billhook.outlets.http import Poster
+from billhook.outlets.webhooks.http import Poster
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.endpoints import change_endpoint, delete_endpoint, register_endpoint, shown
 from billhook.actions.sources import LONGEST_URL
-from billhook.outlets.http import DEADLINE_SECONDS
+from billhook.outlets.webhooks.http import DEADLINE_SECONDS
 from billhook.rules.delivery import (
     LONGEST_SCHEDULE,
     LONGEST_TIMEOUT_SECONDS,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from billhook.actions.templates import LARGEST_TEMPLATE
-from billhook.outlets.logo import LARGEST_LOGO
+from billhook.documents.logo import LARGEST_LOGO
 from billhook.runtime.env import Env
 from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller, find_callers

@@ -16,9 +16,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from billhook.outlets.hosted_page import Download, gone_html, hosted_html, shown_now
+from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
+from billhook.documents.view import shown
 from billhook.outlets.objects import document_name
-from billhook.outlets.view import shown
 from billhook.rules.book import Invoice
 from billhook.store import book, links
 from billhook.store.database import Tx

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from billhook.outlets.page import document_html
-from billhook.outlets.view import shown
+from billhook.documents.page import document_html
+from billhook.documents.view import shown
 from billhook.rules.book import InvoiceStatus
 from billhook.rules.document import DocumentKind
 from billhook.store import book

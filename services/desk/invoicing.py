@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.invoicing_settings import change_invoicing, change_logo, change_seller, store_logo
 from billhook.actions.templates import LARGEST_TEMPLATE, add_template, retire
-from billhook.outlets.logo import LARGEST_LOGO, LARGEST_SIDE
+from billhook.documents.logo import LARGEST_LOGO, LARGEST_SIDE
 from billhook.rules.document import Seller
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store import templates

@@ -19,14 +19,14 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from billhook.actions.document_mails import mails_for
+from billhook.documents.einvoice.facturx import embed, facturx_xml
+from billhook.documents.engines import Engines, Order
+from billhook.documents.typst import Picture, Sheet
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, RenderError, is_whole
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
-from billhook.outlets.engines import Engines, Order
-from billhook.outlets.facturx import embed, facturx_xml
 from billhook.outlets.objects import ObjectDiffers, Objects, document_key
-from billhook.outlets.pdf import FIXED_DATE, RendererMissing, RenderError, is_whole
-from billhook.outlets.typst import Picture, Sheet
-from billhook.outlets.view import shown
 from billhook.queue.consumer import Rings
 from billhook.rules.document import Logo, Snapshot
 from billhook.rules.invoicing_settings import Engine

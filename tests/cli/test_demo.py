@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.service import service_names
 from billhook.runtime.valkey import free_port
 from billhook.testing.demo import STORY

@@ -17,10 +17,10 @@ from consumers.lifecycle import event, invoice
 from consumers.world import World
 from pypdf import PdfReader
 
-from billhook.outlets.engines import Engines
+from billhook.documents.engines import Engines
+from billhook.documents.typst import TypstRenderer
+from billhook.documents.wkhtmltopdf import Wkhtmltopdf
 from billhook.outlets.objects import Objects, open_objects
-from billhook.outlets.pdf import Wkhtmltopdf
-from billhook.outlets.typst import TypstRenderer
 from billhook.rules.document import Logo, Snapshot
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.documents import NewDocument, add_documents, documents

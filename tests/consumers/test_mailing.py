@@ -13,7 +13,7 @@ import pytest
 from consumers.world import Silence, World, run_until_quiet
 from outlets.mail_server import MailServer, mail_server
 
-from billhook.outlets.mail import Mailer, open_mailer
+from billhook.outlets.mail.mailer import Mailer, open_mailer
 from billhook.outlets.objects import Objects, document_key, open_objects
 from billhook.queue.consumer import Steps
 from billhook.rules.retry import MAX_ATTEMPTS

@@ -13,10 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billhook.documents.engines import Engines
 from billhook.metrics import Metrics
-from billhook.outlets.engines import Engines
-from billhook.outlets.http import Poster, Reach, Response
 from billhook.outlets.objects import Objects
+from billhook.outlets.webhooks.http import Poster, Reach, Response
 from billhook.queue.consumer import Steps
 from billhook.rules.addresses import parse_networks
 from billhook.rules.delivery import outcome_class

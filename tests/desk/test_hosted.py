@@ -12,8 +12,8 @@ from desk.world import NOW, Desk, World, new_env, refused, serving
 from outlets.buckets import Bucket, s3rver
 
 from billhook.actions import invoices
+from billhook.documents.hosted_words import words_in
 from billhook.errors import SettingsError
-from billhook.outlets.hosted_words import words_in
 from billhook.rules.terms import CreditLine, CreditTerms
 from billhook.runtime.settings import read_settings
 from billhook.store.database import Database

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from billhook.outlets.http import Poster, Reach
-from billhook.outlets.resolver import Lookup
+from billhook.outlets.webhooks.http import Poster, Reach
+from billhook.outlets.webhooks.resolver import Lookup
 from billhook.rules.addresses import Address, parse_networks
 
 P = ParamSpec("P")

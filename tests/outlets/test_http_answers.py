@@ -12,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outlets.endpoint import OK, Peer, Story, agrees, answers, endpoint, in_a_loop, posting
 
-from billhook.outlets.connections import INTERIM_LIMIT
-from billhook.outlets.http import BODY_LIMIT, HEADER_LIMIT, HEADERS_KEPT, HEADERS_LIMIT, Response, retry_after_seconds
+from billhook.outlets.webhooks.connections import INTERIM_LIMIT
+from billhook.outlets.webhooks.http import (
+    BODY_LIMIT,
+    HEADER_LIMIT,
+    HEADERS_KEPT,
+    HEADERS_LIMIT,
+    Response,
+    retry_after_seconds,
+)
 
 OUTCOMES = {"2xx", "3xx", "4xx", "5xx", "timeout", "dns", "refused", "connect", "tls", "reset", "protocol", "url"}
 LONG, SHORT = 60.0, 1.0

@@ -12,8 +12,8 @@ import pytest
 from outlets.endpoint import LOOPBACK, agrees, endpoint, in_a_loop, posting
 from outlets.name_server import SERVFAIL, NameServer, Zone, name_server
 
-from billhook.outlets.http import Poster
-from billhook.outlets.resolver import LOOKUP_SECONDS, Names
+from billhook.outlets.webhooks.http import Poster
+from billhook.outlets.webhooks.resolver import LOOKUP_SECONDS, Names
 
 
 @asynccontextmanager

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outlets.endpoint import LOOPBACK, agrees, endpoint, in_a_loop, names, posting
 
-from billhook.outlets.connections import Connections, tls_context
-from billhook.outlets.http import Reach
-from billhook.outlets.resolver import Forbidden
+from billhook.outlets.webhooks.connections import Connections, tls_context
+from billhook.outlets.webhooks.http import Reach
+from billhook.outlets.webhooks.resolver import Forbidden
 
 NOWHERE = Reach(allow_http=True)
 

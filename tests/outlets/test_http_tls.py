@@ -15,8 +15,8 @@ import trustme
 from outlets.endpoint import LOOPBACK, OK, Peer, agrees, answers, endpoint, in_a_loop, names, posting
 
 from billhook.errors import SettingsError
-from billhook.outlets.connections import tls_context
-from billhook.outlets.http import BODY_LIMIT, Response
+from billhook.outlets.webhooks.connections import tls_context
+from billhook.outlets.webhooks.http import BODY_LIMIT, Response
 
 
 @pytest.fixture(scope="module")

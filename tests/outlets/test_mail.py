@@ -16,9 +16,9 @@ import trustme
 from outlets.mail_server import PASSWORD, USER, mail_server
 
 from billhook.errors import SettingsError, TryAgain, Unprocessable
-from billhook.outlets.mail import FolderMailer, Mailer, open_mailer
-from billhook.outlets.mime import File, Mail
-from billhook.outlets.smtp import SmtpMailer
+from billhook.outlets.mail.mailer import FolderMailer, Mailer, open_mailer
+from billhook.outlets.mail.mime import File, Mail
+from billhook.outlets.mail.smtp import SmtpMailer
 
 SENDER = "Acme Billing <billing@acme.test>"
 MAIL = Mail(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.errors import Unprocessable
-from billhook.outlets.mime import File, Mail, Mailbox, compose, mailbox
+from billhook.outlets.mail.mime import File, Mail, Mailbox, compose, mailbox
 
 SENDER = Mailbox("", "billing@acme.test")
 MAIL = Mail("<mail_1@billhook>", datetime(2026, 11, 21, 11, 30, tzinfo=UTC), "ada@customer.test", "Hello", "Hello\n")

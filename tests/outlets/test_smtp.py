@@ -15,8 +15,8 @@ import trustme
 from outlets.mail_server import DROP, HANG, PASSWORD, USER, MailServer, mail_server
 
 from billhook.errors import TryAgain, Unprocessable
-from billhook.outlets.mime import File, Mail
-from billhook.outlets.smtp import SmtpMailer
+from billhook.outlets.mail.mime import File, Mail
+from billhook.outlets.mail.smtp import SmtpMailer
 
 SENDER = "billing@acme.test"
 MAIL = Mail("<mail_1@billhook>", datetime(2026, 11, 21, tzinfo=UTC), "ada@customer.test", "Hello", "Hello\n")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.errors import SettingsError
-from billhook.outlets.pdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
 from billhook.store import migrate

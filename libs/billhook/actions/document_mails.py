@@ -12,9 +12,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from billhook.documents.view import shown
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.mime import mailbox
-from billhook.outlets.view import shown
+from billhook.outlets.mail.mime import mailbox
 from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.documents import documents_by_id, latest_document, read_snapshot, set_mail_to

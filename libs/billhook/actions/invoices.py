@@ -35,8 +35,8 @@ from billhook.actions.ledger import (
     write,
 )
 from billhook.actions.sources import check_url
+from billhook.documents.einvoice.facturx import missing
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.facturx import missing
 from billhook.providers.reading import storable
 from billhook.rules.book import Change, Invoice
 from billhook.rules.document import TEMPLATE, Snapshot

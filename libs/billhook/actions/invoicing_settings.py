@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
+from billhook.documents.logo import checked_logo
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.logo import checked_logo
-from billhook.outlets.mime import mailbox
+from billhook.outlets.mail.mime import mailbox
 from billhook.rules.document import Logo, Seller
 from billhook.rules.invoicing_settings import InvoicingSettings, checked
 from billhook.runtime.env import Env

@@ -12,8 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from billhook.actions.publishing import KEY
+from billhook.documents.einvoice.facturx import missing
 from billhook.errors import Refused
-from billhook.outlets.facturx import missing
 from billhook.rules.book import BookObject, Change, Invoice, InvoiceLine
 from billhook.rules.document import DocumentKind, Snapshot
 from billhook.rules.invoice import documents_due

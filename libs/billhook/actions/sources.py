@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from billhook.errors import Refused, SettingsError, Unprocessable
-from billhook.outlets.mime import mailbox
+from billhook.outlets.mail.mime import mailbox
 from billhook.providers import PROVIDERS
 from billhook.rules.signing import new_secret, signing_key
 from billhook.runtime.env import Env

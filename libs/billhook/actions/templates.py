@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from billhook.documents.templating import check_template, own_html
+from billhook.documents.view import Shown, shown
+from billhook.documents.wkhtmltopdf import RenderError
 from billhook.errors import Refused
-from billhook.outlets.pdf import RenderError
-from billhook.outlets.templating import check_template, own_html
-from billhook.outlets.view import Shown, shown
 from billhook.rules.book import Address
 from billhook.rules.document import Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Party

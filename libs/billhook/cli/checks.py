@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
 from billhook.store import migrate
 

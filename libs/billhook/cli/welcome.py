@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 
 from billhook.actions.sources import new_signing_secret
-from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
 from billhook.store.merchants import create_key, create_merchant, list_merchants
 from billhook.store.sources import create_source, list_sources

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from billhook.documents.engines import Engines
 from billhook.errors import SettingsError
 from billhook.metrics import Metrics
-from billhook.outlets.engines import Engines
-from billhook.outlets.http import Reach
-from billhook.outlets.mail import Mailer, open_mailer
+from billhook.outlets.mail.mailer import Mailer, open_mailer
 from billhook.outlets.objects import Objects, open_objects
+from billhook.outlets.webhooks.http import Reach
 from billhook.queue.bell import Bell, DoorbellBroker
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock

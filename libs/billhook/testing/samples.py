@@ -17,10 +17,10 @@ from typing import Final
 import msgspec
 from PIL import Image, ImageDraw
 
-from billhook.outlets.engines import Engines
-from billhook.outlets.pdf import RenderError
-from billhook.outlets.typst import Picture, Sheet
-from billhook.outlets.view import shown
+from billhook.documents.engines import Engines
+from billhook.documents.typst import Picture, Sheet
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import RenderError
 from billhook.rules.book import Address
 from billhook.rules.document import Allowance, Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms

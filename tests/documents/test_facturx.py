@@ -14,13 +14,13 @@ import facturx
 import msgspec
 import pytest
 import typst
+from documents.schematron import broken_rules, number_of_rules
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lxml import etree
-from outlets.schematron import broken_rules, number_of_rules
 from pypdf import PdfReader
 
-from billhook.outlets.facturx import embed, facturx_xml, missing
+from billhook.documents.einvoice.facturx import embed, facturx_xml, missing
 from billhook.rules.book import Address
 from billhook.rules.credit import credit
 from billhook.rules.document import Seller, Snapshot
@@ -578,5 +578,6 @@ def test_a_pdf_that_is_not_for_archives_is_refused() -> None:
 
 
 def test_only_who_embeds_loads_the_libraries_for_it() -> None:
-    asks = "import sys, billhook.outlets.facturx; print({'lxml', 'pypdf', 'facturx', 'stdnum'} & set(sys.modules))"
+    heavy = {"lxml", "pypdf", "facturx", "stdnum"}
+    asks = f"import sys, billhook.documents.einvoice.facturx; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -19,7 +19,7 @@ from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from billhook.errors import SettingsError
-from billhook.outlets.resolver import CACHE_SECONDS, Forbidden
+from billhook.outlets.webhooks.resolver import CACHE_SECONDS, Forbidden
 from billhook.rules.addresses import Network, refusal
 
 KEEPALIVE_SECONDS = 4.0

@@ -11,8 +11,8 @@ from importlib.resources import files
 import msgspec
 import pytest
 
-from billhook.outlets.page import document_html
-from billhook.outlets.view import Shown, shown
+from billhook.documents.page import document_html
+from billhook.documents.view import Shown, shown
 from billhook.rules.document import TEMPLATE
 from billhook.testing import samples
 
@@ -138,5 +138,5 @@ def test_a_logo_that_is_not_a_picture_in_the_page_is_refused(logo: str) -> None:
 
 def test_the_version_names_the_look() -> None:
     """Stored documents are found by this version: a change of how they look needs a new one."""
-    template = files("billhook.outlets").joinpath("templates/document.html").read_bytes()
+    template = files("billhook.documents").joinpath("templates/document.html").read_bytes()
     assert (TEMPLATE, hashlib.sha256(template).hexdigest()[:16]) == ("billhook-2", "cc78364453f304da")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from billhook.documents.logo import LARGEST_LOGO, LARGEST_SIDE, checked_logo
 from billhook.errors import Refused
-from billhook.outlets.logo import LARGEST_LOGO, LARGEST_SIDE, checked_logo
 
 
 def picture(media: str = "PNG", size: tuple[int, int] = (20, 10), mode: str = "RGB") -> bytes:

@@ -1,4 +1,4 @@
-"""The process that merchants' templates run in: `python -m billhook.outlets.sandbox`, started by `templating`.
+"""The process that merchants' templates run in: `python -m billhook.documents.sandbox`, started by `templating`.
 
 A template may read the document and the logo, and call nothing that leads out of them (Jinja's sandbox). What the
 sandbox does not bound is work and memory, and neither can be taken back from a thread: hence a process, with limits
@@ -23,7 +23,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from billhook.outlets.bidi import Text
+from billhook.documents.bidi import Text
 
 CPU_SECONDS: Final = 5
 """For one page. Ten thousand lines take a tenth of it; time of the processor, so a busy machine fails nobody."""

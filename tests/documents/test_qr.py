@@ -9,7 +9,7 @@ import typst
 import zxingcpp
 from PIL import Image
 
-from billhook.outlets.qr import qr_svg
+from billhook.documents.qr import qr_svg
 
 ADDRESS = "https://pay.example.com/i/acct_1ABCDEFGHIJKLMNO/live_YWNjdF8xQUJDREVGR0hJSktMTU5P?s=ap"
 

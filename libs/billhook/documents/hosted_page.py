@@ -15,11 +15,11 @@ import msgspec
 from babel import Locale
 from markupsafe import Markup
 
-from billhook.outlets.hosted_words import negotiated, words_in
-from billhook.outlets.labels import words_for
-from billhook.outlets.qr import qr_svg
-from billhook.outlets.view import Shown, ShownRow, shown
-from billhook.outlets.wording import Wording
+from billhook.documents.hosted_words import negotiated, words_in
+from billhook.documents.labels import words_for
+from billhook.documents.qr import qr_svg
+from billhook.documents.view import Shown, ShownRow, shown
+from billhook.documents.wording import Wording
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 
@@ -81,7 +81,7 @@ def gone_html(accepted: str, *, nonce: str) -> str:
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("billhook.outlets", "templates"),
+        loader=jinja2.PackageLoader("billhook.documents", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

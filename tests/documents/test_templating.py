@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from billhook.outlets.pdf import RenderError
-from billhook.outlets.templating import check_template, own_html
-from billhook.outlets.view import Shown, shown
+from billhook.documents.templating import check_template, own_html
+from billhook.documents.view import Shown, shown
+from billhook.documents.wkhtmltopdf import RenderError
 from billhook.testing import samples
 
 

@@ -25,10 +25,10 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from billhook.outlets.pdf import RenderError
-from billhook.outlets.qr import qr_svg
-from billhook.outlets.typesetting import MAIN, Answer, Work, send
-from billhook.outlets.view import Shown
+from billhook.documents.qr import qr_svg
+from billhook.documents.typst_process import MAIN, Answer, Work, send
+from billhook.documents.view import Shown
+from billhook.documents.wkhtmltopdf import RenderError
 
 _FONTS: Final = ("Helvetica Neue", "Arial", "Liberation Sans", "Noto Sans")
 _FONTS_OF: Final = {
@@ -81,7 +81,7 @@ class TypstRenderer:
         """`command` is what is run in place of `typesetting.py`."""
         self.name: Final = f"typst-{version('typst')}"
         self._seconds = seconds
-        self._command = command or (sys.executable, "-P", "-m", "billhook.outlets.typesetting")
+        self._command = command or (sys.executable, "-P", "-m", "billhook.documents.typst_process")
         self._idle: list[_Setter] = []
 
     def render(self, sheets: Iterable[Sheet]) -> list[bytes | RenderError]:
@@ -134,7 +134,7 @@ class _Setter:
         self._connection, theirs = socket.socketpair()
         try:
             (Path(self._place) / MAIN).write_text(
-                files("billhook.outlets").joinpath("templates", MAIN).read_text(encoding="utf-8"), encoding="utf-8"
+                files("billhook.documents").joinpath("templates", MAIN).read_text(encoding="utf-8"), encoding="utf-8"
             )
             environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
             # Its threads would take the core of the other engine, to draw a page hardly sooner.

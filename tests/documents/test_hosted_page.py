@@ -12,10 +12,10 @@ from babel import Locale, localedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billhook.outlets.hosted_page import Download, gone_html, hosted_html, shown_now
-from billhook.outlets.hosted_words import words_in
-from billhook.outlets.labels import words_for
-from billhook.outlets.view import Shown, shown
+from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
+from billhook.documents.hosted_words import words_in
+from billhook.documents.labels import words_for
+from billhook.documents.view import Shown, shown
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 from billhook.rules.terms import Party

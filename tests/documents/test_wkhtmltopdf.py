@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pypdf
 import pytest
-from outlets.canary import SECRET, canary
+from documents.canary import SECRET, canary
 
-from billhook.outlets.page import document_html
-from billhook.outlets.pdf import RendererMissing, RenderError, Wkhtmltopdf
-from billhook.outlets.view import shown
+from billhook.documents.page import document_html
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import RendererMissing, RenderError, Wkhtmltopdf
 from billhook.rules.book import Invoice
 from billhook.rules.document import Seller
 from billhook.rules.invoice import snapshot_of

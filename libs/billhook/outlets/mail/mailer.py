@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
-from billhook.outlets.mime import Mail, compose, sender_of
+from billhook.outlets.mail.mime import Mail, compose, sender_of
+from billhook.outlets.mail.smtp import SmtpMailer
 from billhook.outlets.objects import DirectoryObjects, ObjectDiffers
-from billhook.outlets.smtp import SmtpMailer
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Final
 import jinja2
 from markupsafe import Markup
 
-from billhook.outlets.bidi import Text
-from billhook.outlets.qr import qr_svg
-from billhook.outlets.view import Shown
+from billhook.documents.bidi import Text
+from billhook.documents.qr import qr_svg
+from billhook.documents.view import Shown
 
 _LOGO: Final = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*")
 
@@ -32,7 +32,7 @@ def document_html(shown: Shown, *, logo: str | None = None) -> str:
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("billhook.outlets", "templates"),
+        loader=jinja2.PackageLoader("billhook.documents", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

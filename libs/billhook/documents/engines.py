@@ -15,11 +15,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from billhook.outlets.page import document_html
-from billhook.outlets.pdf import RenderError, Wkhtmltopdf
-from billhook.outlets.templating import own_html
-from billhook.outlets.typst import Picture, Sheet, TypstRenderer
-from billhook.outlets.view import Shown
+from billhook.documents.page import document_html
+from billhook.documents.templating import own_html
+from billhook.documents.typst import Picture, Sheet, TypstRenderer
+from billhook.documents.view import Shown
+from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
 from billhook.rules.invoicing_settings import Engine
 
 Drawn = bytes | RenderError

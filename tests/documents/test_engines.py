@@ -14,10 +14,10 @@ import pypdf
 import pytest
 from PIL import Image
 
-from billhook.outlets.engines import Drawn, Engines, choose
-from billhook.outlets.pdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
-from billhook.outlets.typst import Picture, Sheet
-from billhook.outlets.view import Shown, shown
+from billhook.documents.engines import Drawn, Engines, choose
+from billhook.documents.typst import Picture, Sheet
+from billhook.documents.view import Shown, shown
+from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
 from billhook.rules.document import Snapshot
 from billhook.rules.invoicing_settings import Engine
 from billhook.testing import samples

@@ -18,15 +18,15 @@ from typing import Any
 import msgspec
 import pypdf
 import pytest
-from outlets.canary import SECRET, canary
+from documents.canary import SECRET, canary
+from documents.test_page import Reading, squeezed
 
-from billhook.outlets.page import document_html
-from billhook.outlets.pdf import RenderError, Wkhtmltopdf
-from billhook.outlets.templating import own_html
-from billhook.outlets.view import shown
+from billhook.documents.page import document_html
+from billhook.documents.templating import own_html
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
 from billhook.rules.document import Snapshot
 from billhook.testing import samples
-from tests.outlets.test_page import Reading, squeezed
 
 __all__ = ["canary"]
 

@@ -1,4 +1,4 @@
-"""The words that only the hosted page needs, in the languages of `billhook.outlets.labels`."""
+"""The words that only the hosted page needs, in the languages of `billhook.documents.labels`."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from string import Formatter
 import msgspec
 import pytest
 
-from billhook.outlets.colours import INK
-from billhook.outlets.labels import words_for
-from billhook.outlets.view import Shown, shown
+from billhook.documents.colours import INK
+from billhook.documents.labels import words_for
+from billhook.documents.view import Shown, shown
 from billhook.rules.book import Address
 from billhook.rules.document import Line, Seller, Snapshot, TaxTotal
 from billhook.rules.money import format_money, parse_locale

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 from billhook.errors import SettingsError, TryAgain, Unprocessable
-from billhook.outlets.mime import Mail, compose, mailbox, sender_of
+from billhook.outlets.mail.mime import Mail, compose, mailbox, sender_of
 
 CONNECT_SECONDS: Final = 10.0
 

@@ -16,10 +16,10 @@ from typing import Final, cast
 
 from babel import Locale
 
-from billhook.outlets.cii import cii, plain
-from billhook.outlets.en16931 import DECIMALS, Amounts, amounts, decimal_text, step
-from billhook.outlets.tax_ids import other_id_of, vat_id_of
-from billhook.outlets.xmp import with_facturx
+from billhook.documents.einvoice.cii import cii, plain
+from billhook.documents.einvoice.en16931 import DECIMALS, Amounts, amounts, decimal_text, step
+from billhook.documents.einvoice.tax_ids import other_id_of, vat_id_of
+from billhook.documents.einvoice.xmp import with_facturx
 from billhook.rules.document import Line, Snapshot
 from billhook.rules.money import exponent
 from billhook.rules.terms import Party

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from billhook.outlets.pdf import find_wkhtmltopdf
+from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.rules.book import Address, Invoice, InvoiceLine
 
 MARCH, APRIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)

@@ -13,9 +13,9 @@ import psutil
 import pypdf
 import pytest
 
-from billhook.outlets.pdf import FIXED_DATE, RenderError
-from billhook.outlets.typst import Sheet, TypstRenderer
-from billhook.outlets.view import shown
+from billhook.documents.typst import Sheet, TypstRenderer
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import FIXED_DATE, RenderError
 from billhook.rules.document import Snapshot
 from billhook.testing import samples
 
@@ -36,7 +36,7 @@ def pages_of(pdf: bytes | RenderError) -> list[str]:
 
 
 def engines_running() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "billhook.outlets.typesetting" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "billhook.documents.typst_process" in child.cmdline()]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import msgspec
 from babel import Locale
 
-from billhook.outlets import colours
-from billhook.outlets.labels import Words, words_for
-from billhook.outlets.wording import Wording
+from billhook.documents import colours
+from billhook.documents.labels import Words, words_for
+from billhook.documents.wording import Wording
 from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
 from billhook.rules.terms import Party
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import msgspec
 
-from billhook.outlets.pdf import RenderError
-from billhook.outlets.qr import qr_svg
-from billhook.outlets.sandbox import CPU_SECONDS
-from billhook.outlets.view import Shown
+from billhook.documents.qr import qr_svg
+from billhook.documents.sandbox import CPU_SECONDS
+from billhook.documents.view import Shown
+from billhook.documents.wkhtmltopdf import RenderError
 
 _STARTING: Final = 20.0
 _BUSY: Final = 3
@@ -83,7 +83,7 @@ def _run(templates: Sequence[str], asked: Sequence[dict[str, Any]], until: float
             questions.write(json.dumps(line).encode() + b"\n")
         questions.seek(0)
         with subprocess.Popen(
-            [sys.executable, "-I", "-m", "billhook.outlets.sandbox", str(seconds)],
+            [sys.executable, "-I", "-m", "billhook.documents.sandbox", str(seconds)],
             stdin=questions,
             stdout=answers,
             stderr=subprocess.PIPE,  # read only because its end wakes us at once; a bare wait with a deadline polls

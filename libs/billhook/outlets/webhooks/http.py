@@ -19,8 +19,8 @@ import msgspec
 from aiohttp.http_exceptions import PayloadEncodingError
 from yarl import URL
 
-from billhook.outlets.connections import Connections, new_connection, tls_context
-from billhook.outlets.resolver import Forbidden, Lookup, Names, VettedResolver
+from billhook.outlets.webhooks.connections import Connections, new_connection, tls_context
+from billhook.outlets.webhooks.resolver import Forbidden, Lookup, Names, VettedResolver
 from billhook.rules.addresses import Network, url_refusal
 from billhook.rules.delivery import outcome_class
 
