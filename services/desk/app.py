@@ -13,33 +13,32 @@ from billhook.rules.book import KINDS
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
-from services.desk import (
-    bodies,
+from services.desk import bodies, refusals
+from services.desk.authentication import Gate
+from services.desk.dependencies import BEARER
+from services.desk.routes import (
+    book,
     credit_notes,
     dead_letters,
     documents,
     endpoint_actions,
     endpoints,
-    entries,
     events,
     exports,
     hosted,
     invoices,
-    invoicing,
+    invoicing_settings,
     mails,
     merchants,
     messages,
     own_invoices,
     publishing,
-    refusals,
     replays,
     sources,
 )
-from services.desk.gate import Gate
-from services.desk.terms import BEARER
 
 SUBJECTS = (
-    *(merchants, invoicing, sources, endpoints, endpoint_actions, events, entries),
+    *(merchants, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
     *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
     *(messages, publishing, replays, dead_letters),
 )

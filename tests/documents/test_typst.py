@@ -68,7 +68,7 @@ def test_a_line_that_no_page_could_hold_goes_on_over_several(renderer: TypstRend
     made = samples.invoice(samples.terms(1))
     lines = tuple(msgspec.structs.replace(line, description="many words " * 2000) for line in made.lines)
     [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
-    assert sum(page.count("many words") for page in pages_of(pdf)) == 2000
+    assert sum(page.count("many") for page in pages_of(pdf)) == 2000  # a font may break a line between the two words
 
 
 def test_an_archival_file_is_pdf_a_and_odd_characters_do_not_hold_it_up(renderer: TypstRenderer) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from billhook.store import mails
-from services.desk.terms import CallerIn, EnvIn, NewestFirst, Optional, Page, page_of, row_id
+from services.desk.dependencies import CallerIn, EnvIn, NewestFirst, Optional, Page, page_of, row_id
 
 router = APIRouter(prefix="/v1/mails", tags=["mails"])
 

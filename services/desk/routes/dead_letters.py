@@ -13,8 +13,8 @@ from billhook.store import dead_letters
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.queues import QUEUES
+from services.desk.dependencies import CallerIn, EnvIn, Id, NewestFirst, Optional, Page, page_of, row_id
 from services.desk.refusals import Refusal, not_found
-from services.desk.terms import CallerIn, EnvIn, Id, NewestFirst, Optional, Page, page_of, row_id
 
 router = APIRouter(prefix="/v1/dead-letters", tags=["dead letters"])
 

@@ -23,9 +23,9 @@ from billhook.rules.book import Invoice
 from billhook.store import book, links
 from billhook.store.database import Tx
 from billhook.store.documents import list_documents, read_snapshot
-from services.desk.documents import file_answer, find_invoice, invoice_subject, logo_uri
+from services.desk.dependencies import CallerIn, EnvIn, Id, Page
 from services.desk.refusals import Refusal, not_found
-from services.desk.terms import CallerIn, EnvIn, Id, Page
+from services.desk.routes.documents import file_answer, find_invoice, invoice_subject, logo_uri
 
 router = APIRouter(prefix="/v1/invoices/{invoice_id}/links", tags=["hosted pages"])
 public = APIRouter(prefix="/i", include_in_schema=False)

@@ -15,9 +15,9 @@ from billhook.store.database import Tx
 from billhook.store.endpoints import get_endpoint
 from billhook.store.merchants import Caller
 from billhook.store.replays import Replay
-from services.desk.endpoints import EventType
+from services.desk.dependencies import CallerIn, EnvIn, Id, NewestFirst, OwnerIn, Page, known_merchant, page_of
 from services.desk.refusals import Refusal, not_found
-from services.desk.terms import CallerIn, EnvIn, Id, NewestFirst, OwnerIn, Page, known_merchant, page_of
+from services.desk.routes.endpoints import EventType
 
 router = APIRouter(prefix="/v1/replays", tags=["replays"])
 

@@ -10,8 +10,20 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from billhook.store import deliveries, messages
+from services.desk.dependencies import (
+    Bytes,
+    CallerIn,
+    EnvIn,
+    Id,
+    NewestFirst,
+    Optional,
+    Page,
+    Text,
+    page_of,
+    row_id,
+    shown,
+)
 from services.desk.refusals import not_found
-from services.desk.terms import Bytes, CallerIn, EnvIn, Id, NewestFirst, Optional, Page, Text, page_of, row_id, shown
 
 router = APIRouter(prefix="/v1", tags=["messages"])
 

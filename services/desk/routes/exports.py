@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from billhook.actions.exports import Format, export, period
 from billhook.rules.book import InvoiceStatus
 from billhook.rules.export import COLUMNS
+from services.desk.dependencies import CallerIn, EnvIn, Id, Optional, Text
 from services.desk.refusals import not_found
-from services.desk.terms import CallerIn, EnvIn, Id, Optional, Text
 
 router = APIRouter(prefix="/v1/exports", tags=["exports"])
 

@@ -17,9 +17,9 @@ from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store import templates
 from billhook.store.templates import Template
 from services.desk import bodies
-from services.desk.merchants import MerchantListing, find_merchant
+from services.desk.dependencies import CallerIn, EnvIn, Id, Page, Text, page_of
 from services.desk.refusals import not_found
-from services.desk.terms import CallerIn, EnvIn, Id, Page, Text, page_of
+from services.desk.routes.merchants import MerchantListing, find_merchant
 
 router = APIRouter(prefix="/v1/merchants/{merchant_id}", tags=["invoicing"])
 

@@ -36,8 +36,8 @@ from billhook.store.database import Tx
 from billhook.store.deliveries import HELD_LIMIT, held_for
 from billhook.store.endpoints import Endpoint
 from billhook.store.merchants import Caller
+from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, OwnerIn, Page, Secret, known_merchant, page_of
 from services.desk.refusals import not_found
-from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, OwnerIn, Page, Secret, known_merchant, page_of
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 

@@ -14,8 +14,8 @@ from billhook.rules.money import parse_locale
 from billhook.store import merchants
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller, Key, Merchant
+from services.desk.dependencies import CallerIn, EnvIn, Id, Optional, Page, Text, known_merchant, page_of
 from services.desk.refusals import not_found, operator_only
-from services.desk.terms import CallerIn, EnvIn, Id, Optional, Page, Text, known_merchant, page_of
 
 
 async def _operator(caller: CallerIn) -> None:

@@ -17,9 +17,9 @@ from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.documents import read_snapshot
 from billhook.store.own_invoices import OWN, get_own_invoice
-from services.desk.documents import DocumentShown, documents_of, find_invoice, invoice_subject, logo_uri, newest
-from services.desk.entries import EntryShown, entry_fields
-from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, Optional, Page, Text, page_of, row_id
+from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, Optional, Page, Text, page_of, row_id
+from services.desk.routes.book import EntryShown, entry_fields
+from services.desk.routes.documents import DocumentShown, documents_of, find_invoice, invoice_subject, logo_uri, newest
 
 router = APIRouter(prefix="/v1/invoices", tags=["invoices"])
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.rules.book import KINDS
 from billhook.store import book
+from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, Page, page_of, row_id
 from services.desk.refusals import not_found
-from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, Page, page_of, row_id
 
 router = APIRouter(prefix="/v1/book", tags=["book"])
 

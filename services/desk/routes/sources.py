@@ -15,8 +15,7 @@ from billhook.store import sources
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.sources import Source
-from services.desk.refusals import not_found, operator_only
-from services.desk.terms import (
+from services.desk.dependencies import (
     CallerIn,
     EnvIn,
     Id,
@@ -28,6 +27,7 @@ from services.desk.terms import (
     known_merchant,
     page_of,
 )
+from services.desk.refusals import not_found, operator_only
 
 router = APIRouter(prefix="/v1/sources", tags=["sources"])
 

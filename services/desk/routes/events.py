@@ -11,8 +11,20 @@ from pydantic import BaseModel, Field
 
 from billhook.actions.sources import ring
 from billhook.store import inbox, queues
+from services.desk.dependencies import (
+    Bytes,
+    CallerIn,
+    EnvIn,
+    Id,
+    NewestFirst,
+    Optional,
+    Page,
+    Text,
+    page_of,
+    row_id,
+    shown,
+)
 from services.desk.refusals import not_found
-from services.desk.terms import Bytes, CallerIn, EnvIn, Id, NewestFirst, Optional, Page, Text, page_of, row_id, shown
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 

@@ -20,8 +20,8 @@ from billhook.store import book, templates
 from billhook.store.database import Tx
 from billhook.store.documents import NewDocument, add_documents, list_documents, read_snapshot
 from billhook.store.merchants import Caller
+from services.desk.dependencies import CallerIn, EnvIn, Id, Text
 from services.desk.refusals import Refusal, not_found
-from services.desk.terms import CallerIn, EnvIn, Id, Text
 
 router = APIRouter(prefix="/v1", tags=["documents"])
 

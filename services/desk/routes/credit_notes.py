@@ -15,7 +15,10 @@ from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.own_credit_notes import get_own_credit_note
 from services.desk import bodies
-from services.desk.documents import (
+from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, Page, Text, page_of, row_id
+from services.desk.refusals import not_found
+from services.desk.routes.book import EntryShown, entry_fields
+from services.desk.routes.documents import (
     PDF,
     DocumentShown,
     Link,
@@ -29,10 +32,7 @@ from services.desk.documents import (
     link_to,
     ready,
 )
-from services.desk.entries import EntryShown, entry_fields
-from services.desk.own_invoices import Key, Sent, answer_replayed, find_own, made_before
-from services.desk.refusals import not_found
-from services.desk.terms import CallerIn, EnvIn, Id, OldestFirst, Page, Text, page_of, row_id
+from services.desk.routes.own_invoices import Key, Sent, answer_replayed, find_own, made_before
 
 router = APIRouter(prefix="/v1", tags=["credit notes"])
 

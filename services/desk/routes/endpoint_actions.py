@@ -9,9 +9,9 @@ from billhook.actions.endpoints import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS,
 from billhook.actions.sources import ring
 from billhook.rules.signing import Scheme
 from billhook.store.endpoints import set_disabled
-from services.desk.endpoints import EndpointMade, EndpointShown, EndpointWhole, find, show, show_made, show_whole
+from services.desk.dependencies import CallerIn, EnvIn, Id, Secret, Text
 from services.desk.refusals import Refusal
-from services.desk.terms import CallerIn, EnvIn, Id, Secret, Text
+from services.desk.routes.endpoints import EndpointMade, EndpointShown, EndpointWhole, find, show, show_made, show_whole
 
 router = APIRouter(prefix="/v1/endpoints/{endpoint_id}", tags=["endpoints"])
 
