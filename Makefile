@@ -24,10 +24,10 @@ run: setup ## start everything on the embedded defaults and print the addresses;
 	@$(call foreground,$(call locally,$(BIN)/billhook up $(ARGS)))
 
 demo: setup ## drive a subscription from its first event to a PDF and verified webhooks
-	@$(call foreground,$(call locally,$(BIN)/billhook demo $(ARGS)))
+	@$(call foreground,$(call locally,$(BIN)/python -m billhook_testing.demo $(ARGS)))
 
 samples: setup ## write sample documents of every kind into var/samples, to be looked at
-	@$(BIN)/python -m billhook.testing.samples $(ARGS)
+	@$(BIN)/python -m billhook_testing.samples $(ARGS)
 
 # Tests wait for servers, leases and deadlines more than for a processor: four at a time keep two cores busy.
 test: setup ## run all tests, on SQLite, a real PostgreSQL and a real Valkey

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import delivery, ingress, isolation, memory, pdf, pipeline, publish, results, thundering
 from bench.results import Figure
 from bench.scale import DEFAULT, FULL, QUICK
-from billhook.testing.postgres_installation import NoServer
+from billhook_testing.postgres_installation import NoServer
 
 MEASURES = {
     "ingress": ingress.measure,

@@ -32,7 +32,7 @@ from billhook.runtime.valkey import free_port
 from billhook.store.documents import NewDocument, add_documents, documents
 from billhook.store.merchants import set_invoicing
 from billhook.store.work import DUE
-from billhook.testing import samples
+from billhook_testing import samples
 from services.invoicer.service import AT_ONCE
 
 LINES = (8, 200)

@@ -26,7 +26,7 @@ from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.sources import create_source
 from billhook.store.vault import new_key
-from billhook.testing.servers import PostgresServer, postgres_server, valkey_server
+from billhook_testing.servers import PostgresServer, postgres_server, valkey_server
 
 DURABILITY = {
     "sqlite": "SQLite, WAL, synchronous=FULL",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from billhook.testing.postgres_installation import NoServer
-from billhook.testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
+from billhook_testing.postgres_installation import NoServer
+from billhook_testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
 
 ROOT = Path(__file__).parent.parent
 

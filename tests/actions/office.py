@@ -22,7 +22,7 @@ from billhook.store.documents import list_documents, read_snapshot
 from billhook.store.merchants import Merchant, create_merchant, get_merchant, set_invoicing, set_seller
 from billhook.store.own_invoices import OwnInvoice, get_own_invoice
 from billhook.store.schema import metadata
-from billhook.testing.clock import ManualClock
+from billhook_testing.clock import ManualClock
 
 TERMS = Terms(
     currency="eur",

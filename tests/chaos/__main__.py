@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from billhook.testing.servers import postgres_server
+from billhook_testing.servers import postgres_server
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import Options, Report, run
 

@@ -20,7 +20,7 @@ from billhook.store import migrate
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.sources import create_source
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.servers import ValkeyServer
 from tests.chaos.sender import Address
 from tests.chaos.service import HANDLERS, lease_of
 

@@ -13,7 +13,7 @@ from billhook.store.deliveries import deliveries
 from billhook.store.documents import documents
 from billhook.store.messages import messages
 from billhook.store.schema import new_id
-from billhook.testing.servers import PostgresServer
+from billhook_testing.servers import PostgresServer
 from tests.chaos.account import account
 from tests.chaos.evidence import gather
 from tests.chaos.faults import EMPTIED, EVERYTHING, FLUSHED, KILLS, Fault, absent, frozen

@@ -1,4 +1,4 @@
-"""`billhook demo` from nothing: it starts the product, plays its story, and shows what came of it."""
+"""The demo from nothing: it starts the product, plays its story, and shows what came of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.service import service_names
 from billhook.runtime.valkey import free_port
-from billhook.testing.demo import STORY
+from billhook_testing.demo import STORY
 
 
 def test_every_chapter_arrives_and_the_pdfs_are_there(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_every_chapter_arrives_and_the_pdfs_are_there(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
     environment |= {"BILLHOOK_VAR": str(tmp_path), "COLUMNS": "200"}
     environment |= {f"BILLHOOK_{name.upper()}_PORT": str(free_port()) for name in service_names()}
-    command = [sys.executable, "-m", "billhook.cli.main", "demo"]
+    command = [sys.executable, "-m", "billhook_testing.demo"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

@@ -26,7 +26,7 @@ from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.documents import NewDocument, add_documents, documents
 from billhook.store.merchants import set_invoicing
 from billhook.store.templates import create_template
-from billhook.testing import samples
+from billhook_testing import samples
 
 ABSENT = Path("/not-installed")
 

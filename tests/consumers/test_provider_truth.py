@@ -23,7 +23,7 @@ from billhook.store import queues
 from billhook.store.book import TABLES, value_of
 from billhook.store.database import Database
 from billhook.store.documents import read_snapshot
-from billhook.testing.fake_stripe import FakeStripe
+from billhook_testing.fake_stripe import FakeStripe
 
 Held = dict[tuple[str, str], BookObject]
 

@@ -27,7 +27,7 @@ from billhook.store.endpoints import Endpoint, get_endpoint, update_endpoint
 from billhook.store.messages import messages
 from billhook.store.replay_windows import WINDOW
 from billhook.store.replays import Replay, cancel, create_replay, get_replay, replays
-from billhook.testing.clock import ManualClock
+from billhook_testing.clock import ManualClock
 from services.relay.replaying import FRESH_BACKLOG, MOST_UNTOUCHED, PAUSE, SETTLED, TRICKLE, Replaying
 
 HOUR = timedelta(hours=1)

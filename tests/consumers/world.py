@@ -28,7 +28,7 @@ from billhook.store.inbox import Arrival
 from billhook.store.messages import Message, add_messages
 from billhook.store.schema import metadata, new_id
 from billhook.store.vault import Vault, new_key
-from billhook.testing.clock import ManualClock
+from billhook_testing.clock import ManualClock
 from services.bookkeeper.posting import Posting
 from services.courier.delivery import Delivery, Errand
 from services.courier.gates import Admission, Gates

@@ -16,7 +16,7 @@ from billhook.rules.terms import Terms
 from billhook.store import work
 from billhook.store.documents import Rendered, documents, list_documents, set_files
 from billhook.store.merchants import create_key, create_merchant, get_merchant, set_seller
-from billhook.testing import samples
+from billhook_testing import samples
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from billhook.store.deliveries import NewDelivery, add_deliveries, deliveries
 from billhook.store.endpoints import Endpoint, endpoints_of, save_health
 from billhook.store.messages import Message, add_messages
 from billhook.store.replays import get_replay
-from billhook.testing.clock import ManualClock
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.clock import ManualClock
+from billhook_testing.servers import ValkeyServer
 
 EVERYTHING: dict[str, Any] = {
     "description": "Bookkeeping",

@@ -18,8 +18,8 @@ from billhook.rules.terms import CreditLine, CreditTerms
 from billhook.runtime.settings import read_settings
 from billhook.store.database import Database
 from billhook.store.merchants import get_merchant
-from billhook.testing import samples
-from billhook.testing.clock import ManualClock
+from billhook_testing import samples
+from billhook_testing.clock import ManualClock
 
 __all__ = ["s3rver"]
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from billhook.rules.terms import Party, Terms
 from billhook.store import migrate
-from billhook.testing import samples
+from billhook_testing import samples
 
 PDF = b"%PDF-1.4 the invoice"
 

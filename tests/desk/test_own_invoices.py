@@ -14,7 +14,7 @@ from billhook.rules.document import Snapshot
 from billhook.store import work
 from billhook.store.documents import documents, list_documents
 from billhook.store.own_invoices import get_own_invoice
-from billhook.testing.clock import ManualClock
+from billhook_testing.clock import ManualClock
 
 LINE = TERMS["lines"][0]
 HOUR = timedelta(hours=1)

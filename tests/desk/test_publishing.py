@@ -14,7 +14,7 @@ from desk.world import OPERATOR, Belongings, Desk, World, made, new_env, refused
 
 from billhook.store.database import Database
 from billhook.store.deliveries import list_deliveries
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.servers import ValkeyServer
 
 SHIPPED: dict[str, Any] = {
     "event_type": "order.shipped",

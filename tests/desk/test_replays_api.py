@@ -14,7 +14,7 @@ from billhook.store.database import Database
 from billhook.store.endpoints import set_disabled
 from billhook.store.replays import advance, get_replay, replays
 from billhook.store.schema import id_at
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.servers import ValkeyServer
 
 DAY = timedelta(days=1)
 REPLAY = {"kind": "replay"}

@@ -29,7 +29,7 @@ from billhook.store.documents import NewDocument, add_documents, documents, list
 from billhook.store.inbox import Arrival, accept, get_event
 from billhook.store.schema import new_id
 from billhook.store.sources import get_source
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.servers import ValkeyServer
 
 
 def test_a_merchant_is_made_and_given_a_key_that_can_be_taken_away(desk: Desk) -> None:

@@ -40,7 +40,7 @@ from billhook.store.replays import create_replay
 from billhook.store.schema import new_id
 from billhook.store.templates import create_template
 from billhook.store.vault import new_key
-from billhook.testing.clock import ManualClock
+from billhook_testing.clock import ManualClock
 from services.desk.app import build
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

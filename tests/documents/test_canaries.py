@@ -26,7 +26,7 @@ from billhook.documents.templating import own_html
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
 from billhook.rules.document import Snapshot
-from billhook.testing import samples
+from billhook_testing import samples
 
 __all__ = ["canary"]
 

@@ -20,7 +20,7 @@ from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
 from billhook.rules.document import Snapshot
 from billhook.rules.invoicing_settings import Engine
-from billhook.testing import samples
+from billhook_testing import samples
 
 HOSTILE = (
     "<script>document.location='http://127.0.0.1:9'</script><iframe src='file:///etc/passwd'></iframe>"

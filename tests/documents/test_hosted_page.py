@@ -19,7 +19,7 @@ from billhook.documents.view import Shown, shown
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 from billhook.rules.terms import Party
-from billhook.testing import samples
+from billhook_testing import samples
 
 ISSUED = samples.invoice(samples.terms(3))
 LATER = datetime(2026, 3, 5, tzinfo=UTC)

@@ -14,7 +14,7 @@ import pytest
 from billhook.documents.page import document_html
 from billhook.documents.view import Shown, shown
 from billhook.rules.document import TEMPLATE
-from billhook.testing import samples
+from billhook_testing import samples
 
 
 class Reading(HTMLParser):

@@ -7,7 +7,7 @@ import pytest
 from billhook.documents.templating import check_template, own_html
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import RenderError
-from billhook.testing import samples
+from billhook_testing import samples
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from billhook.documents.typst import Sheet, TypstRenderer
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RenderError
 from billhook.rules.document import Snapshot
-from billhook.testing import samples
+from billhook_testing import samples
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from billhook.rules.book import Address
 from billhook.rules.document import Line, Seller, Snapshot, TaxTotal
 from billhook.rules.money import format_money, parse_locale
 from billhook.rules.terms import Discount, Party, TaxRate
-from billhook.testing import samples
+from billhook_testing import samples
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "pt", "ja", "ar")
 

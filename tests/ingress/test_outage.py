@@ -19,7 +19,7 @@ from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
 from billhook.store import merchants, migrate, sources
 from billhook.store.database import Database
-from billhook.testing.servers import postgres_server
+from billhook_testing.servers import postgres_server
 from services.ingress.app import build
 from services.ingress.commit import WAITING_LIMIT, GroupCommit, LineFull
 

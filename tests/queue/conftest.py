@@ -6,7 +6,7 @@ import pytest
 from queue_line import Line
 from store.databases import database, migrated
 
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.servers import ValkeyServer
 
 __all__ = ["database", "migrated"]
 

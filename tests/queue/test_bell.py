@@ -7,7 +7,7 @@ from pathlib import Path
 from queue_line import Line, until
 
 from billhook.queue.bell import PENDING_LIMIT
-from billhook.testing.servers import valkey_server
+from billhook_testing.servers import valkey_server
 
 
 def heard(line: Line, count: int, limit: int = 1000) -> list[str]:

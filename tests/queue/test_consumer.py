@@ -21,8 +21,8 @@ from billhook.store import dead_letters, migrate, work
 from billhook.store.database import Database, Tx
 from billhook.store.documents import NewDocument, add_documents, documents
 from billhook.store.inbox import inbox
-from billhook.testing.clock import ManualClock
-from billhook.testing.servers import ValkeyServer, postgres_server
+from billhook_testing.clock import ManualClock
+from billhook_testing.servers import ValkeyServer, postgres_server
 
 LEASE = timedelta(minutes=1)
 

@@ -17,8 +17,8 @@ from billhook.store import inbox, work
 from billhook.store.database import Database
 from billhook.store.deliveries import deliveries
 from billhook.store.replays import Replay, create_replay, get_replay
-from billhook.testing.clock import ManualClock
-from billhook.testing.servers import ValkeyServer
+from billhook_testing.clock import ManualClock
+from billhook_testing.servers import ValkeyServer
 from services.relay.replaying import LOOK_SECONDS, MOST_UNTOUCHED, Replaying
 from services.relay.sweep import GRACE, LIMIT, Sweeper
 

@@ -26,7 +26,7 @@ from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.messages import Message, add_messages
 from billhook.store.vault import new_key
-from billhook.testing.servers import PostgresServer, ValkeyServer
+from billhook_testing.servers import PostgresServer, ValkeyServer
 
 MESSAGES = 60
 PATIENCE_SECONDS = 60.0

@@ -20,7 +20,7 @@ from billhook.store import (
     templates,
 )
 from billhook.store.database import Database
-from billhook.testing.servers import PostgresServer
+from billhook_testing.servers import PostgresServer
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 TABLES = book.metadata.sorted_tables

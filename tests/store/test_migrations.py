@@ -22,7 +22,7 @@ from billhook.store.documents import NewDocument, add_documents, list_documents
 from billhook.store.endpoints import endpoints
 from billhook.store.merchants import get_merchant
 from billhook.store.schema import metadata
-from billhook.testing.servers import PostgresServer
+from billhook_testing.servers import PostgresServer
 
 UPGRADE = """
 import sys

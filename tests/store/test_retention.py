@@ -16,7 +16,7 @@ from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
 from billhook.store.messages import Message, NewPublication, add_messages, add_publications, find_publications, messages
 from billhook.store.retention import delete_attempts, delete_publications, prune_messages
-from billhook.testing.clock import ManualClock
+from billhook_testing.clock import ManualClock
 from services.relay.pruning import Pruner
 
 DAY = timedelta(days=1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import stripe
 
-from billhook.testing.fake_stripe import FakeStripe
+from billhook_testing.fake_stripe import FakeStripe
 
 
 @pytest.fixture

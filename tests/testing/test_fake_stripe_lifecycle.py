@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import stripe
 
-from billhook.testing.fake_stripe import ApiError, FakeClock, FakeStripe, Policy
+from billhook_testing.fake_stripe import ApiError, FakeClock, FakeStripe, Policy
 
 
 @pytest.fixture

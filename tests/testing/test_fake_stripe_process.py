@@ -16,7 +16,7 @@ import stripe
 
 class Process:
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "billhook.testing.fake_stripe", *arguments]
+        command = [sys.executable, "-m", "billhook_testing.fake_stripe", *arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         said = json.loads(self._process.stdout.readline())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from billhook.testing.fake_stripe import FakeStripe
+from billhook_testing.fake_stripe import FakeStripe
 
 VERSION = "2025-10-29.clover"
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import stripe
 
-from billhook.testing.fake_stripe import FakeStripe
+from billhook_testing.fake_stripe import FakeStripe
 
 SECRET = "whsec_of_the_test"
 

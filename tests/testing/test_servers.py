@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from billhook.errors import SettingsError
 from billhook.runtime.valkey import HOST, EmbeddedValkey, free_port, port_is_free
-from billhook.testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
+from billhook_testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
 
 PARENT = """
 import pathlib, sys

@@ -114,14 +114,6 @@ def new_key_command() -> None:
 
 
 @app.command()
-def demo() -> None:
-    """Drive the running product (or start it) through a subscription's life, and show what came of it."""
-    from billhook.testing.demo import run_demo
-
-    raise typer.Exit(run_demo(read_settings()))
-
-
-@app.command()
 def docs(
     directory: Annotated[Path, typer.Argument(help="Where the generated pages go.")] = Path("docs"),
 ) -> None:

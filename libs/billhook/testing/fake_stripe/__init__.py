@@ -1,9 +1,0 @@
-"""A stateful Stripe for tests and demos, driven through the real SDK. `docs/fake-stripe.md` tells how to use it."""
-
-from billhook.testing.fake_stripe.clock import FakeClock
-from billhook.testing.fake_stripe.errors import ApiError
-from billhook.testing.fake_stripe.server import FakeStripe
-from billhook.testing.fake_stripe.webhooks import Sent
-from billhook.testing.fake_stripe.world import Policy
-
-__all__ = ["ApiError", "FakeClock", "FakeStripe", "Policy", "Sent"]

@@ -1,0 +1,268 @@
+"""`make demo`: a subscription's life, driven through the running product by a fake Stripe, seen arriving at a merchant.
+
+Nothing in it is special: the fake Stripe posts signed events to the ingress as Stripe would, and the receiver checks
+what arrives as a merchant would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from billhook.actions.sources import new_signing_secret
+from billhook.errors import SignatureRefused
+from billhook.rules.signing import verify
+from billhook.runtime.env import Env
+from billhook.runtime.health import is_ready, wait_until_ready
+from billhook.runtime.service import service_names
+from billhook.runtime.settings import Settings, read_settings
+from billhook.store import book
+from billhook.store.deliveries import list_attempts, list_deliveries
+from billhook.store.documents import list_documents
+from billhook.store.endpoints import create_endpoint, set_disabled
+from billhook.store.merchants import Merchant, create_merchant
+from billhook.store.sources import create_source, disable_source, set_api_key
+from billhook_testing.fake_stripe import FakeStripe
+
+PATIENCE_SECONDS = 60.0
+
+LOOPBACK = "127.0.0.0/8"
+"""Where the demo's receiver is."""
+
+STORY = (
+    ("a customer signs up", ("customer.created",)),
+    ("they subscribe and pay their first invoice", ("invoice.finalized", "invoice.paid", "payment.succeeded")),
+    ("the subscription is active", ("subscription.updated",)),
+    ("a month later the card is declined", ("payment.failed", "invoice.payment_failed")),
+)
+"""What happens, and the news a merchant must hear of it."""
+
+
+@dataclass
+class Arrivals:
+    """What has come to the demo's receiver: (type, number of the subject's invoice if any, verified)."""
+
+    secret: str
+    seen: list[tuple[str, bool, float]] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def add(self, headers: dict[str, str], body: bytes, env: Env) -> None:
+        try:
+            verify(headers, body, [self.secret], env.clock(), 300)
+            verified = True
+        except SignatureRefused:
+            verified = False
+        with self.changed:
+            self.seen.append((json.loads(body)["type"], verified, time.monotonic()))
+            self.changed.notify_all()
+
+    def wait_for(self, event_types: Sequence[str]) -> bool:
+        """Whether one of each has come, verified, before patience ends."""
+        with self.changed:
+            return self.changed.wait_for(lambda: all(map(self.count, event_types)), PATIENCE_SECONDS)
+
+    def count(self, event_type: str) -> int:
+        return sum(1 for seen, verified, _ in self.seen if seen == event_type and verified)
+
+
+def run_demo(settings: Settings) -> int:
+    """Run it; 0 when everything arrived and verified."""
+    console = Console(highlight=False)
+    with _product(settings, console) as env, _receiver(env) as (url, arrivals):
+        merchant, source_id, endpoint_id, secret = _register(env, url, arrivals.secret)
+        ingress = f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source_id}/events"
+        with FakeStripe(webhook_secret=secret, webhook_url=ingress) as stripe:
+            with env.database.begin() as tx:
+                set_api_key(tx, source_id, env.vault.seal(stripe.api_key), stripe.url)
+            arrived = _play(console, stripe, arrivals)
+            files = _wait_for_files(env, merchant) if arrived else []
+        with env.database.begin() as tx:  # nobody will be at these addresses any more
+            disable_source(tx, source_id, env.clock())
+            set_disabled(tx, endpoint_id, env.clock(), "the demo is over")
+        _report(console, env, endpoint_id, arrivals, files)
+    return 0 if arrived and files else 1
+
+
+@contextmanager
+def _product(settings: Settings, console: Console) -> Iterator[Env]:
+    """The product that is running, or one started for as long as this takes."""
+    env = Env(settings)
+    started = None
+    if not is_ready(settings.host, settings.ingress_port):
+        console.print("billhook is not running: starting it (log: var/demo.log)")
+        settings.var.mkdir(parents=True, exist_ok=True)
+        with (settings.var / "demo.log").open("ab") as log:
+            command = [sys.executable, "-m", "billhook.cli.main", "up"]
+            networks = ",".join(filter(None, (settings.allowed_networks, LOOPBACK)))
+            allowed = {"BILLHOOK_ALLOW_HTTP": "true", "BILLHOOK_ALLOWED_NETWORKS": networks}
+            started = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **allowed}
+            )
+        if not wait_until_ready(settings, service_names(), threading.Event()):
+            console.print("billhook did not become ready within a minute; see var/demo.log")
+    try:
+        yield env
+    finally:
+        env.close()
+        if started is not None:
+            started.terminate()
+            started.wait()
+
+
+@contextmanager
+def _receiver(env: Env) -> Iterator[tuple[str, Arrivals]]:
+    """A merchant's endpoint, here."""
+    arrivals = Arrivals(new_signing_secret())
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            arrivals.add({name.lower(): value for name, value in self.headers.items()}, body, env)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/webhooks", arrivals
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _register(env: Env, url: str, endpoint_secret: str) -> tuple[Merchant, str, str, str]:
+    secret = new_signing_secret()
+    now = env.clock()
+    with env.database.begin() as tx:
+        merchant = create_merchant(tx, "Demo Books Ltd", now)
+        source = create_source(tx, merchant.id, "stripe", "demo", env.vault.seal(secret), now)
+        endpoint = create_endpoint(
+            tx, merchant.id, url, ["*"], env.vault.seal(endpoint_secret), now, description="demo"
+        )
+    return merchant, source.id, endpoint.id, secret
+
+
+def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals) -> bool:
+    """Go through the story, each chapter when the news of the one before has arrived."""
+    acts = _acts(stripe)
+    states = ["waiting"] * len(STORY)
+
+    def shown() -> Table:
+        table = Table("what happens", "what the merchant hears", "", box=None, pad_edge=False)
+        for (what, news), state in zip(STORY, states, strict=True):
+            for line, name in enumerate(news):
+                heard = "✓" if arrivals.count(name) else "·"
+                table.add_row("" if line else what, f"{heard} {name}", "" if line else state)
+        return table
+
+    with Live(shown(), console=console, refresh_per_second=12) as live:
+        for chapter, (_, news) in enumerate(STORY):
+            states[chapter] = "under way"
+            began = time.monotonic()
+            next(acts)
+            complete = arrivals.wait_for(news)
+            states[chapter] = f"{1000 * (time.monotonic() - began):.0f} ms" if complete else "did not arrive"
+            live.update(shown())
+            if not complete:
+                return False
+    return True
+
+
+def _acts(stripe: FakeStripe) -> Iterator[None]:
+    """What the merchant's own system would do at Stripe, by the official SDK."""
+    from stripe import StripeClient
+
+    v1 = StripeClient(stripe.api_key, base_addresses={"api": stripe.url}).v1
+    product = v1.products.create({"name": "Reading club"})
+    price = v1.prices.create(
+        {"product": product.id, "currency": "eur", "unit_amount": 1900, "recurring": {"interval": "month"}}
+    )
+    customer = v1.customers.create(
+        {
+            "name": "Ada Lovelace",
+            "email": "ada@example.com",
+            "address": {"line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"},
+        }
+    )
+    yield
+    _pay_with(v1, customer.id, "pm_card_visa")
+    v1.subscriptions.create({"customer": customer.id, "items": [{"price": price.id, "quantity": 2}]})
+    yield
+    yield
+    _pay_with(v1, customer.id, "pm_card_chargeCustomerFail")
+    stripe.advance(days=32)
+    yield
+
+
+def _pay_with(v1: Any, customer: str, card: str) -> None:
+    attached = v1.payment_methods.attach(card, {"customer": customer})
+    v1.customers.update(customer, {"invoice_settings": {"default_payment_method": attached.id}})
+
+
+def _wait_for_files(env: Env, merchant: Merchant) -> list[tuple[str, str]]:
+    """The documents of the paid invoice, once they are made: (kind, where)."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with env.database.read() as tx:
+            paid = book.list_objects(tx, "invoice", merchant_id=merchant.id, status="paid")
+            documents = [row for invoice in paid for row in list_documents(tx, invoice["id"])]
+        if documents and all(row["state"] == "ready" for row in documents):
+            return [(row["kind"], _place(env, row["object_key"])) for row in documents]
+        time.sleep(0.1)
+    return []
+
+
+def _place(env: Env, key: str) -> str:
+    objects = env.settings.objects
+    return str(Path(objects.removeprefix("file://")) / key) if objects.startswith("file://") else f"{objects}/{key}"
+
+
+def _refusal(env: Env, endpoint_id: str) -> str | None:
+    """Why nothing was posted here, if billhook is told to post to public addresses alone."""
+    with env.database.read() as tx:
+        sent = list_deliveries(tx, merchant_id=None, endpoint_id=endpoint_id, limit=1)
+        tried = [attempt for row in sent for attempt in list_attempts(tx, [row["id"]], merchant_id=row["merchant_id"])]
+    return next((attempt["error"] for attempt in tried if attempt["outcome"] == "refused"), None)
+
+
+def _report(console: Console, env: Env, endpoint_id: str, arrivals: Arrivals, files: list[tuple[str, str]]) -> None:
+    verified = sum(1 for _, ok, _ in arrivals.seen if ok)
+    if not verified and (refusal := _refusal(env, endpoint_id)):
+        console.print(f"\nThe demo's receiver got nothing: {refusal}.")
+        console.print(
+            f"Start billhook with BILLHOOK_ALLOW_HTTP=true BILLHOOK_ALLOWED_NETWORKS={LOOPBACK}, or stop it first."
+        )
+    console.print(f"\n{verified} of {len(arrivals.seen)} webhooks arrived with a signature that verifies:")
+    for name in sorted({name for name, _, _ in arrivals.seen}):
+        console.print(f"  {arrivals.count(name):>2} × {name}")
+    console.print()
+    for kind, place in files:
+        console.print(f"{kind.capitalize()} PDF   {place}", soft_wrap=True)
+    if not files:
+        console.print("The PDFs are not there yet: `billhook dead-letters list` tells what went wrong.")
+    settings = env.settings
+    console.print("\nWhere to look next (while `make run` is up):")
+    console.print(f"  the book  http://{settings.host}:{settings.desk_port}/docs")
+    console.print("  events    .venv/bin/billhook events list")
+    console.print(f"  metrics   http://{settings.host}:{settings.bookkeeper_port}/metrics")
+
+
+if __name__ == "__main__":
+    sys.exit(run_demo(read_settings()))
