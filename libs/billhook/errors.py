@@ -2,6 +2,7 @@
 
 BillhookError
 ├── SettingsError        the operator corrects a setting
+├── LanguageError        the translator corrects a file of words
 ├── Refused              the sender corrects the request; it costs nobody else anything
 │   ├── SignatureRefused     (401)
 │   └── BodyRefused          (400)
@@ -36,6 +37,10 @@ class BillhookError(Exception):
 
 class SettingsError(BillhookError):
     """A setting is missing or cannot work."""
+
+
+class LanguageError(BillhookError):
+    """A file of `documents/languages/` is not as documents need it."""
 
 
 class Refused(BillhookError):

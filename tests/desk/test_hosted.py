@@ -12,7 +12,7 @@ from desk.world import NOW, Desk, World, new_env, refused, serving
 from outlets.buckets import Bucket, s3rver
 
 from billhook.actions import invoices
-from billhook.documents.hosted_words import words_in
+from billhook.documents.words import hosted_words
 from billhook.errors import SettingsError
 from billhook.rules.terms import CreditLine, CreditTerms
 from billhook.runtime.settings import read_settings
@@ -97,7 +97,7 @@ def test_the_page_of_a_link_that_does_not_work_speaks_the_visitors_language(
     desk: Desk, accepted: str, language: str
 ) -> None:
     page = opened(f"{desk.address}/i/nothing", **{"Accept-Language": accepted})
-    assert words_in(language).gone in page.text
+    assert hosted_words(language).gone in page.text
     assert f'lang="{language}"' in page.text
 
 
@@ -138,10 +138,10 @@ def test_a_draft_has_no_page(hosted: Hosted) -> None:
 
 def test_while_the_pdf_is_made_the_page_says_so(hosted: Hosted) -> None:
     here = hosted.link()["here"]
-    assert words_in("en").making in opened(here).text
+    assert hosted_words("en").making in opened(here).text
     assert opened(f"{here}/document.pdf").status_code == 404
     hosted.settle("invoice", None)
-    assert words_in("en").failed in opened(here).text
+    assert hosted_words("en").failed in opened(here).text
     assert opened(f"{here}/document.pdf").status_code == 404
 
 

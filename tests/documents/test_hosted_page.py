@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
-from billhook.documents.hosted_words import words_in
-from billhook.documents.labels import words_for
 from billhook.documents.view import Shown, shown
+from billhook.documents.words import hosted_words, words_for
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 from billhook.rules.terms import Party
@@ -84,7 +83,7 @@ def test_taken_back_in_part() -> None:
 def test_of_two_documents_each_has_its_button_and_its_name() -> None:
     said = page(shown(ISSUED), Download("Invoice", "t/document.pdf", "ready"), Download("Receipt", "t/r.pdf", "making"))
     assert 'href="t/document.pdf" type="application/pdf" download>Download PDF – Invoice</a>' in said
-    assert f"Receipt: {words_in('en').making}" in said
+    assert f"Receipt: {hosted_words('en').making}" in said
     assert "t/r.pdf" not in said
 
 
@@ -93,8 +92,8 @@ LANGUAGES = {words_for(Locale(name))[0] for name in localedata.locale_identifier
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 def test_the_page_speaks_every_language_that_documents_do(language: str) -> None:
-    assert language == "en" or words_in(language) != words_in("en")
-    assert words_in(f"{language}-XX") == words_in(language)
+    assert language == "en" or hosted_words(language) != hosted_words("en")
+    assert hosted_words(f"{language}-XX") == hosted_words(language)
     assert f'lang="{language}"' in gone_html(f"{language};q=0.5", nonce="n")
 
 

@@ -15,11 +15,10 @@ import msgspec
 from babel import Locale
 from markupsafe import Markup
 
-from billhook.documents.hosted_words import negotiated, words_in
-from billhook.documents.labels import words_for
 from billhook.documents.qr import qr_svg
 from billhook.documents.view import Shown, ShownRow, shown
 from billhook.documents.wording import Wording
+from billhook.documents.words import hosted_words, negotiated, words_for
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 
@@ -61,7 +60,7 @@ def hosted_html(document: Shown, downloads: Sequence[Download], *, nonce: str, l
         .render(
             document=document,
             labels=document.labels,
-            words=words_in(document.language),
+            words=hosted_words(document.language),
             downloads=downloads,
             nonce=nonce,
             logo=logo,
@@ -75,7 +74,7 @@ def gone_html(accepted: str, *, nonce: str) -> str:
     language = negotiated(accepted)
     direction = "rtl" if Locale.parse(language).text_direction == "rtl" else "ltr"
     template = _environment().get_template("hosted_gone.html")
-    return template.render(language=language, direction=direction, words=words_in(language), nonce=nonce)
+    return template.render(language=language, direction=direction, words=hosted_words(language), nonce=nonce)
 
 
 @lru_cache(maxsize=1)

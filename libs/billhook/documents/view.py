@@ -13,8 +13,8 @@ import msgspec
 from babel import Locale
 
 from billhook.documents import colours
-from billhook.documents.labels import Words, words_for
 from billhook.documents.wording import Wording
+from billhook.documents.words import Words, words_for
 from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
 from billhook.rules.terms import Party
 

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from billhook.documents.bank_lines import account_in
 from billhook.documents.einvoice.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
 from billhook.documents.einvoice.tax_ids import other_id_of, vat_id_of
-from billhook.documents.labels import Words, words_for
+from billhook.documents.words import Words, words_for
 from billhook.rules.document import Line, Snapshot
 from billhook.rules.money import parse_locale
 from billhook.rules.terms import Party

@@ -21,6 +21,7 @@ from billhook.documents.engines import Engines
 from billhook.documents.typst import Picture, Sheet
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import RenderError
+from billhook.documents.words import languages
 from billhook.rules.book import Address
 from billhook.rules.document import Allowance, Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms
@@ -303,7 +304,8 @@ def _long_texts(made: Terms) -> Terms:
 
 
 def main(place: Path = Path("var/samples")) -> int:
-    named = list(samples())
+    spoken = ((f"language-{name}", invoice(terms(30), locale=name)) for name in sorted(languages()))
+    named = [*samples(), *spoken]
     mark = picture()
     # Every other one has a logo: the head of a document looks different without.
     sheets = [
