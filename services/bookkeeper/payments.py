@@ -7,7 +7,7 @@ from datetime import datetime
 
 from billhook.actions.invoices import PaidTerms
 from billhook.errors import Unprocessable
-from billhook.rules.book import CheckoutSession, Customer, Fact
+from billhook.rules.book import CheckoutSession, Customer, Fact, book_id
 from billhook.rules.terms import LineTerms, Party, Terms
 from billhook.rules.totals import totals
 from billhook.store import book
@@ -84,7 +84,7 @@ def _buyer(tx: Tx, source: Source, account: str, session: CheckoutSession) -> Pa
     stand_in = session.customer or session.client_reference_id or session.external_id
     if session.customer is None:
         return Party(name=stand_in[:_LONGEST_NAME])
-    customer_id = book.book_id(source.id, account, Customer(external_id=session.customer))
+    customer_id = book_id(source.id, account, Customer(external_id=session.customer))
     row = book.get(tx, "customer", customer_id, merchant_id=source.merchant_id)
     known = None if row is None else book.value_of("customer", row)
     if not isinstance(known, Customer):

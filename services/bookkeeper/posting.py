@@ -3,7 +3,8 @@ of payments that have none.
 
 prepare   read the events' sources and merchants
 perform   translate (pure); where two states of one object share a second, ask the provider for the object
-effects   book, messages, deliveries, documents and own invoices, in the transaction that marks the events processed
+effects   the book, what follows from it (`actions/consequences.py`) and own invoices, in the transaction that marks the
+          events processed
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from datetime import datetime, timedelta
 import msgspec
 import sqlalchemy as sa
 
+from billhook.actions.book_update import BookUpdate, merged
+from billhook.actions.consequences import record
 from billhook.actions.invoices import invoice_payments
-from billhook.actions.ledger import about, body_of
 from billhook.errors import Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
@@ -28,12 +30,9 @@ from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store import book
 from billhook.store.database import Database, Tx
-from billhook.store.deliveries import address
-from billhook.store.documents import NewDocument, add_documents, undocumented
+from billhook.store.documents import NewDocument
 from billhook.store.inbox import inbox
 from billhook.store.merchants import Merchant, merchants_of
-from billhook.store.messages import Message, add_messages
-from billhook.store.schema import new_id
 from billhook.store.sources import Source, sources_of
 from billhook.store.vault import Vault
 from billhook.store.work import Row
@@ -181,22 +180,26 @@ class Posting:
 
     def effects(self, tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]], now: datetime) -> Rings:
         done = [(event, posted) for event, outcome, posted in results if isinstance(outcome, Done)]
-        book.apply(tx, [_entry(event, change) for event, posted in done for change in posted.changes], now)
-        said = add_messages(tx, [message for event, posted in done for message in _messages(event, posted)], now)
-        documents = [document for event, posted in done for document in _documents(event, posted)]
-        rings = {
-            "documents": add_documents(tx, undocumented(tx, documents), now),
-            "deliveries": address(tx, said, now),
-        }
+        rings = record(tx, [_update(event, posted) for event, posted in done], now)
         paid = [
             paid_terms(tx, event.merchant, event.source, event.account, session, fact.at)
             for event, posted in done
             for fact in posted.facts
             if (session := unbilled(event.merchant, fact)) is not None
         ]
-        for bell, ids in invoice_payments(tx, paid, now).items():
-            rings[bell] += ids
-        return rings
+        return merged([rings, invoice_payments(tx, paid, now)])
+
+
+def _update(event: Event, posted: Posted) -> BookUpdate:
+    return BookUpdate(
+        event.merchant,
+        event.source.id,
+        event.account,
+        posted.changes,
+        posted.facts,
+        tuple(_documents(event, posted)),
+        event.id,
+    )
 
 
 def _entry(event: Event, change: Change) -> book.Entry:
@@ -219,24 +222,6 @@ def _refuse_missing_lines(change: Change) -> None:
             f" {change.object.number or change.object.external_id}, and a document must show all. Give the source its"
             " provider's API key (`billhook sources set-api-key`), then replay this event."
         )
-
-
-def _messages(event: Event, posted: Posted) -> list[Message]:
-    return [
-        Message(
-            new_id("msg"),
-            event.merchant_id,
-            fact.type,
-            fact.object.kind,
-            book.book_id(event.source.id, event.account, fact.object),
-            body_of(fact.type, fact.at, event.source.id, event.account, fact.object),
-            event.id,
-            number,
-            fact.at,
-            **about(fact.object),
-        )
-        for number, fact in enumerate(posted.facts)
-    ]
 
 
 def _documents(event: Event, posted: Posted) -> list[NewDocument]:

@@ -6,9 +6,8 @@ from typing import Any
 
 from store.databases import NOW
 
-from billhook.rules.book import CreditNote, Invoice
+from billhook.rules.book import CreditNote, Invoice, book_id
 from billhook.rules.terms import CreditTerms, LineTerms, Party, Terms
-from billhook.store import book
 from billhook.store.own_credit_notes import OwnCreditNote
 from billhook.store.own_invoices import OWN, OwnInvoice
 from billhook.store.schema import new_id
@@ -39,7 +38,7 @@ def own_invoice(merchant_id: str = "mrc_a", external_id: str | None = None, **fi
     external_id = external_id or new_id("own")
     defaults = {"state": "draft", "terms": TERMS, "customer": "cus_1", "currency": "eur", "total": 1000}
     return OwnInvoice(
-        id=book.book_id(OWN, "", new_invoice(external_id)),
+        id=book_id(OWN, "", new_invoice(external_id)),
         merchant_id=merchant_id,
         external_id=external_id,
         **{**defaults, "created_at": NOW, "updated_at": NOW, **fields},
@@ -52,7 +51,7 @@ def own_credit_note(invoice: OwnInvoice, *, number: str, series: str, sequence: 
         external_id=external_id, invoice=invoice.external_id, status="issued", currency="eur", subtotal=0, total=0
     )
     return OwnCreditNote(
-        id=book.book_id(OWN, "", identity),
+        id=book_id(OWN, "", identity),
         merchant_id=invoice.merchant_id,
         external_id=external_id,
         invoice_id=invoice.id,

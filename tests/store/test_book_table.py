@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store.databases import NOW
 
-from billhook.rules.book import KINDS, BookObject, Change, Customer, Payment
+from billhook.rules.book import KINDS, BookObject, Change, Customer, Payment, book_id
 from billhook.store import book
 from billhook.store.book import TABLES, Entry
 from billhook.store.database import Database
@@ -170,7 +170,7 @@ def test_an_object_keeps_its_id_and_its_merchant_over_changes(database: Database
     apply(database, "src_a", [first])
     with database.begin() as tx:
         book.apply(tx, [entry(second, "src_a", merchant="mrc_other")], NOW)
-        object_id = book.book_id("src_a", "", first.object)
+        object_id = book_id("src_a", "", first.object)
         assert object_id.startswith("cus_")
         row = book.get(tx, "customer", object_id, merchant_id="mrc_a")
         assert row is not None

@@ -16,7 +16,7 @@ from store.events import arrival
 from store.own import new_invoice, own_credit_note, own_invoice
 
 import billhook.store
-from billhook.rules.book import Change, Customer
+from billhook.rules.book import Change, Customer, book_id
 from billhook.store import (
     book,
     dead_letters,
@@ -81,7 +81,7 @@ def open_shop(tx: Tx) -> Shop:
     [delivery] = deliveries.add_deliveries(tx, [deliveries.NewDelivery(merchant, message.id, endpoint)], NOW)
     deliveries.add_attempts(tx, [deliveries.Attempt(merchant, delivery, 1, NOW, 1, "2xx", 200, None, b"")])
     replay = replays.create_replay(tx, merchant, kind="replay", by="key", now=NOW).id
-    customer_id = book.book_id(source, "", customer)
+    customer_id = book_id(source, "", customer)
     letter_id = str(letter["id"])
     own = own_invoice(merchant, number="SAME-1", series="SAME-", sequence=1)
     own_invoices.add_own_invoice(tx, own)

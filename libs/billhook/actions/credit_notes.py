@@ -26,12 +26,11 @@ from billhook.actions.ledger import (
 )
 from billhook.errors import Refused
 from billhook.rules import credit as rule
-from billhook.rules.book import BookObject, Change, CreditNote
+from billhook.rules.book import BookObject, Change, CreditNote, book_id
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.numbering import number_text, series_of
 from billhook.rules.terms import CreditTerms
 from billhook.runtime.env import Env
-from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_credit_notes import (
@@ -54,7 +53,7 @@ def credit(env: Env, tx: Tx, invoice_id: str, terms: CreditTerms, key: str | Non
     if key is not None:
         check_key(key)
         external_id = derived("credit", merchant.id, key)
-        there = get_own_credit_note(tx, book.book_id(OWN, "", _identity(external_id)), merchant_id=merchant.id)
+        there = get_own_credit_note(tx, book_id(OWN, "", _identity(external_id)), merchant_id=merchant.id)
         if there is not None:
             _check_same(there, digest)
             return Step(invoice, credit_note=there, replayed=True)
@@ -170,7 +169,7 @@ def _note(
     sequence = next_number(tx, merchant.id, series)
     document = msgspec.structs.replace(document, number=number_text(series, sequence, settings.credit_notes.digits))
     note = OwnCreditNote(
-        id=book.book_id(OWN, "", _identity(external_id)),
+        id=book_id(OWN, "", _identity(external_id)),
         merchant_id=merchant.id,
         external_id=external_id,
         invoice_id=invoice.id,

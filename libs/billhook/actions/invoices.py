@@ -21,10 +21,10 @@ from typing import Final
 
 import msgspec
 
+from billhook.actions.book_update import Rings, merged
 from billhook.actions.credit_notes import credit
 from billhook.actions.document_mails import send
 from billhook.actions.ledger import (
-    Rings,
     Step,
     check_key,
     derived,
@@ -37,16 +37,15 @@ from billhook.actions.ledger import (
 from billhook.actions.sources import check_url
 from billhook.documents.einvoice.facturx import missing
 from billhook.errors import Refused, Unprocessable
-from billhook.providers.reading import storable
-from billhook.rules.book import Change, Invoice
+from billhook.rules.book import Change, Invoice, book_id
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
 from billhook.rules.money import parse_locale
 from billhook.rules.numbering import number_text, series_of
+from billhook.rules.storable import storable
 from billhook.rules.terms import Terms
 from billhook.rules.totals import totals
 from billhook.runtime.env import Env
-from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice
@@ -197,7 +196,7 @@ class PaidTerms:
 def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> Rings:
     """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now, for
     dates go up with the numbers, and was paid when it was."""
-    rings: Rings = {"documents": [], "deliveries": []}
+    rings: list[Rings] = []
     by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
     for one in paid:
         terms, _ = _checked(one.terms)
@@ -209,9 +208,8 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> Rings:
         final, shown = _finalized(tx, one.merchant, new, now)
         done = replace(_paid(final, now, min(one.paid_at, now)), payment_reference=one.reference)
         news = [("invoice.created", new), ("invoice.finalized", final), ("invoice.paid", done)]
-        for bell, ids in _changed(tx, one.merchant, new, shown, news, now).rings.items():
-            rings[bell] += ids
-    return rings
+        rings.append(_changed(tx, one.merchant, new, shown, news, now).rings)
+    return merged(rings)
 
 
 def _checked(terms: Terms) -> tuple[Terms, bytes]:
@@ -244,7 +242,7 @@ def _new(merchant: Merchant, external_id: str, terms: Terms, now: datetime, requ
         amount_remaining=0,
     )
     return OwnInvoice(
-        id=book.book_id(OWN, "", identity),
+        id=book_id(OWN, "", identity),
         merchant_id=merchant.id,
         external_id=external_id,
         state="draft",

@@ -1,4 +1,4 @@
-"""How own invoices stand in the book, and who hears of them: what all verbs of `invoicing` and `crediting` write."""
+"""How own invoices stand in the book, and who hears of them: what all verbs of `invoices` and `credit_notes` write."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from billhook.actions.book_update import BookUpdate, Rings
+from billhook.actions.consequences import record
 from billhook.actions.publishing import KEY
 from billhook.documents.einvoice.facturx import missing
 from billhook.errors import Refused
-from billhook.rules.book import BookObject, Change, Invoice, InvoiceLine
+from billhook.rules.book import BookObject, Change, Fact, Invoice, InvoiceLine
 from billhook.rules.document import DocumentKind, Snapshot
 from billhook.rules.invoice import documents_due
-from billhook.store import book
 from billhook.store.database import Tx
-from billhook.store.deliveries import address
-from billhook.store.documents import NewDocument, add_documents, undocumented
+from billhook.store.documents import NewDocument
 from billhook.store.merchants import Merchant, get_merchant
-from billhook.store.messages import Message, add_messages
 from billhook.store.own_credit_notes import OwnCreditNote
 from billhook.store.own_invoices import OWN, OwnInvoice, get_own_invoice
-
-Rings = dict[str, list[str]]
-"""What to ring for after the commit: ids, by bell."""
 
 _TICK = timedelta(microseconds=1)
 
@@ -182,39 +177,6 @@ def write(
     documents: Sequence[NewDocument],
     now: datetime,
 ) -> Rings:
-    """Put own objects into the book, tell the merchant's endpoints, and ask for the documents."""
-    book.apply(tx, [book.Entry(merchant.id, OWN, "", change) for change in entries], now)
-    messages = [
-        Message.own(
-            merchant.id,
-            event_type,
-            thing.kind,
-            book.book_id(OWN, "", thing),
-            body_of(event_type, now, OWN, "", thing),
-            now,
-            **about(thing),
-        )
-        for event_type, thing in news
-    ]
-    said = add_messages(tx, messages, now)
-    return {"documents": add_documents(tx, undocumented(tx, documents), now), "deliveries": address(tx, said, now)}
-
-
-def body_of(event_type: str, at: datetime, source_id: str, account: str, thing: BookObject) -> bytes:
-    """What is signed and sent: `type`, `timestamp` and `data`, as Standard Webhooks advises."""
-    data = {
-        "id": book.book_id(source_id, account, thing),
-        "object": thing.kind,
-        "source": source_id,
-        "account": account or None,
-        **msgspec.structs.asdict(thing),
-    }
-    return msgspec.json.encode({"type": event_type, "timestamp": at, "data": data})
-
-
-def about(thing: BookObject) -> dict[str, Any]:
-    """The customer and the subscription that an object belongs to, where it names them."""
-    return {
-        "customer": thing.external_id if thing.kind == "customer" else getattr(thing, "customer", None),
-        "subscription": thing.external_id if thing.kind == "subscription" else getattr(thing, "subscription", None),
-    }
+    """Put own objects into the book, with all that follows from it."""
+    facts = tuple(Fact(event_type, thing, now) for event_type, thing in news)
+    return record(tx, [BookUpdate(merchant, OWN, "", tuple(entries), facts, tuple(documents))], now)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -15,10 +14,6 @@ T = TypeVar("T")
 
 LONGEST_NAME = 255
 """Ids and types are indexed columns; no provider comes near this."""
-
-_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = datetime(9998, 12, 31, tzinfo=UTC)
-"""One year short of what `datetime` holds, so that no time zone of a database session can push a time out of it."""
 
 _NEEDED = {"product": "name", "price": "currency"}
 """Fields that only the remains of a deleted object may lack."""
@@ -68,34 +63,4 @@ def whole(value: BookObject, what: str) -> BookObject:
     needed = _NEEDED.get(value.kind)
     if needed is not None and not value.deleted and getattr(value, needed) is None:
         raise Unprocessable(f"{what}: Object missing required field `{needed}`")
-    return value
-
-
-def storable(value: BookObject, what: str) -> BookObject:
-    """`value` with all its times in UTC. Raises `Unprocessable` for what SQL cannot hold: NUL, times out of range."""
-    result: BookObject = _storable(value, what, "")
-    return result
-
-
-def in_utc(value: datetime, what: str, path: str) -> datetime:
-    # Compared before it is converted: at the ends of the calendar the conversion itself overflows.
-    if not _EARLIEST <= value <= _LATEST:
-        raise Unprocessable(f"{what}: a time between 1970 and 9998 expected - at `{path}`")
-    return value.astimezone(UTC)
-
-
-def _storable(value: Any, what: str, path: str) -> Any:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise Unprocessable(f"{what}: text without NUL characters expected - at `{path}`")
-    elif isinstance(value, datetime):
-        return in_utc(value, what, path)
-    elif isinstance(value, tuple):
-        return tuple(_storable(member, what, f"{path}[{n}]") for n, member in enumerate(value))
-    elif isinstance(value, dict):
-        return {_storable(k, what, path): _storable(v, what, f"{path}.{k}") for k, v in value.items()}
-    elif isinstance(value, msgspec.Struct):
-        names = value.__struct_fields__
-        fields = {name: _storable(getattr(value, name), what, f"{path}.{name}".lstrip(".")) for name in names}
-        return type(value)(**fields)
     return value

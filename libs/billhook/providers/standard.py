@@ -18,6 +18,7 @@ from billhook.providers import reading
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope
 from billhook.rules import signing
 from billhook.rules.book import KINDS, BookObject, Change, Fact, Time, Translation
+from billhook.rules.storable import in_utc, storable
 
 T = TypeVar("T")
 
@@ -55,8 +56,8 @@ class Standard:
         value = event.data
         if event_type.endswith(".deleted"):
             value = msgspec.structs.replace(value, deleted=True)
-        value = reading.whole(reading.storable(value, event_type), event_type)
-        at = reading.in_utc(event.timestamp or received_at, event_type, "timestamp")
+        value = reading.whole(storable(value, event_type), event_type)
+        at = in_utc(event.timestamp or received_at, event_type, "timestamp")
         return Translation((Change(value, at),), (Fact(event_type, value, at),))
 
 

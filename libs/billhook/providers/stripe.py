@@ -16,6 +16,7 @@ from billhook.providers.provider import TOLERANCE_SECONDS, Envelope
 from billhook.providers.stripe_objects import Epoch
 from billhook.rules.book import BookObject, Change, Fact, Translation
 from billhook.rules.signing import refuse_distant
+from billhook.rules.storable import storable
 
 
 class Readable(Protocol):
@@ -194,7 +195,7 @@ class Stripe:
         at = datetime.fromtimestamp(event.created, UTC)
         objects = entries(event.data.object, event_type)
         if b"\\u0000" in body:  # the only way to write a NUL in JSON
-            objects = tuple(reading.storable(value, event_type) for value in objects)
+            objects = tuple(storable(value, event_type) for value in objects)
         told = meaning.fact is not None and not (meaning.lone and getattr(objects[0], "payment", None))
         facts = (Fact(meaning.fact, objects[0], at),) if meaning.fact and told else ()
         return Translation(tuple(Change(value, at) for value in objects), facts)
@@ -257,4 +258,4 @@ def read(kind: type[Readable], value: Any, what: str) -> BookObject:
         found = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise reading.misunderstood(what, error) from None
-    return reading.storable(entries(found, what)[0], what)
+    return storable(entries(found, what)[0], what)

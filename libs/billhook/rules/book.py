@@ -411,6 +411,13 @@ KINDS: dict[str, type[BookObject]] = {
 }
 
 
+def book_id(source_id: str, account: str, value: BookObject) -> str:
+    """billhook's id of a provider's object: derived from the provider's, so that whoever meets the object first, in
+    whatever order, names it alike without asking the database."""
+    identity = "\0".join((source_id, account, value.kind, value.external_id))
+    return f"{value.prefix}_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
+
+
 class Change(msgspec.Struct, frozen=True):
     """One object as it stood at `at`, on its way into the book."""
 

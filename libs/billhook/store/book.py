@@ -6,7 +6,6 @@ columns; lists and addresses are JSON.
 
 from __future__ import annotations
 
-import hashlib
 import types
 import typing
 from collections import defaultdict
@@ -20,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from billhook.rules.book import KINDS, BookObject, Change, Version
+from billhook.rules.book import KINDS, BookObject, Change, Version, book_id
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata
 
@@ -83,13 +82,6 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def id(self) -> str:
         return book_id(self.source_id, self.account, self.change.object)
-
-
-def book_id(source_id: str, account: str, value: BookObject) -> str:
-    """billhook's id of a provider's object: derived from the provider's, so that whoever meets the object first, in
-    whatever order, names it alike without asking the database."""
-    identity = "\0".join((source_id, account, value.kind, value.external_id))
-    return f"{value.prefix}_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
 def versions(tx: Tx, keys: Collection[tuple[str, str, str, str]]) -> dict[tuple[str, str, str, str], Version]:

@@ -1,0 +1,75 @@
+"""Consequences: the work that follows from what the book is told. This is the place where work for consumers is made.
+
+Everything that changes the book, be it a provider's event or a verb of our own, calls `record`. It writes the book and
+then walks `CONSEQUENCES`, all in the transaction of its caller: work is there exactly when what it follows from is.
+
+A new consumer adds a line to the list: a function that looks at the updates, adds rows of work, and returns their ids
+under the name of the bell that its consumer listens to (the table's name, see `store/queues.py`). An event that is
+replayed comes by again, so a function must add nothing twice: a unique key in its table says what once is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from billhook.actions.book_update import BookUpdate, Rings, merged
+from billhook.rules.book import book_id
+from billhook.rules.webhook_body import about, body_of
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.deliveries import address
+from billhook.store.documents import add_documents, undocumented
+from billhook.store.messages import Message, add_messages
+from billhook.store.schema import new_id
+
+Consequence = Callable[[Tx, Sequence[BookUpdate], datetime], Rings]
+"""Adds the work that follows from updates, which the book has taken in by then, and says what to ring for."""
+
+
+def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
+    """Write updates into the book, with all that follows from them. The caller rings after its commit."""
+    entries = [
+        book.Entry(update.merchant.id, update.source_id, update.account, change)
+        for update in updates
+        for change in update.changes
+    ]
+    book.apply(tx, entries, now)
+    return merged(consequence(tx, updates, now) for consequence in CONSEQUENCES)
+
+
+def deliveries(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
+    """A message of each fact, and a delivery of it to each endpoint that wants it."""
+    said = add_messages(tx, [message for update in updates for message in _messages(update)], now)
+    return {"deliveries": address(tx, said, now)}
+
+
+def _messages(update: BookUpdate) -> Iterator[Message]:
+    for place, fact in enumerate(update.facts):
+        message_id = new_id("msg")
+        # Whoever processes an event again finds its facts announced. What no event caused is announced by the verb
+        # that did it, and verbs do nothing twice.
+        inbox_id, number = (message_id, 0) if update.event_id is None else (update.event_id, place)
+        yield Message(
+            message_id,
+            update.merchant.id,
+            fact.type,
+            fact.object.kind,
+            book_id(update.source_id, update.account, fact.object),
+            body_of(fact.type, fact.at, update.source_id, update.account, fact.object),
+            inbox_id,
+            number,
+            fact.at,
+            **about(fact.object),
+        )
+
+
+def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
+    """The documents to make, of which each is made once."""
+    wanted = [document for update in updates for document in update.documents]
+    return {"documents": add_documents(tx, undocumented(tx, wanted), now)}
+
+
+CONSEQUENCES: Final[tuple[Consequence, ...]] = (deliveries, documents)
+"""In the order in which they are added."""
