@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 import sqlalchemy as sa
@@ -25,12 +27,24 @@ from billhook.rules.delivery import (
 from billhook.rules.retry import Dead, Done, Outcome, Retry, after_failure
 from billhook.rules.signing import signed_headers
 from billhook.store.database import Tx
-from billhook.store.deliveries import Attempt, Letter, add_attempts, deliveries, letters, release, to_retry_lane
+from billhook.store.deliveries import (
+    Attempt,
+    Letter,
+    add_attempts,
+    cut_attempts,
+    deliveries,
+    letters,
+    to_retry_lane,
+)
 from billhook.store.endpoints import Endpoint
+from billhook.store.ordering import release
 from billhook.store.queues import lane_name
 from billhook.store.vault import Vault
 from billhook.store.work import Row
 from services.courier.wellbeing import look_after
+
+NOT_KEPT: Final = "(not kept)"
+"""Stands for the value of a merchant's own header in what is shown of an attempt: it may be a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,7 @@ class Errand:
 
     @property
     def attempts(self) -> int:
-        return self.letter.number
+        return self.letter.attempts
 
     @property
     def endpoint(self) -> Endpoint:
@@ -85,6 +99,7 @@ class Delivery:
         self._open = lru_cache(maxsize=10_000)(vault.open)
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Errand]:
+        add_attempts(tx, cut_attempts(rows))
         return [Errand(letter) for letter in letters(tx, rows)]
 
     def perform(self, jobs: Sequence[Errand]) -> Sequence[Result]:
@@ -96,14 +111,18 @@ class Delivery:
         if ended := _ended(letter):
             return errand, ended, None
         try:
-            headers = self._headers(letter, started)
+            own, written = self._headers(letter, started)
         except Exception as error:  # a secret that does not open: nothing was sent, so there is no attempt to record
-            return errand, after_failure(error, attempts=letter.number, now=started, jitter=random.random()), None
-        response = await poster.post(endpoint.url, headers, letter.body, deadline_seconds=errand.timeout_seconds)
-        return self.result(errand, response, started)
+            return errand, after_failure(error, attempts=letter.attempts, now=started, jitter=random.random()), None
+        response = await poster.post(
+            endpoint.url, {**own, **written}, letter.body, deadline_seconds=errand.timeout_seconds
+        )
+        return self.result(errand, response, started, {**dict.fromkeys(own, NOT_KEPT), **written})
 
-    def result(self, errand: Errand, response: Response, started: datetime) -> Result:
-        """What follows from a response to a request that began at `started`."""
+    def result(
+        self, errand: Errand, response: Response, started: datetime, sent: Mapping[str, str] = MappingProxyType({})
+    ) -> Result:
+        """What follows from a response to a request that began at `started`; `sent` are its headers, to be shown."""
         letter = errand.letter
         ended_at = started + timedelta(milliseconds=response.duration_ms)
         pause = retry_after_seconds(response.retry_after, ended_at)
@@ -111,19 +130,19 @@ class Delivery:
             status_code=response.status_code,
             error=response.error,
             retry_after_seconds=pause,
-            attempts=letter.number,
+            attempts=letter.attempts,
             now=ended_at,
             jitter=random.random(),
             schedule=SCHEDULE_SECONDS if letter.endpoint.schedule is None else letter.endpoint.schedule,
         )
-        return errand, outcome, Tried(_attempt(letter, response, started), pause, response.connected)
+        return errand, outcome, Tried(_attempt(letter, response, started, sent), pause, response.connected)
 
-    def _headers(self, letter: Letter, now: datetime) -> dict[str, str]:
+    def _headers(self, letter: Letter, now: datetime) -> tuple[dict[str, str], dict[str, str]]:
+        """The merchant's own headers, and those that billhook writes."""
         endpoint = letter.endpoint
         own = json.loads(self._open(endpoint.headers)) if endpoint.headers else {}
         secrets = [self._open(secret) for secret in endpoint.secrets(now)]
-        return {
-            **own,
+        return own, {
             **signed_headers(secrets, letter.message_id, now, letter.body),
             "Content-Type": "application/json",
             "User-Agent": "billhook",
@@ -157,7 +176,7 @@ def _ended(letter: Letter) -> Outcome | None:
     return None
 
 
-def _attempt(letter: Letter, response: Response, started: datetime) -> Attempt:
+def _attempt(letter: Letter, response: Response, started: datetime, sent: Mapping[str, str]) -> Attempt:
     return Attempt(
         letter.merchant_id,
         letter.delivery_id,
@@ -169,4 +188,6 @@ def _attempt(letter: Letter, response: Response, started: datetime) -> Attempt:
         response.error,
         response.body,
         response.headers,
+        letter.endpoint.url,
+        tuple(sent.items()),
     )

@@ -16,16 +16,15 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from billhook.rules import breaker, bucket
 from billhook.rules.breaker import Breaker
 from billhook.rules.delivery import answers
-from billhook.store import deliveries, work
+from billhook.store import deliveries, ordering, work
 from billhook.store.database import Tx
-from billhook.store.deliveries import Place
 from billhook.store.endpoints import Endpoint, endpoints_of, save_tokens
 from billhook.store.work import Row
 
@@ -137,7 +136,10 @@ class Admission:
         self.found, self.put_off = len(rows), []
         now = self._gates.now()
         waiting: dict[str, list[Row]] = defaultdict(list)
-        for row in self._first_of_their_subject(tx, rows, now):
+        ready, not_yet = ordering.in_turn(tx, rows, now)
+        for row, at in not_yet:
+            self._put_off(row, at, now)
+        for row in ready:
             waiting[row["endpoint_id"]].append(row)
         endpoints, under_way = _read(tx, waiting, now)
         admitted: list[Row] = []
@@ -162,15 +164,6 @@ class Admission:
             for endpoint_id, places in (self._taken - Counter(kept)).items():
                 self._gates.traffic(endpoint_id).busy -= places
         self._taken = Counter()
-
-    def _first_of_their_subject(self, tx: Tx, rows: Sequence[Row], now: datetime) -> Iterator[Row]:
-        first = deliveries.heads(tx, {place_of(row) for row in rows if row["subject"] is not None})
-        for row in rows:
-            head = first[place_of(row)] if row["subject"] is not None else None
-            if head is None or head.delivery_id == row["id"]:
-                yield row
-            else:  # its turn is rung for when the earlier one is over; this is for the case that the ring is lost
-                self._put_off(row, max(head.due_at, now + timedelta(seconds=1)), now)
 
     def _places(
         self, endpoint: Endpoint, traffic: Traffic, queue: Sequence[Row], under_way: Mapping[str, int], now: datetime
@@ -225,7 +218,3 @@ def _read(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> tuple[dict[st
         return found, {}
     found |= endpoints_of(tx, limited, lock=True)
     return found, deliveries.under_way(tx, limited, now)
-
-
-def place_of(row: Row) -> Place:
-    return row["endpoint_id"], row["subject"]

@@ -14,9 +14,9 @@ from standardwebhooks import Webhook
 
 from billhook.rules.delivery import SCHEDULE_SECONDS
 from billhook.rules.signing import new_secret, public_key
-from billhook.store import queues
+from billhook.store import dead_letters, queues
 from billhook.store.deliveries import delivery_attempts
-from billhook.store.endpoints import get_endpoint, rotate_secret, set_disabled
+from billhook.store.endpoints import get_endpoint, rotate_secret, set_disabled, update_endpoint
 from billhook.store.merchants import set_contact
 from billhook.store.messages import messages
 
@@ -227,3 +227,56 @@ def test_a_receiver_that_hangs_or_never_stops_talking_is_cut_off(world: World) -
         world.post()
         world.deliver()
     assert world.rows("delivery_attempts", "outcome") == [("timeout",)]
+
+
+def test_an_attempt_shows_where_it_went_and_with_which_headers(world: World) -> None:
+    with receiver() as merchant:
+        merchant.answers = [(500, {})]
+        headers = world.vault.seal('{"Authorization": "Bearer mine"}')
+        endpoint = world.endpoint(merchant.url, headers=headers)
+        world.say()
+        world.deliver()
+        with world.database.begin() as tx:
+            update_endpoint(tx, endpoint, url=f"{merchant.url}/moved")
+        world.clock.move(seconds=6)
+        world.deliver()
+
+    received = [heard for heard, _ in merchant.received]
+    shown = world.rows("delivery_attempts", "number", "url", "request_headers")
+    assert [(number, url) for number, url, _ in shown] == [(1, merchant.url), (2, f"{merchant.url}/moved")]
+    for heard, (_, _, kept) in zip(received, shown, strict=True):
+        assert ["Authorization", "(not kept)"] in kept
+        written = {name.lower(): value for name, value in kept if name != "Authorization"}
+        assert {"webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent"} == set(written)
+        assert {name: heard[name] for name in written} == written
+
+
+def test_attempts_are_numbered_on_through_a_replay(world: World) -> None:
+    with receiver() as merchant:
+        merchant.answers = [(500, {})] * 3
+        world.endpoint(merchant.url, schedule=[5])
+        world.say()
+        for _ in range(2):
+            world.deliver()
+            world.clock.move(seconds=6)
+        with world.database.begin() as tx:
+            [letter] = dead_letters.list_dead(tx)
+            queues.replay(tx, "deliveries", [letter["work_id"]], by="key_1", now=world.clock())
+        for _ in range(2):
+            world.deliver()
+            world.clock.move(seconds=6)
+    assert world.rows("delivery_attempts", "number", "outcome") == [(1, "5xx"), (2, "5xx"), (3, "5xx"), (4, "2xx")]
+    assert world.rows("deliveries", "state", "attempts") == [("delivered", 2)]
+
+
+def test_an_attempt_that_a_crash_cut_off_is_shown_as_such(world: World) -> None:
+    with receiver() as merchant:
+        world.endpoint(merchant.url)
+        world.say()
+        world.courier().take()  # and it dies
+        world.clock.move(seconds=60)
+        world.deliver()
+    (cut, whole) = world.rows("delivery_attempts", "number", "outcome", "status_code", "error")
+    assert cut[:3] == (1, "cut", None)
+    assert "not known" in cut[3]
+    assert whole == (2, "2xx", 200, None)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
 
-from billhook.rules.delivery import FRESH, HELD, RETRY, subject_of, wants
+from billhook.rules.delivery import FRESH, HELD, REPLAY, RETRY, subject_of, wants
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, listening
@@ -19,6 +20,7 @@ from billhook.store.work import DUE, Row, due_index, work_columns
 
 _HELD_BY_A_COURIER = sa.text("token IS NOT NULL")
 _IN_ORDER = sa.text(f"state = '{DUE}' AND subject IS NOT NULL")
+_HELD = sa.text(f"state = '{HELD}'")
 
 deliveries = sa.Table(
     "deliveries",
@@ -31,6 +33,9 @@ deliveries = sa.Table(
     *work_columns(),
     sa.Column("lane", sa.Text, nullable=False, server_default=FRESH),
     sa.Column("subject", sa.Text),  # what it stays in order with at its endpoint
+    # Sent again after it was delivered or dead, or backfilled: nothing new waits for it (`ordering`).
+    sa.Column("replayed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("attempts_before", sa.Integer, nullable=False, server_default="0"),  # numbered before its last replay
     due_index("deliveries", "lane"),
     sa.UniqueConstraint("message_id", "endpoint_id"),
     sa.Index("ix_deliveries_merchant_id", "merchant_id", "id"),
@@ -45,6 +50,7 @@ deliveries = sa.Table(
     sa.Index(
         "ix_deliveries_in_order", "endpoint_id", "subject", "id", sqlite_where=_IN_ORDER, postgresql_where=_IN_ORDER
     ),
+    sa.Index("ix_deliveries_held", "endpoint_id", "subject", "id", sqlite_where=_HELD, postgresql_where=_HELD),
 )
 
 delivery_attempts = sa.Table(
@@ -61,6 +67,8 @@ delivery_attempts = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("response", sa.LargeBinary, nullable=False),  # the first bytes of the body
     sa.Column("response_headers", sa.JSON),  # [[name, value], …]
+    sa.Column("url", sa.Text),
+    sa.Column("request_headers", sa.JSON),  # [[name, value], …], a merchant's own without their values
     sa.Index("ix_delivery_attempts_delivery_id", "delivery_id", "number"),
 )
 
@@ -76,6 +84,12 @@ class Attempt(msgspec.Struct, frozen=True):
     error: str | None
     response: bytes
     response_headers: tuple[tuple[str, str], ...] = ()
+    url: str | None = None
+    request_headers: tuple[tuple[str, str], ...] = ()
+
+
+CUT: Final = "cut"
+"""The outcome of an attempt of which nothing is known but that it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ class NewDelivery:
     subject: str | None = None
     held: bool = False
     lane: str = FRESH
+    replayed: bool = False
 
 
 def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list[str]:
@@ -100,6 +115,7 @@ def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list
             "due_at": now,
             "subject": new.subject,
             "lane": new.lane,
+            "replayed": new.replayed,
             "state": HELD if new.held else DUE,
             "finished_at": now if new.held else None,
         }
@@ -148,52 +164,6 @@ def under_way(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> dict[str,
     return {row[0]: row[1] for row in tx.execute(query)}
 
 
-Place = tuple[str, str]
-"""An endpoint and a subject: within it deliveries stay in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first delivery of a place that is not over."""
-
-    delivery_id: str
-    due_at: datetime
-    lane: str
-
-
-def heads(tx: Tx, places: Collection[Place], *, but: Collection[str] = ()) -> dict[Place, Head]:
-    """The head of each place, where it has one; `but` are deliveries that are about to be over."""
-    if not places:
-        return {}
-    first = (
-        sa.select(sa.func.min(deliveries.c.id))
-        .where(
-            deliveries.c.state == DUE,
-            deliveries.c.subject.is_not(None),
-            sa.tuple_(deliveries.c.endpoint_id, deliveries.c.subject).in_(list(places)),
-            deliveries.c.id.not_in(but),
-        )
-        .group_by(deliveries.c.endpoint_id, deliveries.c.subject)
-    )
-    shown = (deliveries.c.endpoint_id, deliveries.c.subject, deliveries.c.id, deliveries.c.due_at, deliveries.c.lane)
-    rows = tx.execute(sa.select(*shown).where(deliveries.c.id.in_(first)))
-    return {(row[0], row[1]): Head(row[2], row[3], row[4]) for row in rows}
-
-
-def release(tx: Tx, over: Mapping[str, Place], now: datetime) -> list[Head]:
-    """Let those that waited for the deliveries `over` (id → place) fall due at once; returns them."""
-    nexts = list(heads(tx, set(over.values()), but=over).values())
-    if nexts:
-        # Only one that was never tried has waited for its turn: another is in the waits of its schedule.
-        waiting = sa.update(deliveries).where(
-            deliveries.c.id.in_([head.delivery_id for head in nexts]),
-            deliveries.c.attempts == 0,
-            deliveries.c.token.is_(None),
-        )
-        tx.execute(waiting.values(due_at=now))
-    return nexts
-
-
 def to_retry_lane(tx: Tx, ids: Collection[str]) -> None:
     """What failed does not stand in the way of first attempts again; what is replayed stays where it is."""
     if ids:
@@ -219,8 +189,10 @@ class Letter(msgspec.Struct, frozen=True):
     merchant_id: str
     message_id: str
     endpoint: Endpoint
+    attempts: int
+    """Claims since it was due for the first time, or was replayed: what its schedule counts."""
     number: int
-    """Which attempt this is, from 1."""
+    """Which attempt this is, from 1, through all replays."""
     type: str
     body: bytes
     pruned: bool
@@ -245,6 +217,7 @@ def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
                 row["message_id"],
                 row["endpoint"],
                 row["attempts"],
+                row["attempts_before"] + row["attempts"],
                 event_type,
                 bytes(body),
                 pruned_at is not None,
@@ -253,6 +226,39 @@ def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
             )
         )
     return found
+
+
+def cut_attempts(claimed: Sequence[Row]) -> list[Attempt]:
+    """An attempt for each claimed delivery that still bears the token of another claim: whoever made that died, or
+    could not write how it ended."""
+    return [
+        Attempt(
+            row["merchant_id"],
+            row["id"],
+            row["attempts_before"] + row["attempts"] - 1,
+            row["due_at"],
+            0,
+            CUT,
+            None,
+            "the process that sent it ended before it could write the answer: whether it arrived is not known",
+            b"",
+        )
+        for row in claimed
+        if row["token"] is not None
+    ]
+
+
+def once_more() -> dict[str, Any]:
+    """What a replay writes into a delivery's row: its new lane, and that it has had its turn unless it was only held.
+    Its attempts are numbered on from the last one."""
+    numbered = sa.select(sa.func.max(delivery_attempts.c.number)).where(
+        delivery_attempts.c.delivery_id == deliveries.c.id
+    )
+    return {
+        "lane": REPLAY,
+        "replayed": sa.case((deliveries.c.state == HELD, deliveries.c.replayed), else_=sa.true()),
+        "attempts_before": sa.func.coalesce(numbered.scalar_subquery(), deliveries.c.attempts_before),
+    }
 
 
 def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from billhook.rules.delivery import FRESH, LANES, REPLAY
 from billhook.store import dead_letters, work
 from billhook.store.database import Tx
-from billhook.store.deliveries import deliveries
+from billhook.store.deliveries import deliveries, once_more
 from billhook.store.documents import documents
 from billhook.store.inbox import inbox
 from billhook.store.mails import mails
@@ -44,10 +44,10 @@ def replay(tx: Tx, queue: str, ids: Collection[str], *, by: str, now: datetime) 
 
     Replaying processed work changes nothing: its effects are there, and they are written at most once.
     """
-    lane = {"lane": REPLAY} if queue == deliveries.name else {}
-    revived = work.revive(tx, QUEUES[queue], ids, now, **lane)
+    again = once_more() if queue == deliveries.name else {}
+    revived = work.revive(tx, QUEUES[queue], ids, now, **again)
     dead_letters.resolve(tx, queue, revived, "replayed", by, now)
-    return {lane_name(REPLAY) if lane else queue: revived}
+    return {lane_name(REPLAY) if again else queue: revived}
 
 
 def discard(tx: Tx, queue: str, ids: Collection[str], *, by: str, now: datetime) -> int:

@@ -137,6 +137,7 @@ def add_missing(tx: Tx, endpoint: Endpoint, rows: Sequence[sa.RowMapping], now: 
             endpoint.id,
             subject_of(endpoint.ordering, row["customer"], row["subscription"]),
             lane=REPLAY,
+            replayed=True,
         )
         for row in _without_delivery(tx, endpoint.id, rows)
     ]

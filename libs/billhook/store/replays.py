@@ -43,6 +43,7 @@ replays = sa.Table(
     sa.Index("ix_replays_merchant_id", "merchant_id", "id"),
 )
 
+REPLAY_KIND = "replay"
 BACKFILL = "backfill"
 DONE = "done"
 

@@ -75,13 +75,15 @@ class Header(BaseModel):
 
 
 class AttemptShown(BaseModel):
-    number: int
+    number: int = Field(description="From 1, through all replays.")
     started_at: datetime
     duration_ms: int
     outcome: str = Field(
         description="2xx to 5xx; else timeout, dns, refused (by billhook: an address it does not connect to), connect,"
-        " tls, reset, protocol or url."
+        " tls, reset, protocol or url; or cut: billhook's process ended first, so that nobody knows whether it arrived."
     )
+    url: str | None = Field(description="Where it went, as the endpoint was set then.")
+    request_headers: list[Header] = Field(description="As they were sent, your own ones without their values.")
     status_code: int | None
     error: str | None
     response_headers: list[Header] = Field(description="Those of the answer, as they came.")
@@ -106,8 +108,11 @@ def _delivery(row: Any) -> DeliveryShown:
 
 
 def _attempt(row: Any) -> AttemptShown:
-    headers = [Header(name=name, value=value) for name, value in row["response_headers"] or ()]
-    return AttemptShown(**{**row, "response_headers": headers, "response": shown(bytes(row["response"]))})
+    headers = {
+        field: [Header(name=name, value=value) for name, value in row[field] or ()]
+        for field in ("request_headers", "response_headers")
+    }
+    return AttemptShown(**{**row, **headers, "response": shown(bytes(row["response"]))})
 
 
 def _whole(delivery: Any, attempts: Sequence[Any]) -> DeliveryWhole:

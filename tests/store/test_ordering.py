@@ -1,0 +1,78 @@
+"""The order's rule, as a table: what stands before a delivery, and whether that holds it up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from store.databases import NOW
+from store.history import endpoint_of, said, sent
+
+from billhook.store import queues
+from billhook.store.database import Database, Tx
+from billhook.store.deliveries import deliveries
+from billhook.store.endpoints import Endpoint
+from billhook.store.ordering import in_turn, release
+from billhook.store.replays import create_replay
+
+BEFORE, LATER = NOW - timedelta(hours=1), NOW - timedelta(minutes=1)
+
+
+def two_in_a_row(tx: Tx, state: str) -> tuple[Endpoint, str, str]:
+    """An endpoint, and two deliveries about one customer: one in that state, and one that is due."""
+    endpoint = endpoint_of(tx, "mrc_a", BEFORE)
+    ids = []
+    for at, its_state in ((BEFORE, state), (LATER, "due")):
+        ids.append(sent(tx, endpoint, said(tx, "mrc_a", at), at, state=its_state, subject="cus_1"))
+    return endpoint, ids[0], ids[1]
+
+
+def waits(tx: Tx, delivery_id: str) -> bool:
+    row = tx.execute(sa.select(deliveries).where(deliveries.c.id == delivery_id)).mappings().one()
+    ready, waiting = in_turn(tx, [dict(row)], NOW)
+    assert all(at >= NOW + timedelta(seconds=1) for _, at in waiting)
+    return not ready
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("due", (True, True)),
+        ("held", (False, False)),
+        ("held, and asked for", (True, True)),
+        ("held, and asked for elsewhere", (False, False)),
+        *((state, (False, False)) for state in ("delivered", "dead", "canceled", "expired")),
+        ("dead, and replayed", (False, True)),
+        ("delivered, and replayed", (False, True)),
+        ("held, and replayed", (True, True)),
+    ],
+)
+def test_what_holds_up_a_later_delivery(
+    database: Database, state: str, expected: tuple[bool, bool], replayed: bool
+) -> None:
+    state, _, asked = state.partition(", and ")
+    with database.begin() as tx:
+        endpoint, earlier, later = two_in_a_row(tx, state)
+        if asked == "replayed":
+            queues.replay(tx, "deliveries", [earlier], by="key_1", now=NOW)
+        if asked.startswith("asked for"):
+            whose = endpoint if asked == "asked for" else endpoint_of(tx, "mrc_a", BEFORE)
+            create_replay(
+                tx, "mrc_a", kind="replay", endpoint=whose, states=["held"], since=BEFORE, by="key_1", now=NOW
+            )
+        tx.execute(sa.update(deliveries).where(deliveries.c.id == later).values(replayed=replayed))
+        assert waits(tx, later) is expected[replayed]
+        assert not waits(tx, earlier)
+
+
+def test_a_turn_comes_when_the_one_before_is_over_also_behind_one_that_is_replayed(database: Database) -> None:
+    with database.begin() as tx:
+        endpoint, first, replayed = two_in_a_row(tx, "due")
+        new = sent(tx, endpoint, said(tx, "mrc_a", NOW), NOW, state="due", subject="cus_1")
+        tx.execute(sa.update(deliveries).where(deliveries.c.id == replayed).values(replayed=True))
+        tx.execute(sa.update(deliveries).values(due_at=NOW + timedelta(minutes=5)))
+        nexts = release(tx, {first: (endpoint.id, "cus_1")}, NOW)
+        assert {one.delivery_id for one in nexts} == {replayed, new}
+        assert set(tx.execute(sa.select(deliveries.c.due_at).where(deliveries.c.id != first)).scalars()) == {NOW}
