@@ -11,6 +11,7 @@ and settling finds it there, and does not draw it again.
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from billhook.store.mails import add_mails, mails
 from billhook.store.merchants import merchants_of
 from billhook.store.templates import get_template
 from billhook.store.work import Row
+
+log = logging.getLogger(__name__)
 
 UNTIL_INSTALLED = timedelta(seconds=15)
 """Where the engine is not installed, documents wait; how often they ask whether it is there by now."""
@@ -171,6 +174,9 @@ class Rendering:
                 yield self._failed(piece.commission, error)
 
     def _kept(self, piece: Piece, pdf: bytes | RenderError) -> Result:
+        if isinstance(pdf, RenderError) and pdf.detail:
+            about = {"document_id": piece.commission.id, "engine": piece.engine, "detail": pdf.detail}
+            log.warning("document not drawn: %s", pdf.reason, extra=about)
         if isinstance(pdf, RendererMissing):
             return piece.commission, Postpone(self._clock() + UNTIL_INSTALLED, pdf.reason), None
         if isinstance(pdf, RenderError):
@@ -201,6 +207,8 @@ class Rendering:
 
     def _failed(self, commission: Commission, error: Exception) -> Result:
         self._metrics.documents.labels("failed").inc()
+        if not isinstance(error, (TryAgain, Unprocessable)):
+            log.error("document failed", extra={"document_id": commission.id}, exc_info=error)
         failure = after_failure(error, attempts=commission.attempts, now=self._clock(), jitter=random.random())
         return commission, failure, None
 

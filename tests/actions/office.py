@@ -44,8 +44,8 @@ class Office:
     seen: list[Step] = field(default_factory=list)
 
     @classmethod
-    def open(cls, database: Database, name: str = "Acme") -> Office:
-        clock = ManualClock()
+    def open(cls, database: Database, name: str = "Acme", clock: ManualClock | None = None) -> Office:
+        clock = clock or ManualClock()
         env = Env(Settings(database_url=database.url.render_as_string(hide_password=False)), clock=clock)
         env.__dict__["database"] = database
         with database.begin() as tx:

@@ -6,8 +6,10 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pypdf
@@ -112,7 +114,24 @@ def test_files_are_dated_as_their_documents_are(engines: Engines) -> None:
     [pdf] = draw(engines, sheet(samples.receipt(samples.terms(1))))
     info = reader(pdf).metadata
     assert info is not None
-    assert info.creation_date == samples.receipt(samples.terms(1)).paid_at
+    paid_at = samples.receipt(samples.terms(1)).paid_at
+    assert paid_at is not None
+    assert info.creation_date == paid_at.replace(microsecond=0)
+
+
+def test_any_moment_can_be_a_files(engines: Engines) -> None:
+    """Documents are issued when somebody asks for it: in parts of a second, and wherever the clock stands."""
+    moments = [
+        datetime.now(UTC),
+        datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2027, 1, 1, 0, 0, 0, 1, tzinfo=timezone(timedelta(hours=5, minutes=45))),
+        datetime(2026, 3, 29, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")),  # when the clocks go forward
+    ]
+    made = samples.invoice(samples.terms(1))
+    for moment, pdf in zip(moments, draw(engines, *(Sheet(shown(made), moment) for moment in moments)), strict=True):
+        info = reader(pdf).metadata
+        assert info is not None
+        assert info.creation_date == moment.astimezone(UTC).replace(microsecond=0)
 
 
 @pytest.mark.parametrize("kind", ["receipt", "void", "credit_note"])

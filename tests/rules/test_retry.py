@@ -76,6 +76,15 @@ def test_an_error_is_described_by_its_name_unless_it_is_ours() -> None:
     assert describe(Unprocessable("no id")) == "no id"
 
 
+def test_what_nobody_foresaw_tells_nothing_of_the_machine() -> None:
+    gone = FileNotFoundError(2, "No such file or directory", "/var/lib/billhook/objects/ab/cd.pdf")
+    assert describe(gone) == "FileNotFoundError: [Errno 2] No such file or directory: '…'"
+    trace = 'it broke\nTraceback (most recent call last):\n  File "/opt/billhook/x.py"'
+    assert describe(RuntimeError(trace)) == "RuntimeError: it broke"
+    assert describe(TryAgain("https://api.example/v1/invoices/in_1 is busy")).endswith("/v1/invoices/in_1 is busy")
+    assert describe(ValueError("https://api.example/v1/invoices is none")).endswith("example/v1/invoices is none")
+
+
 @given(st.text())
 def test_a_description_fits_a_column_of_text(words: str) -> None:
     line = describe(ValueError(words + "\0\ud800"))

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -65,10 +65,14 @@ class Sheet:
 
     shown: Shown
     dated: datetime
-    """What the file says of its making; the real moment would make every copy another file."""
+    """What the file says of its making; the real moment would make every copy another file. A file counts whole
+    seconds, and Typst refuses to be told of parts of one."""
     logo: Picture | None = None
     archival: bool = False
     """As PDF/A-3, which may carry an e-invoice."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dated", self.dated.astimezone(UTC).replace(microsecond=0))
 
 
 class TypstRenderer:
@@ -96,19 +100,19 @@ class TypstRenderer:
         try:
             setter = self._taken() or _Setter(self._command)
         except OSError as error:
-            return RenderError(f"Typst could not be started: {error}")
+            return RenderError("Typst could not be started", str(error))
         try:
             answer = setter.ask(work)
         except TimeoutError:
             setter.close()
             return RenderError(f"not drawn within {work.seconds:g} s")
         except (OSError, EOFError, msgspec.DecodeError):
-            return RenderError(f"Typst ended and left no document. {setter.close()}".strip())
+            return RenderError("Typst ended and left no document", setter.close())
         if answer.grown:
             setter.close()
         else:
             self._idle.append(setter)
-        return answer.pdf or RenderError(f"Typst: {answer.error[:_MESSAGE_LIMIT]}")
+        return answer.pdf or RenderError("Typst cannot draw this document", answer.error[:_MESSAGE_LIMIT])
 
     def _taken(self) -> _Setter | None:
         """One that waits, and that nobody ended meanwhile."""

@@ -92,7 +92,7 @@ def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes,
                 if missing is None or missing[1].isascii():
                     break
                 document = document.replace(missing[1], "?")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no room for the logo, or Typst takes an argument for wrong
         reason = str(error)
     finally:
         if picture:

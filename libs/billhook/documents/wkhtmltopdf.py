@@ -38,6 +38,9 @@ class RenderError:
     """Why a page did not become a PDF."""
 
     reason: str
+    """In words for the merchant, who sees it: nothing of the machine that it happened on."""
+    detail: str = ""
+    """What the engine said, paths and all: for the log."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Wkhtmltopdf:
                 date = laid.popleft()
                 yield _stamped(pdf, date) if isinstance(pdf, bytes) else pdf
         except OSError as error:  # no room for the files, or the engine cannot be started
-            reason = RenderError(f"{binary}: {error}")
+            reason = RenderError("wkhtmltopdf could not be started, or had no room for its files", f"{binary}: {error}")
             yield from (reason for _ in laid)
             yield from (reason for _ in rest)
         finally:
@@ -207,14 +210,14 @@ class _Desk:
         index = self._drawn
         if self._process is None:
             self._start()
-        reason = self._wait(seconds)
+        failed = self._wait(seconds)
         self._drawn += 1
-        if reason is not None:
+        if failed is not None:
             self._end()  # the next page has a new process
         pdf = self._file(index)
         for name in (f"{index}.html", f"{index}.pdf"):
             (self._place / name).unlink(missing_ok=True)
-        return RenderError(reason or f"wkhtmltopdf left a torn file. {self._tail()}") if pdf is None else pdf
+        return pdf or failed or RenderError("wkhtmltopdf left a torn file", self._tail())
 
     def close(self) -> None:
         self._end()
@@ -254,7 +257,7 @@ class _Desk:
         with contextlib.suppress(BrokenPipeError):  # it died, and whoever waits for it learns why
             self._process.stdin.write(f"{index}.html {index}.pdf\n".encode())
 
-    def _wait(self, seconds: float) -> str | None:
+    def _wait(self, seconds: float) -> RenderError | None:
         """Wait until the engine has done one page more; the reason, if it will not."""
         assert self._process is not None
         assert self._process.stderr is not None
@@ -265,13 +268,13 @@ class _Desk:
         while not (done := _DONE.search(self._said)):
             left = deadline - time.monotonic()
             if left <= 0 or not ready.poll(left * 1000):
-                return f"not drawn within {seconds:g} s"
+                return RenderError(f"not drawn within {seconds:g} s")
             read = os.read(messages, 65536)
             if not read:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(left)
                 code = self._process.returncode
-                return f"wkhtmltopdf ended with {code} and no document. {self._tail()}".strip()
+                return RenderError("wkhtmltopdf ended and left no document", f"it ended with {code}. {self._tail()}")
             self._said = self._said[-_MESSAGE_LIMIT:] + read
         self._said = self._said[done.end() :]
         return None

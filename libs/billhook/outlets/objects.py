@@ -134,7 +134,7 @@ class DirectoryObjects:
             self._synced.add(path.parent)
         except OSError as error:
             self._synced.clear()  # somebody may have taken a directory away: the next try makes it again
-            raise TryAgain(f"could not store {key} in {self._root}: {error.strerror}") from error
+            raise TryAgain(f"could not store {key}: {error.strerror}") from error
         return digest
 
     def get(self, key: str, sha256: str) -> bytes:
@@ -150,9 +150,9 @@ class DirectoryObjects:
         try:
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ObjectMissing(f"{key} is not in {self._root}") from error
+            raise ObjectMissing(f"{key} is not in the storage") from error
         except OSError as error:
-            raise TryAgain(f"could not read {key} in {self._root}: {error.strerror}") from error
+            raise TryAgain(f"could not read {key}: {error.strerror}") from error
 
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from billhook.errors import TryAgain, Unprocessable
 
@@ -47,6 +49,10 @@ class Dead:
     reason: str
 
 
+_NEW_LINE: Final = "\n"
+_PATH: Final = re.compile(r"(?<![\w:/.])(?:/[\w.@+~-]+){2,}/?")
+
+
 Outcome = Done | Retry | Postpone | Dead
 
 
@@ -65,7 +71,11 @@ def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: flo
 
 
 def describe(error: BaseException) -> str:
-    """An error as a line for people: at most 500 characters, without what a column of text cannot hold."""
-    name = "" if isinstance(error, (Unprocessable, TryAgain)) else f"{type(error).__name__}: "
-    line = f"{name}{error}".replace("\0", "\\0")[:500]
-    return line.encode(errors="replace").decode()  # half a surrogate pair, from hostile JSON
+    """An error as a line for people: at most 500 characters, without what a column of text cannot hold.
+
+    Merchants read it. What nobody foresaw may name the server's files, which are none of their business."""
+    if isinstance(error, (Unprocessable, TryAgain)):
+        said = str(error)
+    else:
+        said = f"{type(error).__name__}: {_PATH.sub('…', str(error).partition(_NEW_LINE)[0])}"
+    return said.replace("\0", "\\0")[:500].encode(errors="replace").decode()  # half a surrogate pair, from hostile JSON

@@ -10,7 +10,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,8 @@ from billhook.rules.document import Allowance, Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms
 from billhook.rules.totals import totals
 
-ISSUED: Final = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+ISSUED: Final = datetime(2026, 3, 1, 23, 57, 12, 345_678, tzinfo=timezone(timedelta(hours=1)))
+"""Awkward on purpose, as the manual clock is."""
 LINES: Final = (1, 30, 200)
 LOCALES: Final = ("en", "de", "ja", "ar")
 CURRENCIES: Final = ("eur", "jpy", "kwd")
