@@ -226,6 +226,8 @@ def _refuse_missing_lines(change: Change) -> None:
 
 def _documents(event: Event, posted: Posted) -> list[NewDocument]:
     """What the event calls for, showing what it told; where it left lines out, what the provider answered."""
+    if PROVIDERS[event.source.provider].merchant_of_record:
+        return []
     return [
         _document(event, _entry(event, change).id, shown, kind)
         for told, change in zip(posted.told, posted.changes, strict=True)

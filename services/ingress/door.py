@@ -27,7 +27,15 @@ MAX_BODY_BYTES = 1024 * 1024
 
 _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
-_KEPT = ("stripe-signature", "webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent")
+_KEPT = (
+    "stripe-signature",
+    "paddle-signature",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "content-type",
+    "user-agent",
+)
 _READ = {name.encode(): name for name in (*_KEPT, "content-length")}
 
 
@@ -112,7 +120,7 @@ class Door:
             envelope.type,
             msgspec.json.encode({name: headers[name] for name in _KEPT if name in headers}),
             body,
-            hashlib.sha256(body).digest(),
+            hashlib.sha256(envelope.content or body).digest(),
             now,
         )
         try:

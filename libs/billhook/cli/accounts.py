@@ -9,6 +9,7 @@ import typer
 from billhook.actions.sources import check_contact, check_url, register_source, secret_for
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.providers import PROVIDERS
 from billhook.rules.money import parse_locale
 from billhook.runtime.env import Env
 from billhook.store import merchants, sources
@@ -142,7 +143,7 @@ ApiBase = Annotated[str | None, typer.Option(help="Another address of the provid
 
 @source_commands.command("add")
 def add_source(
-    provider: Annotated[str, typer.Argument(help="stripe or standard.")],
+    provider: Annotated[str, typer.Argument(help=f"One of: {', '.join(sorted(PROVIDERS))}.")],
     name: Annotated[str, typer.Option(help="What to call it.")] = "",
     merchant: Owner = None,
     secret: SecretOption = None,

@@ -5,8 +5,9 @@ Importing it stays cheap, since every process and every command does: no SDK is 
 
 from __future__ import annotations
 
+from billhook.providers.paddle import Paddle
 from billhook.providers.provider import Provider
 from billhook.providers.standard import Standard
 from billhook.providers.stripe import Stripe
 
-PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (Stripe(), Standard())}
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (Stripe(), Paddle(), Standard())}

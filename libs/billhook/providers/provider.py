@@ -21,6 +21,9 @@ class Envelope(msgspec.Struct, frozen=True):
     type: str
     account: str = ""
     """The connected account an event is about, where a provider has such (Stripe Connect); ids repeat across them."""
+    content: bytes = b""
+    """What a second sending of the event repeats, where that is not the whole body: other bytes under a known id are a
+    conflict."""
 
 
 class Provider(Protocol):
@@ -28,6 +31,10 @@ class Provider(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def merchant_of_record(self) -> bool:
+        """Whether the provider sells in its own name: then the invoices are its own, and billhook draws none."""
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         """Return if one of `secrets` signed these exact bytes near `now`; else raise `SignatureRefused`."""

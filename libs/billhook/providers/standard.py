@@ -36,6 +36,7 @@ class Standard:
     """The `Provider` for a system that speaks billhook's vocabulary itself."""
 
     name = "standard"
+    merchant_of_record = False
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         signing.verify(headers, body, secrets, now, TOLERANCE_SECONDS)

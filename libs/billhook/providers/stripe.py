@@ -161,6 +161,7 @@ class Stripe:
     """The `Provider` for Stripe's snapshot events, of every API version."""
 
     name = "stripe"
+    merchant_of_record = False
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         header = headers.get(_HEADER, "")

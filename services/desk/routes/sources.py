@@ -38,7 +38,8 @@ class NewSource(BaseModel):
     provider: str = Field(json_schema_extra={"enum": [*sorted(PROVIDERS)]})
     name: Text
     secret: Secret | None = Field(
-        None, description="What the provider signs with. Needed for stripe; made and shown once for standard."
+        None,
+        description="What the provider signs with. Needed for stripe and paddle; made and shown once for standard.",
     )
     api_key: Secret | None = Field(None, description="The provider's API key, to ask what events alone cannot say.")
     api_base: str | None = Field(
