@@ -122,8 +122,11 @@ def test_a_snapshot_survives_being_stored_whatever_the_provider_says(
 @given(invoice=final_invoices())
 @QUICK
 def test_each_state_calls_for_its_documents(status: InvoiceStatus, kinds: tuple[str, ...], invoice: Invoice) -> None:
-    numbered = msgspec.structs.replace(invoice, status=status, number="A-1")
+    numbered = msgspec.structs.replace(invoice, status=status, number="A-1", amount_paid=1)
     assert documents_due(numbered) == kinds
+    for nothing in (0, -1):
+        unpaid = msgspec.structs.replace(numbered, amount_paid=nothing)
+        assert documents_due(unpaid) == tuple(kind for kind in kinds if kind != "receipt")
     assert documents_due(msgspec.structs.replace(numbered, deleted=True)) == ()
 
 

@@ -75,6 +75,7 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
     """The invoice as the book knows invoices. `shown` is what its document shows, or would."""
     deleted, paid = invoice.state == "deleted", invoice.state == "paid"
     seller, buyer = shown.seller, invoice.terms.buyer
+    due = invoice.amount_paid if paid else invoice.creditable
     return Invoice(
         external_id=invoice.external_id,
         created=invoice.created_at,
@@ -88,9 +89,12 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
         subtotal=shown.subtotal,
         discount=shown.discount,
         tax=shown.tax,
+        tax_included=shown.tax if shown.tax_inclusive else 0,
         total=shown.total,
         # As at Stripe: what is credited before the payment need not be paid, what is credited after it was.
-        amount_due=invoice.amount_paid if paid else invoice.creditable,
+        amount_due=due,
+        credited_before_payment=invoice.total - due,
+        credited_after_payment=invoice.amount_credited - (invoice.total - due),
         amount_paid=invoice.amount_paid,
         amount_remaining=invoice.amount_remaining,
         description=invoice.terms.description,
@@ -118,6 +122,7 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
                 discount=line.discount + line.allowance,
                 tax=line.tax,
                 tax_inclusive=shown.tax_inclusive,
+                tax_included=line.tax if shown.tax_inclusive else 0,
                 proration=line.proration,
                 period_start=line.period_start,
                 period_end=line.period_end,
@@ -128,13 +133,8 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
 
 
 def invoice_documents(merchant: Merchant, invoice: OwnInvoice, entry: Invoice, shown: Snapshot) -> list[NewDocument]:
-    """The documents that its state calls for; the ones that exist already are asked for again in vain. A receipt says
-    that money came, so there is none where a credit note settled it, or where there was nothing to pay."""
-    return [
-        new_document(merchant, invoice.id, _shown_as(kind, shown, invoice))
-        for kind in documents_due(entry)
-        if kind != "receipt" or invoice.amount_paid
-    ]
+    """The documents that its state calls for; the ones that exist already are asked for again in vain."""
+    return [new_document(merchant, invoice.id, _shown_as(kind, shown, invoice)) for kind in documents_due(entry)]
 
 
 def new_document(merchant: Merchant, subject_id: str, shown: Snapshot) -> NewDocument:
@@ -162,6 +162,7 @@ def _shown_as(kind: DocumentKind, shown: Snapshot, invoice: OwnInvoice) -> Snaps
             amount_due=invoice.amount_paid,
             amount_paid=invoice.amount_paid,
             amount_remaining=0,
+            credited=shown.total - invoice.amount_paid,
             pay_url=None,
         )
     if kind == "void":

@@ -16,9 +16,8 @@ from babel import Locale
 from markupsafe import Markup
 
 from billhook.documents.qr import qr_svg
-from billhook.documents.view import Shown, ShownRow, shown
-from billhook.documents.wording import Wording
-from billhook.documents.words import hosted_words, negotiated, words_for
+from billhook.documents.view import Shown, shown
+from billhook.documents.words import hosted_words, negotiated
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 
@@ -34,22 +33,31 @@ class Download(msgspec.Struct, frozen=True):
 
 
 def shown_now(issued: Snapshot, invoice: Invoice, credited: int = 0) -> Shown:
-    """What an invoice's document says, had it been written now: paid since, void since, taken back in part."""
+    """What an invoice's document says, had it been written now: paid since, void since, taken back in part. `credited`
+    is what its credit notes come to."""
     if issued.kind == "void" or invoice.status == "void":
         return shown(msgspec.structs.replace(issued, kind="void", status="void", voided_at=invoice.voided_at))
-    now = msgspec.structs.replace(
-        issued,
-        status="paid" if invoice.status == "paid" else "open",
-        amount_paid=invoice.amount_paid,
-        amount_remaining=invoice.amount_remaining,
-        paid_at=invoice.paid_at,
+    before, after = _credited(invoice, credited)
+    return shown(
+        msgspec.structs.replace(
+            issued,
+            status="paid" if invoice.status == "paid" else "open",
+            amount_paid=invoice.amount_paid,
+            amount_remaining=invoice.amount_remaining,
+            paid_at=invoice.paid_at,
+            credited=before,
+            credited_after_payment=after,
+        )
     )
-    document = shown(now)
-    if not credited:
-        return document
-    wording = Wording(now.locale, now.currency)
-    row = ShownRow(label=words_for(wording.locale)[1].credited, amount=wording.money(-credited))
-    return msgspec.structs.replace(document, totals=(*document.totals[:-1], row, document.totals[-1]))
+
+
+def _credited(invoice: Invoice, noted: int) -> tuple[int, int]:
+    """What credit notes took off before it was paid, and after. Where the invoice does not say, all of it is before the
+    payment, but for what was to be paid nevertheless."""
+    if invoice.credited_before_payment or invoice.credited_after_payment:
+        return invoice.credited_before_payment, invoice.credited_after_payment
+    before = min(noted, max(invoice.total - invoice.amount_due, 0)) if invoice.status == "paid" else noted
+    return before, noted - before
 
 
 def hosted_html(document: Shown, downloads: Sequence[Download], *, nonce: str, logo: str | None = None) -> str:

@@ -119,6 +119,9 @@ class _Writer:
         self.language, self.words = words_for(self.write.locale)
         unpaid = snapshot.kind == "invoice" and snapshot.status in ("open", "uncollectible")
         self.open = unpaid and snapshot.amount_remaining > 0
+        settled = snapshot.kind == "receipt" or snapshot.status == "paid"
+        self.settled = settled
+        self.paid = settled and snapshot.amount_paid > 0  # and not only credited, or nothing from the beginning
 
     def shown(self) -> Shown:
         snapshot, words = self.snapshot, self.words
@@ -155,8 +158,7 @@ class _Writer:
             return words.stamp_void
         if snapshot.kind == "credit_note":
             return words.stamp_credit
-        paid = snapshot.kind == "receipt" or snapshot.status == "paid"
-        return words.stamp_paid if paid and snapshot.amount_remaining <= 0 else None
+        return words.stamp_paid if self.paid and snapshot.amount_remaining <= 0 else None
 
     def seller(self) -> ShownParty:
         seller = self.snapshot.seller
@@ -189,7 +191,7 @@ class _Writer:
         for label, at in (
             (words.issued, snapshot.issued_at),
             (words.due, snapshot.due_at if snapshot.kind == "invoice" else None),
-            (words.paid_on, snapshot.paid_at if snapshot.kind in ("invoice", "receipt") else None),
+            (words.paid_on, snapshot.paid_at if self.paid else None),
             (words.voided_on, snapshot.voided_at if snapshot.kind == "void" else None),
         ):
             if at:
@@ -224,7 +226,7 @@ class _Writer:
         if snapshot.kind == "credit_note":
             sentence = words.headline_refunded if snapshot.refund else words.headline_credited
             return sentence.format(amount=self.write.money(snapshot.total))
-        if snapshot.kind == "receipt" or snapshot.status == "paid":
+        if self.paid:
             amount, at, sentences = (
                 snapshot.amount_paid,
                 snapshot.paid_at,
@@ -259,9 +261,12 @@ class _Writer:
             yield " · ".join(filter(None, when))
         if line.discount:
             yield f"{words.discount} {self.write.money(-line.discount)}"
-        if line.tax and line.tax_percent is None:
-            sentence = words.line_tax_included if self.snapshot.tax_inclusive else words.line_tax
-            yield sentence.format(amount=self.write.money(line.tax))
+        if line.tax_percent is None:
+            inside = line.tax if self.snapshot.tax_inclusive else 0
+            included = inside if line.tax_included is None else line.tax_included
+            for sentence, tax in ((words.line_tax, line.tax - included), (words.line_tax_included, included)):
+                if tax:
+                    yield sentence.format(amount=self.write.money(tax))
 
     def totals(self) -> Iterator[ShownRow]:
         snapshot, words, row = self.snapshot, self.words, self.row
@@ -272,15 +277,21 @@ class _Writer:
             yield row(words.line_discounts, -on_lines)
         for allowance in snapshot.allowances:
             yield row(self.allowance_label(allowance), -allowance.amount)
-        if not snapshot.tax_inclusive:
-            if snapshot.discount and snapshot.taxes:
-                yield row(words.net, snapshot.subtotal - snapshot.discount)
-            for tax in snapshot.taxes:
-                yield row(self.tax_label(tax), tax.tax)
+        if snapshot.credits:
+            yield row(words.balance, -snapshot.credits)
+        if snapshot.shipping:
+            yield row(words.shipping, snapshot.shipping)
+        included = [tax for tax in snapshot.taxes if snapshot.includes(tax)]
+        on_top = [tax for tax in snapshot.taxes if not snapshot.includes(tax)]
+        if on_top and not included and snapshot.net != snapshot.subtotal:
+            yield row(words.net, snapshot.net)
+        for tax in on_top:
+            yield row(self.tax_label(tax), tax.tax)
+        if snapshot.adjustment:
+            yield row(words.adjustment, snapshot.adjustment)
         yield row(words.total, snapshot.total, "strong")
-        if snapshot.tax_inclusive:
-            for tax in snapshot.taxes:
-                yield row(words.tax_included.format(tax=self.tax_label(tax)), tax.tax)
+        for tax in included:
+            yield row(words.tax_included.format(tax=self.tax_label(tax)), tax.tax)
         yield from self.settlement()
 
     def settlement(self) -> Iterator[ShownRow]:
@@ -292,12 +303,16 @@ class _Writer:
         if snapshot.kind == "void" or snapshot.status == "void":
             yield row(words.amount_due, 0, "grand")
             return
-        if balance := snapshot.amount_due - snapshot.total:
-            yield row(words.balance, balance)
-        if snapshot.kind == "receipt" or snapshot.status == "paid":
+        if snapshot.credited:
+            yield row(words.credited, -snapshot.credited)
+        if snapshot.balance:
+            yield row(words.balance, snapshot.balance)
+        if self.settled:
             yield row(words.amount_paid, snapshot.amount_paid, "grand")
             if snapshot.amount_remaining:
                 yield row(words.remaining, snapshot.amount_remaining)
+            if snapshot.credited_after_payment:
+                yield row(words.credited, snapshot.credited_after_payment)
             return
         if snapshot.amount_paid:
             yield row(words.amount_paid, -snapshot.amount_paid)

@@ -79,6 +79,9 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     tax_on: str
     """`{tax}` is its name and rate, here and in the next."""
     tax_included: str
+    shipping: str
+    adjustment: str
+    """What a provider's total has that no other row explains."""
     total: str
     balance: str
     amount_paid: str

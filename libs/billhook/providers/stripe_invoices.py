@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -77,7 +78,7 @@ class InvoiceLine(msgspec.Struct, kw_only=True):
     description: str | None = None
     quantity: Count | None = None
     quantity_decimal: str | None = None
-    amount: Amount
+    amount: Part
     discount_amounts: list[Discount] | None = None
     taxes: list[Tax] | None = None
     tax_amounts: list[Tax] | None = None
@@ -118,6 +119,7 @@ class InvoiceLine(msgspec.Struct, kw_only=True):
             discount=sum(discount.amount for discount in self.discount_amounts or ()),
             tax=sum(tax.amount for tax in taxes),
             tax_inclusive=bool(taxes) and all(tax.included for tax in taxes),
+            tax_included=sum(tax.amount for tax in taxes if tax.included),
             proration=self.prorated(),
             period_start=at(self.period.start) if self.period else None,
             period_end=at(self.period.end) if self.period else None,
@@ -129,6 +131,30 @@ class InvoiceLine(msgspec.Struct, kw_only=True):
 class InvoiceLines(msgspec.Struct):
     data: list[InvoiceLine] = []
     has_more: bool = False
+
+
+class PretaxCredit(msgspec.Struct):
+    amount: Part
+    type: str | None = None
+    """`discount`, which `total_discount_amounts` has too, or `credit_balance_transaction`."""
+
+
+class ShippingCost(msgspec.Struct):
+    amount_subtotal: Part = 0
+    amount_total: Part = 0
+    """With the tax on it."""
+
+
+class Sums(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invoice comes to, in the words of `book.Invoice`."""
+
+    subtotal: int
+    discount: int
+    credits: int
+    shipping: int
+    tax: int
+    tax_included: int
+    total: int
 
 
 class Transitions(msgspec.Struct):
@@ -157,12 +183,16 @@ class Invoice(StripeObject, kw_only=True):
     status: Literal["draft", "open", "paid", "void", "uncollectible", "deleted"]
     """`deleted` is what older API versions call a draft that is no more."""
     currency: Currency
-    subtotal: Amount
-    total: Amount
+    total: Part
     total_taxes: list[Tax] | None = None
     total_tax_amounts: list[Tax] | None = None
-    tax: Amount | None = None
+    tax: Part | None = None
     total_discount_amounts: list[Discount] | None = None
+    total_pretax_credit_amounts: list[PretaxCredit] | None = None
+    shipping_cost: ShippingCost | None = None
+    pre_payment_credit_notes_amount: Amount = 0
+    post_payment_credit_notes_amount: Amount = 0
+    paid_out_of_band: bool = False
     amount_due: Amount
     amount_paid: Amount
     amount_remaining: Amount
@@ -173,8 +203,6 @@ class Invoice(StripeObject, kw_only=True):
     next_payment_attempt: Epoch | None = None
     due_date: Epoch | None = None
     status_transitions: Transitions | None = None
-    period_start: Epoch | None = None
-    period_end: Epoch | None = None
     account_name: str | None = None
     account_country: str | None = None
     customer_name: str | None = None
@@ -192,14 +220,60 @@ class Invoice(StripeObject, kw_only=True):
             return id_of(self.parent.subscription_details.subscription)
         return id_of(self.subscription)
 
-    def taxed(self) -> int:
+    def taxed(self) -> list[Tax]:
         for taxes in (self.total_taxes, self.total_tax_amounts):
             if taxes is not None:
-                return sum(tax.amount for tax in taxes)
-        return self.tax or 0
+                return taxes
+        return [Tax(self.tax)] if self.tax else []
+
+    def sums(self) -> Sums:
+        """Stripe's `subtotal` has the discounts on single lines in it already, `total_discount_amounts` holds all of
+        them, and shipping is in neither: what is put side by side here is the lines before all discounts."""
+        taxes = self.taxed()
+        tax = sum(tax.amount for tax in taxes)
+        included = sum(tax.amount for tax in taxes if tax.included)
+        discount = sum(discount.amount for discount in self.total_discount_amounts or ())
+        credits = sum(
+            credit.amount
+            for credit in self.total_pretax_credit_amounts or ()
+            if credit.type == "credit_balance_transaction"
+        )
+        cost = self.shipping_cost or ShippingCost()
+        shipping = cost.amount_subtotal
+        subtotal = self.total - (tax - included) - shipping + discount + credits
+        if self.lines.data and not self.lines.has_more:
+            lines = sum(line.amount for line in self.lines.data)
+            if lines == subtotal + shipping - cost.amount_total:
+                shipping = cost.amount_total  # the taxes of the invoice are those of its lines only
+            subtotal = lines
+        return Sums(
+            subtotal=subtotal,
+            discount=discount,
+            credits=credits,
+            shipping=shipping,
+            tax=tax,
+            tax_included=included,
+            total=self.total,
+        )
+
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        """What the lines are for. Stripe's own `period_start` and `period_end` are when items could be attached: of a
+        renewal that is the month before."""
+        periods = [line.period for line in self.lines.data if line.period]
+        starts = [period.start for period in periods if period.start is not None]
+        ends = [period.end for period in periods if period.end is not None]
+        if self.lines.has_more:
+            return None, None
+        return at(min(starts, default=None)), at(max(ends, default=None))
+
+    def received(self) -> int:
+        """What came in. Before 2025-03-31.basil, nothing that came outside of Stripe was counted."""
+        elsewhere = self.paid_out_of_band and self.status == "paid" and not self.amount_paid
+        return self.amount_due if elsewhere else self.amount_paid
 
     def to_book(self) -> BookObject:
         transitions = self.status_transitions or Transitions()
+        period_start, period_end = self.period()
         return book.Invoice(
             **self.shared(),
             number=self.number,
@@ -207,13 +281,12 @@ class Invoice(StripeObject, kw_only=True):
             subscription=self.subscription_id(),
             status="draft" if self.status == "deleted" else self.status,
             currency=self.currency,
-            subtotal=self.subtotal,
-            discount=sum(discount.amount for discount in self.total_discount_amounts or ()),
-            tax=self.taxed(),
-            total=self.total,
+            **msgspec.structs.asdict(self.sums()),
             amount_due=self.amount_due,
-            amount_paid=self.amount_paid,
+            amount_paid=self.received(),
             amount_remaining=self.amount_remaining,
+            credited_before_payment=self.pre_payment_credit_notes_amount,
+            credited_after_payment=self.post_payment_credit_notes_amount,
             billing_reason=self.billing_reason,
             description=self.description,
             footer=self.footer,
@@ -223,8 +296,8 @@ class Invoice(StripeObject, kw_only=True):
             finalized_at=at(transitions.finalized_at),
             paid_at=at(transitions.paid_at),
             voided_at=at(transitions.voided_at),
-            period_start=at(self.period_start),
-            period_end=at(self.period_end),
+            period_start=period_start,
+            period_end=period_end,
             seller_name=self.account_name,
             seller_country=self.account_country,
             customer_name=self.customer_name,

@@ -157,8 +157,12 @@ class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
     amount: Amount
     """Before discounts and exclusive tax, in minor units."""
     discount: Amount = 0
+    """Its share of all discounts."""
     tax: Amount = 0
     tax_inclusive: bool = False
+    """Whether `amount` contains all of `tax`."""
+    tax_included: Amount = 0
+    """What of `tax` is contained in `amount`."""
     proration: bool = False
     period_start: Time | None = None
     period_end: Time | None = None
@@ -180,12 +184,26 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     status: InvoiceStatus
     currency: str
     subtotal: Amount
+    """The sum of the lines' amounts, before all discounts."""
     discount: Amount = 0
+    """All discounts, those of single lines among them."""
+    credits: Amount = 0
+    """Credits that the customer had bought or was given, taken off before tax."""
+    shipping: Amount = 0
     tax: Amount = 0
+    """All taxes."""
+    tax_included: Amount = 0
+    """What of `tax` the amounts before it contain; the rest comes on top."""
     total: Amount
+    """`subtotal` - `discount` - `credits` + `shipping` + `tax` - `tax_included`."""
     amount_due: Amount
+    """`total`, without what credit notes took off before it was paid, and after the customer's balance was applied."""
     amount_paid: Amount
     amount_remaining: Amount
+    credited_before_payment: Amount = 0
+    """By credit notes, when it was open: so much less is, or was, to be paid."""
+    credited_after_payment: Amount = 0
+    """By credit notes, when it had been paid."""
     billing_reason: str | None = None
     description: str | None = None
     footer: str | None = None
@@ -196,7 +214,9 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     paid_at: Time | None = None
     voided_at: Time | None = None
     period_start: Time | None = None
+    """What it is for begins: the least start of its lines."""
     period_end: Time | None = None
+    """The greatest end of its lines."""
     seller_name: str | None = None
     seller_country: str | None = None
     customer_name: str | None = None

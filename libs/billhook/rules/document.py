@@ -64,6 +64,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Its share of the discounts on the whole."""
     tax: Amount = 0
     """Its share of the tax."""
+    tax_included: Amount | None = None
+    """What of it `amount` contains; None is all or nothing, as `Snapshot.tax_inclusive` says."""
     tax_percent: str | None = None
     """None where only the provider knows."""
     tax_category: TaxCategory | None = None
@@ -98,14 +100,16 @@ class TaxTotal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What it is charged on, without the tax itself."""
     tax: Amount
     reason: str | None = None
+    included: bool = False
+    """The amounts before it contain it, though `Snapshot.tax_inclusive` does not say so of all taxes."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that one document shows. As JSON it is what is stored, for good.
 
     Always: `subtotal` is the sum of the lines' amounts; `discount` that of all discounts; `tax` that of `taxes`, and of
-    the lines' shares; `total` is subtotal - discount, plus the tax where prices do not include it. What a provider made
-    is shown as the provider added it up.
+    the lines' shares; `total` is subtotal - discount - credits + shipping, plus the tax that is not included. Where a
+    provider's total is another, `adjustment` is the difference, so that what is shown adds up to what is asked for.
     """
 
     kind: DocumentKind
@@ -132,12 +136,18 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     taxes: tuple[TaxTotal, ...] = ()
     subtotal: Amount
     discount: Amount = 0
+    credits: Amount = 0
+    """Credits of the buyer's, taken off before tax."""
+    shipping: Amount = 0
     tax: Amount = 0
     total: Amount
     amount_due: Amount = 0
     """What was to be paid when it was issued: the total, and what a balance with the seller added or took."""
     amount_paid: Amount = 0
     amount_remaining: Amount = 0
+    credited: Amount = 0
+    """By credit notes, before it was paid."""
+    credited_after_payment: Amount = 0
     corrects: str | None = None
     """Of a credit note: the number of the invoice."""
     corrects_issued_at: datetime | None = None
@@ -147,6 +157,24 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     description: str | None = None
     footer: str | None = None
     pay_url: str | None = None
+
+    @property
+    def net(self) -> int:
+        """What tax on top is added to."""
+        return self.subtotal - self.discount - self.credits + self.shipping
+
+    @property
+    def adjustment(self) -> int:
+        """What the total has that no other figure explains."""
+        return self.total - self.net - sum(tax.tax for tax in self.taxes if not self.includes(tax))
+
+    @property
+    def balance(self) -> int:
+        """What a balance with the seller added to, or took from, what is and was to be paid."""
+        return self.amount_remaining + self.amount_paid - (self.total - self.credited)
+
+    def includes(self, tax: TaxTotal) -> bool:
+        return self.tax_inclusive or tax.included
 
     @property
     def dated(self) -> datetime | None:

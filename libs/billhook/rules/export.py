@@ -13,7 +13,10 @@ import msgspec
 
 from billhook.rules.money import exponent
 
-AMOUNTS: Final = ("subtotal", "discount", "tax", "total", "amount_due", "amount_paid", "amount_remaining")
+AMOUNTS: Final = (
+    *("subtotal", "discount", "credits", "shipping", "tax", "tax_included", "total"),
+    *("amount_due", "amount_paid", "amount_remaining", "credited_before_payment", "credited_after_payment"),
+)
 
 COLUMNS: Final[dict[str, str]] = {
     "id": "billhook's",
@@ -32,8 +35,8 @@ COLUMNS: Final[dict[str, str]] = {
     "subtotal": "the sum of the lines, before discounts",
     "discount": "of all discounts",
     "tax": "of all taxes",
-    "total": "with tax",
-    "amount_due": "what was to be paid when it was issued",
+    "total": "subtotal - discount - credits + shipping + tax - tax_included",
+    "amount_due": "the total, without credited_before_payment, and with what a balance added or took",
     "amount_paid": "by now",
     "amount_remaining": "still to be paid",
     "created": "when it was made",
@@ -43,6 +46,11 @@ COLUMNS: Final[dict[str, str]] = {
     "voided_at": "when it was declared void",
     "period_start": "what it is for begins",
     "period_end": "and ends",
+    "tax_included": "what of the tax the amounts before it contain; the rest came on top",
+    "shipping": "without tax that comes on top",
+    "credits": "of the customer's, taken off before tax",
+    "credited_before_payment": "by credit notes: so much less is, or was, to be paid",
+    "credited_after_payment": "by credit notes, of what had been paid",
 }
 """Every column with what it holds, in their order. Columns are only ever added at the end."""
 

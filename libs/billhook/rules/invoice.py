@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
@@ -18,13 +19,16 @@ _MOST_TAX_IDS: Final = 5
 
 
 def documents_due(invoice: Invoice) -> tuple[DocumentKind, ...]:
-    """The documents a state of an invoice calls for: an invoice once it is final, a receipt once it is paid, and the
-    invoice marked as void once it is."""
+    """The documents a state of an invoice calls for: an invoice once it is final, a receipt once money came for it, and
+    the invoice marked as void once it is. Of a state that a provider came up with later nobody knows what it calls for.
+    """
     if invoice.deleted or invoice.status == "draft":
         return ()
     if invoice.status == "void":
         return ("void",) if invoice.number else ()  # void from a draft on: nobody ever saw it
-    return ("invoice", "receipt") if invoice.status == "paid" else ("invoice",)
+    if invoice.status == "paid":
+        return ("invoice", "receipt") if invoice.amount_paid > 0 else ("invoice",)
+    return ("invoice",) if invoice.status in ("open", "uncollectible") else ()
 
 
 def snapshot_of(
@@ -39,6 +43,7 @@ def snapshot_of(
     parse_locale(locale)
     status: Literal["open", "paid", "void"] = "paid" if kind == "receipt" else "void" if kind == "void" else "open"
     remaining = {"paid": invoice.amount_remaining, "void": 0, "open": invoice.amount_due}[status]
+    period_start, period_end = period_of(invoice)
     return Snapshot(
         kind=kind,
         template=template or TEMPLATE,
@@ -52,25 +57,56 @@ def snapshot_of(
         due_at=invoice.due_at,
         paid_at=invoice.paid_at if status == "paid" else None,
         voided_at=invoice.voided_at if status == "void" else None,
-        period_start=invoice.period_start,
-        period_end=invoice.period_end,
+        period_start=period_start,
+        period_end=period_end,
         lines=tuple(map(_line, invoice.lines)),
         lines_complete=invoice.lines_complete,
-        # The total says whether tax was put on top: providers say it line by line, and not for every line.
-        tax_inclusive=bool(invoice.tax) and invoice.total == invoice.subtotal - invoice.discount,
+        tax_inclusive=bool(invoice.tax) and invoice.tax == _included(invoice),
         allowances=(Allowance(amount=invoice.discount),) if invoice.discount else (),
-        taxes=(TaxTotal(tax=invoice.tax),) if invoice.tax else (),
-        subtotal=invoice.subtotal,
+        taxes=_taxes(invoice),
+        subtotal=sum(line.amount for line in invoice.lines) if _all_told(invoice) else invoice.subtotal,
         discount=invoice.discount,
+        credits=invoice.credits,
+        shipping=invoice.shipping,
         tax=invoice.tax,
         total=invoice.total,
         amount_due=invoice.amount_due,
         amount_paid=invoice.amount_paid if status == "paid" else 0,
         amount_remaining=remaining,
+        credited=invoice.credited_before_payment,
         description=invoice.description,
         footer=invoice.footer,
         pay_url=invoice.hosted_url if status == "open" else None,
     )
+
+
+def period_of(invoice: Invoice) -> tuple[datetime | None, datetime | None]:
+    """What an invoice is for: from the least start of its lines to their greatest end. Without lines that say so it is
+    what the invoice itself says, and where not all lines are known, nothing."""
+    if not invoice.lines_complete:
+        return None, None
+    starts = [line.period_start for line in invoice.lines if line.period_start]
+    ends = [line.period_end for line in invoice.lines if line.period_end]
+    if not starts and not ends:
+        return invoice.period_start, invoice.period_end
+    return min(starts, default=None), max(ends, default=None)
+
+
+def _all_told(invoice: Invoice) -> bool:
+    return bool(invoice.lines) and invoice.lines_complete
+
+
+def _taxes(invoice: Invoice) -> tuple[TaxTotal, ...]:
+    """What is put on top, and what is contained: providers tell no rate."""
+    included = _included(invoice)
+    parts = (TaxTotal(tax=invoice.tax - included), TaxTotal(tax=included, included=True))
+    return tuple(part for part in parts if part.tax)
+
+
+def _included(invoice: Invoice) -> int:
+    """What of the tax the other amounts contain. Where that is not said, the total says whether tax was put on top."""
+    without = invoice.subtotal - invoice.discount - invoice.credits + invoice.shipping
+    return invoice.tax_included or (invoice.tax if invoice.total == without else 0)
 
 
 def _line(line: InvoiceLine) -> Line:
@@ -82,6 +118,7 @@ def _line(line: InvoiceLine) -> Line:
         # Providers give a line's share of all discounts, those on the whole among them, and the totals say them once.
         allowance=line.discount,
         tax=line.tax,
+        tax_included=line.tax_included or (line.tax if line.tax_inclusive else 0),
         proration=line.proration,
         period_start=line.period_start,
         period_end=line.period_end,

@@ -29,10 +29,16 @@ _SCALARS: dict[type, Any] = {str: sa.Text, int: sa.BigInteger, bool: sa.Boolean,
 _INDEXED = ("customer", "subscription", "invoice", "payment", "charge")
 
 
+# What rows have that were written before there was such a column.
+_BEFORE: dict[str, Any] = dict.fromkeys(
+    ("credits", "shipping", "tax_included", "credited_before_payment", "credited_after_payment"), "0"
+)
+
+
 def _column(name: str, annotation: Any) -> sa.Column[Any]:
     parts = [part for part in _flatten(annotation) if part is not type(None)]
     kind = _SCALARS.get(parts[0], _JSON) if len(set(parts)) == 1 else _JSON
-    return sa.Column(name, kind, nullable=type(None) in _flatten(annotation))
+    return sa.Column(name, kind, nullable=type(None) in _flatten(annotation), server_default=_BEFORE.get(name))
 
 
 def _flatten(annotation: Any) -> list[Any]:
