@@ -71,11 +71,11 @@ class Office:
         with self.env.database.begin() as tx:
             merchant = get_merchant(tx, self.merchant_id)
             assert merchant is not None
-            return invoices.draft(self.env, tx, merchant, terms, key)
+            return invoices.draft(tx, merchant, terms, key, now=self.env.clock())
 
     def do(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with self.env.database.begin() as tx:
-            return verb(self.env, tx, *args, **options)
+            return verb(tx, *args, now=self.env.clock(), **options)
 
     def issued(self, terms: Terms = TERMS) -> OwnInvoice:
         """An open invoice."""
@@ -120,7 +120,7 @@ class Office:
         try:
             with self.env.database.begin() as tx:
                 try:
-                    verb(self.env, tx, *args, **options)
+                    verb(tx, *args, now=self.env.clock(), **options)
                 except Refused as refusal:
                     code = refusal.code
                 else:

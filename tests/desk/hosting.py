@@ -38,7 +38,7 @@ class Hosted:
     def becomes(self, verb: str, *arguments: Any) -> None:
         """As the merchant has it: `pay`, `void`, `credit`…"""
         with self.desk.env.database.begin() as tx:
-            getattr(invoices, verb)(self.desk.env, tx, self.invoice_id, *arguments)
+            getattr(invoices, verb)(tx, self.invoice_id, *arguments, now=self.desk.env.clock())
 
     def settle(self, kind: str, pdf: bytes | None) -> None:
         """Its document of a kind is made; without a file, it was given up."""
@@ -64,8 +64,8 @@ def host(desk: Desk, terms: Terms, **seller: Any) -> Hosted:
         set_seller(tx, merchant_id, shown)
         merchant = get_merchant(tx, merchant_id)
         assert merchant is not None
-        invoice = invoices.draft(env, tx, merchant, terms).invoice
-        invoices.finalize(env, tx, invoice.id)
+        invoice = invoices.draft(tx, merchant, terms, now=env.clock()).invoice
+        invoices.finalize(tx, invoice.id, now=env.clock())
     return Hosted(desk, merchant_id, key, invoice.id)
 
 

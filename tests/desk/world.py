@@ -177,7 +177,9 @@ def settle(env: Env, name: str) -> Belongings:
     own = own_invoice(env, merchant.id, finalized=True)
     with env.database.begin() as tx:
         ids["template_id"] = create_template(tx, merchant.id, "plain", "{{ document.name }}", NOW).id
-        note = invoices.credit(env, tx, own, CreditTerms(lines=(CreditLine(line=0, amount=100),))).credit_note
+        note = invoices.credit(
+            tx, own, CreditTerms(lines=(CreditLine(line=0, amount=100),)), now=env.clock()
+        ).credit_note
         assert note is not None
         ids["credit_note_id"] = note.id
         ids["link_id"], _ = create_link(tx, merchant.id, ids["invoice_id"], NOW + timedelta(days=1), NOW)
@@ -225,9 +227,9 @@ def own_invoice(env: Env, merchant_id: str, *, finalized: bool) -> str:
     with env.database.begin() as tx:
         merchant = get_merchant(tx, merchant_id)
         assert merchant is not None
-        invoice = invoices.draft(env, tx, merchant, msgspec.convert(TERMS, Terms)).invoice
+        invoice = invoices.draft(tx, merchant, msgspec.convert(TERMS, Terms), now=env.clock()).invoice
         if finalized:
-            invoices.finalize(env, tx, invoice.id)
+            invoices.finalize(tx, invoice.id, now=env.clock())
     return invoice.id
 
 

@@ -30,7 +30,6 @@ from billhook.rules.book import BookObject, Change, CreditNote, book_id
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.numbering import number_text, series_of
 from billhook.rules.terms import CreditTerms
-from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_credit_notes import (
@@ -44,9 +43,8 @@ from billhook.store.schema import new_id
 from billhook.store.series import next_number
 
 
-def credit(env: Env, tx: Tx, invoice_id: str, terms: CreditTerms, key: str | None = None) -> Step:
+def credit(tx: Tx, invoice_id: str, terms: CreditTerms, key: str | None = None, *, now: datetime) -> Step:
     """A credit note. The same key and the same terms are the same note."""
-    now = env.clock()
     terms, digest = _checked(invoice_id, terms)
     merchant, invoice = locked(tx, invoice_id)
     external_id = new_id("own")

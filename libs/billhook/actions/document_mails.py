@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -15,7 +16,6 @@ import sqlalchemy as sa
 from billhook.documents.view import shown
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import mailbox
-from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.documents import documents_by_id, latest_document, read_snapshot, set_mail_to
 from billhook.store.mails import Attachment, NewMail, add_mails
@@ -34,10 +34,9 @@ class Sending:
     rings: dict[str, list[str]] = field(default_factory=dict)
 
 
-def send(env: Env, tx: Tx, subject_id: str, kind: str, to: Sequence[str] | None = None) -> Sending:
+def send(tx: Tx, subject_id: str, kind: str, to: Sequence[str] | None = None, *, now: datetime) -> Sending:
     """Mail a document of an invoice or credit note, the buyer's address being the default. Whoever asks twice within a
     minute sends one mail. The caller has looked whose the subject is."""
-    now = env.clock()
     # Locked: either the invoicer has settled it and it is mailed here, or the invoicer will find the addresses.
     row = latest_document(tx, subject_id, kind, lock=True)
     if row is None:

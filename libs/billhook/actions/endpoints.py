@@ -85,9 +85,8 @@ def rotate(
     return told
 
 
-def ping(env: Env, tx: Tx, endpoint: Endpoint) -> tuple[str, list[str]]:
+def ping(tx: Tx, endpoint: Endpoint, now: datetime) -> tuple[str, list[str]]:
     """A message to this endpoint alone; returns the message's id, and the delivery's to ring for."""
-    now = env.clock()
     since = endpoint.failing_since
     news = EndpointNews(
         id=endpoint.id,
@@ -102,7 +101,7 @@ def ping(env: Env, tx: Tx, endpoint: Endpoint) -> tuple[str, list[str]]:
     return message.id, add_deliveries(tx, [delivery_for(message, endpoint)], now)
 
 
-def enable_endpoint(env: Env, tx: Tx, endpoint_id: str, *, replay_held: bool, by: str) -> str | None:
+def enable_endpoint(tx: Tx, endpoint_id: str, *, replay_held: bool, by: str, now: datetime) -> str | None:
     """Send to it again. With `replay_held` also what is held for it: returns the id of the job that does it, to ring
     for, where there is anything to do."""
     set_disabled(tx, endpoint_id, None, None)
@@ -117,14 +116,14 @@ def enable_endpoint(env: Env, tx: Tx, endpoint_id: str, *, replay_held: bool, by
         states=[HELD],
         since=endpoint.created_at,  # it may have been disabled before, and what was held then is still there
         by=by,
-        now=env.clock(),
+        now=now,
     )
     return job.id
 
 
-def delete_endpoint(env: Env, tx: Tx, endpoint_id: str) -> None:
+def delete_endpoint(tx: Tx, endpoint_id: str, now: datetime) -> None:
     """Send nothing to it any more. The row stays for its deliveries' sake, without what is of no use to them."""
-    update_endpoint(tx, endpoint_id, deleted_at=env.clock(), headers=None, previous_secrets=None)
+    update_endpoint(tx, endpoint_id, deleted_at=now, headers=None, previous_secrets=None)
 
 
 def shown(env: Env, endpoint: Endpoint) -> dict[str, Any]:

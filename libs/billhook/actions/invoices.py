@@ -45,7 +45,6 @@ from billhook.rules.numbering import number_text, series_of
 from billhook.rules.storable import storable
 from billhook.rules.terms import Terms
 from billhook.rules.totals import totals
-from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice
@@ -71,9 +70,8 @@ _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _REFERENCE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
-def draft(env: Env, tx: Tx, merchant: Merchant, terms: Terms, key: str | None = None) -> Step:
+def draft(tx: Tx, merchant: Merchant, terms: Terms, key: str | None = None, *, now: datetime) -> Step:
     """A new draft. The same key and the same terms are the same invoice, whatever became of it since."""
-    now = env.clock()
     terms, digest = _checked(terms)
     if key is None:
         external_id, digest_kept = new_id("own"), None
@@ -95,9 +93,8 @@ def draft(env: Env, tx: Tx, merchant: Merchant, terms: Terms, key: str | None = 
     return _written(tx, merchant, new, shown, entries, now)
 
 
-def change_draft(env: Env, tx: Tx, invoice_id: str, terms: Terms) -> Step:
+def change_draft(tx: Tx, invoice_id: str, terms: Terms, *, now: datetime) -> Step:
     """Other terms for a draft."""
-    now = env.clock()
     terms, _ = _checked(terms)
     merchant, invoice = locked(tx, invoice_id)
     if invoice.state != "draft":
@@ -114,20 +111,18 @@ def change_draft(env: Env, tx: Tx, invoice_id: str, terms: Terms) -> Step:
     return _changed(tx, merchant, invoice, _shown(merchant, changed, now), [("invoice.updated", changed)], now)
 
 
-def delete_draft(env: Env, tx: Tx, invoice_id: str) -> Step:
+def delete_draft(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     """Only a draft can go: what has a number stays."""
-    now = env.clock()
     merchant, invoice = locked(tx, invoice_id)
     deleted = replace(invoice, state=_after(invoice, "delete"), updated_at=later(invoice, now))
     return _changed(tx, merchant, invoice, _shown(merchant, deleted, now), [("invoice.deleted", deleted)], now)
 
 
-def finalize(env: Env, tx: Tx, invoice_id: str) -> Step:
+def finalize(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     """Give a draft its number and freeze all it shows. From here on nothing of it changes but its state.
 
     Where there is nothing to pay it is paid at once, as at Stripe, and without a receipt.
     """
-    now = env.clock()
     merchant, invoice = locked(tx, invoice_id)
     _after(invoice, "finalize")
     if merchant.invoicing.e_invoice and invoice.terms.lines:
@@ -141,9 +136,10 @@ def finalize(env: Env, tx: Tx, invoice_id: str) -> Step:
     return _changed(tx, merchant, invoice, shown, news, now)
 
 
-def pay(env: Env, tx: Tx, invoice_id: str, *, paid_at: datetime | None = None, reference: str | None = None) -> Step:
+def pay(
+    tx: Tx, invoice_id: str, *, paid_at: datetime | None = None, reference: str | None = None, now: datetime
+) -> Step:
     """All that is open was paid: `paid_at` (now, if nothing is said), under a reference of the payment."""
-    now = env.clock()
     if reference is not None and not _REFERENCE.fullmatch(reference):
         raise Refused("reference_invalid", "`reference` must be one line of 1 to 255 characters.")
     merchant, invoice = locked(tx, invoice_id)
@@ -160,9 +156,8 @@ def pay(env: Env, tx: Tx, invoice_id: str, *, paid_at: datetime | None = None, r
     return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.paid", paid)], now)
 
 
-def void(env: Env, tx: Tx, invoice_id: str) -> Step:
+def void(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     """It should never have been issued: it keeps its number, and says that it is void."""
-    now = env.clock()
     merchant, invoice = locked(tx, invoice_id)
     state = _after(invoice, "void")
     if invoice.amount_credited:
@@ -172,9 +167,8 @@ def void(env: Env, tx: Tx, invoice_id: str) -> Step:
     return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.voided", voided)], now)
 
 
-def write_off(env: Env, tx: Tx, invoice_id: str) -> Step:
+def write_off(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     """Nobody expects the money any more. It may come all the same: then it is paid."""
-    now = env.clock()
     merchant, invoice = locked(tx, invoice_id)
     state = _after(invoice, "write_off")
     written_off = replace(invoice, state=state, written_off_at=now, updated_at=later(invoice, now))

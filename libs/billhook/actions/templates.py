@@ -46,13 +46,13 @@ def add_template(env: Env, merchant_id: str, name: str, source: str) -> Template
         return create_template(tx, merchant_id, name, source, env.clock())
 
 
-def retire(env: Env, tx: Tx, merchant_id: str, template_id: str) -> bool:
+def retire(tx: Tx, merchant_id: str, template_id: str, now: datetime) -> bool:
     """Use it for nothing new; False if there is none in use of that id. Raises `Refused` for the one that new documents
     are made with."""
     merchant = get_merchant(tx, merchant_id)
     if merchant is not None and merchant.invoicing.template == template_id:
         raise Refused("template_in_use", "New documents are made with it: set another in the invoicing settings first.")
-    return retire_template(tx, template_id, env.clock(), merchant_id=merchant_id)
+    return retire_template(tx, template_id, now, merchant_id=merchant_id)
 
 
 def _samples() -> list[tuple[Shown, str | None]]:

@@ -194,7 +194,7 @@ def send_ping(endpoint_id: EndpointId, as_json: Json = False) -> None:
             endpoint = _find(tx, endpoint_id)
             if endpoint.disabled_at is not None:
                 raise CommandError(f"{endpoint_id} is disabled. Enable it first: `billhook endpoints enable`.")
-            message_id, due = ping(env, tx, endpoint)
+            message_id, due = ping(tx, endpoint, env.clock())
         ring(env, {"deliveries": due})
         show_one({"message_id": message_id, "delivery_id": due[0]}, as_json=as_json)
 
@@ -243,7 +243,7 @@ def enable(
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
-            job = enable_endpoint(env, tx, endpoint_id, replay_held=replay_held, by=done_by())
+            job = enable_endpoint(tx, endpoint_id, replay_held=replay_held, by=done_by(), now=env.clock())
             held = held_for(tx, endpoint_id)
         typer.echo(f"{endpoint_id} is enabled.")
         if job is not None:
@@ -259,5 +259,5 @@ def remove_endpoint(endpoint_id: EndpointId) -> None:
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
-            delete_endpoint(env, tx, endpoint_id)
+            delete_endpoint(tx, endpoint_id, env.clock())
         typer.echo(f"{endpoint_id} is deleted.")

@@ -19,7 +19,6 @@ from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
 from billhook.rules.terms import CreditTerms, Terms
-from billhook.runtime.env import Env
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.documents import list_documents
@@ -76,12 +75,12 @@ def _shown(tx: Tx, invoice_id: str) -> dict[str, Any]:
     }
 
 
-def _do(invoice_id: str, verb: Callable[[Env, Tx], Step], *, as_json: bool) -> None:
+def _do(invoice_id: str, verb: Callable[[Tx, datetime], Step], *, as_json: bool) -> None:
     """One verb in one transaction, and the invoice as it is then."""
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = verb(env, tx)
+            step = verb(tx, env.clock())
             invoice = _shown(tx, invoice_id)
         ring(env, step.rings)
         show_one(invoice, as_json=as_json)
@@ -123,10 +122,10 @@ def draft(
         with env.database.begin() as tx:
             owner = get_merchant(tx, owner_of(tx, merchant))
             assert owner is not None
-            steps = [invoices.draft(env, tx, owner, asked, key)]
+            steps = [invoices.draft(tx, owner, asked, key, now=env.clock())]
             made = steps[0].invoice
             if finalize and made.state == "draft":
-                steps.append(invoices.finalize(env, tx, made.id))
+                steps.append(invoices.finalize(tx, made.id, now=env.clock()))
             invoice = _shown(tx, made.id)
         for step in steps:
             ring(env, step.rings)
@@ -136,7 +135,7 @@ def draft(
 @commands.command("finalize")
 def finalize(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Issue a draft: it gets its number."""
-    _do(invoice_id, lambda env, tx: invoices.finalize(env, tx, invoice_id), as_json=as_json)
+    _do(invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, now=now), as_json=as_json)
 
 
 @commands.command("pay")
@@ -148,9 +147,9 @@ def pay(
 ) -> None:
     """Say that all that was open has been paid."""
 
-    def verb(env: Env, tx: Tx) -> Step:
+    def verb(tx: Tx, now: datetime) -> Step:
         at = None if paid_at is None else _instant(paid_at)
-        return invoices.pay(env, tx, invoice_id, paid_at=at, reference=reference)
+        return invoices.pay(tx, invoice_id, paid_at=at, reference=reference, now=now)
 
     _do(invoice_id, verb, as_json=as_json)
 
@@ -158,13 +157,13 @@ def pay(
 @commands.command("void")
 def void(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Declare an unpaid invoice void. It keeps its number."""
-    _do(invoice_id, lambda env, tx: invoices.void(env, tx, invoice_id), as_json=as_json)
+    _do(invoice_id, lambda tx, now: invoices.void(tx, invoice_id, now=now), as_json=as_json)
 
 
 @commands.command("write-off")
 def write_off(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Give up on the money. It can still be paid, or be declared void."""
-    _do(invoice_id, lambda env, tx: invoices.write_off(env, tx, invoice_id), as_json=as_json)
+    _do(invoice_id, lambda tx, now: invoices.write_off(tx, invoice_id, now=now), as_json=as_json)
 
 
 @commands.command("delete")
@@ -173,7 +172,7 @@ def delete(invoice_id: InvoiceId) -> None:
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = invoices.delete_draft(env, tx, invoice_id)
+            step = invoices.delete_draft(tx, invoice_id, now=env.clock())
         ring(env, step.rings)
         typer.echo(f"{invoice_id} is deleted.")
 
@@ -196,7 +195,7 @@ def credit(
         asked = CreditTerms() if terms is None else read_json(terms, CreditTerms)
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = invoices.credit(env, tx, invoice_id, asked, key)
+            step = invoices.credit(tx, invoice_id, asked, key, now=env.clock())
         ring(env, step.rings)
         note = step.credit_note
         assert note is not None
@@ -217,7 +216,7 @@ def send(
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            sending = invoices.send(env, tx, invoice_id, kind, to or None)
+            sending = invoices.send(tx, invoice_id, kind, to or None, now=env.clock())
         ring(env, sending.rings)
         show_one({"document_id": sending.document_id, "to": sending.to, "waiting": sending.waiting}, as_json=as_json)
 

@@ -97,7 +97,7 @@ def create_credit_note(
     billhook; `refund` may name how."""
     with env.database.begin() as tx:
         find_own(tx, invoice_id, caller)
-        step = invoices.credit(env, tx, invoice_id, terms, key)
+        step = invoices.credit(tx, invoice_id, terms, key, now=env.clock())
         assert step.credit_note is not None
         note = _whole(tx, _find(tx, step.credit_note.id, caller))
     ring(env, step.rings)
@@ -181,6 +181,6 @@ def send(env: EnvIn, caller: CallerIn, credit_note_id: Id, asked: Sending | None
     """Mail it. Ask `/v1/mails` what became of the mails."""
     with env.database.begin() as tx:
         _find(tx, credit_note_id, caller)
-        sending = invoices.send(env, tx, credit_note_id, KIND, None if asked is None else asked.to)
+        sending = invoices.send(tx, credit_note_id, KIND, None if asked is None else asked.to, now=env.clock())
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)

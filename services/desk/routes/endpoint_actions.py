@@ -66,7 +66,7 @@ def send_test(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> PingSent:
         endpoint = find(tx, endpoint_id, caller)
         if endpoint.disabled_at is not None:
             raise Refusal(409, "endpoint_disabled", "It is disabled, so nothing is sent to it. Enable it first.")
-        message_id, due = ping(env, tx, endpoint)
+        message_id, due = ping(tx, endpoint, env.clock())
     ring(env, {"deliveries": due})
     return PingSent(message_id=message_id, delivery_id=due[0])
 
@@ -88,7 +88,7 @@ def enable(env: EnvIn, caller: CallerIn, endpoint_id: Id, asked: Enabling | None
     with env.database.begin() as tx:
         find(tx, endpoint_id, caller)
         replay_held = asked is not None and asked.replay_held
-        job = enable_endpoint(env, tx, endpoint_id, replay_held=replay_held, by=caller.key_id)
+        job = enable_endpoint(tx, endpoint_id, replay_held=replay_held, by=caller.key_id, now=env.clock())
         endpoint = show_whole(env, tx, find(tx, endpoint_id, caller))
     if job is not None:
         ring(env, {"replays": [job]})

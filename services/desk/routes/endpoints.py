@@ -207,4 +207,4 @@ def remove_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> None:
     """Delete it. What was still to be sent is canceled; what was sent stays to be seen."""
     with env.database.begin() as tx:
         find(tx, endpoint_id, caller)
-        delete_endpoint(env, tx, endpoint_id)
+        delete_endpoint(tx, endpoint_id, env.clock())

@@ -155,5 +155,5 @@ def retire_template(env: EnvIn, caller: CallerIn, merchant_id: Id, template_id: 
     """Use it for nothing new. Documents that were made with it stay, and can be drawn again."""
     with env.database.begin() as tx:
         find_merchant(tx, merchant_id, caller)
-        if not retire(env, tx, merchant_id, template_id):
+        if not retire(tx, merchant_id, template_id, env.clock()):
             raise not_found("template in use")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -95,11 +96,11 @@ def _mirrored(tx: Tx, source_id: str) -> Refusal:
     )
 
 
-def _do(env: Env, caller: Caller, invoice_id: str, verb: Callable[[Tx], Step]) -> InvoiceShown:
+def _do(env: Env, caller: Caller, invoice_id: str, verb: Callable[[Tx, datetime], Step]) -> InvoiceShown:
     """One verb in one transaction, and the invoice as it is then."""
     with env.database.begin() as tx:
         find_own(tx, invoice_id, caller)
-        step = verb(tx)
+        step = verb(tx, env.clock())
         invoice = whole_invoice(tx, invoice_id)
     ring(env, step.rings)
     return invoice
@@ -123,10 +124,10 @@ def create_invoice(
         merchant = get_merchant(tx, owner)
         if merchant is None:
             raise not_found("merchant")
-        step = invoices.draft(env, tx, merchant, new, key)
+        step = invoices.draft(tx, merchant, new, key, now=env.clock())
         rings = [step.rings]
         if new.finalize and step.invoice.state == "draft":
-            rings.append(invoices.finalize(env, tx, step.invoice.id).rings)
+            rings.append(invoices.finalize(tx, step.invoice.id, now=env.clock()).rings)
         invoice = whole_invoice(tx, step.invoice.id)
     for due in rings:
         ring(env, due)
@@ -153,38 +154,38 @@ def change_draft(
     env: EnvIn, caller: CallerIn, invoice_id: Id, terms: Annotated[Terms, Depends(bodies.read(Terms))]
 ) -> InvoiceShown:
     """Set other terms for a draft, all of them."""
-    return _do(env, caller, invoice_id, lambda tx: invoices.change_draft(env, tx, invoice_id, terms))
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.change_draft(tx, invoice_id, terms, now=now))
 
 
 @router.delete("/{invoice_id}", status_code=204)
 def delete_draft(env: EnvIn, caller: CallerIn, invoice_id: Id) -> None:
     """Delete a draft. What has a number is voided instead."""
-    _do(env, caller, invoice_id, lambda tx: invoices.delete_draft(env, tx, invoice_id))
+    _do(env, caller, invoice_id, lambda tx, now: invoices.delete_draft(tx, invoice_id, now=now))
 
 
 @router.post("/{invoice_id}/finalize")
 def finalize(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Issue a draft: it gets its number, and from then on only its state changes."""
-    return _do(env, caller, invoice_id, lambda tx: invoices.finalize(env, tx, invoice_id))
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, now=now))
 
 
 @router.post("/{invoice_id}/pay")
 def pay(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Paid | None = None) -> InvoiceShown:
     """Say that all that was open has been paid, outside of billhook. A receipt is made."""
     told = {} if asked is None else asked.model_dump()
-    return _do(env, caller, invoice_id, lambda tx: invoices.pay(env, tx, invoice_id, **told))
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.pay(tx, invoice_id, **told, now=now))
 
 
 @router.post("/{invoice_id}/void")
 def void(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Declare an unpaid invoice void: it should not have been issued. It keeps its number, and a document says so."""
-    return _do(env, caller, invoice_id, lambda tx: invoices.void(env, tx, invoice_id))
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.void(tx, invoice_id, now=now))
 
 
 @router.post("/{invoice_id}/write-off")
 def write_off(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Give up on the money: the invoice is uncollectible. It can still be paid, or be declared void."""
-    return _do(env, caller, invoice_id, lambda tx: invoices.write_off(env, tx, invoice_id))
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.write_off(tx, invoice_id, now=now))
 
 
 @router.post("/{invoice_id}/send", status_code=202)
@@ -193,6 +194,6 @@ def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = N
     asked = asked or Sending()
     with env.database.begin() as tx:
         find_invoice(tx, invoice_id, caller)
-        sending = invoices.send(env, tx, invoice_id, asked.kind, asked.to)
+        sending = invoices.send(tx, invoice_id, asked.kind, asked.to, now=env.clock())
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)
