@@ -10,9 +10,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from billhook_testing.servers import postgres_server
+from billhook_testing.servers import PostgresServer, postgres_server
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import Options, Report, run
 
@@ -22,21 +23,27 @@ SHOWN = 20
 
 def main() -> int:
     arguments = _parse()
-    names = FAULTS if arguments.faults == "all" else arguments.faults.split(",")
+    names = list(FAULTS) if arguments.faults == "all" else arguments.faults.split(",")
+    library = find_libfaketime()
+    if "clock" in names and library is None:
+        print("Clocks are not stepped: there is no libfaketime here (apt-get install faketime).")
+        names.remove("clock")
     options = Options(
         faults=[fault for name in names for fault in FAULTS[name]],
         seconds=arguments.seconds,
         rate=arguments.rate,
         seed=arguments.seed,
         lease_seconds=arguments.lease,
+        library=library if "clock" in names else None,
     )
     databases = ("sqlite", "postgresql") if arguments.database == "both" else (arguments.database,)
     directory = Path(tempfile.mkdtemp(prefix="billhook-chaos-"))
     reports = {}
     for database in databases:
         print(f"\n{database}: {options.seconds:g} s at {options.rate:g} events/s, seed {options.seed}", flush=True)
-        with _empty_database(database, directory) as url:
-            reports[database] = run(url, directory / database, options, lambda line: print(line, flush=True))
+        with _empty_database(database, directory) as (url, server):
+            chosen = replace(options, server=server)
+            reports[database] = run(url, directory / database, chosen, lambda line: print(line, flush=True))
     for database, report in reports.items():
         _print_report(database, report)
     _print_table(reports)
@@ -51,7 +58,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos ARGS=…", description=__doc__)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--seconds", type=float, default=60, help="of traffic and faults, for each database")
+    parser.add_argument("--seconds", type=float, default=90, help="of traffic and faults, for each database")
     parser.add_argument("--rate", type=float, default=80, help="events a second")
     parser.add_argument("--seed", type=int, default=1, help="of the events, the order of the faults and their times")
     parser.add_argument("--faults", default="all", help=f"all, or some of {','.join(FAULTS)}")
@@ -63,12 +70,17 @@ def _parse() -> argparse.Namespace:
 
 
 @contextmanager
-def _empty_database(database: str, directory: Path) -> Iterator[str]:
+def _empty_database(database: str, directory: Path) -> Iterator[tuple[str, PostgresServer | None]]:
     if database == "sqlite":
-        yield f"sqlite:///{directory / 'sqlite' / 'billhook.db'}"
+        yield f"sqlite:///{directory / 'sqlite' / 'billhook.db'}", None
         return
     with postgres_server() as server:
-        yield server.create_database()
+        yield server.create_database(), server
+
+
+def find_libfaketime() -> Path | None:
+    """The library that lies about the wall clock to a process that is started with it (Debian: faketime)."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
 def _print_report(database: str, report: Report) -> None:

@@ -24,6 +24,8 @@ class Fault:
     begin: Callable[[Product], None]
     seconds: float = 0.0
     end: Callable[[Product], None] = _over
+    only_on: str | None = None
+    """The one database that it can happen to; None: any."""
 
 
 def kill(service: str) -> Fault:
@@ -71,11 +73,56 @@ def absent(seconds: float) -> Fault:
     return Fault(f"queue absent {seconds:g} s", _take_the_queue_away, seconds, lambda product: product.valkey.start())
 
 
+def writer_held(seconds: float) -> Fault:
+    """SQLite's one writer is somebody else, who does not let go."""
+    return Fault(
+        f"database's writer held {seconds:g} s",
+        lambda product: product.hold_the_writer(),
+        seconds,
+        lambda product: product.let_go_of_the_writer(),
+        only_on="sqlite",
+    )
+
+
+def server_frozen(seconds: float) -> Fault:
+    """All processes of the database's server stand still: connections stay open, nothing answers."""
+    return Fault(
+        f"database frozen {seconds:g} s",
+        lambda product: product.postgres.freeze(),
+        seconds,
+        lambda product: product.postgres.thaw(),
+        only_on="postgresql",
+    )
+
+
+def server_absent(seconds: float) -> Fault:
+    """The database's server is killed (kill -9) and comes back later."""
+    return Fault(
+        f"database killed, away {seconds:g} s",
+        lambda product: product.postgres.kill(),
+        seconds,
+        lambda product: product.start_the_database(),
+        only_on="postgresql",
+    )
+
+
+def clock_stepped(by_seconds: float, seconds: float) -> Fault:
+    """The wall clock of every service jumps, as after a suspended machine or a correction by NTP, and jumps back."""
+    return Fault(
+        f"clock {by_seconds:+g} s for {seconds:g} s",
+        lambda product: product.step_clock(by_seconds),
+        seconds,
+        lambda product: product.step_clock(0),
+    )
+
+
 KILLS = tuple(kill(service) for service in SERVICES)
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "kills": KILLS,
     "everything": (EVERYTHING,),
     "queue": (EMPTIED, KEPT, FLUSHED, frozen(5), absent(20)),
+    "database": (writer_held(5), server_frozen(5), server_absent(0), server_absent(5)),
+    "clock": (clock_stepped(+60, 6), clock_stepped(-60, 6)),
 }
 """By the names that `--faults` takes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from billhook.store import migrate
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.sources import create_source
-from billhook_testing.servers import ValkeyServer
+from billhook_testing.servers import PostgresServer, ValkeyServer
 from tests.chaos.sender import Address
 from tests.chaos.service import HANDLERS, lease_of
 
@@ -41,9 +42,20 @@ class Child:
 class Product:
     """Started on an empty database. A service that falls is started again at once, as a supervisor would."""
 
-    def __init__(self, directory: Path, database_url: str, *, lease_seconds: float | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        database_url: str,
+        *,
+        lease_seconds: float | None,
+        server: PostgresServer | None = None,
+        library: Path | None = None,
+    ) -> None:
+        """`server`: where the database is, to be killed and frozen. `library`: libfaketime, to step clocks with."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self._server = server
+        self._writer: sqlite3.Connection | None = None
         self.valkey = ValkeyServer(directory / "valkey")
         self.valkey.start()
         self._lease_seconds = lease_seconds
@@ -62,6 +74,15 @@ class Product:
             "TMPDIR": str(directory),
             "PYTHONPATH": str(ROOT),
         }
+        self._clock_file = directory / "clock"
+        self.step_clock(0)
+        if library is not None:
+            self._environment |= {
+                "LD_PRELOAD": str(library),
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock_file),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
         self.settings = Settings.model_validate(chosen)
         self.env = Env(self.settings)
         self._children: dict[str, Child] = {}
@@ -118,6 +139,30 @@ class Product:
         os.kill(self._children[service].process.pid, signal.SIGKILL)
 
     @property
+    def postgres(self) -> PostgresServer:
+        assert self._server is not None, "a fault of PostgreSQL on another database"
+        return self._server
+
+    def start_the_database(self) -> None:
+        self.postgres.start()
+        self.env.database.engine.dispose()  # our own connections died with it
+
+    def hold_the_writer(self) -> None:
+        self._writer = sqlite3.connect(self.env.database.url.database or "", isolation_level=None, timeout=10)
+        self._writer.execute("BEGIN IMMEDIATE")
+
+    def let_go_of_the_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def step_clock(self, seconds: float) -> None:
+        """Set the services' wall clock so far ahead of ours (or behind), within a second."""
+        new = self._clock_file.with_suffix(".new")
+        new.write_text(f"{seconds:+g}\n")
+        new.replace(self._clock_file)
+
+    @property
     def restarts(self) -> int:
         return sum(child.starts - 1 for child in self._children.values())
 
@@ -135,6 +180,7 @@ class Product:
         """End whatever still runs."""
         if self._watcher.is_alive():
             self.stop()
+        self.let_go_of_the_writer()
         self.valkey.thaw()
         self.valkey.stop()
         self.env.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from billhook.actions.sources import new_signing_secret
+from billhook_testing.servers import PostgresServer
 from tests.chaos.account import Account, Evidence, account
 from tests.chaos.evidence import gather, work_left
 from tests.chaos.faults import Fault, Strike, schedule
@@ -33,13 +34,17 @@ class Options:
     """`seconds` of traffic at `rate` events a second; `lease_seconds` None leaves the leases as they are."""
 
     faults: Sequence[Fault]
-    seconds: float = 60.0
+    seconds: float = 90.0
     rate: float = 80.0
     seed: int = 1
     random_kills: int = 4
     quiet: float = 3.0
     lease_seconds: float | None = None
     refuse: float = 0.05
+    server: PostgresServer | None = None
+    """Where the database is, if it is a server."""
+    library: Path | None = None
+    """libfaketime, if clocks are to be stepped."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,13 @@ class Report:
 
 def run(database_url: str, directory: Path, options: Options, say: Callable[[str], None]) -> Report:
     """Run the whole product on an empty database. `say` gets a line for each step."""
-    product = Product(directory, database_url, lease_seconds=options.lease_seconds)
+    product = Product(
+        directory,
+        database_url,
+        lease_seconds=options.lease_seconds,
+        server=options.server,
+        library=options.library,
+    )
     secrets = {name: new_signing_secret() for name in ENDPOINTS}
     receiver = Receiver(secrets, refuse=options.refuse, seed=options.seed)
     ledger = Ledger(directory / "ledger.jsonl")
@@ -100,8 +111,10 @@ def run(database_url: str, directory: Path, options: Options, say: Callable[[str
         unfinished = [] if product.start() else ["the services were not ready within a minute"]
         sender = Sender(addresses, ledger, traffic(options.seed), options.rate)
         sender.start()
+        database = "postgresql" if options.server is not None else "sqlite"
+        faults = [fault for fault in options.faults if fault.only_on in (None, database)]
         strikes = schedule(
-            options.faults, options.seconds, options.seed, random_kills=options.random_kills, quiet=options.quiet
+            faults, options.seconds, options.seed, random_kills=options.random_kills, quiet=options.quiet
         )
         struck = _strike(product, receiver, strikes, options.seconds, say, lambda: len(ledger.entries))
         say("traffic ends, draining")

@@ -4,6 +4,8 @@
         url = postgres.create_database()  # postgresql+psycopg://…, empty
         postgres.kill()
         postgres.start()
+        postgres.freeze()
+        postgres.thaw()
 
     with valkey_server(directory) as valkey:
         valkey.freeze()
@@ -25,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -109,8 +112,24 @@ class PostgresServer:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """Every process of the server stops where it stands: connections stay open, and nothing answers."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        if self.pid is None:
+            return []
+        server = psutil.Process(self.pid)
+        return [server, *server.children(recursive=True)]
+
     def close(self) -> None:
         """Stop, and remove the cluster."""
+        self.thaw()
         self.stop()
         if self._installation is not None:
             shutil.rmtree(self._installation.home, ignore_errors=True)
