@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from billhook.errors import Refused, SettingsError, TryAgain
-from billhook.queue.consumer import is_store_away
+from billhook.store.database import is_store_away
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,7 @@ def answer(error: Exception) -> JSONResponse:
         case TryAgain():
             log.warning("storage did not answer", extra={"reason": str(error)})
             return _unavailable("storage_unavailable", "The document storage does not answer. Ask again.")
-        case sqlalchemy_errors.SQLAlchemyError() if is_store_away(error) or isinstance(
-            error,
-            sqlalchemy_errors.TimeoutError,  # no connection of the pool came free
-        ):
+        case _ if is_store_away(error):
             log.error("the database is away", extra={"reason": str(error)})
             return _unavailable("store_unavailable", "The database does not answer. Ask again.")
     log.error("request failed", exc_info=error)

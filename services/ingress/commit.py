@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from billhook.errors import BodyRefused
 from billhook.metrics import Metrics
 from billhook.queue.bell import Bell
-from billhook.queue.consumer import is_store_away
 from billhook.runtime.clock import Clock
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 from billhook.store.inbox import Arrival, Receipt, accept, insert_new
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,8 @@ import pytest
 import sqlalchemy as sa
 from store.databases import NOW
 
-from billhook.queue.consumer import is_store_away
 from billhook.store.bulk import among, insert_many
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 from billhook.store.deliveries import delivery_attempts
 
 HOSTILE = "tab\t, back\\slash, \\N, new\nline, {brace} and 'quote' é 💶"

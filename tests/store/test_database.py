@@ -181,7 +181,8 @@ def test_a_checkpoint_folds_the_log_back_while_others_write(tmp_path: Path) -> N
     migrate.upgrade(database)
     before = (tmp_path / "billhook.db").stat().st_size
     with database.begin() as tx:
-        merchants.create_merchant(tx, "written", NOW)
+        for number in range(500):  # more than the pages that the schema left free
+            merchants.create_merchant(tx, f"written {number}", NOW)
         database.checkpoint()  # waits for nobody, this transaction included
     database.checkpoint()
     assert (tmp_path / "billhook.db").stat().st_size > before

@@ -16,10 +16,9 @@ from sqlalchemy.exc import IntegrityError
 
 from billhook.actions.sources import ring
 from billhook.errors import Refused
-from billhook.queue.consumer import is_store_away
 from billhook.rules.endpoint_settings import own_event
 from billhook.runtime.env import Env
-from billhook.store.database import Tx
+from billhook.store.database import Tx, is_store_away
 from billhook.store.deliveries import add_deliveries, count_deliveries, deliveries_for
 from billhook.store.messages import Message, NewPublication, add_messages, add_publications, find_publications
 

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from billhook.errors import BillhookError
-from billhook.queue.consumer import is_store_away
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
 from billhook.store import migrate
+from billhook.store.database import is_store_away
 
 WIDTH = 10_000
 """A line is as long as its content, also where a terminal has to wrap it: half an id is of no use."""

@@ -20,13 +20,12 @@ from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from billhook.metrics import Metrics
 from billhook.queue.bell import Listener
 from billhook.rules.retry import Dead, Done, Outcome, Postpone, Retry, after_failure
 from billhook.store import dead_letters, work
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Tx, is_store_away
 from billhook.store.dead_letters import DeadLetter
 
 log = logging.getLogger(__name__)
@@ -342,10 +341,3 @@ class BatchConsumer(Generic[J, E]):
                 continue
             if not ids and done >= self._steps.handler.batch:
                 self._listener.look()
-
-
-def is_store_away(error: Exception) -> bool:
-    """Whether the database itself was away or busy, as opposed to refusing what a piece of work asked of it."""
-    return isinstance(error, (OperationalError, InterfaceError)) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    )

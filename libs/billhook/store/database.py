@@ -1,30 +1,53 @@
-"""One database, two dialects: how a transaction begins and ends on SQLite and on PostgreSQL."""
+"""One database, two dialects: how a transaction begins and ends on SQLite and on PostgreSQL, and how long anybody waits
+for it.
+
+A database may be silent without being gone: a network that swallows packets, a server that stands still, a writer of
+SQLite that does not let go. So every wait here ends, on our side of the connection, with an error that
+`is_store_away` is true of.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 import msgspec
+import psycopg
 import sqlalchemy as sa
+from psycopg.abc import PQGen
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 Tx = sa.Connection
 """An open transaction. Functions of this package take one and never end it."""
 
 
+ANSWER_SECONDS = 4.0
+"""How long one statement, one wait for a lock or one wait for a connection may take. A sender is to have its 503 within
+five seconds; the longest statement there is, a batch of pruning or of settling, takes a tenth of a second."""
+
+
+class StoreAway(Exception):
+    """The database did not answer in time."""
+
+
 class Database:
     """Opens on first use. `begin()` writes, `read()` reads; both are one transaction."""
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float | None = ANSWER_SECONDS) -> None:
+        """`answer_seconds`: see `ANSWER_SECONDS`; None waits for ever, as a migration of large tables must."""
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite(self.url) if self.sqlite else _postgresql(self.url, pool_size)
-        self._queue = _WriteQueue(Path(f"{self.url.database}.lock")) if self.sqlite else None
+        self.engine = (
+            _sqlite(self.url, answer_seconds) if self.sqlite else _postgresql(self.url, pool_size, answer_seconds)
+        )
+        self._queue = _WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
@@ -73,20 +96,41 @@ class _WriteQueue:
     """SQLite has one writer at a time. Writers that meet poll for up to 100 ms in SQLite's own busy handler; waiting
     for a file lock instead wakes the next one at once, and the kernel lets go of it when a process is killed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer_seconds: float | None) -> None:
         self._path = path
+        self._answer_seconds = answer_seconds
         self._thread_lock = threading.Lock()
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> None:
-        self._thread_lock.acquire()
+        started = time.monotonic()
+        if not self._thread_lock.acquire(timeout=-1 if self._answer_seconds is None else self._answer_seconds):
+            raise self._busy()
         try:
             if self._file is None:
                 self._file = self._path.open("ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._lock(self._file, started)
         except BaseException:
             self._thread_lock.release()
             raise
+
+    def _lock(self, file: IO[bytes], started: float) -> None:
+        """No wait for a file lock can be given a limit, so where one is held a thread waits for us: whoever asks is
+        woken at once all the same. A thread that was given up on lets go of what it gets too late."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if self._answer_seconds is None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                return
+        waiter = _Waiter(file)
+        if not waiter.got_it(started + self._answer_seconds - time.monotonic()):
+            self._file = None  # the waiter's from now on: a file has one lock, however many threads ask for it
+            raise self._busy()
+
+    def _busy(self) -> StoreAway:
+        return StoreAway(f"{self._path.name}: another writer has held SQLite's lock for {self._answer_seconds:g} s")
 
     def __exit__(self, *_: object) -> None:
         assert self._file is not None
@@ -100,6 +144,31 @@ class _WriteQueue:
                 self._file = None
 
 
+class _Waiter:
+    """A thread that waits for a file lock."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._meeting = threading.Condition()
+        self._locked = False
+        self._given_up = False
+        threading.Thread(target=self._wait, name="file lock", daemon=True).start()
+
+    def got_it(self, seconds: float) -> bool:
+        """Wait for it; after False it will never be ours, and the file is closed."""
+        with self._meeting:
+            self._given_up = not self._meeting.wait_for(lambda: self._locked, max(0.0, seconds))
+            return self._locked
+
+    def _wait(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        with self._meeting:
+            if self._given_up:
+                self._file.close()  # and lets go
+            self._locked = True
+            self._meeting.notify()
+
+
 _JSON: Final[dict[str, Any]] = {
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
     "json_deserializer": msgspec.json.decode,
@@ -107,18 +176,52 @@ _JSON: Final[dict[str, Any]] = {
 """Ten times as fast as the standard library, for every JSON column."""
 
 
-def _postgresql(url: URL, pool_size: int) -> sa.Engine:
-    return sa.create_engine(
+R = TypeVar("R")
+
+
+class _BoundedConnection(psycopg.Connection[Any]):
+    """A connection to PostgreSQL that is closed when a statement was not answered in time."""
+
+    answer_seconds: float | None = None
+
+    def wait(self, gen: PQGen[R], interval: float = 0.1, timeout: float | None = None) -> R:
+        try:
+            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            # Whatever comes now belongs to a question that nobody waits for any more.
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"PostgreSQL did not answer within {self.answer_seconds:g} s") from None
+
+
+def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.Engine:
+    # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
+    arguments: dict[str, Any] = {"connect_timeout": 5, "application_name": "billhook"}
+    if answer_seconds is not None:
+        # What a server holds on our behalf it gives up when we do. Where the URL has options of its own they count.
+        if "options" not in url.query:
+            limit = int(answer_seconds * 1000)
+            arguments["options"] = f"-c statement_timeout={limit} -c lock_timeout={limit}"
+        # A peer that vanished without a word is found out while nothing is asked, too.
+        arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
+    engine = sa.create_engine(
         url,
         **_JSON,
         pool_size=pool_size,
         max_overflow=pool_size,
-        # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
-        connect_args={"connect_timeout": 5, "application_name": "billhook"},
+        pool_timeout=answer_seconds or 30.0,
+        connect_args=arguments,
     )
 
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:
+        connection = _BoundedConnection.connect(*words, **options)
+        connection.answer_seconds = answer_seconds
+        return connection
 
-def _sqlite(url: URL) -> sa.Engine:
+    return engine
+
+
+def _sqlite(url: URL, answer_seconds: float | None) -> sa.Engine:
     # Last in, first out: one connection does most of the work and keeps its statements and pages.
     engine = sa.create_engine(url, **_JSON, connect_args={"check_same_thread": False}, pool_use_lifo=True)
 
@@ -127,7 +230,7 @@ def _sqlite(url: URL) -> sa.Engine:
         # The driver's own BEGIN is deferred and would fail with SQLITE_BUSY when a reader turns writer: we begin.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout = 30000")
+        cursor.execute(f"PRAGMA busy_timeout = {30_000 if answer_seconds is None else int(answer_seconds * 1000)}")
         cursor.execute("PRAGMA journal_mode = WAL")
         # FULL syncs the log at each commit. With grouped commits it costs under 3 % over NORMAL, and NORMAL may lose
         # what a 2xx promised when the power fails.
@@ -146,3 +249,25 @@ def _sqlite(url: URL) -> sa.Engine:
             connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
+
+
+_AWAY_SQLSTATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
+"""Connection lost; the server shuts down, crashed, cannot take connections now; it has too many."""
+
+_AWAY_SQLITE: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
+
+
+def is_store_away(error: BaseException) -> bool:
+    """Whether the database itself was away or silent, as opposed to refusing what a piece of work asked of it: a
+    statement that took too long, a deadlock, a full disk are that work's own, and its neighbours may be fine."""
+    if isinstance(error, (StoreAway, PoolTimeout)):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    told = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+    # Without a code of the server's the client speaks: it could not connect, or lost the connection.
+    return told is None or told.startswith((*_AWAY_SQLSTATES, *_AWAY_SQLITE))

@@ -23,6 +23,14 @@ def upgrade(database: Database) -> None:
 
     Raises `SettingsError` when the database was made by a newer billhook than this one.
     """
+    patient = Database(database.url.render_as_string(hide_password=False), answer_seconds=None)
+    try:
+        _upgrade(patient)
+    finally:
+        patient.close()
+
+
+def _upgrade(database: Database) -> None:
     with database.begin() as tx:
         if not database.sqlite:
             tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

@@ -1,0 +1,120 @@
+"""A way through to a server that can be blocked: what stands between a process and its database or queue.
+
+with proxy(server.port) as way:
+    connect to 127.0.0.1, way.port
+    way.swallow()   # connections stay open, new ones are taken, and not a byte arrives any more
+    way.open()      # as before; what was swallowed is lost with its connections
+    way.cut()       # every connection ends, and new ones are refused until open()
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_HOST = "127.0.0.1"
+_CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Passes TCP connections on to a port of this machine."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._mode = "open"
+        self._pairs: dict[socket.socket, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._listener = socket.create_server((_HOST, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def swallow(self) -> None:
+        self._set("swallow")
+
+    def cut(self) -> None:
+        self._set("cut")
+
+    def open(self) -> None:
+        self._set("open")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+        self._thread.join()
+        self._end_all()
+        self._listener.close()
+        self._selector.close()
+
+    def _set(self, mode: str) -> None:
+        with self._lock:
+            if mode == "cut" or self._mode == "swallow":
+                self._end_all()
+            self._mode = mode
+
+    def _run(self) -> None:
+        while True:
+            ready = self._selector.select(timeout=0.05)
+            with self._lock:
+                if self._closing:
+                    return
+                for key, _ in ready:
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._pairs:
+                        self._pass_on(key.fileobj)
+
+    def _accept(self) -> None:
+        near, _ = self._listener.accept()
+        if self._mode == "cut":
+            near.close()
+            return
+        try:
+            far = socket.create_connection((_HOST, self._target), timeout=5)
+        except OSError:
+            near.close()
+            return
+        self._pairs |= {near: far, far: near}
+        for end in (near, far):
+            self._selector.register(end, selectors.EVENT_READ)
+
+    def _pass_on(self, end: socket.socket) -> None:
+        try:
+            data = end.recv(_CHUNK)
+            if data and self._mode == "open":
+                self._pairs[end].sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            self._end(end)
+
+    def _end(self, end: socket.socket) -> None:
+        other = self._pairs.pop(end)
+        self._pairs.pop(other, None)
+        for one in (end, other):
+            with suppress(KeyError):
+                self._selector.unregister(one)
+            one.close()
+
+    def _end_all(self) -> None:
+        while self._pairs:
+            self._end(next(iter(self._pairs)))
+
+
+@contextmanager
+def proxy(target: int) -> Iterator[Proxy]:
+    """A way to `target`, open at first."""
+    way = Proxy(target)
+    way.start()
+    try:
+        yield way
+    finally:
+        way.close()

@@ -1,0 +1,3 @@
+from store.databases import database, migrated
+
+__all__ = ["database", "migrated"]

@@ -1,0 +1,161 @@
+"""A database that is silent costs a bounded wait, and is told apart from one that refuses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from store.databases import NOW
+from store.test_database import child, names
+
+from billhook.store import merchants, migrate
+from billhook.store.database import Database, is_store_away
+from billhook_testing.proxy import Proxy, proxy
+from billhook_testing.servers import PostgresServer
+
+PATIENCE = 0.5
+"""Seconds that a statement may take here; far less than the 20 for which the tests would wait in vain."""
+
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1] + ".lock", "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def way(postgres: PostgresServer) -> Iterator[Proxy]:
+    with proxy(postgres.port) as way:
+        yield way
+
+
+@pytest.fixture
+def behind(postgres: PostgresServer, way: Proxy) -> Iterator[Database]:
+    """A migrated database behind the proxy."""
+    url = make_url(postgres.create_database())
+    straight = Database(url.render_as_string(hide_password=False))
+    migrate.upgrade(straight)
+    straight.close()
+    database = Database(url.set(port=way.port).render_as_string(hide_password=False), answer_seconds=PATIENCE)
+    yield database
+    way.open()
+    database.close()
+
+
+def add(database: Database, name: str) -> None:
+    with database.begin() as tx:
+        merchants.create_merchant(tx, name, NOW)
+
+
+@pytest.mark.timeout(20)
+def test_packets_that_are_swallowed_end_the_wait_and_the_connection(behind: Database, way: Proxy) -> None:
+    add(behind, "before")
+    way.swallow()
+    with pytest.raises(sa.exc.OperationalError, match="PostgreSQL did not answer within") as silent:
+        add(behind, "swallowed")
+    assert is_store_away(silent.value)
+    way.open()
+    add(behind, "after")
+    assert names(behind) == ["before", "after"]
+
+
+@pytest.mark.timeout(20)
+def test_connections_that_are_cut_are_an_outage_and_new_ones_are_made(behind: Database, way: Proxy) -> None:
+    add(behind, "before")
+    way.cut()
+    with pytest.raises(sa.exc.OperationalError) as cut:
+        add(behind, "cut")
+    assert is_store_away(cut.value)
+    way.open()
+    add(behind, "after")
+    assert names(behind) == ["before", "after"]
+
+
+@pytest.mark.timeout(20)
+def test_a_pool_without_a_free_connection_is_an_outage(behind: Database) -> None:
+    taken = [behind.engine.connect() for _ in range(16)]
+    with pytest.raises(sa.exc.TimeoutError) as full:
+        names(behind)
+    assert is_store_away(full.value)
+    for connection in taken:
+        connection.close()
+    assert names(behind) == []
+
+
+REFUSALS = {
+    "a statement that takes too long": "SELECT pg_sleep(15)",
+    "a division by zero": "SELECT 1 / 0",
+    "a table that is not there": "SELECT * FROM nowhere",
+    "a deadlock": "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$",
+    "a serialization failure": "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$",
+    "a full disk": "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("statement", REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_the_server_refuses_is_no_outage(postgres_patient: Database, statement: str) -> None:
+    with pytest.raises(sa.exc.DBAPIError) as refused, postgres_patient.begin() as tx:
+        tx.exec_driver_sql(statement)
+    assert not is_store_away(refused.value)
+
+
+@pytest.mark.parametrize("sqlstate", ["08006", "57P01", "57P02", "57P03", "53300"])
+def test_what_the_server_says_of_itself_is_one(postgres_patient: Database, sqlstate: str) -> None:
+    with pytest.raises(sa.exc.DBAPIError) as away, postgres_patient.begin() as tx:
+        tx.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$")
+    assert is_store_away(away.value)
+
+
+@pytest.fixture
+def postgres_patient(postgres: PostgresServer) -> Iterator[Database]:
+    """The client waits longer here than the server does, as it has to for the server's own limit to be seen."""
+    database = Database(f"{postgres.create_database()}?options=-c%20statement_timeout%3D300")
+    yield database
+    database.close()
+
+
+@pytest.mark.timeout(20)
+def test_a_writer_of_sqlite_that_does_not_let_go_ends_the_wait(tmp_path: Path) -> None:
+    """Whoever was given up on must not keep what comes too late."""
+    path = tmp_path / "billhook.db"
+    database = Database(f"sqlite:///{path}", answer_seconds=PATIENCE)
+    migrate.upgrade(database)
+    with child(HOLDER, str(path)) as holder:
+        for _ in range(2):
+            with pytest.raises(Exception, match="another writer has held SQLite's lock") as busy:
+                add(database, "too late")
+            assert is_store_away(busy.value)
+        assert names(database) == []  # readers wait for nobody
+        assert holder.stdin is not None
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        holder.wait(10)
+    add(database, "ours")
+    other = Database(f"sqlite:///{path}")
+    add(other, "another process would say the same")
+    assert len(names(database)) == 2
+    other.close()
+    database.close()
+
+
+def test_writers_that_meet_still_wake_each_other(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'billhook.db'}")
+    migrate.upgrade(database)
+    twin = Database(f"sqlite:///{tmp_path / 'billhook.db'}")
+    writers = [
+        threading.Thread(target=lambda own=own: [add(own, "there") for _ in range(50)]) for own in (database, twin)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(names(database)) == 100
+    twin.close()
+    database.close()
