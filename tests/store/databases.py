@@ -9,14 +9,18 @@ import pytest
 
 from billhook.store import (
     book,
+    dunning_cases,
+    dunning_policies,
     links,
     merchants,
     migrate,
     own_credit_notes,
     own_invoices,
+    provider_limits,
     queues,
     series,
     sources,
+    standings,
     templates,
 )
 from billhook.store.database import Database
@@ -28,12 +32,16 @@ TABLES = book.metadata.sorted_tables
 assert {
     *queues.QUEUES.values(),
     *book.TABLES.values(),
+    dunning_cases.dunning_steps,
+    dunning_policies.dunning_policies,
     links.hosted_links,
     merchants.merchants,
     own_credit_notes.own_credit_notes,
     own_invoices.own_invoices,
+    provider_limits.provider_limits,
     series.number_series,
     sources.sources,
+    standings.customer_standings,
     templates.templates,
 } <= set(TABLES)
 

@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 from store.databases import NOW
+from store.dunning import new_case
 from store.events import arrival
 from store.own import new_invoice, own_credit_note, own_invoice
 
 import billhook.store
 from billhook.rules.book import Change, Customer, book_id
+from billhook.rules.dunning_policy import PRESETS
 from billhook.store import (
     book,
     dead_letters,
     deliveries,
     documents,
+    dunning_cases,
+    dunning_policies,
     endpoints,
     inbox,
     invoice_exports,
@@ -33,6 +37,7 @@ from billhook.store import (
     own_invoices,
     replays,
     sources,
+    standings,
     templates,
 )
 from billhook.store.database import Database, Tx
@@ -57,6 +62,7 @@ class Shop:
     own_invoice: str
     own_credit_note: str
     template: str
+    case: str
 
 
 def open_shop(tx: Tx) -> Shop:
@@ -89,6 +95,11 @@ def open_shop(tx: Tx) -> Shop:
     own_credit_notes.add_own_credit_note(tx, note)
     links.create_link(tx, merchant, invoice, NOW + timedelta(days=1), NOW)
     template = templates.create_template(tx, merchant, "same", "<p>", NOW).id
+    dunning_policies.set_policy(tx, merchant, "merchant", "", PRESETS["polar"], NOW, by="key")
+    case = new_case(merchant, source_id=source, subscription="sub_same")
+    dunning_cases.add_case(tx, case, NOW)
+    dunning_cases.add_steps(tx, [dunning_cases.NewStep(case, "declined")], NOW)
+    standings.set_standing(tx, merchant, "cus_1", "grace", NOW)
     return Shop(
         merchant,
         source,
@@ -104,6 +115,7 @@ def open_shop(tx: Tx) -> Shop:
         own.id,
         note.id,
         template,
+        case.id,
     )
 
 
@@ -128,6 +140,20 @@ QUESTIONS: dict[str, Question] = {
     "documents.latest_document": lambda tx, shop, merchant: documents.latest_document(
         tx, shop.invoice, "invoice", merchant_id=merchant
     ),
+    "dunning_cases.debts": lambda tx, shop, merchant: [
+        dunning_cases.get_case(tx, debt.case) for debt in dunning_cases.debts(tx, merchant, "cus_1")
+    ],
+    "dunning_cases.get_case": lambda tx, shop, merchant: dunning_cases.get_case(tx, shop.case, merchant_id=merchant),
+    "dunning_cases.list_cases": lambda tx, shop, merchant: dunning_cases.list_cases(tx, merchant_id=merchant),
+    "dunning_cases.open_cases": lambda tx, shop, merchant: dunning_cases.open_cases(
+        tx, merchant, shop.source, "", subscription="sub_same"
+    ),
+    "dunning_cases.steps_of": lambda tx, shop, merchant: [
+        dunning_cases.get_case(tx, shop.case) for _ in dunning_cases.steps_of(tx, shop.case, merchant_id=merchant)
+    ],
+    "dunning_policies.current_policies": lambda tx, shop, merchant: [
+        version for found in dunning_policies.current_policies(tx, [merchant]).values() for version in found
+    ],
     "endpoints.get_endpoint": lambda tx, shop, merchant: endpoints.get_endpoint(
         tx, shop.endpoint, merchant_id=merchant
     ),
@@ -159,6 +185,9 @@ QUESTIONS: dict[str, Question] = {
     "replays.list_replays": lambda tx, shop, merchant: replays.list_replays(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),
     "sources.list_sources": lambda tx, shop, merchant: sources.list_sources(tx, merchant),
+    "standings.told_standing": lambda tx, shop, merchant: (
+        {"merchant_id": merchant} if standings.told_standing(tx, merchant, "cus_1") == "grace" else None
+    ),
     "templates.get_template": lambda tx, shop, merchant: templates.get_template(
         tx, shop.template, merchant_id=merchant
     ),
@@ -201,6 +230,6 @@ def test_every_function_that_takes_a_merchant_is_asked_here() -> None:
 def test_a_merchant_gets_its_own_and_nothing_else(database: Database, name: str) -> None:
     with database.begin() as tx:
         mine, theirs = open_shop(tx), open_shop(tx)
-    with database.read() as tx:
+    with database.begin() as tx:  # some lock what they find
         assert owners(QUESTIONS[name](tx, mine, mine.merchant)) == {mine.merchant}
         assert owners(QUESTIONS[name](tx, theirs, mine.merchant)) <= {mine.merchant}

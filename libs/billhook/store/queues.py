@@ -13,11 +13,15 @@ from billhook.store import dead_letters, work
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, once_more
 from billhook.store.documents import documents
+from billhook.store.dunning_cases import dunning_cases
 from billhook.store.inbox import inbox
 from billhook.store.mails import mails
+from billhook.store.payment_attempts import payment_attempts
 from billhook.store.replays import replays
 
-QUEUES: dict[str, sa.Table] = {table.name: table for table in (inbox, documents, deliveries, mails, replays)}
+QUEUES: dict[str, sa.Table] = {
+    table.name: table for table in (inbox, documents, deliveries, mails, replays, dunning_cases, payment_attempts)
+}
 
 
 @dataclass(frozen=True)

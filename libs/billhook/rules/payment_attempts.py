@@ -1,0 +1,129 @@
+"""Attempts to collect money: their states, who may make one, and what a bank's answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal, get_args
+
+Status = Literal["created", "submitted", "unknown", "requires_action", "succeeded", "failed", "canceled"]
+Trigger = Literal["cycle", "dunning", "method_added", "customer", "operator"]
+
+COUNTS: Final[Mapping[Trigger, bool]] = {
+    # The first try of a period, and those of the policy.
+    "cycle": True,
+    "dunning": True,
+    # Somebody did something about it: that never uses up what the policy grants.
+    "method_added": False,
+    "customer": False,
+    "operator": False,
+}
+"""Whether an attempt counts towards its policy, by who made it. Every trigger has to be here."""
+
+AFTER: Final[Mapping[Status, tuple[Status, ...]]] = {
+    # Canceled: the last look found nothing to collect, so nothing was sent.
+    "created": ("submitted", "canceled", "failed"),
+    # Back to created: the provider said that it did nothing (a rate limit), or could not be asked at all.
+    "submitted": ("succeeded", "failed", "requires_action", "unknown", "created", "canceled"),
+    # Back to created: the provider says that it never got the request. The same key makes a second one harmless.
+    "unknown": ("succeeded", "failed", "requires_action", "unknown", "created"),
+    "requires_action": ("succeeded", "failed", "requires_action", "unknown"),
+    "succeeded": (),
+    "failed": (),
+    "canceled": (),
+}
+IN_FLIGHT: Final[tuple[Status, ...]] = tuple(status for status in get_args(Status) if AFTER[status])
+"""There is at most one of an invoice: the database holds that."""
+
+ASK_AFTER: Final = (timedelta(minutes=5), timedelta(hours=1), timedelta(days=1))
+"""When the provider is asked what became of an attempt that did not answer; then daily."""
+GIVE_UP_AFTER: Final = timedelta(days=7)
+"""Whoever does not answer for a week is not waited for any longer: a person has to look."""
+KEY_LIFE: Final = timedelta(hours=24)
+"""Stripe forgets an idempotency key after this. The same request under it would then be another one."""
+MOST_SENDS: Final = 3
+"""How often one attempt is sent under its key, where the provider says each time that it did not get it."""
+
+ANSWER_KINDS = Literal["succeeded", "soft", "hard", "requires_action", "method_missing", "nothing", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider says of one attempt."""
+
+    kind: ANSWER_KINDS
+    """`nothing`: it never got the request; `pending`: it does not know yet itself."""
+    code: str | None = None
+    """The decline code, or the error's."""
+    message: str | None = None
+    reference: str | None = None
+    """The provider's id of the payment."""
+    action_url: str | None = None
+    """Where the customer can do what is needed."""
+    replayed: bool = False
+    """The answer to the same request of before: nothing happened a second time."""
+
+
+HARD_DECLINES: Final = frozenset(
+    {
+        # Stripe's list of declines that no retry mends, and what the card schemes call "do not try again".
+        "authentication_not_handled",
+        "card_not_supported",
+        "currency_not_supported",
+        "expired_card",
+        "fraudulent",
+        "highest_risk_level",
+        "incorrect_number",
+        "invalid_account",
+        "invalid_expiry_month",
+        "invalid_expiry_year",
+        "invalid_number",
+        "lost_card",
+        "merchant_blacklist",
+        "new_account_information_available",
+        "no_such_account",
+        "payment_method_unactivated",
+        "pickup_card",
+        "restricted_card",
+        "revocation_of_all_authorizations",
+        "revocation_of_authorization",
+        "security_violation",
+        "service_not_allowed",
+        "stolen_card",
+        "stop_payment_order",
+        "transaction_not_allowed",
+    }
+)
+ACTION_CODES: Final = frozenset(
+    {
+        "authentication_required",
+        "invoice_payment_intent_requires_action",
+        "payment_intent_action_required",
+        "payment_intent_authentication_failure",
+        "subscription_payment_intent_requires_action",
+    }
+)
+
+
+def declined(code: str | None, decline_code: str | None, message: str | None = None, **more: str | None) -> Answer:
+    """What a refused card means: another step by the customer, another card, or another day."""
+    word = decline_code or code
+    if code in ACTION_CODES or decline_code in ACTION_CODES:
+        return Answer("requires_action", word, message, more.get("reference"), more.get("action_url"))
+    hard = decline_code in HARD_DECLINES or code in HARD_DECLINES
+    return Answer("hard" if hard else "soft", word, message, more.get("reference"), more.get("action_url"))
+
+
+def ask_at(asked: int, now: datetime) -> datetime:
+    """When to ask the next time, after asking so often."""
+    return now + ASK_AFTER[min(asked, len(ASK_AFTER) - 1)]
+
+
+def may_follow(status: Status, following: Status) -> bool:
+    return following in AFTER[status]
+
+
+def may_send_again(sends: int, first_sent_at: datetime, now: datetime) -> bool:
+    """Whether an attempt that never arrived can go out once more under its own key."""
+    return sends < MOST_SENDS and now - first_sent_at < KEY_LIFE - timedelta(hours=1)

@@ -1,0 +1,273 @@
+"""Dunning cases and the steps of their lives. There is one case an invoice, for good: whatever comes again of an
+invoice whose case is over opens none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from billhook.rules.dunning import OPEN, Stage
+from billhook.rules.standing import Debt
+from billhook.store.bulk import among
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.work import DUE, due_index, work_columns
+
+_OWING = sa.text("owing")
+_OWING_SQLITE = sa.text("owing = 1")
+
+dunning_cases = sa.Table(
+    "dunning_cases",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    merchant_column(),
+    sa.Column("source_id", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("invoice_id", sa.Text, nullable=False, unique=True),  # of the book
+    sa.Column("invoice", sa.Text, nullable=False),  # the provider's id
+    sa.Column("number", sa.Text),
+    sa.Column("customer", sa.Text),  # the provider's id, or the merchant's word for an own invoice
+    sa.Column("customer_id", sa.Text),  # of the book
+    sa.Column("subscription", sa.Text),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),  # what is open of the invoice
+    sa.Column("policy_id", sa.Text, nullable=False),
+    sa.Column("zone", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),  # of `billhook.rules.dunning`
+    sa.Column("cause", sa.Text),  # why it is at this stage
+    sa.Column("owing", sa.Boolean, nullable=False),  # it counts for the customer's standing
+    sa.Column("opened_at", Instant, nullable=False),
+    sa.Column("grace_until", Instant, nullable=False),
+    sa.Column("ends_at", Instant, nullable=False),
+    sa.Column("suspended_at", Instant),
+    sa.Column("closed_at", Instant),
+    sa.Column("policy_attempts", sa.Integer, nullable=False),  # of the policy: made or passed by
+    sa.Column("reminders", sa.Integer, nullable=False),
+    sa.Column("attempt_reminders", sa.Integer, nullable=False),
+    sa.Column("method", sa.Text),  # the payment method that was there when it was last looked at
+    sa.Column("decline_code", sa.Text),  # of the last attempt that failed
+    sa.Column("pay_url", sa.Text),  # where the customer can pay
+    sa.Column("recovered_attempt", sa.Integer),  # the number of the attempt that brought the money
+    sa.Column("final_action", sa.Text, nullable=False),
+    sa.Column("final_done_at", Instant),
+    sa.Column("created_at", Instant, nullable=False),
+    *work_columns(),
+    due_index("dunning_cases"),
+    sa.Index("ix_dunning_cases_merchant_id", "merchant_id", "id"),
+    sa.Index(
+        "ix_dunning_cases_customer", "merchant_id", "customer", sqlite_where=_OWING_SQLITE, postgresql_where=_OWING
+    ),
+    sa.Index(
+        "ix_dunning_cases_customer_id",
+        "merchant_id",
+        "customer_id",
+        sqlite_where=_OWING_SQLITE,
+        postgresql_where=_OWING,
+    ),
+)
+
+dunning_steps = sa.Table(
+    "dunning_steps",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    merchant_column(),
+    sa.Column("case_id", sa.Text, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),  # after it
+    sa.Column("by", sa.Text),  # a person, where one did it
+    sa.Column("detail", sa.Text),
+    sa.Index("ix_dunning_steps_case_id", "case_id", "id"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    id: str
+    merchant_id: str
+    source_id: str
+    account: str
+    invoice_id: str
+    invoice: str
+    number: str | None = None
+    customer: str | None = None
+    customer_id: str | None = None
+    subscription: str | None = None
+    currency: str
+    amount: int
+    policy_id: str
+    zone: str
+    stage: Stage
+    cause: str | None = None
+    owing: bool = False
+    opened_at: datetime
+    grace_until: datetime
+    ends_at: datetime
+    suspended_at: datetime | None = None
+    closed_at: datetime | None = None
+    policy_attempts: int = 0
+    reminders: int = 0
+    attempt_reminders: int = 0
+    method: str | None = None
+    decline_code: str | None = None
+    pay_url: str | None = None
+    recovered_attempt: int | None = None
+    final_action: str = "none"
+    final_done_at: datetime | None = None
+    created_at: datetime
+
+    @property
+    def open(self) -> bool:
+        return self.stage in OPEN
+
+
+_FIELDS = tuple(Case.__dataclass_fields__)
+COLUMNS = [dunning_cases.c[name] for name in _FIELDS]
+
+
+@dataclass(frozen=True)
+class NewStep:
+    case: Case
+    cause: str
+    by: str | None = None
+    detail: str | None = None
+
+
+def add_case(tx: Tx, case: Case, due_at: datetime) -> bool:
+    """Add it; False where this invoice has, or had, a case already."""
+    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
+    statement = insert(dunning_cases).values(**vars(case), due_at=due_at, state=DUE).on_conflict_do_nothing()
+    return tx.execute(statement.returning(dunning_cases.c.id)).first() is not None
+
+
+def change_case(tx: Tx, before: Case, after: Case, **work: Any) -> None:
+    """Write what differs. The caller holds the row. `work` are columns of the work, such as `due_at`."""
+    changes = {name: getattr(after, name) for name in _FIELDS if getattr(after, name) != getattr(before, name)}
+    if changes or work:
+        tx.execute(sa.update(dunning_cases).where(dunning_cases.c.id == before.id).values(**changes, **work))
+
+
+def wake_case(tx: Tx, case_id: str, now: datetime) -> None:
+    """Have the case looked at again at once. Whoever looks at it at this moment settles nothing."""
+    tx.execute(
+        sa.update(dunning_cases)
+        .where(dunning_cases.c.id == case_id, dunning_cases.c.state == DUE)
+        .values(due_at=now, token=None)
+    )
+
+
+def cases_of_invoices(tx: Tx, invoice_ids: Collection[str]) -> dict[str, Case]:
+    """The cases of these invoices, locked, by invoice."""
+    query = sa.select(*COLUMNS).where(among(tx, dunning_cases.c.invoice_id, invoice_ids))
+    rows = tx.execute(query.order_by(dunning_cases.c.id).with_for_update()).mappings()
+    return {row["invoice_id"]: Case(**row) for row in rows}
+
+
+def cases_by_id(tx: Tx, case_ids: Collection[str], *, lock: bool = False) -> dict[str, Case]:
+    query = sa.select(*COLUMNS).where(among(tx, dunning_cases.c.id, case_ids)).order_by(dunning_cases.c.id)
+    rows = tx.execute(query.with_for_update() if lock else query).mappings()
+    return {row["id"]: Case(**row) for row in rows}
+
+
+def get_case(tx: Tx, case_id: str, *, merchant_id: str | None = None, lock: bool = False) -> Case | None:
+    case = cases_by_id(tx, [case_id], lock=lock).get(case_id)
+    return case if case is not None and merchant_id in (None, case.merchant_id) else None
+
+
+def open_cases(
+    tx: Tx,
+    merchant_id: str,
+    source_id: str,
+    account: str,
+    *,
+    customer: str | None = None,
+    subscription: str | None = None,
+) -> list[Case]:
+    """What is under way of a customer or a subscription at one source, locked."""
+    c = dunning_cases.c
+    query = sa.select(*COLUMNS).where(c.merchant_id == merchant_id, c.account == account, c.state == DUE)
+    if customer is not None:
+        # An own invoice is charged at the source that its customer is of.
+        query = query.where(c.customer == customer, c.source_id.in_((source_id, "own")), c.owing)
+    else:
+        query = query.where(c.subscription == subscription, c.source_id == source_id, c.stage.in_(OPEN))
+    rows = tx.execute(query.order_by(c.id).with_for_update()).mappings()
+    return [Case(**row) for row in rows]
+
+
+def list_cases(
+    tx: Tx,
+    *,
+    merchant_id: str | None,
+    stage: str | None = None,
+    customer: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> list[Case]:
+    """One page, by id; those whose invoice is not due yet only where they are asked for."""
+    c = dunning_cases.c
+    query = sa.select(*COLUMNS).order_by(c.id).limit(limit)
+    query = query.where(c.stage != "scheduled") if stage is None else query.where(c.stage == stage)
+    for column, wanted in ((c.merchant_id, merchant_id), (c.customer, customer)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if after is not None:
+        query = query.where(c.id > after)
+    return [Case(**row) for row in tx.execute(query).mappings()]
+
+
+def add_steps(tx: Tx, steps: Sequence[NewStep], now: datetime) -> None:
+    if steps:
+        tx.execute(
+            dunning_steps.insert(),
+            [
+                {
+                    "id": new_id("dstep"),
+                    "merchant_id": step.case.merchant_id,
+                    "case_id": step.case.id,
+                    "at": now,
+                    "cause": step.cause,
+                    "stage": step.case.stage,
+                    "by": step.by,
+                    "detail": step.detail,
+                }
+                for step in steps
+            ],
+        )
+
+
+def steps_of(tx: Tx, case_id: str, *, merchant_id: str | None = None) -> list[sa.RowMapping]:
+    c = dunning_steps.c
+    query = sa.select(c.at, c.cause, c.stage, c.by, c.detail).where(c.case_id == case_id).order_by(c.id)
+    if merchant_id is not None:
+        query = query.where(c.merchant_id == merchant_id)
+    return list(tx.execute(query).mappings())
+
+
+def debts(tx: Tx, merchant_id: str, customer: str) -> list[Debt]:
+    """The cases that count for a customer's standing; `customer` is the provider's id, or that of the book."""
+    c = dunning_cases.c
+    column = c.customer_id if is_book_id(customer) else c.customer
+    query = sa.select(c.id, c.invoice_id, c.stage, c.opened_at, c.grace_until)
+    rows = tx.execute(query.where(c.merchant_id == merchant_id, column == customer, c.owing))
+    return [
+        Debt(case=row.id, invoice=row.invoice_id, stage=row.stage, opened_at=row.opened_at, grace_until=row.grace_until)
+        for row in rows
+    ]
+
+
+def is_book_id(customer: str) -> bool:
+    word, _, digits = customer.partition("_")
+    return word == "cus" and len(digits) == 32 and not set(digits) - set("0123456789abcdef")
+
+
+def moved(case: Case, stage: Stage, cause: str, now: datetime, **changes: Any) -> Case:
+    """The case at another stage."""
+    closed = stage in ("recovered", "exhausted", "canceled")
+    return replace(case, stage=stage, cause=cause, closed_at=now if closed else case.closed_at, **changes)

@@ -1,0 +1,55 @@
+"""How many calls a provider's account takes: one token bucket an account, shared by all processes. Whoever wants to
+call takes tokens in the transaction that claims the work."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from billhook.rules.bucket import next_at, take
+from billhook.store.database import Tx
+from billhook.store.schema import Instant, metadata
+
+provider_limits = sa.Table(
+    "provider_limits",
+    metadata,
+    sa.Column("source_id", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("spent", Instant),  # see `billhook.rules.bucket`
+    sa.Column("paused_until", Instant),  # the provider asked to be left alone
+    sa.PrimaryKeyConstraint("source_id", "account"),
+)
+
+
+def take_calls(tx: Tx, source_id: str, account: str, wanted: int, rate: float, now: datetime) -> tuple[int, datetime]:
+    """How many of `wanted` calls may be made now, and when the next ones may."""
+    spent, paused_until = _locked(tx, source_id, account)
+    if paused_until is not None and paused_until > now:
+        return 0, paused_until
+    granted, spent = take(spent, rate, wanted, now)
+    _change(tx, source_id, account, spent=spent)
+    return granted, next_at(spent, rate, 1)
+
+
+def pause_calls(tx: Tx, source_id: str, account: str, until: datetime) -> None:
+    """Leave the account alone until then."""
+    _, paused_until = _locked(tx, source_id, account)
+    if paused_until is None or paused_until < until:
+        _change(tx, source_id, account, paused_until=until)
+
+
+def _locked(tx: Tx, source_id: str, account: str) -> tuple[datetime | None, datetime | None]:
+    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
+    tx.execute(insert(provider_limits).values(source_id=source_id, account=account).on_conflict_do_nothing())
+    c = provider_limits.c
+    query = sa.select(c.spent, c.paused_until).where(c.source_id == source_id, c.account == account)
+    spent, paused_until = tx.execute(query.with_for_update()).one()
+    return spent, paused_until
+
+
+def _change(tx: Tx, source_id: str, account: str, **values: datetime) -> None:
+    c = provider_limits.c
+    tx.execute(sa.update(provider_limits).where(c.source_id == source_id, c.account == account).values(**values))

@@ -1,0 +1,121 @@
+"""What the database itself holds of dunning: one case an invoice, one attempt under way, one bucket an account."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from store.databases import NOW
+from store.dunning import new_attempt, new_case
+
+from billhook.rules.dunning_policy import PRESETS
+from billhook.store import dunning_cases, payment_attempts, provider_limits, standings
+from billhook.store.database import Database
+from billhook.store.dunning_policies import current_policies, narrowest, policies_of, retire_policy, set_policy
+
+
+def test_an_invoice_has_one_case_for_good(database: Database) -> None:
+    case = new_case("mrc_1")
+    with database.begin() as tx:
+        assert dunning_cases.add_case(tx, case, NOW)
+        closed = dunning_cases.moved(case, "exhausted", "deadline", NOW)
+        dunning_cases.change_case(tx, case, closed, state="done")
+        assert not dunning_cases.add_case(tx, new_case("mrc_1"), NOW)
+        assert dunning_cases.get_case(tx, case.id) == closed
+
+
+@pytest.mark.parametrize("status", ["created", "submitted", "unknown", "requires_action"])
+def test_of_one_invoice_one_attempt_is_under_way(database: Database, status: str) -> None:
+    case = new_case("mrc_1")
+    first = new_attempt(case)
+    with database.begin() as tx:
+        assert payment_attempts.add_attempt(tx, first)
+        payment_attempts.change_attempt(tx, first.id, status=status)
+        assert not payment_attempts.add_attempt(tx, new_attempt(case, 2))
+        assert payment_attempts.in_flight(tx, [case.id]) == {case.id: "due"}
+        payment_attempts.change_attempt(tx, first.id, status="failed")
+        assert payment_attempts.add_attempt(tx, new_attempt(case, 2))
+        assert payment_attempts.count_attempts(tx, case.id) == 2
+
+
+def test_of_many_who_begin_an_attempt_at_once_one_does(database: Database) -> None:
+    case = new_case("mrc_1")
+
+    def begin(number: int) -> bool:
+        with database.begin() as tx:
+            return payment_attempts.add_attempt(tx, new_attempt(case, number))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(begin, range(8))) == 1
+
+
+def test_what_was_submitted_remembers_when_it_first_went_out(database: Database) -> None:
+    attempt = new_attempt(new_case("mrc_1"))
+    with database.begin() as tx:
+        payment_attempts.add_attempt(tx, attempt)
+        payment_attempts.submit(tx, [attempt.id], NOW)
+        payment_attempts.submit(tx, [attempt.id], NOW + timedelta(hours=1))
+        (found,) = payment_attempts.attempts_of(tx, attempt.case_id)
+    assert found == replace(attempt, status="submitted", sends=2, submitted_at=NOW)
+
+
+def test_only_what_nobody_knows_the_end_of_is_asked_for_soon(database: Database) -> None:
+    attempt = new_attempt(new_case("mrc_1"))
+    with database.begin() as tx:
+        payment_attempts.add_attempt(tx, attempt)
+        assert payment_attempts.ask_soon(tx, [attempt.invoice_id], NOW) == []
+        payment_attempts.change_attempt(tx, attempt.id, status="unknown")
+        assert payment_attempts.ask_soon(tx, [attempt.invoice_id], NOW) == [attempt.id]
+
+
+def test_policies_are_versions_and_the_narrowest_counts(database: Database) -> None:
+    with database.begin() as tx:
+        first = set_policy(tx, "mrc_1", "merchant", "", PRESETS["polar"], NOW, by="ada")
+        second = set_policy(tx, "mrc_1", "merchant", "", PRESETS["kill-bill"], NOW, by="ada")
+        price = set_policy(tx, "mrc_1", "price", "price_1", PRESETS["polar"], NOW, by="ada")
+        theirs = set_policy(tx, "mrc_1", "customer", "cus_1", PRESETS["reminders-only"], NOW, by="ada")
+        set_policy(tx, "mrc_2", "customer", "cus_2", PRESETS["polar"], NOW, by="eve")
+        (current,) = current_policies(tx, ["mrc_1"]).values()
+        assert (first.version, second.version) == (1, 2)
+        assert policies_of(tx, [first.id])[first.id].retired_at == NOW
+        assert narrowest(current, "cus_1", ["price_1"]) == theirs
+        assert narrowest(current, "cus_2", ["price_1"]) == price
+        assert narrowest(current, None, []) == second
+        retire_policy(tx, "mrc_1", "merchant", "", NOW)
+        assert narrowest(current_policies(tx, ["mrc_1"])["mrc_1"], None, []) is None
+
+
+def test_processes_share_one_bucket_and_a_pause(database: Database) -> None:
+    def take(now_seconds: float) -> int:
+        with database.begin() as tx:
+            return provider_limits.take_calls(tx, "src_1", "", 10, 20, NOW + timedelta(seconds=now_seconds))[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(take, [0.0] * 6)) == 20
+    assert take(0.5) == 10
+    with database.begin() as tx:
+        provider_limits.pause_calls(tx, "src_1", "", NOW + timedelta(seconds=30))
+        assert provider_limits.take_calls(tx, "src_1", "acct_2", 1, 20, NOW)[0] == 1
+    assert take(29) == 0
+    assert take(30) == 10
+
+
+def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> None:
+    book_id = f"cus_{'0' * 32}"
+    with database.begin() as tx:
+        dunning_cases.add_case(tx, new_case("mrc_1", customer_id=book_id), NOW)
+        dunning_cases.add_case(tx, new_case("mrc_1", "in_2", owing=False), NOW)
+        dunning_cases.add_case(tx, new_case("mrc_2"), NOW)
+        assert len(dunning_cases.debts(tx, "mrc_1", "cus_1")) == 1
+        assert len(dunning_cases.debts(tx, "mrc_1", book_id)) == 1
+        assert dunning_cases.debts(tx, "mrc_1", "cus_2") == []
+
+
+def test_a_told_standing_is_kept(database: Database) -> None:
+    with database.begin() as tx:
+        assert standings.told_standing(tx, "mrc_1", "cus_1") == "active"
+        standings.set_standing(tx, "mrc_1", "cus_1", "grace", NOW)
+        standings.set_standing(tx, "mrc_1", "cus_1", "suspended", NOW)
+        assert standings.told_standing(tx, "mrc_1", "cus_1") == "suspended"
