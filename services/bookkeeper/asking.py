@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from billhook.errors import TryAgain, Unprocessable
+from billhook.providers import PROVIDERS
 from billhook.providers.provider import ProviderApi
-from billhook.providers.stripe_api import StripeApi
 from billhook.rules.book import BookObject
 from billhook.store.sources import Source
 from billhook.store.vault import Vault
@@ -34,14 +34,15 @@ class Asking:
 
     @staticmethod
     def possible(source: Source) -> bool:
-        return source.provider == "stripe" and source.api_key is not None
+        provider = PROVIDERS.get(source.provider)  # a source may be older than the list
+        return source.api_key is not None and provider is not None and provider.api is not None
 
     def ask(self, source: Source, account: str, kind: str, external_id: str) -> Answer:
         """Raises `TryAgain` where no answer came, or none is due yet."""
         whom = (source.id, account)
         self._respect_silence(whom)
         assert source.api_key is not None
-        api = _api(self._vault.open(source.api_key), source.api_base)
+        api = _opened(source.provider, self._vault.open(source.api_key), source.api_base)
         try:
             return api.fetch(kind, external_id, account=account)
         except Unprocessable as reason:
@@ -62,5 +63,7 @@ class Asking:
 
 
 @lru_cache(maxsize=64)
-def _api(api_key: str, base_url: str | None) -> ProviderApi:
-    return StripeApi(api_key, base_url=base_url)
+def _opened(provider: str, api_key: str, base_url: str | None) -> ProviderApi:
+    api = PROVIDERS[provider].api
+    assert api is not None, "asked only where it is `possible`"
+    return api(api_key, base_url=base_url)

@@ -14,7 +14,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
 from services.ingress.commit import GroupCommit
-from services.ingress.door import Door
+from services.ingress.ingest import IngestRoute
 from services.ingress.openapi import describe
 from services.ingress.sources import SourceDirectory
 
@@ -27,7 +27,7 @@ def build(env: Env, health: Health) -> ASGIApp:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     line = GroupCommit(env.database, env.bell, env.metrics, env.clock)
     sources = SourceDirectory(env.database, env.vault)
-    door = Door(line, sources, env.metrics, env.clock)
+    ingest = IngestRoute(line, sources, env.metrics, env.clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,7 +45,7 @@ def build(env: Env, health: Health) -> ASGIApp:
             health.tick()
             path: str = scope["path"]
             if path.startswith("/v1/sources/") and path.endswith("/events"):
-                await door(scope, receive, send)
+                await ingest(scope, receive, send)
                 return
         await app(scope, receive, send)
 

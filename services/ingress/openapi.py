@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from billhook.errors import ANSWER_SCHEMA
+from billhook.providers import PROVIDERS
 
 _RECEIPT = {
     "type": "object",
@@ -42,10 +43,11 @@ _OPERATION: dict[str, Any] = {
     "description": "A 2xx means the event is durable. A known id answers 2xx again.",
     "parameters": [
         {"name": "source_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[^/]+$"}},
-        _header("Stripe-Signature", "For sources of the provider `stripe`."),
-        _header("webhook-id", "For sources of the provider `standard`: the event's id."),
-        _header("webhook-timestamp", "For sources of the provider `standard`: seconds since 1970."),
-        _header("webhook-signature", "For sources of the provider `standard`: `v1,<base64>`."),
+        *(
+            _header(name, f"For sources of the provider `{provider.name}`: {what}.")
+            for provider in PROVIDERS.values()
+            for name, what in provider.headers.items()
+        ),
     ],
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
     "responses": {

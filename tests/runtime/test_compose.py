@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from billhook.runtime.service import service_names
-from billhook.runtime.settings import Settings
+from billhook.runtime.settings import Settings, default_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -33,7 +33,7 @@ def test_every_setting_that_is_named_is_one(path: str) -> None:
 
 @pytest.mark.parametrize("name", service_names())
 def test_a_container_is_asked_for_its_health_where_its_service_answers(name: str) -> None:
-    port = Settings.model_fields[f"{name}_port"].default
+    port = default_port(name)
     assert CONTAINERS[name]["environment"]["READY_URL"] == f"http://127.0.0.1:{port}/readyz"
     assert CONTAINERS[name]["healthcheck"]
     scraped = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]

@@ -1,6 +1,6 @@
 """Registering sources and contacts, and putting failed work back: what the desk and the commands do alike.
 
-Endpoints have a file of their own: `endpoint_setup`.
+Endpoints have a file of their own: `endpoints.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from billhook.errors import Refused, SettingsError, Unprocessable
 from billhook.outlets.mail.mime import mailbox
 from billhook.providers import PROVIDERS
-from billhook.rules.signing import new_secret, signing_key
+from billhook.providers.provider import Provider
+from billhook.rules.signing import new_secret
 from billhook.runtime.env import Env
 from billhook.store import queues
 from billhook.store.database import Tx
@@ -24,9 +25,6 @@ from billhook.store.sources import Source, create_source
 from billhook.store.vault import Vault
 
 log = logging.getLogger(__name__)
-
-SHORTEST_KEY_BYTES = 24
-"""Standard Webhooks: a signing key has 24 to 64 bytes. A longer one does no harm."""
 
 LONGEST_URL = 2000
 
@@ -49,8 +47,7 @@ def register_source(
     api_base: str | None = None,
 ) -> tuple[Source, str | None]:
     """A new source, and its secret if billhook made it. Raises `Refused` for what cannot work."""
-    if provider not in PROVIDERS:
-        raise Refused("provider_unknown", f"`provider` must be one of: {', '.join(sorted(PROVIDERS))}.")
+    known_provider(provider)
     if api_base is not None:
         check_url("api_base", api_base)
     given = secret_for(provider, secret)
@@ -63,18 +60,20 @@ def register_source(
 
 def secret_for(provider: str, secret: str | None) -> str:
     """The secret to verify a provider's events with: the one given, or a fresh one where billhook may choose it."""
-    if secret is None:
-        if provider != "standard":
-            raise Refused("secret_missing", f"`secret` is needed: {provider} makes it and shows it in its dashboard.")
-        return new_signing_secret()
-    if provider == "standard":
-        try:
-            key = signing_key(secret)
-        except SettingsError as error:
-            raise Refused("secret_invalid", f"`secret`: {error}") from None
-        if len(key) < SHORTEST_KEY_BYTES:
-            raise Refused("secret_invalid", f"`secret` must hold a key of at least {SHORTEST_KEY_BYTES} bytes.")
-    return secret
+    known = known_provider(provider)
+    if secret is not None:
+        known.check_secret(secret)
+        return secret
+    fresh = known.new_secret()
+    if fresh is None:
+        raise Refused("secret_missing", f"`secret` is needed: {provider} makes it and shows it in its dashboard.")
+    return fresh
+
+
+def known_provider(name: str) -> Provider:
+    if name not in PROVIDERS:
+        raise Refused("provider_unknown", f"`provider` must be one of: {', '.join(sorted(PROVIDERS))}.")
+    return PROVIDERS[name]
 
 
 def check_url(field: str, url: str) -> None:

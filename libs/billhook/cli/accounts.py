@@ -136,7 +136,10 @@ def _find_source(tx: Tx, source_id: str) -> Source:
 SourceId = Annotated[str, typer.Argument(metavar="SOURCE_ID")]
 SecretOption = Annotated[
     str | None,
-    typer.Option("--secret", help="What the provider signs with; `-` reads it. Left out: one is made (standard only)."),
+    typer.Option(
+        "--secret",
+        help="What the provider signs with; `-` reads it. Left out: made, where the provider makes none.",
+    ),
 ]
 ApiBase = Annotated[str | None, typer.Option(help="Another address of the provider's API.")]
 

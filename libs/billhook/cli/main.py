@@ -80,9 +80,10 @@ def run(services: Annotated[list[str], typer.Argument(help="Which services: see 
 
 @app.command()
 def services() -> None:
-    """List the services, with a line each."""
+    """List the services, with the port of each and a line about it."""
+    settings = read_settings()
     for name in service_names():
-        typer.echo(f"{name:<12} {find_service(name).summary}")
+        typer.echo(f"{name:<12} {settings.port_of(name):<5} {find_service(name).summary}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from billhook.actions.sources import new_signing_secret
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
+from billhook.runtime.service import service_names
 from billhook.store.merchants import create_key, create_merchant, list_merchants
 from billhook.store.sources import create_source, list_sources
 
@@ -60,7 +61,7 @@ def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool) -> str
         "   (bearer key: `.venv/bin/billhook keys add NAME`)",
         *(
             f"{'Metrics' if i == 0 else '':<9} http://{settings.host}:{settings.port_of(name)}/metrics   ({name})"
-            for i, name in enumerate(("ingress", "bookkeeper", "invoicer", "courier", "relay", "desk"))
+            for i, name in enumerate(sorted(service_names(), key=settings.port_of))
         ),
         f"Ledger    {shown['database_url']}",
         f"Objects   {shown['objects_url']}",

@@ -1,4 +1,4 @@
-"""The inbound providers: one file a provider, and this one list.
+"""The inbound providers: one file a provider, and this one list (docs/add-a-provider.md).
 
 Importing it stays cheap, since every process and every command does: no SDK is imported here.
 """
@@ -10,4 +10,10 @@ from billhook.providers.provider import Provider
 from billhook.providers.standard import Standard
 from billhook.providers.stripe import Stripe
 
-PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (Stripe(), Paddle(), Standard())}
+_ALL: tuple[Provider, ...] = (
+    Stripe(),
+    Paddle(),
+    Standard(),
+)
+
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in _ALL}

@@ -11,7 +11,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
 from billhook.providers.paddle_objects import Customer, PaddleObject, Price, Product, Subscription
 from billhook.providers.paddle_transactions import Adjustment, Transaction
-from billhook.providers.provider import TOLERANCE_SECONDS, Envelope
+from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
 from billhook.rules.book import Change, Fact, Time, Translation
 from billhook.rules.signing import refuse_distant
 from billhook.rules.storable import in_utc, storable
@@ -105,10 +105,12 @@ class _Event(msgspec.Struct, Generic[T]):
     data: T
 
 
-class Paddle:
-    """The `Provider` for Paddle Billing. (Paddle Classic is another product, with other events and signatures.)"""
+class Paddle(Provider):
+    """Paddle Billing. (Paddle Classic is another product, with other events and signatures.)"""
 
     name = "paddle"
+    headers: ClassVar = {_HEADER: "`ts=<seconds since 1970>;h1=<hex>`"}
+    title = "Paddle"
     merchant_of_record = True
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -26,15 +26,47 @@ class Envelope(msgspec.Struct, frozen=True):
     conflict."""
 
 
+class ProviderApi(Protocol):
+    """A provider's own API, asked when events alone cannot say what is true."""
+
+    def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
+        """The object as it is now, an invoice with all its lines; `account` is the connected account it belongs to.
+
+        Raises `TryAgain`, or `Unprocessable` if it is unknown.
+        """
+
+
+class OpenApi(Protocol):
+    def __call__(self, api_key: str, *, base_url: str | None = None) -> ProviderApi:
+        """The API under a key of the source's owner, at another address where one is given. Opens no connection."""
+
+
 class Provider(Protocol):
-    """One inbound provider. Every method is pure; `headers` has lower-case names."""
+    """One inbound provider: all that billhook knows of it. A class that says so (`class Mine(Provider)`) has the
+    defaults below. `verify`, `open` and `translate` are pure, and given headers with lower-case names."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    """What sources call it: lower case, no spaces."""
 
-    @property
-    def merchant_of_record(self) -> bool:
-        """Whether the provider sells in its own name: then the invoices are its own, and billhook draws none."""
+    headers: ClassVar[Mapping[str, str]]
+    """The headers, in lower case, that the methods below read, and what each holds. The ingress keeps these."""
+
+    title: str | None = None
+    """What people call it. None: a system of the merchant's own, called as its source is."""
+
+    api: OpenApi | None = None
+    """What it can be asked for. None: nothing, its events say all."""
+
+    merchant_of_record: bool = False
+    """Whether the provider sells in its own name: then the invoices are its own, and billhook draws none."""
+
+    def new_secret(self) -> str | None:
+        """A fresh secret for senders to sign with. None: the provider makes its own, and shows it to its customers."""
+        return None
+
+    def check_secret(self, secret: str) -> None:
+        """Raise `Refused` for a secret that nothing could be signed with."""
+        return
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         """Return if one of `secrets` signed these exact bytes near `now`; else raise `SignatureRefused`."""
@@ -44,13 +76,3 @@ class Provider(Protocol):
 
     def translate(self, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Translation:
         """Say what the event means for the book. Raises `Unprocessable` with a reason a person can act on."""
-
-
-class ProviderApi(Protocol):
-    """A provider's own API, asked when events alone cannot say what is true."""
-
-    def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
-        """The object as it is now, an invoice with all its lines; `account` is the connected account it belongs to.
-
-        Raises `TryAgain`, or `Unprocessable` if it is unknown.
-        """

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from billhook.errors import Refused, SettingsError
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
-from billhook.providers.provider import TOLERANCE_SECONDS, Envelope
+from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
 from billhook.rules import signing
 from billhook.rules.book import KINDS, BookObject, Change, Fact, Time, Translation
 from billhook.rules.storable import in_utc, storable
@@ -32,11 +33,30 @@ class _Event(msgspec.Struct, Generic[T]):
     timestamp: Time | None = None
 
 
-class Standard:
-    """The `Provider` for a system that speaks billhook's vocabulary itself."""
+SHORTEST_KEY_BYTES = 24
+"""Standard Webhooks: a signing key has 24 to 64 bytes. A longer one does no harm."""
+
+
+class Standard(Provider):
+    """A system that speaks billhook's vocabulary itself."""
 
     name = "standard"
-    merchant_of_record = False
+    headers: ClassVar = {
+        signing.ID: "the event's id",
+        signing.TIMESTAMP: "seconds since 1970",
+        signing.SIGNATURE: "`v1,<base64>`",
+    }
+
+    def new_secret(self) -> str:
+        return signing.new_secret("v1")
+
+    def check_secret(self, secret: str) -> None:
+        try:
+            key = signing.signing_key(secret)
+        except SettingsError as error:
+            raise Refused("secret_invalid", f"`secret`: {error}") from None
+        if len(key) < SHORTEST_KEY_BYTES:
+            raise Refused("secret_invalid", f"`secret` must hold a key of at least {SHORTEST_KEY_BYTES} bytes.")
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         signing.verify(headers, body, secrets, now, TOLERANCE_SECONDS)

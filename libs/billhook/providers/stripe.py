@@ -1,4 +1,4 @@
-"""Stripe: signed webhooks in, what they mean for the book out. Pure; `stripe_api` asks Stripe itself."""
+"""Stripe: signed webhooks in, what they mean for the book out. Pure; `stripe_api.py` asks Stripe itself."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
 from billhook.errors import SignatureRefused
 from billhook.providers import reading, stripe_invoices, stripe_objects, stripe_payments
-from billhook.providers.provider import TOLERANCE_SECONDS, Envelope
-from billhook.providers.stripe_objects import Epoch
-from billhook.rules.book import BookObject, Change, Fact, Translation
+from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
+from billhook.providers.stripe_api import StripeApi
+from billhook.providers.stripe_objects import Epoch, Readable, entries
+from billhook.rules.book import Change, Fact, Translation
 from billhook.rules.signing import refuse_distant
 from billhook.rules.storable import storable
-
-
-class Readable(Protocol):
-    """An object of Stripe's: see `stripe_objects`."""
-
-    deleted: bool
-
-    def to_book(self) -> BookObject: ...
-    def carried(self) -> tuple[BookObject, ...]: ...
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -157,11 +149,13 @@ class _Event(msgspec.Struct, Generic[T]):
     data: _Data[T]
 
 
-class Stripe:
-    """The `Provider` for Stripe's snapshot events, of every API version."""
+class Stripe(Provider):
+    """Stripe's snapshot events, of every API version."""
 
     name = "stripe"
-    merchant_of_record = False
+    headers: ClassVar = {_HEADER: "`t=<seconds since 1970>,v1=<hex>`"}
+    title = "Stripe"
+    api = StripeApi
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         header = headers.get(_HEADER, "")
@@ -200,11 +194,6 @@ class Stripe:
         told = meaning.fact is not None and not (meaning.lone and getattr(objects[0], "payment", None))
         facts = (Fact(meaning.fact, objects[0], at),) if meaning.fact and told else ()
         return Translation(tuple(Change(value, at) for value in objects), facts)
-
-
-def entries(value: Readable, what: str) -> tuple[BookObject, ...]:
-    """The object as the book holds it, and after it what came whole inside it. `what` names it in an error."""
-    return tuple(reading.whole(found, what) for found in (value.to_book(), *value.carried()))
 
 
 def _timestamp(header: str) -> int:
@@ -251,12 +240,3 @@ def _decoder(read_as: type[Readable]) -> msgspec.json.Decoder[_Event[Readable]]:
     """Made on first use, and once."""
     event: Any = _Event
     return msgspec.json.Decoder(event[read_as])
-
-
-def read(kind: type[Readable], value: Any, what: str) -> BookObject:
-    """An object out of an API answer. Raises `Unprocessable`."""
-    try:
-        found = msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise reading.misunderstood(what, error) from None
-    return storable(entries(found, what)[0], what)

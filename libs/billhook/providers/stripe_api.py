@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from billhook.errors import TryAgain, Unprocessable
 from billhook.providers import stripe_invoices, stripe_objects, stripe_payments
-from billhook.providers.stripe import Readable, read
+from billhook.providers.stripe_objects import Readable, read
 from billhook.rules.book import BookObject
 
 if TYPE_CHECKING:

@@ -8,13 +8,15 @@ Every class says with `to_book()` what the book holds of it.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, Literal, Protocol, overload
 
 import msgspec
 from msgspec import Meta
 
+from billhook.providers import reading
 from billhook.rules import book
 from billhook.rules.book import Amount, BookObject, Count, Ref
+from billhook.rules.storable import storable
 
 Epoch = Annotated[int, Meta(ge=0, le=253_370_764_800)]
 """Seconds since 1970, before the year 9999: what every database's session time zone can still show."""
@@ -62,6 +64,29 @@ class StripeObject(msgspec.Struct, kw_only=True):
     def carried(self) -> tuple[BookObject, ...]:
         """Other objects that come whole with this one."""
         return ()
+
+
+class Readable(Protocol):
+    """An object of Stripe's that the book holds: a `StripeObject` that says how."""
+
+    deleted: bool
+
+    def to_book(self) -> BookObject: ...
+    def carried(self) -> tuple[BookObject, ...]: ...
+
+
+def entries(value: Readable, what: str) -> tuple[BookObject, ...]:
+    """The object as the book holds it, and after it what came whole inside it. `what` names it in an error."""
+    return tuple(reading.whole(found, what) for found in (value.to_book(), *value.carried()))
+
+
+def read(kind: type[Readable], value: Any, what: str) -> BookObject:
+    """An object out of an API answer. Raises `Unprocessable`."""
+    try:
+        found = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise reading.misunderstood(what, error) from None
+    return storable(entries(found, what)[0], what)
 
 
 class Customer(StripeObject, kw_only=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from billhook.errors import SettingsError
@@ -64,8 +64,15 @@ class Service:
 
 
 def service_names() -> list[str]:
-    """Every folder under `services/` is a service: adding a folder adds one."""
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("services").__path__))
+    """Every folder under `services/` is a service: adding a folder adds one. Raises `SettingsError` for a folder that
+    is none, over which a process of its own would fall again and again."""
+    folders = [folder for path in importlib.import_module("services").__path__ for folder in _folders(Path(path))]
+    for folder in folders:
+        if not folder.name.isidentifier():
+            raise _no_service(folder.name, "its name is no name in Python: letters, digits and _")
+        if not (folder / "service.py").is_file():
+            raise _no_service(folder.name, "it has no service.py")
+    return sorted(folder.name for folder in folders)
 
 
 def find_service(name: str) -> Service:
@@ -73,5 +80,26 @@ def find_service(name: str) -> Service:
     names = service_names()
     if name not in names:
         raise SettingsError(f"There is no service {name!r}. The services are: {', '.join(names)}.")
-    service: Service = importlib.import_module(f"services.{name}.service").SERVICE
+    service = getattr(importlib.import_module(f"services.{name}.service"), "SERVICE", None)
+    if not isinstance(service, Service):
+        raise _no_service(name, "its service.py has no SERVICE = Service(…)")
+    if service.name != name:
+        raise _no_service(name, f"its SERVICE is called {service.name!r}, and must be called as its folder is")
+    if (service.app is None) == (service.start is None):
+        raise _no_service(name, "its SERVICE must have either an `app` or a `start`")
     return service
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Those that hold something: what is left of a service that was removed are compiled files."""
+    for folder in path.iterdir():
+        if (
+            folder.is_dir()
+            and folder.name[0] not in "._"
+            and {file.name for file in folder.iterdir()} - {"__pycache__"}
+        ):
+            yield folder
+
+
+def _no_service(folder: str, reason: str) -> SettingsError:
+    return SettingsError(f"services/{folder} is no service: {reason}. docs/add-a-consumer.md shows what makes one.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
 from billhook.errors import SettingsError
@@ -15,11 +18,28 @@ from billhook.rules.invoicing_settings import Engine
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+PORTS_BY_NAME = range(8700, 8900)
+"""Where services listen that have no setting below."""
+
+
+class _ServicePorts(PydanticBaseSettingsSource):
+    """`BILLHOOK_<NAME>_PORT` for any name: a folder under `services/` is a service, and needs no setting declared."""
+
+    def __call__(self) -> dict[str, Any]:
+        named = (re.fullmatch(r"BILLHOOK_(\w+_PORT)", name) for name in os.environ)
+        return {match[1].lower(): os.environ[match[0]] for match in named if match}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # asked for by sources that go field by field
+
 
 class Settings(BaseSettings):
     """Every setting, with its default. The defaults run the whole product on one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="BILLHOOK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="BILLHOOK_", extra="allow", frozen=True)
+
+    __pydantic_extra__: dict[str, Port]
+    """The ports of services that have no setting below."""
 
     var: Path = Field(Path("var"), description="Where the embedded defaults keep their data.")
     database_url: str = Field("", description="SQLite or PostgreSQL. Default: sqlite:///<var>/billhook.db")
@@ -96,7 +116,14 @@ class Settings(BaseSettings):
         return not self.queue_url.get_secret_value()
 
     def port_of(self, service: str) -> int:
-        return int(getattr(self, f"{service}_port"))
+        """Where a service serves, or is asked how it is: as set, or else its default."""
+        return int(getattr(self, f"{service}_port", default_port(service)))
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **more: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (*sources, *more.values(), _ServicePorts(settings_cls))
 
     def shown(self) -> dict[str, str]:
         """All settings as they count, without secrets."""
@@ -111,6 +138,13 @@ class Settings(BaseSettings):
         for name in ("encryption_keys", "operator_key"):
             values[name] = "set" if values[name].get_secret_value() else "not set"
         return {name: str(value) for name, value in values.items()}
+
+
+def default_port(service: str) -> int:
+    """The port that its setting names; where there is no setting, one made from its name, so that it is the same on
+    every machine and stays while others come and go."""
+    field = Settings.model_fields.get(f"{service}_port")
+    return int(field.default if field else PORTS_BY_NAME[zlib.crc32(service.encode()) % len(PORTS_BY_NAME)])
 
 
 def _without_password(url: str) -> str:

@@ -64,7 +64,15 @@ class Supervisor:
         """Raises `SettingsError` with a line for each service whose port is taken. A service that falls over its port
         would be started again for ever, and whoever typed the command is there to read the reason now."""
         problems = []
+        first: dict[int, str] = {}
         for child in self._children:
+            port = self._settings.port_of(child.name)
+            if port and (other := first.setdefault(port, child.name)) != child.name:
+                problems.append(
+                    f"The {other} and the {child.name} would both listen on port {port}."
+                    f" Set BILLHOOK_{child.name.upper()}_PORT to a free one."
+                )
+                continue
             try:
                 check_port(self._settings, child.name)
             except SettingsError as error:

@@ -13,6 +13,7 @@ from billhook.actions import invoices
 from billhook.actions.ledger import Step
 from billhook.actions.sources import ring
 from billhook.errors import Refused
+from billhook.providers import PROVIDERS
 from billhook.rules.document import DocumentKind
 from billhook.rules.terms import Terms
 from billhook.rules.totals import Totals, totals
@@ -90,7 +91,8 @@ def find_own(tx: Tx, invoice_id: str, caller: Caller) -> Any:
 
 def _mirrored(tx: Tx, source_id: str) -> Refusal:
     source = get_source(tx, source_id)
-    whose = "another system" if source is None else {"stripe": "Stripe"}.get(source.provider, source.name)
+    provider = None if source is None else PROVIDERS.get(source.provider)
+    whose = (provider and provider.title) or ("another system" if source is None else source.name)
     return Refusal(
         409, "invoice_mirrored", f"This invoice is {whose}'s: change it there, and billhook will hear of it."
     )

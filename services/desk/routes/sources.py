@@ -39,7 +39,7 @@ class NewSource(BaseModel):
     name: Text
     secret: Secret | None = Field(
         None,
-        description="What the provider signs with. Needed for stripe and paddle; made and shown once for standard.",
+        description="What the provider signs with. Left out: made and shown once, where the provider makes none.",
     )
     api_key: Secret | None = Field(None, description="The provider's API key, to ask what events alone cannot say.")
     api_base: str | None = Field(
@@ -50,7 +50,7 @@ class NewSource(BaseModel):
 class NewSecret(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    secret: Secret | None = Field(None, description="Left out: billhook makes one (standard only).")
+    secret: Secret | None = Field(None, description="Left out: billhook makes one, if the provider makes none.")
 
 
 class ApiKey(BaseModel):

@@ -27,16 +27,9 @@ MAX_BODY_BYTES = 1024 * 1024
 
 _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
-_KEPT = (
-    "stripe-signature",
-    "paddle-signature",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "content-type",
-    "user-agent",
-)
-_READ = {name.encode(): name for name in (*_KEPT, "content-length")}
+_KEPT = {name: (*provider.headers, "content-type", "user-agent") for name, provider in PROVIDERS.items()}
+"""The headers stored with an event, by provider: those it reads, and two for whoever looks at the event later."""
+_READ = {name.encode(): name for kept in _KEPT.values() for name in (*kept, "content-length")}
 
 
 class Answer(Exception):
@@ -49,7 +42,7 @@ class Answer(Exception):
         self.headers = list(headers)
 
 
-class Door:
+class IngestRoute:
     """The ASGI endpoint."""
 
     def __init__(self, line: GroupCommit, sources: SourceDirectory, metrics: Metrics, clock: Clock) -> None:
@@ -118,7 +111,7 @@ class Door:
             envelope.account,
             envelope.external_id,
             envelope.type,
-            msgspec.json.encode({name: headers[name] for name in _KEPT if name in headers}),
+            msgspec.json.encode({name: headers[name] for name in _KEPT[source.provider] if name in headers}),
             body,
             hashlib.sha256(envelope.content or body).digest(),
             now,

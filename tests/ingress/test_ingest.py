@@ -9,7 +9,7 @@ import pytest
 from ingress.sender import SECRET, Door, stripe_event
 
 from billhook.store import sources
-from services.ingress.door import MAX_BODY_BYTES
+from services.ingress.ingest import MAX_BODY_BYTES
 
 
 def test_a_signed_event_is_stored_byte_for_byte_before_the_answer(door: Door) -> None:
