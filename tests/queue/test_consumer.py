@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from queue_line import Line, until
@@ -242,6 +243,21 @@ def test_what_the_database_refuses_is_that_works_own_failure(office: Office) -> 
     office.steps.run(events)
     assert office.made() == ["e0", "e2"]
     assert "a value that does not fit" in row(office.database, events[1])["last_error"]
+
+
+@pytest.mark.parametrize(
+    "refusal", [psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.DiskFull]
+)
+def test_work_that_the_database_takes_too_long_for_harms_no_other(
+    office: Office, refusal: type[psycopg.OperationalError]
+) -> None:
+    """An outage would be nobody's attempt: that event would come again and again, and take its batch along."""
+    events = put(office.database, 3)
+    office.clerk.effects_raise["e1"] = sa.exc.OperationalError("INSERT …", {}, refusal("no"))
+    assert office.steps.run(events) == 3
+    assert office.made() == ["e0", "e2"]
+    alone = row(office.database, events[1])
+    assert (alone["state"], alone["attempts"]) == ("due", 1)
 
 
 def test_work_that_was_tried_before_runs_alone(office: Office) -> None:
