@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from billhook.rules.delivery import (
     LONGEST_TIMEOUT_SECONDS,
     SCHEDULE_SECONDS,
     after_attempt,
+    as_told,
 )
 from billhook.rules.retry import Dead, Done, Outcome, Retry, after_failure
 from billhook.rules.signing import signed_headers
@@ -42,6 +44,8 @@ from billhook.store.queues import lane_name
 from billhook.store.vault import Vault
 from billhook.store.work import Row
 from services.courier.wellbeing import look_after
+
+log = logging.getLogger(__name__)
 
 NOT_KEPT: Final = "(not kept)"
 """Stands for the value of a merchant's own header in what is shown of an attempt: it may be a token."""
@@ -124,6 +128,10 @@ class Delivery:
     ) -> Result:
         """What follows from a response to a request that began at `started`; `sent` are its headers, to be shown."""
         letter = errand.letter
+        outcome_told, error = as_told(letter.endpoint.url, response.outcome, response.error)
+        if error != response.error:
+            log.info("not connected", extra={"endpoint": letter.endpoint.id, "reason": response.error})
+            response = msgspec.structs.replace(response, outcome=outcome_told, error=error)
         ended_at = started + timedelta(milliseconds=response.duration_ms)
         pause = retry_after_seconds(response.retry_after, ended_at)
         outcome = after_attempt(

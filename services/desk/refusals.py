@@ -63,6 +63,7 @@ _OF_STATE = frozenset(
     {
         *("invoice_state", "invoice_empty", "invoice_credited", "e_invoice_incomplete"),
         *("document_failed", "template_in_use"),
+        *("endpoints_too_many", "secrets_too_many"),
     }
 )
 """Codes of what would be right at another time."""

@@ -295,6 +295,41 @@ def test_a_test_goes_to_the_one_endpoint_whatever_it_asked_for(desk: Desk, world
     refused(desk.post(f"{path}/test", key=key), 409, "endpoint_disabled", "nable it")
 
 
+def test_more_secrets_than_may_overlap_are_refused_and_none_is_dropped(desk: Desk, world: World) -> None:
+    key, endpoint_id = world.ours.key, world.ours.ids["endpoint_id"]
+    path = f"/v1/endpoints/{endpoint_id}/rotate"
+    for _ in range(10):
+        assert desk.post(path, key=key).status_code == 200
+    before = stored(desk, endpoint_id)
+    refused(desk.post(path, key=key), 409, "secrets_too_many", "overlap_seconds")
+    assert stored(desk, endpoint_id) == before
+    assert desk.post(path, {"overlap_seconds": 0}, key=key).json()["previous_secrets"] == 0
+
+
+def test_a_merchant_has_so_many_endpoints_and_no_more(database: Database, tmp_path: Path) -> None:
+    env = new_env(database.url.render_as_string(hide_password=False), tmp_path, endpoints_per_merchant=3)
+    ours, theirs = settle(env, "Ours"), settle(env, "Theirs")
+    new = {"url": "https://example.com/hook"}
+    with serving(env) as desk:
+        last = [made(desk.post("/v1/endpoints", new, key=ours.key)) for _ in range(2)][-1]
+        refused(desk.post("/v1/endpoints", new, key=ours.key), 409, "endpoints_too_many", "3 endpoints", "delete")
+        made(desk.post("/v1/endpoints", new, key=theirs.key))
+        desk.ask("DELETE", f"/v1/endpoints/{last['id']}", ours.key)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: desk.post("/v1/endpoints", new, key=ours.key).status_code, range(4)))
+        assert sorted(answers) == [201, 409, 409, 409], "also when they come at once"
+    env.close()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["256.256.256.256", "good..example.com", f"{'a' * 64}.example.com", "1.2.3.4.5", "a." * 130 + "com", "a&b.com"],
+)
+def test_a_url_that_can_never_work_is_refused(desk: Desk, world: World, host: str) -> None:
+    answer = desk.post("/v1/endpoints", {"url": f"https://{host}/hook"}, key=world.ours.key)
+    refused(answer, 422, "url_refused", "there is no host")
+
+
 def test_an_endpoint_is_disabled_with_a_trace_and_enabled_with_a_clean_record(desk: Desk, world: World) -> None:
     key, by = world.ours.key, f"disabled by {world.ours.ids['own_key_id']}"
     path = f"/v1/endpoints/{world.ours.ids['endpoint_id']}"
@@ -302,10 +337,10 @@ def test_an_endpoint_is_disabled_with_a_trace_and_enabled_with_a_clean_record(de
         row = endpoints_of(tx, [world.ours.ids["endpoint_id"]])[world.ours.ids["endpoint_id"]]
         save_health(tx, row.id, type(row.health)(NOW, NOW, 1))
     assert desk.get(path, key=key).json()["failing_since"] == "2026-01-05T09:00:00Z"
-    disabled = desk.post(f"{path}/disable", key=key).json()
-    assert (disabled["state"], disabled["disabled_reason"]) == ("disabled", by)
     disabled = desk.post(f"{path}/disable", {"reason": "moving house"}, key=key).json()
-    assert disabled["disabled_reason"] == f"{by}: moving house"
+    assert (disabled["state"], disabled["disabled_reason"]) == ("disabled", f"{by}: moving house")
+    again = desk.post(f"{path}/disable", {"reason": "to be sure"}, key=key).json()
+    assert again == disabled, "the first reason stays, and so does the time"
     enabled = desk.post(f"{path}/enable", key=key).json()
     assert (enabled["state"], enabled["disabled_at"], enabled["disabled_reason"]) == ("enabled", None, None)
     assert (enabled["failing_since"], enabled["held"], enabled["replay_id"]) == (None, 0, None)
@@ -332,11 +367,15 @@ def test_what_was_held_is_counted_and_sent_when_somebody_asks_for_it(
     assert job.created_by == ours.ids["own_key_id"]
 
 
-def test_a_deleted_endpoint_is_gone_but_what_it_was_sent_is_not(desk: Desk, world: World) -> None:
+def test_a_deleted_endpoint_is_gone_but_what_it_was_sent_is_not(
+    desk: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = world.ours.key
     endpoint = new_endpoint(desk, key, **EVERYTHING)
     path = f"/v1/endpoints/{endpoint['id']}"
     delivery_id = made(desk.post(f"{path}/test", key=key))["delivery_id"]
+    hold(desk, world.ours, endpoint["id"], 2)
+    monkeypatch.setattr("billhook.store.deliveries.CANCELED_AT_ONCE", 2)  # and three there are
     answer = desk.ask("DELETE", path, key)
     assert (answer.status_code, answer.content) == (204, b"")
     for method, gone in (
@@ -348,6 +387,10 @@ def test_a_deleted_endpoint_is_gone_but_what_it_was_sent_is_not(desk: Desk, worl
     row = stored(desk, endpoint["id"])
     assert (row.deleted_at, row.headers, row.previous_secrets) == (NOW, None, None)
     assert desk.get(f"/v1/deliveries/{delivery_id}", key=key).json()["endpoint_id"] == endpoint["id"]
+    canceled = desk.get("/v1/deliveries", key=key, endpoint_id=endpoint["id"]).json()["data"]
+    assert [(one["state"], one["finished_at"]) for one in canceled] == [("canceled", "2026-01-05T09:00:00Z")] * 3
+    untouched = desk.get(f"/v1/deliveries/{world.ours.ids['delivery_id']}", key=key).json()
+    assert untouched["state"] == "due", "another endpoint's"
 
 
 def test_a_delivery_is_shown_with_every_attempt(desk: Desk, world: World) -> None:

@@ -16,6 +16,7 @@ from billhook.rules.delivery import (
     SCHEDULE_SECONDS,
     after_attempt,
     answers,
+    as_told,
     outcome_class,
     subject_of,
     wants,
@@ -208,3 +209,14 @@ def test_every_event_is_reached_by_its_name_by_its_family_and_by_all(event_type:
     family = event_type.partition(".")[0]
     for pattern in (event_type, f"{family}.*", "*"):
         assert wants([pattern], event_type)
+
+
+def test_a_name_that_leads_inside_reads_like_one_that_nobody_knows() -> None:
+    unknown = as_told("https://nobody.example/in", "dns", "nobody.example was not found: NXDOMAIN")
+    inner = as_told("https://db.corp.example/in", "refused", "db.corp.example resolves to a private address")
+    assert unknown == inner
+    assert "private" not in str(inner)
+    literal = ("refused", "10.0.0.1 is a private address")
+    assert as_told("https://10.0.0.1/in", *literal) == literal, "that says only what the URL says"
+    for other in (("2xx", None), ("timeout", "no complete answer within 15 s"), ("tls", "no"), ("5xx", None)):
+        assert as_told("https://nobody.example/in", *other) == other

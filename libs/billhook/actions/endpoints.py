@@ -19,9 +19,11 @@ from billhook.rules.endpoint_settings import checked, scheme_of
 from billhook.rules.signing import Scheme, new_secret, public_key
 from billhook.runtime.env import Env
 from billhook.store.database import Tx
-from billhook.store.deliveries import add_deliveries, delivery_for, held_for
+from billhook.store.deliveries import add_deliveries, cancel_waiting, delivery_for, held_for
 from billhook.store.endpoints import (
+    MOST_PREVIOUS_SECRETS,
     Endpoint,
+    count_endpoints,
     create_endpoint,
     endpoints_of,
     rotate_secret,
@@ -50,6 +52,13 @@ def register_endpoint(
     """A new endpoint, and its secret if that must be told. `settings` are those of `rules.endpoint_settings`; one left
     out is the default, as None is. Raises `Refused` for what cannot work."""
     fields = _to_store(env, {"event_types": None, **settings, "url": url})
+    most = env.settings.endpoints_per_merchant
+    if count_endpoints(tx, merchant_id) >= most:
+        raise Refused(
+            "endpoints_too_many",
+            f"This merchant has {most} endpoints, which is as many as one may have: delete one that is not needed. The"
+            " operator sets how many by BILLHOOK_ENDPOINTS_PER_MERCHANT.",
+        )
     key, public, told = _secret(secret, signing, "v1")
     endpoint = create_endpoint(
         tx, merchant_id, secret=env.vault.seal(key), public_key=public, now=env.clock(), **fields
@@ -80,6 +89,12 @@ def rotate(
     endpoint = endpoints_of(tx, [endpoint_id], lock=True)[endpoint_id]
     key, public, told = _secret(secret, signing, _signing(endpoint))
     now = env.clock()
+    if overlap_seconds and len(endpoint.overlapping(now)) >= MOST_PREVIOUS_SECRETS:
+        raise Refused(
+            "secrets_too_many",
+            f"{MOST_PREVIOUS_SECRETS} older secrets sign beside the present one, and no more may: wait until one of"
+            " them ends, or rotate with `overlap_seconds` 0, which ends all of them at once.",
+        )
     until = now + timedelta(seconds=overlap_seconds)
     rotate_secret(tx, endpoint, env.vault.seal(key), public, until=until, now=now)
     return told
@@ -122,14 +137,24 @@ def enable_endpoint(tx: Tx, endpoint_id: str, *, replay_held: bool, by: str, now
 
 
 def delete_endpoint(tx: Tx, endpoint_id: str, now: datetime) -> None:
-    """Send nothing to it any more. The row stays for its deliveries' sake, without what is of no use to them."""
+    """Send nothing to it any more; `cancel_all` ends what waits for it. The row stays for its deliveries' sake, without
+    what is of no use to them."""
     update_endpoint(tx, endpoint_id, deleted_at=now, headers=None, previous_secrets=None)
+
+
+def cancel_all(env: Env, endpoint_id: str) -> None:
+    """Cancel all that is due or held for an endpoint that was deleted: in transactions of its own, for there may be
+    more than fits into one."""
+    more = True
+    while more:
+        with env.database.begin() as tx:
+            more = cancel_waiting(tx, endpoint_id, env.clock())
 
 
 def shown(env: Env, endpoint: Endpoint) -> dict[str, Any]:
     """What may be seen of an endpoint: no secret, and of the headers their names."""
     now = env.clock()
-    ends = [until for _, until in endpoint.previous_secrets or () if _instant(until) > now]
+    ends = [until for _, until in endpoint.overlapping(now)]
     return {
         "id": endpoint.id,
         "merchant_id": endpoint.merchant_id,

@@ -21,6 +21,7 @@ from billhook.rules.signing import new_secret
 from billhook.runtime.env import Env
 from billhook.store import queues
 from billhook.store.database import Tx
+from billhook.store.deliveries import deliveries
 from billhook.store.sources import Source, create_source
 from billhook.store.vault import Vault
 
@@ -101,9 +102,12 @@ def check_contact(address: str | None) -> None:
 
 
 def replay_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> dict[str, list[str]]:
-    """Do the work of these dead letters again; returns the ids to ring for, by bell."""
+    """Do the work of these dead letters again; returns the ids to ring for, by bell. Raises `Refused`, and leaves all
+    of them open, when one is of an endpoint that nothing is sent to."""
     rings: dict[str, list[str]] = {}
     for queue, work_ids in _by_queue(letters).items():
+        if queue == deliveries.name and (cause := queues.stopped(tx, work_ids=work_ids)):
+            raise Refused("endpoint_deleted" if cause[0].deleted else "endpoint_disabled", cause[0].reason)
         rings |= queues.replay(tx, queue, work_ids, by=by, now=now)
     return rings
 

@@ -10,6 +10,7 @@ import typer
 
 from billhook.actions.endpoints import (
     OVERLAP_SECONDS,
+    cancel_all,
     change_endpoint,
     delete_endpoint,
     enable_endpoint,
@@ -260,4 +261,5 @@ def remove_endpoint(endpoint_id: EndpointId) -> None:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
             delete_endpoint(tx, endpoint_id, env.clock())
+        cancel_all(env, endpoint_id)
         typer.echo(f"{endpoint_id} is deleted.")

@@ -135,6 +135,10 @@ def replay(
         _known_queue(queue)
         count = _replay_all_dead(env, queue, merchant) if dead else _replay_events(env, ids or [])
         typer.echo(f"{count} replayed.")
+        if dead and queue in (None, "deliveries"):
+            with env.database.read() as tx:
+                for one in queues.stopped(tx, merchant_id=merchant):
+                    typer.echo(f"{one.letters} stay open. {one.reason}")
 
 
 def _replay_events(env: Env, ids: list[str]) -> int:
@@ -150,7 +154,7 @@ def _replay_all_dead(env: Env, queue: str | None, merchant: str | None) -> int:
     count, before = 0, None
     while True:
         with env.database.begin() as tx:
-            batch = dead_letters.list_dead(tx, merchant_id=merchant, queue=queue, before=before, limit=BATCH)
+            batch = queues.replayable(tx, merchant_id=merchant, queue=queue, before=before, limit=BATCH)
             if not batch:
                 return count
             count += sum(map(len, replay_letters(tx, batch, by=done_by(), now=env.clock()).values()))

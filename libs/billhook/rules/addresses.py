@@ -75,6 +75,10 @@ _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 
 _32_BITS = 0xFFFFFFFF
 
+LONGEST_NAME: Final = 253
+LONGEST_LABEL: Final = 63
+_NAME_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "-_.")
+
 
 def refusal(address: Address, allowed: Sequence[Network]) -> str | None:
     """None if billhook may connect to it, else what it is. `allowed` wins, whichever form of the address it names."""
@@ -174,6 +178,26 @@ def is_localhost(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
+def host_refusal(host: str) -> str | None:
+    """Why no DNS server anywhere can have this name; None if one may (RFC 1035 section 2.3.4, and RFC 3696: the last
+    label of a name is never all digits, so what ends in a number is an IPv4 address or nothing)."""
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = host  # an empty or too long label; or letters that are newer than the table, which a client may know
+    name = name.removesuffix(".")
+    labels = name.split(".")
+    if not all(labels):
+        return "two of its dots have nothing between them"
+    if len(name) > LONGEST_NAME or any(len(label) > LONGEST_LABEL for label in labels):
+        return f"names have {LONGEST_NAME} characters at most, and {LONGEST_LABEL} between two dots"
+    if name.isascii() and not set(name) <= _NAME_CHARACTERS:
+        return "a name has letters, digits, hyphens and dots"
+    if labels[-1].isdecimal() or _number(labels[-1]) is not None:
+        return "it ends in a number and is no IPv4 address"
+    return None
+
+
 def url_refusal(url: str, *, allowed: Sequence[Network], allow_http: bool) -> str | None:
     """Why billhook would never post to this URL, as far as can be said without asking DNS; None if it may."""
     try:
@@ -189,6 +213,8 @@ def url_refusal(url: str, *, allowed: Sequence[Network], allow_http: bool) -> st
             return f"{host} is {why}"
         if isinstance(address, IPv4Address) and host != str(address):
             return f"{host} must be written as {address}"  # the HTTP client reads no other notation
+    elif ":" not in host and (why := host_refusal(host)):
+        return f"there is no host {host[:80]!r}: {why}"
     elif is_localhost(host) and all(refusal(loopback, allowed) for loopback in LOOPBACK):
         return f"{host} is a loopback address"
     return None

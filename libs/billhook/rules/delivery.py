@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
+from billhook.rules.addresses import literal
 from billhook.rules.retry import Dead, Done, Outcome, Retry
 
 SCHEDULE_SECONDS: Final = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
@@ -87,6 +89,17 @@ def after_attempt(
     if retry_after_seconds is not None and status_code in PATIENT:
         wait = max(wait, min(retry_after_seconds, RETRY_AFTER_LIMIT_SECONDS))
     return Retry(now + timedelta(seconds=wait * (1 + 0.1 * jitter)), reason)
+
+
+NOT_FOUND: Final = "billhook found no address under this name that it connects to"
+
+
+def as_told(url: str, outcome: str, error: str | None) -> tuple[str, str | None]:
+    """The outcome and the error of an attempt as its merchant reads them. A name that nobody knows and one that leads
+    to an inner address read alike, or merchants could find out which names there are in billhook's own network."""
+    if outcome in ("dns", "refused") and literal(urlsplit(url).hostname or "") is None:
+        return "dns", NOT_FOUND
+    return outcome, error
 
 
 def answers(outcome: str, status_code: int | None) -> bool:

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
         " 10.0.0.0/8. Everything private is refused otherwise.",
     )
     allow_http: bool = Field(False, description="Let endpoints be http:// too. Messages are then not encrypted.")
+    endpoints_per_merchant: int = Field(
+        50, description="How many endpoints a merchant may have. Every event is sent to each that wants it.", ge=1
+    )
     ca_file: Path | None = Field(None, description="Certificates (PEM) to trust besides the system's, for endpoints.")
     mail_url: SecretStr = Field(
         SecretStr(""), description="smtp://user:password@host:587 or smtps://… Default: files in <var>/mail."

@@ -70,9 +70,11 @@ def list_dead(
     queue: str | None = None,
     before: str | None = None,
     limit: int = 100,
+    only: sa.ColumnElement[bool] = sa.true(),  # noqa: B008
 ) -> list[sa.RowMapping]:
-    """The open letters, newest first."""
-    query = sa.select(dead_letters).where(dead_letters.c.resolved_at.is_(None)).order_by(dead_letters.c.id.desc())
+    """The open letters, newest first; `only` those of which it is true."""
+    query = sa.select(dead_letters).where(dead_letters.c.resolved_at.is_(None), only)
+    query = query.order_by(dead_letters.c.id.desc())
     if merchant_id is not None:
         query = query.where(dead_letters.c.merchant_id == merchant_id)
     if queue is not None:

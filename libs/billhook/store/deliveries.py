@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from billhook.rules.delivery import FRESH, HELD, REPLAY, RETRY, subject_of, wants
+from billhook.rules.delivery import CANCELED, FRESH, HELD, REPLAY, RETRY, subject_of, wants
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, listening
@@ -170,6 +170,21 @@ def to_retry_lane(tx: Tx, ids: Collection[str]) -> None:
         tx.execute(
             sa.update(deliveries).where(among(tx, deliveries.c.id, ids), deliveries.c.lane == FRESH).values(lane=RETRY)
         )
+
+
+CANCELED_AT_ONCE = 2000
+"""In one statement: a fraction of a second."""
+
+
+def cancel_waiting(tx: Tx, endpoint_id: str, now: datetime) -> bool:
+    """End what is due or held for an endpoint, as much as one statement may; whether there may be more. What is under
+    way ends by itself."""
+    c = deliveries.c
+    waiting = sa.select(c.id).where(c.endpoint_id == endpoint_id, c.state.in_((DUE, HELD)), c.token.is_(None))
+    # What a courier is just claiming it will find to be canceled; waiting for it could be a circle.
+    some = waiting.limit(CANCELED_AT_ONCE).with_for_update(skip_locked=True)
+    ended = sa.update(deliveries).where(c.id.in_(some)).values(state=CANCELED, last_error=None, finished_at=now)
+    return tx.execute(ended).rowcount == CANCELED_AT_ONCE
 
 
 HELD_LIMIT = 10_000

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from billhook.rules.endpoint_health import Health
 from billhook.store.bulk import among
 from billhook.store.database import Tx
+from billhook.store.merchants import merchants
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
 
 endpoints = sa.Table(
@@ -76,12 +77,15 @@ class Endpoint:
     def health(self) -> Health:
         return Health(self.failing_since, self.last_failure_at, self.notices)
 
+    def overlapping(self, now: datetime) -> list[tuple[str, int]]:
+        """The older secrets that still sign."""
+        return [entry for entry in self.previous_secrets or () if entry[1] > to_micros(now)]
+
     def secrets(self, now: datetime) -> list[bytes]:
         """What messages are signed with at `now`: the current secret first, then those on their way out."""
         if not self.previous_secrets:
             return [self.secret]
-        micros = to_micros(now)
-        return [self.secret, *(sealed.encode() for sealed, until in self.previous_secrets if until > micros)]
+        return [self.secret, *(sealed.encode() for sealed, _ in self.overlapping(now))]
 
 
 def create_endpoint(
@@ -119,6 +123,13 @@ def list_endpoints(
     return [Endpoint(**row) for row in tx.execute(query.order_by(endpoints.c.id).limit(limit)).mappings()]
 
 
+def count_endpoints(tx: Tx, merchant_id: str) -> int:
+    """How many a merchant has. Whoever asks may add one: nobody else gets an answer until the transaction ends."""
+    tx.execute(sa.select(merchants.c.id).where(merchants.c.id == merchant_id).with_for_update(key_share=True))
+    mine = sa.select(sa.func.count()).where(endpoints.c.merchant_id == merchant_id, endpoints.c.deleted_at.is_(None))
+    return int(tx.execute(mine).scalar_one())
+
+
 def listening(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoint]:
     """The endpoints of these merchants, the disabled ones too: what comes meanwhile is held for them."""
     query = sa.select(endpoints).where(endpoints.c.merchant_id.in_(merchant_ids), endpoints.c.deleted_at.is_(None))
@@ -147,11 +158,13 @@ def update_endpoint(tx: Tx, endpoint_id: str, **changes: Any) -> None:
 
 
 def set_disabled(tx: Tx, endpoint_id: str, at: datetime | None, reason: str | None) -> None:
-    """Stop sending to an endpoint, with the reason; None enables it again, with a clean record."""
+    """Stop sending to an endpoint, with the reason; one that is disabled already keeps its first. None enables it
+    again, with a clean record."""
     changes: dict[str, Any] = {"disabled_at": at, "disabled_reason": reason}
     if at is None:
         changes |= {"failing_since": None, "last_failure_at": None, "notices": 0}
-    update_endpoint(tx, endpoint_id, **changes)
+    change = sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**changes)
+    tx.execute(change if at is None else change.where(endpoints.c.disabled_at.is_(None)))
 
 
 def rotate_secret(
@@ -159,15 +172,9 @@ def rotate_secret(
 ) -> None:
     """Sign with `secret` from now on, and until `until` with the one before it too; without any overlap with no older
     one whatever, since that is how a secret is taken back that others have seen."""
-    kept = [entry for entry in endpoint.previous_secrets or () if entry[1] > to_micros(now)]
-    previous = [(endpoint.secret.decode(), to_micros(until)), *kept] if until > now else []
-    update_endpoint(
-        tx,
-        endpoint.id,
-        secret=secret,
-        public_key=public_key,
-        previous_secrets=previous[:MOST_PREVIOUS_SECRETS] or None,
-    )
+    kept = endpoint.overlapping(now)
+    previous = [(endpoint.secret.decode(), to_micros(until)), *kept] if until > now else None
+    update_endpoint(tx, endpoint.id, secret=secret, public_key=public_key, previous_secrets=previous)
 
 
 def save_health(tx: Tx, endpoint_id: str, health: Health) -> None:

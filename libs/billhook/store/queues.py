@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,6 +15,7 @@ from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, once_more
 from billhook.store.documents import documents
 from billhook.store.dunning_cases import dunning_cases
+from billhook.store.endpoints import endpoints
 from billhook.store.inbox import inbox
 from billhook.store.mails import mails
 from billhook.store.payment_attempts import payment_attempts
@@ -52,6 +54,57 @@ def replay(tx: Tx, queue: str, ids: Collection[str], *, by: str, now: datetime) 
     revived = work.revive(tx, QUEUES[queue], ids, now, **again)
     dead_letters.resolve(tx, queue, revived, "replayed", by, now)
     return {lane_name(REPLAY) if again else queue: revived}
+
+
+def _stopped() -> sa.Select[Any]:
+    """Open dead letters of deliveries whose endpoint is disabled or deleted, with those endpoints: nothing is sent
+    there, so replaying them would only close them."""
+    letters = dead_letters.dead_letters
+    to = sa.and_(endpoints.c.id == deliveries.c.endpoint_id, deliveries.c.id == letters.c.work_id)
+    query = sa.select().select_from(letters).join(deliveries, deliveries.c.id == letters.c.work_id).join(endpoints, to)
+    return query.where(
+        letters.c.queue == deliveries.name,
+        letters.c.resolved_at.is_(None),
+        sa.or_(endpoints.c.disabled_at.is_not(None), endpoints.c.deleted_at.is_not(None)),
+    )
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """An endpoint that nothing is sent to, and how many dead letters wait for it."""
+
+    endpoint_id: str
+    disabled_reason: str | None
+    deleted: bool
+    letters: int
+
+    @property
+    def reason(self) -> str:
+        if self.deleted:
+            return f"The endpoint {self.endpoint_id} was deleted: nothing is sent to it. Discard the letter."
+        why = f" ({self.disabled_reason})" if self.disabled_reason else ""
+        return f"The endpoint {self.endpoint_id} is disabled{why}: enable it first."
+
+
+def stopped(tx: Tx, *, merchant_id: str | None = None, work_ids: Collection[str] | None = None) -> list[Stopped]:
+    """The endpoints that keep open dead letters from being replayed: of a merchant, or of these pieces of work."""
+    e = endpoints.c
+    query = _stopped().add_columns(e.id, e.disabled_reason, e.deleted_at, sa.func.count())
+    if merchant_id is not None:
+        query = query.where(deliveries.c.merchant_id == merchant_id)
+    if work_ids is not None:
+        query = query.where(deliveries.c.id.in_(work_ids))
+    rows = tx.execute(query.group_by(e.id, e.disabled_reason, e.deleted_at).order_by(e.id))
+    return [Stopped(row[0], row[1], row[2] is not None, row[3]) for row in rows]
+
+
+def replayable(
+    tx: Tx, *, merchant_id: str | None = None, queue: str | None = None, before: str | None = None, limit: int
+) -> list[sa.RowMapping]:
+    """The open dead letters that can be replayed, newest first."""
+    held_up = _stopped().add_columns(dead_letters.dead_letters.c.id)
+    only = dead_letters.dead_letters.c.id.not_in(held_up)
+    return dead_letters.list_dead(tx, merchant_id=merchant_id, queue=queue, before=before, limit=limit, only=only)
 
 
 def discard(tx: Tx, queue: str, ids: Collection[str], *, by: str, now: datetime) -> int:

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from billhook.actions.sources import discard_letters, replay_letters, ring
-from billhook.store import dead_letters
+from billhook.errors import Refused
+from billhook.store import dead_letters, queues
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.queues import QUEUES
@@ -51,8 +52,17 @@ class Bulk(BaseModel):
     limit: int = Field(BULK_LIMIT, ge=1, le=BULK_LIMIT)
 
 
+class RefusedReplay(BaseModel):
+    endpoint_id: str
+    letters: int = Field(description="Open ones that wait for it.")
+    reason: str
+
+
 class BulkDone(BaseModel):
     replayed: int
+    refused: list[RefusedReplay] = Field(
+        description="Deliveries whose endpoint is disabled or deleted: their letters stay open."
+    )
     more: bool = Field(description="There are more: ask again.")
 
 
@@ -99,7 +109,10 @@ def get_dead_letter(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
 def replay(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
     """Do the work again, with a new budget of attempts."""
     with env.database.begin() as tx:
-        rings = replay_letters(tx, [_find_open(tx, letter_id, caller)], by=caller.key_id, now=env.clock())
+        try:
+            rings = replay_letters(tx, [_find_open(tx, letter_id, caller)], by=caller.key_id, now=env.clock())
+        except Refused as error:
+            raise Refusal(409, error.code, str(error)) from None
         letter = _show(_find(tx, letter_id, caller))
     ring(env, rings)
     return letter
@@ -120,7 +133,12 @@ def replay_many(env: EnvIn, caller: CallerIn, bulk: Bulk) -> BulkDone:
         raise not_found("merchant")
     merchant_id = caller.merchant_id or bulk.merchant_id
     with env.database.begin() as tx:
-        letters = dead_letters.list_dead(tx, merchant_id=merchant_id, queue=bulk.queue, limit=bulk.limit + 1)
+        letters = queues.replayable(tx, merchant_id=merchant_id, queue=bulk.queue, limit=bulk.limit + 1)
+        stopped = queues.stopped(tx, merchant_id=merchant_id) if bulk.queue == "deliveries" else []
         rings = replay_letters(tx, letters[: bulk.limit], by=caller.key_id, now=env.clock())
     ring(env, rings)
-    return BulkDone(replayed=sum(len(ids) for ids in rings.values()), more=len(letters) > bulk.limit)
+    return BulkDone(
+        replayed=sum(len(ids) for ids in rings.values()),
+        refused=[RefusedReplay(endpoint_id=one.endpoint_id, letters=one.letters, reason=one.reason) for one in stopped],
+        more=len(letters) > bulk.limit,
+    )

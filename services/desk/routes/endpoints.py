@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from billhook.actions.endpoints import change_endpoint, delete_endpoint, register_endpoint, shown
+from billhook.actions.endpoints import cancel_all, change_endpoint, delete_endpoint, register_endpoint, shown
 from billhook.actions.sources import LONGEST_URL
 from billhook.outlets.webhooks.http import DEADLINE_SECONDS
 from billhook.rules.delivery import (
@@ -208,3 +208,4 @@ def remove_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> None:
     with env.database.begin() as tx:
         find(tx, endpoint_id, caller)
         delete_endpoint(tx, endpoint_id, env.clock())
+    cancel_all(env, endpoint_id)
