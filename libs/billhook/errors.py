@@ -7,6 +7,7 @@ BillhookError
 │   ├── SignatureRefused     (401)
 │   └── BodyRefused          (400)
 ├── Unprocessable        trying again cannot help: a dead letter, with this reason
+│   └── NotPermitted         the operator gives the API key the permission that is named
 └── TryAgain             the world was not ready: try again later
 """
 
@@ -61,6 +62,10 @@ class BodyRefused(Refused):
 
 class Unprocessable(BillhookError):
     """The event was accepted but cannot be understood, today or later, without a person."""
+
+
+class NotPermitted(Unprocessable):
+    """A provider's API key may not do what it was used for. The message names the permission, as the provider does."""
 
 
 class TryAgain(BillhookError):

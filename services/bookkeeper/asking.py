@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from billhook.errors import TryAgain, Unprocessable
+from billhook.errors import NotPermitted, TryAgain, Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
@@ -45,6 +45,8 @@ class Asking:
         api = _opened(source.provider, self._vault.open(source.api_key), source.api_base)
         try:
             return api.fetch(kind, external_id, account=account)
+        except NotPermitted:
+            raise
         except Unprocessable as reason:
             return reason
         except TryAgain as error:

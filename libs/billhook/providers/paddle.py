@@ -18,6 +18,7 @@ import msgspec
 from billhook.errors import SignatureRefused
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
+from billhook.providers.paddle_api import PaddleApi
 from billhook.providers.paddle_objects import Customer, PaddleObject, Price, Product, Subscription
 from billhook.providers.paddle_transactions import Adjustment, Transaction
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
@@ -111,6 +112,7 @@ class Paddle(Provider):
     name = "paddle"
     headers: ClassVar = {_HEADER: "`ts=<seconds since 1970>;h1=<hex>`"}
     title = "Paddle"
+    api = PaddleApi
     merchant_of_record = True
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
+from billhook.providers.listing import ListedEvent, ListedObject, Page
 from billhook.rules.book import BookObject, Translation
 
 TOLERANCE_SECONDS = 300
@@ -27,13 +28,30 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 class ProviderApi(Protocol):
-    """A provider's own API, asked when events alone cannot say what is true."""
+    """A provider's own API: asked when events alone cannot say what is true, and gone through to find what never came.
+
+    All methods raise `TryAgain`, or `Unprocessable` for what asking again does not change (`NotPermitted` where the key
+    lacks a permission). `account` is the connected account that is asked about.
+    """
+
+    lists: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What can be listed, and the kinds of the book that each list is about."""
 
     def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
-        """The object as it is now, an invoice with all its lines; `account` is the connected account it belongs to.
+        """The object as it is now, an invoice with all its lines. Raises `Unprocessable` if it is unknown."""
 
-        Raises `TryAgain`, or `Unprocessable` if it is unknown.
-        """
+    def list_events(
+        self, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
+    ) -> Page[ListedEvent]:
+        """One page of the events that happened from `since` to before `until`, newest first, if still kept."""
+
+    def list_objects(
+        self, name: str, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
+    ) -> Page[ListedObject]:
+        """One page of what was made from `since` to before `until`, newest first; `name` is one of `lists`."""
+
+    def close(self) -> None:
+        """Let go of its connections."""
 
 
 class OpenApi(Protocol):

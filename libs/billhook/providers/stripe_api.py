@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from billhook.errors import TryAgain, Unprocessable
-from billhook.providers import stripe_invoices, stripe_objects, stripe_payments
+import msgspec
+
+from billhook.errors import NotPermitted, TryAgain, Unprocessable
+from billhook.providers import listing, stripe_invoices, stripe_objects, stripe_payments
+from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.stripe_objects import Readable, read
 from billhook.rules.book import BookObject
 
 if TYPE_CHECKING:
     import stripe
+
+T = TypeVar("T")
 
 READ_AS: Final[dict[str, tuple[str, type[Readable]]]] = {
     # kind: (the SDK's service, what its answer is read as)
@@ -38,6 +46,8 @@ class StripeApi:
     Retries are the caller's, who keeps them in SQL; `max_network_retries` would only make one question take longer.
     """
 
+    lists: ClassVar[Mapping[str, tuple[str, ...]]] = {kind: (kind,) for kind in READ_AS}
+
     def __init__(
         self,
         api_key: str,
@@ -45,9 +55,11 @@ class StripeApi:
         base_url: str | None = None,
         timeout_seconds: float = 10,
         max_network_retries: int = 0,
+        page_size: int = _LARGEST_PAGE,
     ) -> None:
         import stripe  # 0.2 s, which only a process that asks Stripe spends
 
+        self._page_size = page_size
         self._http = stripe.RequestsClient(timeout=timeout_seconds)
         self._client = stripe.StripeClient(
             api_key,
@@ -61,31 +73,81 @@ class StripeApi:
 
         Raises `TryAgain`, or `Unprocessable` if it is unknown.
         """
-        import stripe
-
         service, read_as = READ_AS[kind]
         what = f"{kind} {external_id}"
-        options: stripe.RequestOptions = {"stripe_account": account} if account else {}
-        try:
-            answer = self._retrieve(service, external_id, options)
+        options = _options(account)
+
+        def ask() -> dict[str, Any]:
+            answer: dict[str, Any] = self._service(service).retrieve(external_id, options=options).last_response.data
             if kind == "invoice" and (answer.get("lines") or {}).get("has_more"):
                 answer["lines"] = {"data": self._lines(external_id, options), "has_more": False}
-        except stripe.InvalidRequestError as error:
-            raise Unprocessable(f"{what}: Stripe says: {error.user_message or error}") from error
-        except stripe.StripeError as error:
-            raise TryAgain(f"{what}: {_reason(error)}", after_seconds=_retry_after(error)) from error
-        return read(read_as, answer, what)
+            return answer
+
+        return read(read_as, _asked(what, ask), what)
+
+    def list_events(
+        self, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
+    ) -> Page[ListedEvent]:
+        """Events that Stripe keeps: those of the last 30 days."""
+        values, following = self._page("events", "events", since, until, cursor, account, {})
+        events = tuple(
+            ListedEvent(
+                external_id=value["id"],
+                type=value["type"],
+                happened_at=datetime.fromtimestamp(value["created"], UTC),
+                body=msgspec.json.encode(value),
+                account=value.get("account") or "",
+            )
+            for value in values
+        )
+        return Page(events, (), following)
+
+    def list_objects(
+        self, name: str, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
+    ) -> Page[ListedObject]:
+        """Objects made within the time. Of a deleted one Stripe shows nothing."""
+        service, read_as = READ_AS[name]
+        extra = {"status": "all"} if name == "subscription" else {}
+        values, following = self._page(name, service, since, until, cursor, account, extra)
+        items, unread = [], []
+        for value in values:
+            try:
+                items.append(ListedObject(read(read_as, value, f"{name} {value['id']}")))
+            except Unprocessable as reason:
+                unread.append(Unread(value["id"], str(reason)))
+        return Page(tuple(items), tuple(unread), following)
 
     def close(self) -> None:
         self._http.close()  # type: ignore[no-untyped-call]
 
-    def _retrieve(self, service: str, external_id: str, options: stripe.RequestOptions) -> dict[str, Any]:
+    def _page(
+        self,
+        what: str,
+        service: str,
+        since: datetime,
+        until: datetime,
+        cursor: str | None,
+        account: str,
+        extra: dict[str, Any],
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """What one page of a list shows, and the cursor of the next."""
+        after = listing.after(cursor, what)
+        within = {"gte": math.floor(since.timestamp()), "lt": math.ceil(until.timestamp())}
+        params = {"limit": self._page_size, "created": within, **({"starting_after": after} if after else {}), **extra}
+        answer = _asked(what, lambda: self._service(service).list(params, _options(account)).last_response.data)
+        values = answer.get("data")
+        if not isinstance(values, list) or not all(_listed(value) for value in values):
+            raise Unprocessable(f"{what}: what Stripe answered is no list of its objects")
+        shown = [(value["id"], f"{value.get('created', 0):012}") for value in values]
+        return values, listing.next_cursor(cursor, shown, more=bool(answer.get("has_more")), what=what)
+
+    def _service(self, path: str) -> Any:
+        """The SDK's service. Callers take `last_response.data`, what came over the wire: the SDK's own objects turn
+        decimals and dates into other types."""
         owner: Any = self._client.v1
-        for name in service.split("."):
+        for name in path.split("."):
             owner = getattr(owner, name)
-        # What came over the wire, since the SDK's own objects turn decimals and dates into other types.
-        answer: dict[str, Any] = owner.retrieve(external_id, options=options).last_response.data
-        return answer
+        return owner
 
     def _lines(self, invoice: str, options: stripe.RequestOptions) -> list[Any]:
         page = self._client.v1.invoices.line_items.list(invoice, {"limit": _LARGEST_PAGE}, options)
@@ -96,6 +158,28 @@ class StripeApi:
             if not page.has_more:
                 return lines
             page = page.next_page(**options)
+
+
+def _options(account: str) -> stripe.RequestOptions:
+    return {"stripe_account": account} if account else {}
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("id"), str) and isinstance(value.get("created", 0), int)
+
+
+def _asked(what: str, ask: Callable[[], T]) -> T:
+    """What Stripe answers. Raises `TryAgain`, or `Unprocessable` for what asking again does not change."""
+    import stripe
+
+    try:
+        return ask()
+    except stripe.PermissionError as error:
+        raise NotPermitted(f"{what}: the API key may not read it: {error.user_message or error}") from error
+    except stripe.InvalidRequestError as error:
+        raise Unprocessable(f"{what}: Stripe says: {error.user_message or error}") from error
+    except stripe.StripeError as error:
+        raise TryAgain(f"{what}: {_reason(error)}", after_seconds=_retry_after(error)) from error
 
 
 def _reason(error: stripe.StripeError) -> str:

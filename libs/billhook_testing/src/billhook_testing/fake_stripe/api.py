@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +18,7 @@ from starlette.routing import Route as HttpRoute
 
 from billhook_testing.fake_stripe import agenda, errors
 from billhook_testing.fake_stripe.errors import ApiError
-from billhook_testing.fake_stripe.faults import Fault, Switches
+from billhook_testing.fake_stripe.faults import ApiFaultKind, Fault, Switches
 from billhook_testing.fake_stripe.idempotency import Answer, Keys
 from billhook_testing.fake_stripe.params import Params
 from billhook_testing.fake_stripe.resources import INCLUDES, ROUTES
@@ -27,7 +27,7 @@ from billhook_testing.fake_stripe.world import API_VERSION, Json, Request, World
 
 TRANSPORT = "fake_stripe.transport"
 """Where the connection's transport stands in the scope, so that a fault can cut it."""
-API_FAULTS = ("rate_limit", "server_error", "conflict", "timeout_before", "timeout_after")
+API_FAULTS = get_args(ApiFaultKind)
 
 Control = Callable[..., Any]
 
@@ -97,9 +97,12 @@ class Api:
                     kept_answer = self._keys.replay(key, fingerprint, self._world.now())
                     if kept_answer is not None:
                         return kept_answer
-                _befall(fault, key)
+                _befall(fault, key, request.url.path)
                 self._world.request = Request(request_id, key)
-                status, answer, kept = 200, self._call(route, params, dict(request.path_params)), True
+                if fault is not None and fault.kind == "circle":
+                    params.values.pop("starting_after", None)
+                answer = _spoiled(self._call(route, params, dict(request.path_params)), fault)
+                status, kept = 200, True
             except ApiError as error:
                 status, answer, kept = error.status, error.body, error.kept
                 headers += error.headers.items()
@@ -136,7 +139,25 @@ class Api:
         return Response(encode(answer), media_type="application/json")
 
 
-def _befall(fault: Fault | None, key: str | None) -> None:
+def _spoiled(answer: Json, fault: Fault | None) -> Json:
+    """A page with one of the faults of lists."""
+    if fault is None or answer.get("object") != "list" or not answer["data"]:
+        return answer
+    first, *rest = answer["data"]
+    spoiled = {
+        "repeat": [first, first, *rest],
+        "skip": rest,
+        "unknown_version": [
+            {"id": first["id"], "object": first["object"], "created": first["created"], "metadata": []},
+            *rest,
+        ],
+    }
+    return {**answer, "data": spoiled.get(fault.kind, answer["data"])}
+
+
+def _befall(fault: Fault | None, key: str | None, path: str) -> None:
+    if fault is not None and fault.kind == "forbidden":
+        raise errors.forbidden(path)
     if fault is not None and fault.kind == "conflict":
         raise errors.key_in_use(key or "")
     if fault is not None and fault.kind == "server_error":

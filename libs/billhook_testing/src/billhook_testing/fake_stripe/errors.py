@@ -40,6 +40,14 @@ def card_declined(last_error: dict[str, Any]) -> ApiError:
     return ApiError(402, "card_error", last_error["message"], kept=True, **rest)
 
 
+def forbidden(path: str) -> ApiError:
+    """What a restricted key hears that lacks a permission; Stripe names it."""
+    resource = path.removeprefix("/v1/").partition("/")[0].removesuffix("s")
+    wanted = f"rak_{resource}_read"
+    message = f"The provided key lacks a permission. Having '{wanted}' would allow this request to continue."
+    return ApiError(403, "invalid_request_error", message)
+
+
 def rate_limited(retry_after: int) -> ApiError:
     error = ApiError(429, "invalid_request_error", "Too many requests.", code="rate_limit")
     error.headers["retry-after"] = str(retry_after)

@@ -8,7 +8,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-ApiFaultKind = Literal["rate_limit", "server_error", "conflict", "timeout_before", "timeout_after"]
+ApiFaultKind = Literal[
+    "rate_limit",
+    "server_error",
+    "conflict",
+    "timeout_before",
+    "timeout_after",
+    "forbidden",
+    "circle",
+    "repeat",
+    "skip",
+    "unknown_version",
+]
+"""The last four befall lists: the first page again, the first object twice, the first left out, and one that is shaped
+as no API version that anybody knows."""
 WebhookFaultKind = Literal["duplicate", "drop", "delay", "reorder"]
 
 

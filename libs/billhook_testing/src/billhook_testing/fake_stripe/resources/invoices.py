@@ -5,7 +5,7 @@ from __future__ import annotations
 from billhook_testing.fake_stripe import cards, collection, invoices
 from billhook_testing.fake_stripe.errors import ApiError, card_declined, invalid
 from billhook_testing.fake_stripe.params import Params
-from billhook_testing.fake_stripe.routes import PAGING, Includes, Route, by, listing, page, retrieve
+from billhook_testing.fake_stripe.routes import PAGING, Includes, Route, by, listing, page, retrieve, within
 from billhook_testing.fake_stripe.standing import subscription_of
 from billhook_testing.fake_stripe.world import Json, World
 
@@ -132,7 +132,8 @@ def _list_payments(world: World, params: Params, ids: dict[str, str]) -> Json:
     found = [
         payment
         for payment in reversed(world.all("invoice_payment"))
-        if payment["invoice"] == (params.text("invoice") or payment["invoice"])
+        if within(params, "created", payment.get("created", 0))
+        and payment["invoice"] == (params.text("invoice") or payment["invoice"])
         and payment["status"] == (params.text("status") or payment["status"])
         and payment["payment"]["payment_intent"] == (wanted or payment["payment"]["payment_intent"])
     ]
