@@ -3,9 +3,10 @@
 Everything that changes the book, be it a provider's event or a verb of our own, calls `record`. It writes the book and
 then walks `CONSEQUENCES`, all in the transaction of its caller: work is there exactly when what it follows from is.
 
-A new consumer adds a line to the list: a function that looks at the updates, adds rows of work, and returns their ids
-under the name of the bell that its consumer listens to (the table's name, see `store/queues.py`). An event that is
-replayed comes by again, so a function must add nothing twice: a unique key in its table says what once is.
+A new consumer adds a line to the list (docs/add-a-consumer.md): a function that looks at the updates, adds rows of
+work, and returns their ids under the name of the bell that its consumer listens to (the table's name, see
+`store/queues.py`). An event that is replayed comes by again, so a function must add nothing twice: a unique key in its
+table says what once is.
 """
 
 from __future__ import annotations
@@ -71,5 +72,8 @@ def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
     return {"documents": add_documents(tx, undocumented(tx, wanted), now)}
 
 
-CONSEQUENCES: Final[tuple[Consequence, ...]] = (deliveries, documents)
+CONSEQUENCES: Final[tuple[Consequence, ...]] = (
+    deliveries,
+    documents,
+)
 """In the order in which they are added."""

@@ -21,9 +21,17 @@ from billhook.store.mails import mails
 from billhook.store.payment_attempts import payment_attempts
 from billhook.store.replays import replays
 
-QUEUES: dict[str, sa.Table] = {
-    table.name: table for table in (inbox, documents, deliveries, mails, replays, dunning_cases, payment_attempts)
-}
+_ALL = (
+    inbox,
+    documents,
+    deliveries,
+    mails,
+    replays,
+    dunning_cases,
+    payment_attempts,
+)
+
+QUEUES: dict[str, sa.Table] = {table.name: table for table in _ALL}
 
 
 @dataclass(frozen=True)
