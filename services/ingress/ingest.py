@@ -20,7 +20,7 @@ from billhook.runtime.clock import Clock
 from billhook.store.inbox import Arrival
 from billhook.store.schema import new_id
 from services.ingress.commit import GroupCommit, LineFull
-from services.ingress.sources import SourceDirectory
+from services.ingress.sources import SourceDirectory, SourcesAway
 
 MAX_BODY_BYTES = 1024 * 1024
 """Stripe's largest events are a few hundred KB; Standard Webhooks advises under 20 KB."""
@@ -93,7 +93,12 @@ class IngestRoute:
         _check_request(scope["method"], headers)
         body = await _read(receive)
         now = self._clock()
-        source = await self._sources.find(scope["path"][_PREFIX:-_SUFFIX])
+        try:
+            source = await self._sources.find(scope["path"][_PREFIX:-_SUFFIX])
+        except SourcesAway:
+            raise Answer(
+                503, "source_unavailable", "The source cannot be looked up now. Send again.", (b"retry-after", b"5")
+            ) from None
         if source is None:
             raise Answer(404, "unknown_source", "There is no such source. Check the address with `billhook sources`.")
         provider = PROVIDERS[source.provider]

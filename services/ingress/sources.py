@@ -1,4 +1,9 @@
-"""The sources as the door knows them: in memory with their secrets open, read anew every few seconds."""
+"""The sources as the ingress knows them: in memory with their secrets open, read anew every other second.
+
+What is in memory is trusted as long as it is fresh. After that the list is read before anybody is answered, so that a
+revoked secret is not honoured once more by the first event after a quiet night; only while the database is away does
+the old list serve. What it does not name is told from what cannot be known: a sender that hears 404 gives an event up.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +21,19 @@ from billhook.store.vault import Vault
 log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 2.0
-"""A rotated secret or a disabled source counts at the door after this long."""
+"""A rotated secret or a disabled source counts after this long at the latest. Where there is traffic the list is read
+again after half of it, beside the requests, and none of them waits."""
 
 UNKNOWN_SECONDS = 0.25
 """Requests for unknown sources make the list be read again, at most this often: a source just made works at once, and a
 flood of wrong addresses costs four reads a second."""
+
+PATIENCE_SECONDS = 1.0
+"""How long a request waits for the list. The commit that it is for may wait for the database once more."""
+
+
+class SourcesAway(Exception):
+    """Whether there is such a source cannot be told now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,39 +51,65 @@ class SourceDirectory:
         self._database = database
         self._vault = vault
         self._sources: dict[str, OpenSource] = {}
+        self._sealed: frozenset[str] = frozenset()
+        """Sources whose secret none of our keys opens."""
+        self._asked_at = float("-inf")
         self._read_at = float("-inf")
+        """When the reading began that the list is of."""
+        self._away = True
+        """Whether the list could not be read when it was last asked for."""
         self._reading: asyncio.Task[None] | None = None
 
     async def find(self, source_id: str) -> OpenSource | None:
-        source = self._sources.get(source_id)
-        age = time.monotonic() - self._read_at
-        if self._reading is None and age > (FRESH_SECONDS if source else UNKNOWN_SECONDS):
-            self._reading = asyncio.create_task(self._read_beside())
-        if source is None and self._reading is not None:
-            await asyncio.shield(self._reading)
-            return self._sources.get(source_id)
-        return source  # a known source does not wait for the list to be read
+        """The source, or None where there is none. Raises `SourcesAway` where that cannot be told."""
+        now = time.monotonic()
+        age = now - self._read_at
+        if source_id not in self._sources:
+            await self._read_again(after=max(0.0, self._asked_at + UNKNOWN_SECONDS - now))
+            if source_id not in self._sources and (self._away or source_id in self._sealed):
+                raise SourcesAway
+        elif age > FRESH_SECONDS and not self._away:
+            await self._read_again()
+        elif age > FRESH_SECONDS / 2:
+            self._begin_reading()
+        return self._sources.get(source_id)
 
-    async def _read_beside(self) -> None:
-        await asyncio.to_thread(self._read)
-        self._reading = None
+    async def _read_again(self, after: float = 0.0) -> None:
+        done, _ = await asyncio.wait([self._begin_reading(after)], timeout=PATIENCE_SECONDS)
+        if not done:
+            self._away = True  # as good as: whoever comes next does not wait for it again
 
-    def _read(self) -> None:
-        self._read_at = time.monotonic()  # also when it fails: a database that is away is not asked by every request
+    def _begin_reading(self, after: float = 0.0) -> asyncio.Task[None]:
+        """All that wait share one reading."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(after))
+        return self._reading
+
+    async def _read(self, after: float) -> None:
+        await asyncio.sleep(after)
+        self._asked_at = time.monotonic()
         try:
-            with self._database.read() as tx:
-                found = list_sources(tx)
+            self._sources, self._sealed = await asyncio.to_thread(self._fetch)
+            self._read_at, self._away = self._asked_at, False
         except Exception as error:
-            log.error("sources not read: going on with the ones known", extra={"reason": str(error)})
-            return
-        sources: dict[str, OpenSource] = {}
+            self._away = True
+            log.error("sources not read: going on with the ones known", extra={"reason": str(error)[:500]})
+        finally:
+            self._reading = None
+
+    def _fetch(self) -> tuple[dict[str, OpenSource], frozenset[str]]:
+        with self._database.read() as tx:
+            found = list_sources(tx)
+        opened: dict[str, OpenSource] = {}
+        sealed = set()
         for source in found:
             if source.disabled_at is not None or source.provider not in PROVIDERS:
                 continue
             try:
-                secrets = tuple(self._vault.open(sealed) for sealed in source.sealed_secrets)
+                secrets = tuple(self._vault.open(secret) for secret in source.sealed_secrets)
             except SettingsError as error:
                 log.error("source left out", extra={"source": source.id, "reason": str(error)})
+                sealed.add(source.id)
                 continue
-            sources[source.id] = OpenSource(source.id, source.merchant_id, source.provider, secrets)
-        self._sources = sources
+            opened[source.id] = OpenSource(source.id, source.merchant_id, source.provider, secrets)
+        return opened, frozenset(sealed)

@@ -41,6 +41,10 @@ class Door:
         signature = headers.pop("stripe_signature", stripe_signature(body, secret=secret, at=at))
         return self.client.post(self.path(), body, stripe_signature=signature, **headers)
 
+    @staticmethod
+    def signed(body: bytes) -> dict[str, str]:
+        return {"stripe_signature": stripe_signature(body)}
+
     def own(self, message_id: str, body: bytes) -> Answer:
         signed = signed_headers([SECRET], message_id, datetime.fromtimestamp(time.time(), UTC), body)
         return self.client.post(self.path(self.own_source), body, **signed)

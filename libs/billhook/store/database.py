@@ -195,7 +195,7 @@ class _BoundedConnection(psycopg.Connection[Any]):
 
 def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.Engine:
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
-    arguments: dict[str, Any] = {"connect_timeout": 5, "application_name": "billhook"}
+    arguments: dict[str, Any] = {"connect_timeout": 4, "application_name": "billhook"}
     if answer_seconds is not None:
         # What a server holds on our behalf it gives up when we do. Where the URL has options of its own they count.
         if "options" not in url.query:
