@@ -145,8 +145,8 @@ def check_books(product: Product) -> None:
         raise RuntimeError(f"the database has deliveries {states} and {attempts} attempts")
 
 
-def has_due(product: Product, *, but: str = "") -> bool:
+def has_due(product: Product, *, excluding: str = "") -> bool:
     """Whether there is any delivery to do, now or later, but for one endpoint's."""
-    query = sa.select(deliveries.c.id).where(deliveries.c.state == DUE, deliveries.c.endpoint_id != but)
+    query = sa.select(deliveries.c.id).where(deliveries.c.state == DUE, deliveries.c.endpoint_id != excluding)
     with product.env.database.read() as tx:
         return tx.execute(query.limit(1)).first() is not None

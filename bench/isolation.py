@@ -114,7 +114,7 @@ def _spell(
     published = publisher.publish(Steady(product.merchant_id, event_types, first, RATE, seconds))
     used = (_cores(product) - used) / seconds
     wait_until(
-        lambda: not has_due(product, but=ids[SICK]), PATIENCE_SECONDS, "the last messages to those that are well"
+        lambda: not has_due(product, excluding=ids[SICK]), PATIENCE_SECONDS, "the last messages to those that are well"
     )
     arrived = receiver.take().first
     receiver.behave(SICK, Manner.WELL)

@@ -69,7 +69,7 @@ class Metrics:
             "job_duration_seconds", "From claimed to settled, for a batch.", "queue", buckets=_WAIT
         )
         self.rings_failed = counter(
-            "hint_send_failures_total", "Rings the queue did not take. Nothing is lost; look at Redis.", "queue"
+            "ring_send_failures_total", "Rings the queue did not take. Nothing is lost; look at Redis.", "queue"
         )
         self.degraded = gauge(
             "degraded_mode", "1 while a consumer hears nothing from the queue and reads SQL itself.", "queue"
@@ -78,7 +78,7 @@ class Metrics:
             "store_errors_total", "Transactions the database refused or broke off. Look at the database.", "queue"
         )
         self.rerung = counter(
-            "sweeper_rehinted_total", "Due work the relay rang for again. Steady growth: rings are lost.", "queue"
+            "sweeper_rerung_total", "Due work the relay rang for again. Steady growth: rings are lost.", "queue"
         )
         self.swept_at = gauge(
             "sweeper_last_success_timestamp_seconds", "When a sweep last ended well. Older than a minute: no relay."
@@ -102,9 +102,9 @@ class Metrics:
         self.connections = counter(
             "webhook_connections_total", "New connections to endpoints. Near the deliveries: they are not reused."
         )
-        self.put_off = counter(
-            "webhook_deliveries_put_off_total",
-            "Deliveries put off untried: a breaker, a cap, a rate limit or an order. Steady: an endpoint lags behind.",
+        self.deferred = counter(
+            "webhook_deliveries_deferred_total",
+            "Deliveries deferred untried: a breaker, a cap, a rate limit or an order. Steady: an endpoint lags behind.",
         )
         self.open_breakers = gauge(
             "webhook_open_breakers", "Endpoints this process leaves alone because they fail. Many: is it our network?"

@@ -20,7 +20,7 @@ from billhook.store.vault import Vault
 PAUSE = timedelta(seconds=5)
 """How long a provider that did not answer is not asked again, unless it named a time itself."""
 
-Answer = BookObject | Unprocessable
+Fetched = BookObject | Unprocessable
 """The object, or why the provider has none to show (it was deleted, or never was this account's)."""
 
 
@@ -37,7 +37,7 @@ class Asking:
         provider = PROVIDERS.get(source.provider)  # a source may be older than the list
         return source.api_key is not None and provider is not None and provider.api is not None
 
-    def ask(self, source: Source, account: str, kind: str, external_id: str) -> Answer:
+    def ask(self, source: Source, account: str, kind: str, external_id: str) -> Fetched:
         """Raises `TryAgain` where no answer came, or none is due yet."""
         whom = (source.id, account)
         self._respect_silence(whom)

@@ -36,7 +36,7 @@ from billhook.store.merchants import Merchant, merchants_of
 from billhook.store.sources import Source, sources_of
 from billhook.store.vault import Vault
 from billhook.store.work import Row
-from services.bookkeeper.asking import Answer, Asking
+from services.bookkeeper.asking import Asking, Fetched
 from services.bookkeeper.payments import paid_terms, refuse_unbillable, unbilled
 
 Key = tuple[str, str, str, str]
@@ -132,7 +132,7 @@ class Posting:
             for change in posted.changes
         ]
         unsettled = {entry.key for entry in entries if not _whole(entry.change)} | self._ties(entries)
-        answers: dict[Key, Answer] = {}
+        answers: dict[Key, Fetched] = {}
         asked_at = self._clock()  # an answer is at least as new as the moment before its question
         return [self._settle_by_asking(result, unsettled, answers, asked_at) for result in results]
 
@@ -150,7 +150,11 @@ class Posting:
         return ties
 
     def _settle_by_asking(
-        self, result: tuple[Event, Outcome, Posted], unsettled: set[Key], answers: dict[Key, Answer], asked_at: datetime
+        self,
+        result: tuple[Event, Outcome, Posted],
+        unsettled: set[Key],
+        answers: dict[Key, Fetched],
+        asked_at: datetime,
     ) -> tuple[Event, Outcome, Posted]:
         event, outcome, posted = result
         try:
@@ -164,7 +168,7 @@ class Posting:
             return self._failed(event, error)
         return event, outcome, replace(posted, changes=changes)
 
-    def _settled(self, event: Event, change: Change, answers: dict[Key, Answer], asked_at: datetime) -> Change:
+    def _settled(self, event: Event, change: Change, answers: dict[Key, Fetched], asked_at: datetime) -> Change:
         if change.object.deleted:
             return change  # nothing is left to ask for
         key = _entry(event, change).key

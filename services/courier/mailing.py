@@ -30,7 +30,7 @@ from billhook.store.work import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class MailJob:
     """One claimed mail."""
 
     id: str
@@ -42,7 +42,7 @@ class Envelope:
     about: str
 
 
-Result = tuple[Envelope, Outcome, None]
+Result = tuple[MailJob, Outcome, None]
 
 
 class Mailing:
@@ -60,44 +60,41 @@ class Mailing:
         self._objects = objects
         self._clock = clock
 
-    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Envelope]:
-        return [_envelope(row) for row in rows]
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[MailJob]:
+        return [_job(row) for row in rows]
 
-    def perform(self, envelopes: Sequence[Envelope]) -> Sequence[Result]:
-        return [(envelope, self._send(envelope), None) for envelope in envelopes]
+    def perform(self, jobs: Sequence[MailJob]) -> Sequence[Result]:
+        return [(job, self._send(job), None) for job in jobs]
 
-    def _send(self, envelope: Envelope) -> Outcome:
+    def _send(self, job: MailJob) -> Outcome:
         try:
             files = tuple(
-                File(file.name, file.media_type, self._objects.get(file.key, file.sha256))
-                for file in envelope.attachments
+                File(file.name, file.media_type, self._objects.get(file.key, file.sha256)) for file in job.attachments
             )
-            self._mailer.send(replace(envelope.mail, attachments=files))
+            self._mailer.send(replace(job.mail, attachments=files))
         except Exception as error:
-            return after_failure(error, attempts=envelope.attempts, now=self._clock(), jitter=random.random())
+            return after_failure(error, attempts=job.attempts, now=self._clock(), jitter=random.random())
         return Done("sent")
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        refused = [
-            _refused(envelope, outcome.reason, now) for envelope, outcome, _ in results if isinstance(outcome, Dead)
-        ]
+        refused = [_refused(job, outcome.reason, now) for job, outcome, _ in results if isinstance(outcome, Dead)]
         return {"deliveries": address(tx, add_messages(tx, refused, now), now)}
 
 
-def _refused(envelope: Envelope, reason: str, now: datetime) -> Message:
+def _refused(job: MailJob, reason: str, now: datetime) -> Message:
     news = MailNews(
-        id=envelope.id,
-        recipient=envelope.mail.recipient,
-        subject=envelope.mail.subject,
-        about=envelope.about,
+        id=job.id,
+        recipient=job.mail.recipient,
+        subject=job.mail.subject,
+        about=job.about,
         reason=reason,
     )
     body = msgspec.json.encode({"type": "mail.refused", "timestamp": now, "data": news})
-    return Message.own(envelope.merchant_id, "mail.refused", "mail", envelope.id, body, now)
+    return Message.own(job.merchant_id, "mail.refused", "mail", job.id, body, now)
 
 
-def _envelope(row: Row) -> Envelope:
+def _job(row: Row) -> MailJob:
     # Dated when it was written, however late it goes: all attempts are the same mail.
     mail = Mail(row["message_id"], row["created_at"], row["recipient"], row["subject"], row["body"])
     attachments = tuple(Attachment(**attachment) for attachment in row["attachments"])
-    return Envelope(row["id"], row["merchant_id"], row["attempts"], mail, attachments, row["about"])
+    return MailJob(row["id"], row["merchant_id"], row["attempts"], mail, attachments, row["about"])

@@ -184,7 +184,7 @@ class Rounds:
         if admission.put_off:
             first = min(at for _, at in admission.put_off)
             lane.look_at = first if lane.look_at is None else min(lane.look_at, first)
-        self._metrics.put_off.inc(len(admission.put_off))
+        self._metrics.deferred.inc(len(admission.put_off))
         self._metrics.open_breakers.set(self._gates.open_breakers())
 
     def _set_out(self, lane: Lane, token: str, errands: Sequence[Errand]) -> None:

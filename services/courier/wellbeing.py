@@ -15,7 +15,7 @@ import msgspec
 from billhook.events import EndpointNews
 from billhook.queue.consumer import Rings
 from billhook.rules.delivery import GONE
-from billhook.rules.endpoint_health import DISABLED_AFTER, Health, Notice, after_failure
+from billhook.rules.endpoint_health import DISABLED_AFTER, EndpointHealth, Notice, health_after_failure
 from billhook.rules.notices import failing_notice
 from billhook.store.database import Tx
 from billhook.store.deliveries import Attempt, address
@@ -66,7 +66,7 @@ def _concerns(endpoint: Endpoint, attempt: Attempt) -> bool:
         return True
     if _arrived(attempt):
         return endpoint.failing_since is not None
-    return after_failure(endpoint.health, attempt.started_at)[0] != endpoint.health
+    return health_after_failure(endpoint.health, attempt.started_at)[0] != endpoint.health
 
 
 def _arrived(attempt: Attempt) -> bool:
@@ -81,9 +81,9 @@ def _judge(tx: Tx, endpoint: Endpoint, attempts: Sequence[Attempt]) -> Told | No
     health, told = endpoint.health, None
     for attempt in sorted(attempts, key=lambda attempt: attempt.started_at):
         if _arrived(attempt):
-            health, told = Health(), None
+            health, told = EndpointHealth(), None
             continue
-        health, notice = after_failure(health, attempt.started_at)
+        health, notice = health_after_failure(health, attempt.started_at)
         if notice is not None and health.failing_since is not None:
             error = attempt.error or f"the endpoint answered {attempt.status_code}"
             told = Told(endpoint, STAGES[notice], health.failing_since, error)
@@ -110,7 +110,7 @@ def _tell(tx: Tx, told: Sequence[Told], now: datetime) -> Rings:
         message = Message.own(
             endpoint.merchant_id, event_type, "endpoint", endpoint.id, _body(event_type, one, now), now
         )
-        due += address(tx, add_messages(tx, [message], now), now, not_to=[endpoint.id])
+        due += address(tx, add_messages(tx, [message], now), now, excluding=[endpoint.id])
         merchant = merchants[endpoint.merchant_id]
         if merchant.contact_email is not None:
             subject, text = failing_notice(

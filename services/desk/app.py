@@ -14,7 +14,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
 from services.desk import bodies, refusals
-from services.desk.authentication import Gate
+from services.desk.authentication import Authentication
 from services.desk.dependencies import BEARER
 from services.desk.routes import (
     book,
@@ -64,7 +64,7 @@ def desk(env: Env) -> FastAPI:
         app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
     app.include_router(hosted.public)
     refusals.install(app)
-    app.add_middleware(Gate, env=env)
+    app.add_middleware(Authentication, env=env)
     _describe(app)
     return app
 

@@ -1,4 +1,4 @@
-"""The gate before every route under `/v1`: whose key is it, and is the body small enough. No route can forget it."""
+"""What stands before every route under `/v1`: whose key is it, and is the body small enough. No route can forget it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HEADERS = [
 ]
 
 
-class Gate:
+class Authentication:
     """An ASGI middleware: puts the caller into the request's state, and sees to it that every error has our shape."""
 
     def __init__(self, app: ASGIApp, env: Env) -> None:

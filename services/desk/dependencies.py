@@ -18,6 +18,9 @@ from services.desk.refusals import Refusal, not_found
 
 T = TypeVar("T")
 
+REPLAYED = "Idempotent-Replayed"
+"""The header that says: nothing was done, this is what the same key made before."""
+
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,8}_[0-9a-f]{32}$")]
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -116,7 +119,7 @@ class Bytes(BaseModel):
     content: str
 
 
-def shown(content: bytes) -> Bytes:
+def bytes_shown(content: bytes) -> Bytes:
     try:
         return Bytes(encoding="utf-8", content=content.decode())
     except UnicodeDecodeError:

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 
 from billhook.actions.document_mails import mails_for
 from billhook.documents.einvoice.facturx import embed, facturx_xml
-from billhook.documents.engines import Engines, Order
-from billhook.documents.typst import Picture, Sheet
+from billhook.documents.engines import Engines, RoutedRequest
+from billhook.documents.typst import Picture, RenderRequest
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, RenderError, is_whole
 from billhook.errors import TryAgain, Unprocessable
@@ -31,7 +31,7 @@ from billhook.outlets.objects import ObjectDiffers, Objects, document_key
 from billhook.queue.consumer import Rings
 from billhook.rules.document import Logo, Snapshot
 from billhook.rules.invoicing_settings import Engine
-from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone, after_failure
+from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store.database import Tx
 from billhook.store.documents import Rendered, documents, read_snapshot, set_files
@@ -49,7 +49,7 @@ OWN_TEMPLATE = "tpl_"
 
 
 @dataclass(frozen=True, slots=True)
-class Commission:
+class RenderJob:
     """One claimed document."""
 
     id: str
@@ -65,19 +65,19 @@ class Commission:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A commission that is ready to be drawn."""
+class PreparedRender:
+    """What is drawn for a job, and what the file is called."""
 
-    commission: Commission
+    job: RenderJob
     snapshot: Snapshot
     xml: bytes | None
     """The e-invoice that goes into the file."""
-    order: Order
+    routed: RoutedRequest
     engine: str
     key: str
 
 
-Result = tuple[Commission, Outcome, Rendered | None]
+Result = tuple[RenderJob, Outcome, Rendered | None]
 
 
 class Rendering:
@@ -97,7 +97,7 @@ class Rendering:
         self._metrics = metrics
         self._clock = clock
 
-    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Commission]:
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[RenderJob]:
         merchants = merchants_of(tx, {row["merchant_id"] for row in rows})
         chosen = {(row["template"], row["merchant_id"]) for row in rows if row["template"].startswith(OWN_TEMPLATE)}
         sources = {
@@ -106,7 +106,7 @@ class Rendering:
             if (template := get_template(tx, template_id, merchant_id=merchant_id)) is not None
         }
         return [
-            Commission(
+            RenderJob(
                 row["id"],
                 row["merchant_id"],
                 row["attempts"],
@@ -119,35 +119,37 @@ class Rendering:
             for row in rows
         ]
 
-    def perform(self, commissions: Sequence[Commission]) -> Sequence[Result]:
+    def perform(self, jobs: Sequence[RenderJob]) -> Sequence[Result]:
         results: list[Result] = []
-        pieces: list[Piece] = []
+        prepared: list[PreparedRender] = []
         logos: dict[str, Picture] = {}
-        for commission in commissions:
+        for job in jobs:
             try:
-                piece = self._piece(commission, logos)
+                render = self._prepared(job, logos)
                 # A try before may have stored the file and died before it could say so.
-                file = self._stored(piece.key) if commission.attempts > 1 else None
+                file = self._stored(render.key) if job.attempts > 1 else None
             except Exception as error:
-                results.append(self._failed(commission, error))
+                results.append(self._failed(job, error))
                 continue
             if file is None:
-                pieces.append(piece)
+                prepared.append(render)
             else:
-                results.append(self._ready(piece, file))
-        return [*results, *self._drawn(pieces)]
+                results.append(self._ready(render, file))
+        return [*results, *self._drawn(prepared)]
 
-    def _piece(self, commission: Commission, logos: dict[str, Picture]) -> Piece:
-        snapshot = read_snapshot(commission.snapshot)
-        if commission.template.startswith(OWN_TEMPLATE) and commission.own is None:
-            raise Unprocessable(f"the template {commission.template} is none of the merchant's")
-        xml = _e_invoice(snapshot) if commission.e_invoice else None
-        sheet = Sheet(shown(snapshot), snapshot.dated or FIXED_DATE, self._logo(snapshot, logos), xml is not None)
-        order = self._engines.order(sheet, wish=commission.wish, own=commission.own)
-        engine = self._engines.name_of(order)
-        parts = (commission.snapshot, (commission.own or commission.template).encode(), engine.encode(), xml or b"")
+    def _prepared(self, job: RenderJob, logos: dict[str, Picture]) -> PreparedRender:
+        snapshot = read_snapshot(job.snapshot)
+        if job.template.startswith(OWN_TEMPLATE) and job.own is None:
+            raise Unprocessable(f"the template {job.template} is none of the merchant's")
+        xml = _e_invoice(snapshot) if job.e_invoice else None
+        request = RenderRequest(
+            shown(snapshot), snapshot.dated or FIXED_DATE, self._logo(snapshot, logos), xml is not None
+        )
+        routed = self._engines.route(request, wish=job.wish, own=job.own)
+        engine = self._engines.name_of(routed)
+        parts = (job.snapshot, (job.own or job.template).encode(), engine.encode(), xml or b"")
         address = hashlib.sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).hexdigest()
-        return Piece(commission, snapshot, xml, order, engine, document_key(address))
+        return PreparedRender(job, snapshot, xml, routed, engine, document_key(address))
 
     def _logo(self, snapshot: Snapshot, logos: dict[str, Picture]) -> Picture | None:
         logo: Logo | None = snapshot.seller.logo
@@ -158,65 +160,65 @@ class Rendering:
             logos[logo.key] = Picture(logo.media_type, content, logo.width, logo.height)
         return logos[logo.key]
 
-    def _drawn(self, pieces: Sequence[Piece]) -> Iterator[Result]:
-        left = dict(enumerate(pieces))
-        for place, pdf in self._engines.draw([piece.order for piece in pieces]):
-            piece = left.pop(place)
+    def _drawn(self, prepared: Sequence[PreparedRender]) -> Iterator[Result]:
+        left = dict(enumerate(prepared))
+        for place, pdf in self._engines.draw([render.routed for render in prepared]):
+            render = left.pop(place)
             try:
-                yield self._kept(piece, pdf)
+                yield self._kept(render, pdf)
             except TryAgain as error:
-                yield self._failed(piece.commission, error)
+                yield self._failed(render.job, error)
                 if isinstance(pdf, bytes):
                     # The store is away. Each try takes a minute to find that out: one is enough for a batch.
-                    yield from (self._failed(other.commission, error) for other in left.values())
+                    yield from (self._failed(other.job, error) for other in left.values())
                     return
             except Exception as error:
-                yield self._failed(piece.commission, error)
+                yield self._failed(render.job, error)
 
-    def _kept(self, piece: Piece, pdf: bytes | RenderError) -> Result:
+    def _kept(self, render: PreparedRender, pdf: bytes | RenderError) -> Result:
         if isinstance(pdf, RenderError) and pdf.detail:
-            about = {"document_id": piece.commission.id, "engine": piece.engine, "detail": pdf.detail}
+            about = {"document_id": render.job.id, "engine": render.engine, "detail": pdf.detail}
             log.warning("document not drawn: %s", pdf.reason, extra=about)
         if isinstance(pdf, RendererMissing):
-            return piece.commission, Postpone(self._clock() + UNTIL_INSTALLED, pdf.reason), None
+            return render.job, Defer(self._clock() + UNTIL_INSTALLED, pdf.reason), None
         if isinstance(pdf, RenderError):
             raise TryAgain(pdf.reason)
         try:
-            file = pdf if piece.xml is None else embed(pdf, piece.xml, piece.snapshot)
+            file = pdf if render.xml is None else embed(pdf, render.xml, render.snapshot)
         except ValueError as error:  # this installation's engine is set to one that draws no PDF/A-3
             raise Unprocessable(str(error)) from error
         try:
-            self._objects.put_once(piece.key, file)
+            self._objects.put_once(render.key, file)
         except ObjectDiffers:
             # Other fonts or another library drew it before. What is stored is what was made of this, and stays.
-            stored = self._stored(piece.key)
+            stored = self._stored(render.key)
             if stored is None:
                 raise
             file = stored
-        return self._ready(piece, file)
+        return self._ready(render, file)
 
     def _stored(self, key: str) -> bytes | None:
         file = self._objects.find(key)
         return file if file is not None and is_whole(file) else None
 
-    def _ready(self, piece: Piece, file: bytes) -> Result:
+    def _ready(self, render: PreparedRender, file: bytes) -> Result:
         self._metrics.documents.labels("ready").inc()
         digest = hashlib.sha256(file).hexdigest()
-        rendered = Rendered(piece.commission.id, piece.key, digest, len(file), piece.engine)
-        return piece.commission, Done("ready"), rendered
+        rendered = Rendered(render.job.id, render.key, digest, len(file), render.engine)
+        return render.job, Done("ready"), rendered
 
-    def _failed(self, commission: Commission, error: Exception) -> Result:
+    def _failed(self, job: RenderJob, error: Exception) -> Result:
         self._metrics.documents.labels("failed").inc()
         if not isinstance(error, (TryAgain, Unprocessable)):
-            log.error("document failed", extra={"document_id": commission.id}, exc_info=error)
-        failure = after_failure(error, attempts=commission.attempts, now=self._clock(), jitter=random.random())
-        return commission, failure, None
+            log.error("document failed", extra={"document_id": job.id}, exc_info=error)
+        failure = after_failure(error, attempts=job.attempts, now=self._clock(), jitter=random.random())
+        return job, failure, None
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         ready = [rendered for _, _, rendered in results if rendered is not None]
         set_files(tx, ready)
-        letters = mails_for(tx, [rendered.document_id for rendered in ready])
-        return {mails.name: add_mails(tx, letters, now)}
+        new_mails = mails_for(tx, [rendered.document_id for rendered in ready])
+        return {mails.name: add_mails(tx, new_mails, now)}
 
 
 def _e_invoice(snapshot: Snapshot) -> bytes | None:

@@ -17,12 +17,12 @@ import sqlalchemy as sa
 
 from billhook.queue.consumer import Rings
 from billhook.rules.delivery import CANCELED, FRESH, REPLAY
-from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone
+from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
 from billhook.runtime.clock import Clock
 from billhook.store import queues, work
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries
-from billhook.store.endpoints import Endpoint, endpoints_of, listening
+from billhook.store.endpoints import Endpoint, endpoints_of, endpoints_of_merchants
 from billhook.store.replay_windows import Window, add_missing, lock_deliveries, look, untouched
 from billhook.store.replays import BACKFILL, DONE, Replay, advance, replays
 from billhook.store.work import Row
@@ -48,7 +48,7 @@ LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ReplayJob:
     """One claimed replay."""
 
     id: str
@@ -57,7 +57,7 @@ class Job:
     replay: Replay
 
 
-Result = tuple[Job, Outcome, Window | None]
+Result = tuple[ReplayJob, Outcome, Window | None]
 
 
 class Replaying:
@@ -72,29 +72,29 @@ class Replaying:
         self._database = database
         self._clock = clock
 
-    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Job]:
-        return [Job(row["id"], row["merchant_id"], row["attempts"], Replay(**row)) for row in rows]
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[ReplayJob]:
+        return [ReplayJob(row["id"], row["merchant_id"], row["attempts"], Replay(**row)) for row in rows]
 
-    def perform(self, jobs: Sequence[Job]) -> Sequence[Result]:
+    def perform(self, jobs: Sequence[ReplayJob]) -> Sequence[Result]:
         return [self._step(job) for job in jobs]
 
-    def _step(self, job: Job) -> Result:
+    def _step(self, job: ReplayJob) -> Result:
         replay, now = job.replay, self._clock()
         end = min(replay.until, now - SETTLED)
         with self._database.read() as tx:
-            ears = _ears(tx, replay)
-            if replay.endpoint_id is not None and replay.endpoint_id not in ears:
+            reachable = _reachable(tx, replay)
+            if replay.endpoint_id is not None and replay.endpoint_id not in reachable:
                 return job, Done(CANCELED), None  # deleted or disabled since the job was made
             room = _room(tx, replay, now)
             if room <= 0:
                 return job, _wait(now), None
-            window = look(tx, replay, ears, end=end, room=room)
+            window = look(tx, replay, reachable, end=end, room=room)
         if window.cut:
             return job, _wait(now), window
         if not window.last:
-            return job, Postpone(now, ""), window
+            return job, Defer(now, ""), window
         if end < replay.until:
-            return job, Postpone(replay.until + SETTLED, "waits until nothing older can appear"), window
+            return job, Defer(replay.until + SETTLED, "waits until nothing older can appear"), window
         return job, Done(DONE), window
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
@@ -108,9 +108,13 @@ class Replaying:
         return rings
 
 
-def _ears(tx: Tx, replay: Replay) -> dict[str, Endpoint]:
+def _reachable(tx: Tx, replay: Replay) -> dict[str, Endpoint]:
     """The merchant's endpoints that can be sent to. What is held for a disabled one stays held, whoever asks."""
-    return {ear.id: ear for ear in listening(tx, [replay.merchant_id]) if ear.disabled_at is None}
+    return {
+        endpoint.id: endpoint
+        for endpoint in endpoints_of_merchants(tx, [replay.merchant_id])
+        if endpoint.disabled_at is None
+    }
 
 
 def _room(tx: Tx, replay: Replay, now: datetime) -> int:
@@ -118,8 +122,8 @@ def _room(tx: Tx, replay: Replay, now: datetime) -> int:
     return (TRICKLE if len(fresh) > FRESH_BACKLOG else MOST_UNTOUCHED) - untouched(tx, replay)
 
 
-def _wait(now: datetime) -> Postpone:
-    return Postpone(now + PAUSE, "waits until what it put back has been tried")
+def _wait(now: datetime) -> Defer:
+    return Defer(now + PAUSE, "waits until what it put back has been tried")
 
 
 def _put_back(tx: Tx, replay: Replay, rows: Sequence[sa.RowMapping], now: datetime) -> list[str]:

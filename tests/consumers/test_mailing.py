@@ -19,7 +19,7 @@ from billhook.queue.consumer import Steps
 from billhook.rules.retry import MAX_ATTEMPTS
 from billhook.store import queues
 from billhook.store.mails import Attachment, NewMail, add_mails
-from services.courier.mailing import Envelope, Mailing
+from services.courier.mailing import Mailing, MailJob
 
 SENDER = "billhook <billing@acme.test>"
 PDF = b"%PDF-1.4 an invoice"
@@ -48,7 +48,7 @@ def write(world: World, *about: str, attachments: tuple[Attachment, ...] = ()) -
         return [add_mails(tx, [mail], world.clock())[0] for mail in new]
 
 
-def steps_of(world: World, mailer: Mailer, objects: Objects) -> Steps[Envelope, None]:
+def steps_of(world: World, mailer: Mailer, objects: Objects) -> Steps[MailJob, None]:
     return Steps(Mailing(mailer, objects, world.clock), world.database, Silence(), world.metrics, world.clock)
 
 

@@ -8,7 +8,7 @@ import pytest
 from consumers.receiver import receiver
 from consumers.world import Silence, World
 
-from billhook.actions.sources import replay_letters
+from billhook.actions.sources import replay_dead_letters
 from billhook.queue.consumer import Steps
 from billhook.store import dead_letters
 from billhook.store.endpoints import set_disabled
@@ -64,7 +64,7 @@ def test_nothing_new_waits_for_what_is_replayed_and_fails_again(world: World) ->
             world.deliver()
             world.clock.move(hours=2)
         with world.database.begin() as tx:
-            replay_letters(tx, dead_letters.list_dead(tx), by="key_1", now=world.clock())
+            replay_dead_letters(tx, dead_letters.list_dead(tx), by="key_1", now=world.clock())
         world.deliver()
         new = world.say(customer="cus_1")
         world.deliver()

@@ -94,10 +94,10 @@ class Relay:
     def history(self, count: int, *, state: str = "held", **fields: Any) -> tuple[Endpoint, list[str]]:
         """An endpoint and its deliveries of the last hours, a second apart."""
         with self.database.begin() as tx:
-            ear = endpoint_of(tx, "mrc_a", NOW)
+            endpoint = endpoint_of(tx, "mrc_a", NOW)
             message_id = [made("msg", NOW - 5 * HOUR + timedelta(seconds=number)) for number in range(count)]
             delivery_id = [one.replace("msg", "dlv") for one in message_id]
-            common = {"merchant_id": ear.merchant_id, "created_at": NOW}
+            common = {"merchant_id": endpoint.merchant_id, "created_at": NOW}
             about = {"type": "invoice.paid", "object_kind": "", "object_id": "", "body": b"", "number": 0}
             tx.execute(
                 messages.insert(),
@@ -106,13 +106,13 @@ class Relay:
             tx.execute(
                 deliveries.insert(),
                 [
-                    {"id": one, "message_id": said, "endpoint_id": ear.id, "due_at": NOW, "state": state}
+                    {"id": one, "message_id": said, "endpoint_id": endpoint.id, "due_at": NOW, "state": state}
                     | fields
                     | common
                     for one, said in zip(delivery_id, message_id, strict=True)
                 ],
             )
-        return ear, delivery_id
+        return endpoint, delivery_id
 
 
 @pytest.fixture
@@ -122,9 +122,9 @@ def relay(database: Database) -> Relay:
 
 def test_dead_deliveries_are_put_back_and_their_letters_closed(relay: Relay) -> None:
     with relay.database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_a", NOW)
-        dead = [delivery(tx, ear, NOW - HOUR), delivery(tx, ear, NOW - DAY)]
-        delivered = delivery(tx, ear, NOW - HOUR, "delivered")
+        endpoint = endpoint_of(tx, "mrc_a", NOW)
+        dead = [delivery(tx, endpoint, NOW - HOUR), delivery(tx, endpoint, NOW - DAY)]
+        delivered = delivery(tx, endpoint, NOW - HOUR, "delivered")
     job = relay.ask()
     assert relay.step()
     assert relay.put_back() == sorted(dead)
@@ -161,10 +161,10 @@ def test_a_job_takes_windows_and_falls_due_at_once_between_them(relay: Relay) ->
 
 
 def test_a_job_keeps_pace_with_the_couriers(relay: Relay) -> None:
-    ear, held = relay.history(MOST_UNTOUCHED + 30)
+    endpoint, held = relay.history(MOST_UNTOUCHED + 30)
     with relay.database.begin() as tx:
         other = delivery(tx, endpoint_of(tx, "mrc_a", NOW), NOW - HOUR)
-    job = relay.ask(endpoint=ear)
+    job = relay.ask(endpoint=endpoint)
     assert relay.step()
     assert relay.put_back() == held[:MOST_UNTOUCHED]
     assert relay.job(job).due_at == relay.clock() + PAUSE
@@ -186,8 +186,8 @@ def test_a_job_keeps_pace_with_the_couriers(relay: Relay) -> None:
 def test_a_slow_endpoint_does_not_hold_up_the_jobs_of_others(relay: Relay) -> None:
     relay.history(MOST_UNTOUCHED, state="due", lane="replay")
     with relay.database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_b", NOW)
-        theirs = delivery(tx, ear, NOW - HOUR)
+        endpoint = endpoint_of(tx, "mrc_b", NOW)
+        theirs = delivery(tx, endpoint, NOW - HOUR)
         create_replay(tx, "mrc_b", kind="replay", until=OVER, by="key_2", now=NOW)
     relay.ask()
     relay.step()
@@ -197,8 +197,8 @@ def test_a_slow_endpoint_does_not_hold_up_the_jobs_of_others(relay: Relay) -> No
 
 def test_beside_a_backlog_of_first_attempts_there_is_a_trickle(relay: Relay) -> None:
     relay.history(FRESH_BACKLOG + 1, state="due")
-    ear, held = relay.history(3 * TRICKLE)
-    relay.ask(endpoint=ear)
+    endpoint, held = relay.history(3 * TRICKLE)
+    relay.ask(endpoint=endpoint)
     relay.step()
     relay.step()
     assert relay.put_back() == held[:TRICKLE]
@@ -224,8 +224,8 @@ def test_a_backfill_makes_what_a_new_endpoint_never_had(relay: Relay) -> None:
 def test_a_backfill_leaves_alone_what_another_one_made_meanwhile(relay: Relay) -> None:
     with relay.database.begin() as tx:
         said(tx, "mrc_a", NOW - HOUR)
-        ear = endpoint_of(tx, "mrc_a", NOW)
-    first, second = relay.ask(kind="backfill", endpoint=ear), relay.ask(kind="backfill", endpoint=ear)
+        endpoint = endpoint_of(tx, "mrc_a", NOW)
+    first, second = relay.ask(kind="backfill", endpoint=endpoint), relay.ask(kind="backfill", endpoint=endpoint)
     token, jobs = relay.steps.claim([first], 1)
     found = relay.handler.perform(jobs)
     relay.step()
@@ -238,9 +238,9 @@ def test_a_backfill_leaves_alone_what_another_one_made_meanwhile(relay: Relay) -
 def test_nothing_is_put_back_for_endpoints_that_are_disabled_or_deleted(relay: Relay) -> None:
     with relay.database.begin() as tx:
         for gone in ({"disabled_at": NOW}, {"deleted_at": NOW}):
-            ear = endpoint_of(tx, "mrc_a", NOW, **gone)
-            delivery(tx, ear, NOW - HOUR, "dead")
-            delivery(tx, ear, NOW - HOUR, "held")
+            endpoint = endpoint_of(tx, "mrc_a", NOW, **gone)
+            delivery(tx, endpoint, NOW - HOUR, "dead")
+            delivery(tx, endpoint, NOW - HOUR, "held")
     job = relay.ask()
     relay.step()
     assert (relay.job(job).phase, relay.job(job).matched) == ("done", 0)
@@ -249,17 +249,17 @@ def test_nothing_is_put_back_for_endpoints_that_are_disabled_or_deleted(relay: R
 @pytest.mark.parametrize("gone", ["disabled_at", "deleted_at"])
 @pytest.mark.parametrize("kind", ["replay", "backfill"])
 def test_a_job_whose_endpoint_is_gone_is_canceled(relay: Relay, kind: str, gone: str) -> None:
-    ear, _ = relay.history(3)
-    job = relay.ask(kind=kind, endpoint=ear)
+    endpoint, _ = relay.history(3)
+    job = relay.ask(kind=kind, endpoint=endpoint)
     with relay.database.begin() as tx:
-        update_endpoint(tx, ear.id, **{gone: NOW})
+        update_endpoint(tx, endpoint.id, **{gone: NOW})
     relay.step()
     assert (relay.job(job).phase, relay.put_back()) == ("canceled", [])
 
 
 def test_a_canceled_job_puts_nothing_back_any_more_not_even_the_step_in_hand(relay: Relay) -> None:
-    ear, _ = relay.history(MOST_UNTOUCHED + 30)
-    job = relay.ask(endpoint=ear)
+    endpoint, _ = relay.history(MOST_UNTOUCHED + 30)
+    job = relay.ask(endpoint=endpoint)
     relay.step()
     relay.deliver()
     relay.clock.at += PAUSE
@@ -277,13 +277,13 @@ def test_a_canceled_job_puts_nothing_back_any_more_not_even_the_step_in_hand(rel
 def test_a_job_does_not_pass_an_id_that_may_still_appear(relay: Relay) -> None:
     relay.clock.at = NOW + timedelta(milliseconds=1)
     with relay.database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_a", NOW)
-        first = delivery(tx, ear, NOW - SETTLED)
+        endpoint = endpoint_of(tx, "mrc_a", NOW)
+        first = delivery(tx, endpoint, NOW - SETTLED)
     job = relay.ask(until=NOW)
     assert relay.steps.run(None) == 1
     assert (relay.put_back(), relay.job(job).phase) == ([first], "running")
     with relay.database.begin() as tx:  # its transaction took so long
-        late = delivery(tx, ear, NOW - SETTLED + timedelta(milliseconds=10))
+        late = delivery(tx, endpoint, NOW - SETTLED + timedelta(milliseconds=10))
     assert not relay.step()
     relay.clock.at = relay.job(job).due_at
     assert relay.steps.run(None) == 1
@@ -312,8 +312,8 @@ def test_whatever_happens_everything_is_put_back_exactly_once(database: Database
             tx.execute(table.delete())
     relay = Relay(database)
     relay.history(FRESH_BACKLOG + 1, state="due")  # so that a job takes many steps
-    ear, held = relay.history(3 * TRICKLE)
-    job = relay.ask(endpoint=ear)
+    endpoint, held = relay.history(3 * TRICKLE)
+    job = relay.ask(endpoint=endpoint)
     counted: Counter[str] = Counter()
     for event in happens:
         relay.clock.at += PAUSE
@@ -342,10 +342,10 @@ def test_what_died_arrives_when_it_is_replayed(world: World) -> None:
     with receiver() as merchant:
         endpoint_id = world.endpoint(merchant.url)
         with world.database.begin() as tx:
-            ear = get_endpoint(tx, endpoint_id)
-            assert ear is not None
+            endpoint = get_endpoint(tx, endpoint_id)
+            assert endpoint is not None
             message = said(tx, world.merchant_id, NOW - HOUR, body=b'{"a": 1}')
-            dead = sent(tx, ear, message, NOW - HOUR, attempts=10)
+            dead = sent(tx, endpoint, message, NOW - HOUR, attempts=10)
             create_replay(tx, world.merchant_id, kind="replay", until=OVER, by="key_1", now=NOW)
         handler = Replaying(world.database, world.clock)
         assert Steps(handler, world.database, Ears(), world.metrics, world.clock).run(None) == 1

@@ -109,7 +109,7 @@ def test_a_merchant_sees_nothing_of_another_one(desk: Desk, world: World) -> Non
             assert known not in text, (method, path)
     # Nothing of theirs was changed on the way either.
     theirs = desk.get("/v1/dead-letters", key=world.theirs.key).json()["data"]
-    assert [letter["id"] for letter in theirs] == [world.theirs.ids["letter_id"]]
+    assert [letter["id"] for letter in theirs] == [world.theirs.ids["dead_letter_id"]]
     assert desk.get("/v1/dead-letters", key=world.ours.key).json()["data"] == []
 
 
@@ -151,7 +151,7 @@ def test_a_merchant_cannot_act_for_another_one_by_naming_it(desk: Desk, world: W
     assert desk.post("/v1/endpoints", {"url": "https://a.example"}, key=key, merchant_id=theirs).status_code == 404
     bulk = desk.post("/v1/dead-letters/replay", {"queue": "inbox", "merchant_id": theirs}, key=key)
     assert bulk.status_code == 404
-    assert desk.get(f"/v1/dead-letters/{world.theirs.ids['letter_id']}").json()["resolved_at"] is None
+    assert desk.get(f"/v1/dead-letters/{world.theirs.ids['dead_letter_id']}").json()["resolved_at"] is None
 
 
 @pytest.mark.parametrize(

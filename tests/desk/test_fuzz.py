@@ -30,7 +30,7 @@ CHECKS = [
 HARD_TO_GUESS = {
     "POST /v1/endpoints",
     "POST /v1/replays",
-    "POST /v1/dead-letters/{letter_id}/discard",
+    "POST /v1/dead-letters/{dead_letter_id}/discard",
     "POST /v1/invoices",
     "POST /v1/invoices/preview",
     "PUT /v1/invoices/{invoice_id}",

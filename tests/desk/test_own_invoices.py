@@ -212,8 +212,8 @@ def test_a_document_says_how_far_it_is(desk: Desk, world: World, clock: ManualCl
         held = work.claim(tx, documents, ids=[row["id"]], limit=1, max_attempts=9, now=clock(), lease=HOUR)
     assert status() == "rendering"
     with desk.env.database.begin() as tx:
-        assert work.hold(tx, documents, {row["id"]: held.token})
-        work.put_back(tx, documents, [(row["id"], clock() + HOUR, "the engine died")])
+        assert work.lock_claimed(tx, documents, {row["id"]: held.token})
+        work.defer_claimed(tx, documents, [(row["id"], clock() + HOUR, "the engine died")])
     assert status() == "failed"
     refused(desk.get(f"{path}/documents/invoice.pdf", key=ours.key), 404, "document_not_ready", "the engine died")
     with desk.env.database.begin() as tx:

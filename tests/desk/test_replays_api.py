@@ -56,7 +56,7 @@ def test_its_progress_is_seen(desk: Desk, world: World) -> None:
     job = start(desk, world.ours, since=(NOW - 4 * DAY).isoformat())
     with desk.env.database.begin() as tx:
         advance(tx, job["id"], id_at("dlv", NOW - DAY), 12)
-        work.put_back(tx, replays, [(job["id"], NOW, "waits for room")])
+        work.defer_claimed(tx, replays, [(job["id"], NOW, "waits for room")])
     seen = desk.get(f"/v1/replays/{job['id']}", key=world.ours.key).json()
     assert (seen["progress"], seen["matched"], seen["note"]) == (0.75, 12, "waits for room")
     with desk.env.database.begin() as tx:

@@ -163,7 +163,7 @@ def test_an_event_is_shown_as_it_came_with_what_else_came_under_its_id(desk: Des
 
 def test_a_dead_letter_is_replayed_once_and_says_by_whom(desk: Desk, world: World) -> None:
     ours = world.ours
-    path = f"/v1/dead-letters/{ours.ids['letter_id']}"
+    path = f"/v1/dead-letters/{ours.ids['dead_letter_id']}"
     letter = desk.post(f"{path}/replay", key=ours.key).json()
     assert (letter["resolution"], letter["resolved_by"]) == ("replayed", ours.ids["own_key_id"])
     event = desk.get(f"/v1/events/{letter['work_id']}", key=ours.key).json()
@@ -175,7 +175,7 @@ def test_a_dead_letter_is_replayed_once_and_says_by_whom(desk: Desk, world: Worl
 
 def test_a_discarded_letter_leaves_its_work_dead(desk: Desk, world: World) -> None:
     ours = world.ours
-    letter = desk.post(f"/v1/dead-letters/{ours.ids['letter_id']}/discard").json()
+    letter = desk.post(f"/v1/dead-letters/{ours.ids['dead_letter_id']}/discard").json()
     assert (letter["resolution"], letter["resolved_by"]) == ("discarded", "operator")
     with desk.env.database.read() as tx:
         event = get_event(tx, letter["work_id"])

@@ -165,7 +165,7 @@ def settle(env: Env, name: str) -> Belongings:
         "kind": "customer",
     }
     ids["event_id"] = add_event(env, merchant.id, source.id, "evt_1")
-    ids["letter_id"] = add_letter(env, merchant.id, source.id, "evt_2")
+    ids["dead_letter_id"] = add_letter(env, merchant.id, source.id, "evt_2")
     ids["object_id"] = add_to_book(
         env, merchant.id, source.id, Customer(external_id="cus_1", name=f"A customer of {name}")
     )

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from billhook.documents.engines import Drawn, Engines, choose
-from billhook.documents.typst import Picture, Sheet
+from billhook.documents.typst import Picture, RenderRequest
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
 from billhook.rules.document import Snapshot
@@ -40,13 +40,13 @@ def engines(request: pytest.FixtureRequest) -> Iterator[Engines]:
         yield engines
 
 
-def sheet(snapshot: Snapshot, **fields: Any) -> Sheet:
-    return Sheet(shown(snapshot), snapshot.dated or FIXED_DATE, **fields)
+def request(snapshot: Snapshot, **fields: Any) -> RenderRequest:
+    return RenderRequest(shown(snapshot), snapshot.dated or FIXED_DATE, **fields)
 
 
-def draw(engines: Engines, *sheets: Sheet) -> list[Drawn]:
-    drawn = dict(engines.draw([engines.order(one) for one in sheets]))
-    return [drawn[place] for place in range(len(sheets))]
+def draw(engines: Engines, *requests: RenderRequest) -> list[Drawn]:
+    drawn = dict(engines.draw([engines.route(one) for one in requests]))
+    return [drawn[place] for place in range(len(requests))]
 
 
 def reader(pdf: Drawn) -> pypdf.PdfReader:
@@ -84,7 +84,7 @@ def latin(text: str) -> list[str]:
 @pytest.mark.parametrize("currency", ["eur", "jpy", "kwd"])
 @pytest.mark.parametrize("locale", ["en", "de", "ja", "ar"])
 def test_number_parties_lines_and_totals_are_in_the_file(engines: Engines, locale: str, currency: str) -> None:
-    one = sheet(samples.invoice(samples.terms(8, locale, currency)))
+    one = request(samples.invoice(samples.terms(8, locale, currency)))
     text = text_of(draw(engines, one)[0])
     whole = locale in ("en", "de")
     for value in said(one.shown):
@@ -93,7 +93,7 @@ def test_number_parties_lines_and_totals_are_in_the_file(engines: Engines, local
 
 
 def test_two_hundred_lines_are_all_there_in_their_order_over_many_pages(engines: Engines) -> None:
-    one = sheet(samples.invoice(samples.terms(200)))
+    one = request(samples.invoice(samples.terms(200)))
     [pdf] = draw(engines, one)
     assert len(reader(pdf).pages) > 4
     text, place = text_of(pdf), 0
@@ -103,15 +103,15 @@ def test_two_hundred_lines_are_all_there_in_their_order_over_many_pages(engines:
 
 
 def test_equal_documents_are_equal_files_whoever_draws_them_and_beside_what(engines: Engines) -> None:
-    sheets = [sheet(samples.invoice(samples.terms(lines, locale))) for lines, locale in ((3, "en"), (9, "de"))]
-    first = draw(engines, *sheets)
-    assert first == draw(engines, *reversed(sheets))[::-1]
+    requests = [request(samples.invoice(samples.terms(lines, locale))) for lines, locale in ((3, "en"), (9, "de"))]
+    first = draw(engines, *requests)
+    assert first == draw(engines, *reversed(requests))[::-1]
     engines.close()
-    assert first == draw(engines, *sheets)
+    assert first == draw(engines, *requests)
 
 
 def test_files_are_dated_as_their_documents_are(engines: Engines) -> None:
-    [pdf] = draw(engines, sheet(samples.receipt(samples.terms(1))))
+    [pdf] = draw(engines, request(samples.receipt(samples.terms(1))))
     info = reader(pdf).metadata
     assert info is not None
     paid_at = samples.receipt(samples.terms(1)).paid_at
@@ -128,7 +128,9 @@ def test_any_moment_can_be_a_files(engines: Engines) -> None:
         datetime(2026, 3, 29, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")),  # when the clocks go forward
     ]
     made = samples.invoice(samples.terms(1))
-    for moment, pdf in zip(moments, draw(engines, *(Sheet(shown(made), moment) for moment in moments)), strict=True):
+    for moment, pdf in zip(
+        moments, draw(engines, *(RenderRequest(shown(made), moment) for moment in moments)), strict=True
+    ):
         info = reader(pdf).metadata
         assert info is not None
         assert info.creation_date == moment.astimezone(UTC).replace(microsecond=0)
@@ -136,7 +138,7 @@ def test_any_moment_can_be_a_files(engines: Engines) -> None:
 
 @pytest.mark.parametrize("kind", ["receipt", "void", "credit_note"])
 def test_every_kind_says_what_it_is(engines: Engines, kind: str) -> None:
-    one = sheet(getattr(samples, kind)(samples.terms(2)))
+    one = request(getattr(samples, kind)(samples.terms(2)))
     text = text_of(draw(engines, one)[0])
     for value in (one.shown.title, one.shown.stamp, one.shown.headline):
         assert bare(value or "") in text
@@ -146,8 +148,8 @@ def test_every_kind_says_what_it_is(engines: Engines, kind: str) -> None:
 def test_the_logo_is_in_the_file(engines: Engines, media_type: str) -> None:
     content = io.BytesIO()
     Image.new("RGB", (64, 16), "#0f6e6e").save(content, media_type.partition("/")[2])
-    plain = sheet(samples.invoice(samples.terms(1), pay_url=None))
-    one = Sheet(plain.shown, plain.dated, Picture(media_type, content.getvalue(), 64, 16))
+    plain = request(samples.invoice(samples.terms(1), pay_url=None))
+    one = RenderRequest(plain.shown, plain.dated, Picture(media_type, content.getvalue(), 64, 16))
     without, with_logo = draw(engines, plain, one)
     assert [len(page.images) for page in reader(without).pages] == [0]
     assert [len(page.images) for page in reader(with_logo).pages] == [1]
@@ -157,7 +159,7 @@ def test_markup_and_code_in_customers_words_are_words(engines: Engines) -> None:
     snapshot = samples.invoice(samples.terms(2), description=HOSTILE, footer=HOSTILE, number=HOSTILE[:60])
     buyer = msgspec.structs.replace(samples.terms(1).buyer, name=HOSTILE[-80:], email=HOSTILE[:90])
     lines = tuple(msgspec.structs.replace(line, description=HOSTILE) for line in snapshot.lines)
-    one = sheet(msgspec.structs.replace(snapshot, buyer=buyer, lines=lines))
+    one = request(msgspec.structs.replace(snapshot, buyer=buyer, lines=lines))
     text = text_of(draw(engines, one)[0])
     for value in (HOSTILE, HOSTILE[:60], HOSTILE[-80:]):
         assert bare(value) in text
@@ -170,7 +172,7 @@ def test_odd_texts_are_drawn_and_spoil_no_neighbour(engines: Engines, odd: str) 
     seller = msgspec.structs.replace(snapshot.seller, name=odd)
     lines = tuple(msgspec.structs.replace(line, description=odd) for line in snapshot.lines)
     hurt = msgspec.structs.replace(snapshot, seller=seller, lines=lines, footer=odd, number=odd)
-    first, drawn, last = draw(engines, sheet(snapshot), sheet(hurt), sheet(snapshot))
+    first, drawn, last = draw(engines, request(snapshot), request(hurt), request(snapshot))
     assert isinstance(drawn, bytes)
     assert first == last
     assert "INV-2026-0042" in text_of(first)
@@ -210,8 +212,8 @@ def test_typst_draws_what_wkhtmltopdf_draws_wrong() -> None:
 
 def test_a_batch_for_both_engines_comes_back_in_its_places(wkhtmltopdf: Path) -> None:
     with closing(Engines(wkhtmltopdf=Wkhtmltopdf(wkhtmltopdf))) as engines:
-        sheets = [sheet(samples.invoice(samples.terms(1, locale), number=f"N-{locale}")) for locale in ("en", "ar")]
-        orders = [engines.order(one) for one in [*sheets, *sheets]]
+        requests = [request(samples.invoice(samples.terms(1, locale), number=f"N-{locale}")) for locale in ("en", "ar")]
+        orders = [engines.route(one) for one in [*requests, *requests]]
         assert [order.engine for order in orders] == ["wkhtmltopdf", "typst"] * 2
         drawn = dict(engines.draw(orders))
         assert ["N-en" in text_of(drawn[place]) for place in range(4)] == [True, False, True, False]
@@ -220,11 +222,11 @@ def test_a_batch_for_both_engines_comes_back_in_its_places(wkhtmltopdf: Path) ->
 
 def test_a_merchants_template_is_drawn_and_a_broken_one_spoils_only_itself(wkhtmltopdf: Path) -> None:
     with closing(Engines(wkhtmltopdf=Wkhtmltopdf(wkhtmltopdf))) as engines:
-        plain = sheet(samples.invoice(samples.terms(1)))
+        plain = request(samples.invoice(samples.terms(1)))
         orders = [
-            engines.order(plain),
-            engines.order(plain, own="<h1>Ours: {{ document.title }}</h1>"),
-            engines.order(plain, own="{{ document.nothing.at.all }}"),
+            engines.route(plain),
+            engines.route(plain, own="<h1>Ours: {{ document.title }}</h1>"),
+            engines.route(plain, own="{{ document.nothing.at.all }}"),
         ]
         drawn = dict(engines.draw(orders))
     assert "INV-2026-0042" in text_of(drawn[0])
@@ -235,7 +237,7 @@ def test_a_merchants_template_is_drawn_and_a_broken_one_spoils_only_itself(wkhtm
 
 def test_what_needs_a_missing_engine_says_what_to_install(tmp_path: Path) -> None:
     with closing(Engines(wkhtmltopdf=Wkhtmltopdf(tmp_path / "absent"))) as engines:
-        plain = sheet(samples.invoice(samples.terms(1)))
-        drawn = dict(engines.draw([engines.order(plain), engines.order(plain, wish="wkhtmltopdf")]))
+        plain = request(samples.invoice(samples.terms(1)))
+        drawn = dict(engines.draw([engines.route(plain), engines.route(plain, wish="wkhtmltopdf")]))
     assert "INV-2026-0042" in text_of(drawn[0])
     assert drawn[1] == RendererMissing()

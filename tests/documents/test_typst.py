@@ -13,7 +13,7 @@ import psutil
 import pypdf
 import pytest
 
-from billhook.documents.typst import Sheet, TypstRenderer
+from billhook.documents.typst import RenderRequest, TypstRenderer
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RenderError
 from billhook.rules.document import Snapshot
@@ -26,8 +26,8 @@ def renderer() -> Iterator[TypstRenderer]:
         yield renderer
 
 
-def sheet(snapshot: Snapshot, *, archival: bool = False) -> Sheet:
-    return Sheet(shown(snapshot), snapshot.dated or FIXED_DATE, archival=archival)
+def request(snapshot: Snapshot, *, archival: bool = False) -> RenderRequest:
+    return RenderRequest(shown(snapshot), snapshot.dated or FIXED_DATE, archival=archival)
 
 
 def pages_of(pdf: bytes | RenderError) -> list[str]:
@@ -45,7 +45,7 @@ def engines_running() -> list[psutil.Process]:
 def test_every_page_has_its_number_and_the_heads_of_the_table(
     renderer: TypstRenderer, locale: str, head: str, foot: str
 ) -> None:
-    one = sheet(samples.invoice(samples.terms(200, locale)))
+    one = request(samples.invoice(samples.terms(200, locale)))
     pages = pages_of(renderer.render([one])[0])
     assert len(pages) > 4
     for number, page in enumerate(pages, 1):
@@ -57,7 +57,7 @@ def test_every_page_has_its_number_and_the_heads_of_the_table(
 def test_no_line_is_cut_in_two(renderer: TypstRenderer) -> None:
     made = samples.invoice(samples.terms(60))
     lines = tuple(msgspec.structs.replace(line, description="begins here " * 20 + "ends") for line in made.lines)
-    [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
+    [pdf] = renderer.render([request(msgspec.structs.replace(made, lines=lines))])
     pages = pages_of(pdf)
     assert len(pages) > 5
     for page in pages:
@@ -67,13 +67,13 @@ def test_no_line_is_cut_in_two(renderer: TypstRenderer) -> None:
 def test_a_line_that_no_page_could_hold_goes_on_over_several(renderer: TypstRenderer) -> None:
     made = samples.invoice(samples.terms(1))
     lines = tuple(msgspec.structs.replace(line, description="many words " * 2000) for line in made.lines)
-    [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
+    [pdf] = renderer.render([request(msgspec.structs.replace(made, lines=lines))])
     assert sum(page.count("many") for page in pages_of(pdf)) == 2000  # a font may break a line between the two words
 
 
 def test_an_archival_file_is_pdf_a_and_odd_characters_do_not_hold_it_up(renderer: TypstRenderer) -> None:
     made = samples.invoice(samples.terms(1), description="Thanks 🦄🦖")
-    plain, archival = renderer.render([sheet(made), sheet(made, archival=True)])
+    plain, archival = renderer.render([request(made), request(made, archival=True)])
     assert isinstance(plain, bytes)
     assert isinstance(archival, bytes)
     assert b"<pdfaid:part>3</pdfaid:part>" in archival
@@ -85,14 +85,14 @@ def test_an_archival_file_is_pdf_a_and_odd_characters_do_not_hold_it_up(renderer
 def test_ten_thousand_lines_are_drawn_and_leave_no_swollen_process(renderer: TypstRenderer) -> None:
     made = samples.invoice(samples.terms(1))
     lines = tuple(msgspec.structs.replace(made.lines[0], description=f"Line {place}") for place in range(10_000))
-    [pdf] = renderer.render([sheet(msgspec.structs.replace(made, lines=lines))])
+    [pdf] = renderer.render([request(msgspec.structs.replace(made, lines=lines))])
     assert isinstance(pdf, bytes)
     assert engines_running() == []
 
 
 def test_a_process_is_kept_for_the_next_document_and_ends_with_the_renderer() -> None:
     with closing(TypstRenderer()) as renderer:
-        one = sheet(samples.invoice(samples.terms(1)))
+        one = request(samples.invoice(samples.terms(1)))
         renderer.render([one])
         [process] = engines_running()
         renderer.render([one, one])
@@ -101,7 +101,7 @@ def test_a_process_is_kept_for_the_next_document_and_ends_with_the_renderer() ->
 
 
 def test_a_process_that_was_ended_while_it_waited_is_replaced(renderer: TypstRenderer) -> None:
-    one = sheet(samples.invoice(samples.terms(1)))
+    one = request(samples.invoice(samples.terms(1)))
     [before] = renderer.render([one])
     [process] = engines_running()
     process.kill()
@@ -111,7 +111,7 @@ def test_a_process_that_was_ended_while_it_waited_is_replaced(renderer: TypstRen
 
 def test_several_threads_draw_at_once_and_each_gets_its_own(renderer: TypstRenderer) -> None:
     def draw(number: int) -> str:
-        made = sheet(samples.invoice(samples.terms(2), number=f"N-{number}-"))
+        made = request(samples.invoice(samples.terms(2), number=f"N-{number}-"))
         return pages_of(renderer.render([made])[0])[0]
 
     with ThreadPoolExecutor(3) as pool:
@@ -125,7 +125,7 @@ def fake(body: str) -> TypstRenderer:
 def test_one_that_hangs_is_killed_at_the_deadline() -> None:
     with closing(fake("import time; time.sleep(600)")) as renderer:
         before = psutil.Process().children()
-        assert renderer.render([sheet(samples.invoice(samples.terms(1)))]) == [RenderError("not drawn within 0.5 s")]
+        assert renderer.render([request(samples.invoice(samples.terms(1)))]) == [RenderError("not drawn within 0.5 s")]
         assert psutil.Process().children() == before
 
 
@@ -133,7 +133,7 @@ def test_one_that_hangs_is_killed_at_the_deadline() -> None:
 def test_one_that_dies_is_an_answer_and_its_trace_is_for_the_log(body: str) -> None:
     renderer = TypstRenderer(seconds=30, command=(sys.executable, "-c", body))
     with closing(renderer):
-        [drawn] = renderer.render([sheet(samples.invoice(samples.terms(1)))])
+        [drawn] = renderer.render([request(samples.invoice(samples.terms(1)))])
     assert isinstance(drawn, RenderError)
     assert drawn.reason == "Typst ended and left no document"
     if "ValueError" in body:
@@ -142,6 +142,6 @@ def test_one_that_dies_is_an_answer_and_its_trace_is_for_the_log(body: str) -> N
 
 def test_one_that_cannot_be_started_is_an_answer_too() -> None:
     with closing(TypstRenderer(command=("/nowhere/python",))) as renderer:
-        [drawn] = renderer.render([sheet(samples.invoice(samples.terms(1)))])
+        [drawn] = renderer.render([request(samples.invoice(samples.terms(1)))])
     assert isinstance(drawn, RenderError)
     assert "could not be started" in drawn.reason

@@ -129,7 +129,7 @@ def test_without_redis_work_is_looked_for_in_sql_until_redis_is_back(tmp_path: P
         assert line.metric("degraded_mode") == 1
         assert line.listener.take(10, timeout=20) is None
         line.bell.ring("inbox", ["evt_lost"])
-        until(lambda: line.metric("hint_send_failures_total") == 1)
+        until(lambda: line.metric("ring_send_failures_total") == 1)
         valkey.start()
         until(lambda: line.listener.take(10, timeout=1) == [])
         assert line.metric("degraded_mode") == 0
@@ -144,10 +144,10 @@ def test_a_frozen_redis_holds_nobody_up(tmp_path: Path) -> None:
         for number in range(10):
             line.bell.ring("inbox", some_ids(PENDING_LIMIT, str(number)))
         # All of them came back before the first one was found not to be taken.
-        assert line.metric("hint_send_failures_total") == 0
+        assert line.metric("ring_send_failures_total") == 0
         assert line.listener.take(10, timeout=20) is None
         assert line.metric("degraded_mode") == 1
-        until(lambda: line.metric("hint_send_failures_total") >= 1)
+        until(lambda: line.metric("ring_send_failures_total") >= 1)
         valkey.thaw()
         until(lambda: line.listener.take(PENDING_LIMIT, timeout=1) is not None and line.metric("degraded_mode") == 0)
         line.bell.ring("inbox", ["evt_a"])

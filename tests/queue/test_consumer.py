@@ -17,7 +17,7 @@ from store.events import accept, arrival, put, row
 
 from billhook.errors import TryAgain, Unprocessable
 from billhook.queue.consumer import BatchConsumer, Rings, Steps
-from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, Postpone
+from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
 from billhook.store import dead_letters, migrate, work
 from billhook.store.database import Database, Tx
 from billhook.store.documents import NewDocument, add_documents, documents
@@ -188,9 +188,9 @@ def test_who_asks_for_time_gets_it(office: Office) -> None:
     assert waiting["last_error"] == "the provider is busy"
 
 
-def test_what_is_postponed_is_no_attempt(office: Office) -> None:
+def test_what_is_deferred_is_no_attempt(office: Office) -> None:
     [event] = put(office.database, 1)
-    office.clerk.outcomes["e0"] = Postpone(NOW + LEASE, "its parent is not there yet")
+    office.clerk.outcomes["e0"] = Defer(NOW + LEASE, "its parent is not there yet")
     office.steps.run([event])
     waiting = row(office.database, event)
     assert (waiting["state"], waiting["attempts"], waiting["due_at"]) == ("due", 0, NOW + LEASE)

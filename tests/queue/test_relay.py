@@ -34,8 +34,8 @@ def sweeper(database: Database, line: Line) -> Sweeper:
 def test_what_is_due_is_rung_for_by_name(sweeper: Sweeper, database: Database, line: Line) -> None:
     events = put(database, 3)
     with database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_a", NOW)
-        delivery(tx, ear, NOW, "due")
+        endpoint = endpoint_of(tx, "mrc_a", NOW)
+        delivery(tx, endpoint, NOW, "due")
     line.open()
     rung = sweeper.sweep()
     assert {queue: count for queue, count in rung.items() if count} == {"inbox": 3, "deliveries": 1}
@@ -43,7 +43,7 @@ def test_what_is_due_is_rung_for_by_name(sweeper: Sweeper, database: Database, l
     heard: list[str] = []
     until(lambda: bool(heard.extend(line.listener.take(10, timeout=1) or []) or len(heard) == 3))
     assert sorted(heard) == sorted(events)
-    assert line.metric("sweeper_rehinted_total") == 3
+    assert line.metric("sweeper_rerung_total") == 3
 
 
 def test_where_much_is_due_consumers_are_told_to_look_themselves(
@@ -97,9 +97,9 @@ def test_a_job_that_was_rung_for_runs_to_its_end_as_fast_as_couriers_are(
     with Line(valkey.url, "replays") as line:
         line.broker.client.flushall()
         with database.begin() as tx:
-            ear = endpoint_of(tx, "mrc_a", now)
+            endpoint = endpoint_of(tx, "mrc_a", now)
             for _ in range(MOST_UNTOUCHED + 20):
-                delivery(tx, ear, now - HOUR, "held")
+                delivery(tx, endpoint, now - HOUR, "held")
         walker = Walker(database, line)
         walker.consumer.start()
         with database.begin() as tx:

@@ -9,16 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.rules.delivery import LONGEST_WAIT_SECONDS, SCHEDULE_SECONDS
-from billhook.rules.endpoint_health import DISABLED_AFTER, HALF_TIME, SILENCE, SPREAD, Health, Notice, after_failure
+from billhook.rules.endpoint_health import (
+    DISABLED_AFTER,
+    HALF_TIME,
+    SILENCE,
+    SPREAD,
+    EndpointHealth,
+    Notice,
+    health_after_failure,
+)
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
 def told(hours: Sequence[float]) -> list[tuple[float, Notice]]:
     """What a merchant hears when its endpoint fails at these hours and never succeeds."""
-    health, heard = Health(), []
+    health, heard = EndpointHealth(), []
     for hour in hours:
-        health, notice = after_failure(health, START + timedelta(hours=hour))
+        health, notice = health_after_failure(health, START + timedelta(hours=hour))
         if notice is not None:
             heard.append((hour, notice))
     return heard
@@ -48,9 +56,11 @@ def test_after_days_without_an_attempt_the_clock_starts_anew() -> None:
 
 
 def test_the_last_failure_is_not_written_more_than_once_an_hour() -> None:
-    health, _ = after_failure(Health(), START)
-    assert after_failure(health, START + timedelta(minutes=59)) == (health, None)
-    assert after_failure(health, START + timedelta(minutes=60))[0].last_failure_at == START + timedelta(minutes=60)
+    health, _ = health_after_failure(EndpointHealth(), START)
+    assert health_after_failure(health, START + timedelta(minutes=59)) == (health, None)
+    assert health_after_failure(health, START + timedelta(minutes=60))[0].last_failure_at == START + timedelta(
+        minutes=60
+    )
 
 
 def test_no_wait_between_two_attempts_is_taken_for_silence() -> None:
@@ -60,10 +70,10 @@ def test_no_wait_between_two_attempts_is_taken_for_silence() -> None:
 @given(st.lists(st.floats(0, 80), min_size=1, max_size=80))
 def test_nobody_is_given_up_without_having_been_told_after_half_of_the_time(gaps: list[float]) -> None:
     hours = [sum(gaps[: n + 1]) for n in range(len(gaps))]
-    health, since_half = Health(), False
+    health, since_half = EndpointHealth(), False
     for hour in hours:
         now = START + timedelta(hours=hour)
-        health, notice = after_failure(health, now)
+        health, notice = health_after_failure(health, now)
         assert health.failing_since is not None
         if health.failing_since == now:
             since_half = False

@@ -25,7 +25,7 @@ def outcomes(receipts: list[Receipt]) -> list[str]:
 def set_aside(database: Database, event_id: str, at_minutes: int) -> None:
     """As after a failed attempt: due again some minutes later."""
     with database.begin() as tx:
-        work.put_back(tx, inbox.inbox, [(event_id, NOW + timedelta(minutes=at_minutes), "no luck")])
+        work.defer_claimed(tx, inbox.inbox, [(event_id, NOW + timedelta(minutes=at_minutes), "no luck")])
 
 
 def finish(database: Database, event_id: str) -> None:

@@ -28,8 +28,8 @@ def ask(tx: Tx, **asked: Any) -> Replay:
     return create_replay(tx, "mrc_a", **{"kind": "replay", "by": "key_1", "now": NOW, **asked})
 
 
-def walk(tx: Tx, replay: Replay, *ears: Endpoint, room: int = 10_000) -> Window:
-    return look(tx, replay, {ear.id: ear for ear in ears}, end=replay.until, room=room)
+def walk(tx: Tx, replay: Replay, *reachable: Endpoint, room: int = 10_000) -> Window:
+    return look(tx, replay, {one.id: one for one in reachable}, end=replay.until, room=room)
 
 
 def ids(window: Window) -> list[str]:
@@ -112,7 +112,7 @@ def test_a_step_that_got_on_wipes_out_the_failures_before_it(database: Database)
         for _ in range(5):
             work.claim(tx, replays, ids=[replay.id], limit=1, max_attempts=9, now=NOW, lease=timedelta())
         advance(tx, replay.id, replay.cursor, 0)
-        work.put_back(tx, replays, [(replay.id, NOW, "")], counted=False)
+        work.defer_claimed(tx, replays, [(replay.id, NOW, "")], counted=False)
         assert now_of(tx, replay).attempts == 0
 
 
@@ -122,48 +122,48 @@ def test_a_job_is_canceled_once_and_whoever_had_it_holds_it_no_longer(database: 
         claim = work.claim(tx, replays, ids=None, limit=1, max_attempts=9, now=NOW, lease=HOUR)
         assert cancel(tx, replay.id, NOW)
         assert not cancel(tx, replay.id, NOW)
-        assert work.hold(tx, replays, {replay.id: claim.token}) == set()
+        assert work.lock_claimed(tx, replays, {replay.id: claim.token}) == set()
         assert (now_of(tx, replay).phase, now_of(tx, replay).finished_at) == ("canceled", NOW)
 
 
 def test_a_replay_finds_what_it_asks_for_in_its_range_and_nothing_else(database: Database) -> None:
     with database.begin() as tx:
-        ear, other_ear = endpoint_of(tx, "mrc_a", NOW), endpoint_of(tx, "mrc_a", NOW)
+        endpoint, other = endpoint_of(tx, "mrc_a", NOW), endpoint_of(tx, "mrc_a", NOW)
         deaf, elsewhere = endpoint_of(tx, "mrc_a", NOW), endpoint_of(tx, "mrc_b", NOW)
-        delivery(tx, ear, NOW - DAY - timedelta(milliseconds=1))  # too old
-        first = delivery(tx, ear, NOW - DAY)
-        held = delivery(tx, other_ear, NOW - 23 * HOUR, "held", "invoice.voided")
-        delivery(tx, ear, NOW - 22 * HOUR, "delivered")
-        delivery(tx, ear, NOW - 22 * HOUR, "due")
-        delivery(tx, ear, NOW - 22 * HOUR, "canceled")
-        delivery(tx, ear, NOW - 21 * HOUR, event_type="payment.failed")
+        delivery(tx, endpoint, NOW - DAY - timedelta(milliseconds=1))  # too old
+        first = delivery(tx, endpoint, NOW - DAY)
+        held = delivery(tx, other, NOW - 23 * HOUR, "held", "invoice.voided")
+        delivery(tx, endpoint, NOW - 22 * HOUR, "delivered")
+        delivery(tx, endpoint, NOW - 22 * HOUR, "due")
+        delivery(tx, endpoint, NOW - 22 * HOUR, "canceled")
+        delivery(tx, endpoint, NOW - 21 * HOUR, event_type="payment.failed")
         delivery(tx, deaf, NOW - 21 * HOUR)
         delivery(tx, elsewhere, NOW - 21 * HOUR)
-        sent(tx, ear, said(tx, "mrc_a", NOW - 21 * HOUR, pruned_at=NOW), NOW - 21 * HOUR)
-        delivery(tx, ear, NOW - 20 * HOUR)  # too new
+        sent(tx, endpoint, said(tx, "mrc_a", NOW - 21 * HOUR, pruned_at=NOW), NOW - 21 * HOUR)
+        delivery(tx, endpoint, NOW - 20 * HOUR)  # too new
         asked = {"since": NOW - DAY, "until": NOW - 20 * HOUR, "event_types": ["invoice.*"]}
 
-        window = walk(tx, ask(tx, **asked), ear, other_ear)
+        window = walk(tx, ask(tx, **asked), endpoint, other)
         assert (ids(window), window.last, window.cut) == ([first, held], True, False)
-        assert ids(walk(tx, ask(tx, **asked, endpoint=ear), ear, other_ear)) == [first]
-        assert ids(walk(tx, ask(tx, **asked, states=["held"]), ear, other_ear)) == [held]
+        assert ids(walk(tx, ask(tx, **asked, endpoint=endpoint), endpoint, other)) == [first]
+        assert ids(walk(tx, ask(tx, **asked, states=["held"]), endpoint, other)) == [held]
 
 
 def test_a_window_is_bounded_by_what_is_looked_at_and_by_the_room(database: Database) -> None:
     with database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_a", NOW)
-        early = [delivery(tx, ear, NOW - 2 * HOUR + timedelta(seconds=n), "delivered") for n in range(WINDOW - 1)]
-        late = [delivery(tx, ear, NOW - HOUR + timedelta(seconds=n)) for n in range(4)]
+        endpoint = endpoint_of(tx, "mrc_a", NOW)
+        early = [delivery(tx, endpoint, NOW - 2 * HOUR + timedelta(seconds=n), "delivered") for n in range(WINDOW - 1)]
+        late = [delivery(tx, endpoint, NOW - HOUR + timedelta(seconds=n)) for n in range(4)]
         replay = ask(tx)
-        window = walk(tx, replay, ear)
+        window = walk(tx, replay, endpoint)
         assert (ids(window), window.cursor, window.last, window.cut) == (late[:1], late[0], False, False)
 
         advance(tx, replay.id, window.cursor, 1)
-        window = walk(tx, now_of(tx, replay), ear, room=2)
+        window = walk(tx, now_of(tx, replay), endpoint, room=2)
         assert (ids(window), window.cursor, window.last, window.cut) == (late[1:3], late[2], False, True)
 
         advance(tx, replay.id, window.cursor, 2)
-        window = walk(tx, now_of(tx, replay), ear, room=2)
+        window = walk(tx, now_of(tx, replay), endpoint, room=2)
         assert (ids(window), window.last, window.cut) == (late[3:], True, False)
         assert window.cursor >= id_at("dlv", NOW)
         assert len(early) == WINDOW - 1
@@ -171,11 +171,11 @@ def test_a_window_is_bounded_by_what_is_looked_at_and_by_the_room(database: Data
 
 def test_a_backfill_finds_the_messages_its_endpoint_never_had(database: Database) -> None:
     with database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_a", NOW, "invoice.*", "ping", "endpoint.*", ordering="customer")
-        other_ear = endpoint_of(tx, "mrc_a", NOW)
+        endpoint = endpoint_of(tx, "mrc_a", NOW, "invoice.*", "ping", "endpoint.*", ordering="customer")
+        other = endpoint_of(tx, "mrc_a", NOW)
         missing = said(tx, "mrc_a", NOW - HOUR, customer="cus_1", subscription="sub_1")
-        sent(tx, other_ear, missing, NOW - HOUR, "delivered")
-        sent(tx, ear, said(tx, "mrc_a", NOW - HOUR), NOW - HOUR, "delivered")
+        sent(tx, other, missing, NOW - HOUR, "delivered")
+        sent(tx, endpoint, said(tx, "mrc_a", NOW - HOUR), NOW - HOUR, "delivered")
         voided = said(tx, "mrc_a", NOW - HOUR / 2, "invoice.voided")
         for event_type in ("payment.failed", "ping", "endpoint.disabled"):
             said(tx, "mrc_a", NOW - HOUR, event_type)
@@ -183,41 +183,41 @@ def test_a_backfill_finds_the_messages_its_endpoint_never_had(database: Database
         said(tx, "mrc_a", NOW - 31 * DAY)
         said(tx, "mrc_b", NOW - HOUR)
 
-        backfill = ask(tx, kind="backfill", endpoint=ear)
+        backfill = ask(tx, kind="backfill", endpoint=endpoint)
         assert backfill.states is None
-        window = walk(tx, backfill, ear, other_ear)
+        window = walk(tx, backfill, endpoint, other)
         assert (ids(window), window.last) == ([missing, voided], True)
-        narrow = ask(tx, kind="backfill", endpoint=ear, event_types=["invoice.voided"])
-        assert ids(walk(tx, narrow, ear)) == [voided]
+        narrow = ask(tx, kind="backfill", endpoint=endpoint, event_types=["invoice.voided"])
+        assert ids(walk(tx, narrow, endpoint)) == [voided]
 
-        new = add_missing(tx, ear, window.rows, NOW)
+        new = add_missing(tx, endpoint, window.rows, NOW)
         rows = tx.execute(sa.select(deliveries).where(deliveries.c.id.in_(new)).order_by(deliveries.c.id)).mappings()
         made = [(row["message_id"], row["state"], row["lane"], row["subject"]) for row in rows]
         assert made == [(missing, "due", "replay", "cus_1"), (voided, "due", "replay", None)]
-        assert add_missing(tx, ear, window.rows, NOW) == [], "it has them now"
-        assert ids(walk(tx, backfill, ear)) == []
+        assert add_missing(tx, endpoint, window.rows, NOW) == [], "it has them now"
+        assert ids(walk(tx, backfill, endpoint)) == []
 
 
 def test_what_changed_since_it_was_found_is_left_alone(database: Database) -> None:
     with database.begin() as tx:
-        ear = endpoint_of(tx, "mrc_a", NOW)
-        dead, held, due = (delivery(tx, ear, NOW - HOUR, state) for state in ("dead", "held", "due"))
+        endpoint = endpoint_of(tx, "mrc_a", NOW)
+        dead, held, due = (delivery(tx, endpoint, NOW - HOUR, state) for state in ("dead", "held", "due"))
         assert lock_deliveries(tx, [due, held, dead], ["dead", "held"]) == sorted([dead, held])
         assert lock_deliveries(tx, [due, held, dead], ["held"]) == [held]
 
 
 def test_the_untouched_are_counted_for_whom_the_job_is(database: Database) -> None:
     with database.begin() as tx:
-        ear, other_ear = endpoint_of(tx, "mrc_a", NOW), endpoint_of(tx, "mrc_a", NOW)
-        for endpoint, fields in (
-            (ear, {"lane": "replay"}),
-            (ear, {"lane": "replay", "due_at": NOW + HOUR}),  # put off, but not tried
-            (other_ear, {"lane": "replay"}),
-            (other_ear, {"lane": "replay", "attempts": 1}),
-            (ear, {"lane": "fresh"}),
+        endpoint, other = endpoint_of(tx, "mrc_a", NOW), endpoint_of(tx, "mrc_a", NOW)
+        for whose, fields in (
+            (endpoint, {"lane": "replay"}),
+            (endpoint, {"lane": "replay", "due_at": NOW + HOUR}),  # deferred, but not tried
+            (other, {"lane": "replay"}),
+            (other, {"lane": "replay", "attempts": 1}),
+            (endpoint, {"lane": "fresh"}),
             (endpoint_of(tx, "mrc_b", NOW), {"lane": "replay"}),
         ):
-            message = said(tx, endpoint.merchant_id, NOW)
-            sent(tx, endpoint, message, NOW, "due", **fields)
+            message = said(tx, whose.merchant_id, NOW)
+            sent(tx, whose, message, NOW, "due", **fields)
         assert untouched(tx, ask(tx)) == 3
-        assert untouched(tx, ask(tx, endpoint=ear)) == 2
+        assert untouched(tx, ask(tx, endpoint=endpoint)) == 2

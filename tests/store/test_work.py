@@ -50,11 +50,11 @@ def test_whoever_lost_the_lease_holds_nothing(database: Database) -> None:
     slow = claim(database)
     fast = claim(database, events[:1], at=LEASE)
     with database.begin() as tx:
-        assert work.hold(tx, inbox, dict.fromkeys(events, slow.token)) == {events[1]}
-        assert work.hold(tx, inbox, dict.fromkeys(events, fast.token)) == {events[0]}
-        assert work.hold(tx, inbox, {events[0]: fast.token, events[1]: slow.token}) == set(events)
+        assert work.lock_claimed(tx, inbox, dict.fromkeys(events, slow.token)) == {events[1]}
+        assert work.lock_claimed(tx, inbox, dict.fromkeys(events, fast.token)) == {events[0]}
+        assert work.lock_claimed(tx, inbox, {events[0]: fast.token, events[1]: slow.token}) == set(events)
         work.finish(tx, inbox, [events[0]], "processed", AFTER)
-        assert work.hold(tx, inbox, dict.fromkeys(events, fast.token)) == set()
+        assert work.lock_claimed(tx, inbox, dict.fromkeys(events, fast.token)) == set()
     finished = row(database, events[0])
     assert (finished["state"], finished["token"], finished["finished_at"]) == ("processed", None, AFTER)
 
@@ -63,7 +63,7 @@ def test_only_the_ids_asked_for_are_claimed_and_only_if_due(database: Database) 
     events = put(database, 4)
     with database.begin() as tx:
         work.finish(tx, inbox, [events[0]], "processed", NOW)
-        work.put_back(tx, inbox, [(events[1], AFTER, "later")])
+        work.defer_claimed(tx, inbox, [(events[1], AFTER, "later")])
     assert ids(claim(database, [*events[:3], "evt_none"])) == [events[2]]
     assert ids(claim(database, [])) == []
 
@@ -71,17 +71,17 @@ def test_only_the_ids_asked_for_are_claimed_and_only_if_due(database: Database) 
 def test_without_ids_the_longest_due_comes_first(database: Database) -> None:
     events = put(database, 3)
     with database.begin() as tx:
-        work.put_back(tx, inbox, [(events[2], NOW - timedelta(hours=1), "late")])
+        work.defer_claimed(tx, inbox, [(events[2], NOW - timedelta(hours=1), "late")])
         assert work.due_ids(tx, inbox, now=NOW, limit=1) == [events[2]]
     assert ids(claim(database, limit=1)) == [events[2]]
     assert ids(claim(database, limit=1)) in ([events[0]], [events[1]])
 
 
-def test_what_is_put_back_falls_due_at_its_time_with_its_error(database: Database) -> None:
+def test_what_is_deferred_falls_due_at_its_time_with_its_error(database: Database) -> None:
     events = put(database, 2)
     claim(database)
     with database.begin() as tx:
-        work.put_back(tx, inbox, [(events[0], AFTER, "slow"), (events[1], AFTER + LEASE, "slower")])
+        work.defer_claimed(tx, inbox, [(events[0], AFTER, "slow"), (events[1], AFTER + LEASE, "slower")])
     waiting = row(database, events[0])
     assert (waiting["state"], waiting["due_at"], waiting["last_error"], waiting["token"]) == (
         ("due", AFTER, "slow", None)
@@ -90,11 +90,11 @@ def test_what_is_put_back_falls_due_at_its_time_with_its_error(database: Databas
     assert ids(claim(database, at=LEASE * 2, ids=[events[1]])) == [events[1]]
 
 
-def test_what_was_only_postponed_is_no_attempt(database: Database) -> None:
+def test_what_was_only_deferred_is_no_attempt(database: Database) -> None:
     [event] = put(database, 1)
     claim(database)
     with database.begin() as tx:
-        work.put_back(tx, inbox, [(event, AFTER, "busy")], counted=False)
+        work.defer_claimed(tx, inbox, [(event, AFTER, "busy")], counted=False)
     again = claim(database, at=LEASE)
     assert [claimed["attempts"] for claimed in again.rows] == [1]
 
@@ -194,7 +194,7 @@ def test_the_backlog_tells_ready_running_scheduled_and_expired_apart(database: D
     claim(database, [events[0]])
     claim(database, [events[1]], at=LEASE * 2)
     with database.begin() as tx:
-        work.put_back(tx, inbox, [(events[2], NOW + LEASE * 9, "later")])
+        work.defer_claimed(tx, inbox, [(events[2], NOW + LEASE * 9, "later")])
         work.finish(tx, inbox, [events[3]], "processed", NOW)
         now = NOW + LEASE * 2
         assert work.backlog(tx, inbox, now=now) == work.Backlog(

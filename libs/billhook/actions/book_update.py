@@ -10,7 +10,7 @@ from billhook.rules.book import Change, Fact
 from billhook.store.documents import NewDocument
 from billhook.store.merchants import Merchant
 
-Rings = dict[str, list[str]]
+NewWork = dict[str, list[str]]
 """What to ring for after the commit: ids, by bell."""
 
 
@@ -32,9 +32,9 @@ class BookUpdate:
     """The event of the inbox that it came with. None: a verb of our own."""
 
 
-def merged(rings: Iterable[Rings]) -> Rings:
+def merged(rings: Iterable[NewWork]) -> NewWork:
     """All of them as one."""
-    ids_of: Rings = defaultdict(list)
+    ids_of: NewWork = defaultdict(list)
     for part in rings:
         for bell, ids in part.items():
             ids_of[bell] += ids

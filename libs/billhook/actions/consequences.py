@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from billhook.actions.book_update import BookUpdate, Rings, merged
+from billhook.actions.book_update import BookUpdate, NewWork, merged
 from billhook.rules.book import book_id
 from billhook.rules.webhook_body import about, body_of
 from billhook.store import book
@@ -25,11 +25,11 @@ from billhook.store.documents import add_documents, undocumented
 from billhook.store.messages import Message, add_messages
 from billhook.store.schema import new_id
 
-Consequence = Callable[[Tx, Sequence[BookUpdate], datetime], Rings]
+Consequence = Callable[[Tx, Sequence[BookUpdate], datetime], NewWork]
 """Adds the work that follows from updates, which the book has taken in by then, and says what to ring for."""
 
 
-def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
+def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     """Write updates into the book, with all that follows from them. The caller rings after its commit."""
     entries = [
         book.Entry(update.merchant.id, update.source_id, update.account, change)
@@ -40,7 +40,7 @@ def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
     return merged(consequence(tx, updates, now) for consequence in CONSEQUENCES)
 
 
-def deliveries(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
+def deliveries(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     """A message of each fact, and a delivery of it to each endpoint that wants it."""
     said = add_messages(tx, [message for update in updates for message in _messages(update)], now)
     return {"deliveries": address(tx, said, now)}
@@ -66,7 +66,7 @@ def _messages(update: BookUpdate) -> Iterator[Message]:
         )
 
 
-def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
+def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     """The documents to make, of which each is made once."""
     wanted = [document for update in updates for document in update.documents]
     return {"documents": add_documents(tx, undocumented(tx, wanted), now)}

@@ -151,7 +151,7 @@ def cancel_all(env: Env, endpoint_id: str) -> None:
             more = cancel_waiting(tx, endpoint_id, env.clock())
 
 
-def shown(env: Env, endpoint: Endpoint) -> dict[str, Any]:
+def endpoint_shown(env: Env, endpoint: Endpoint) -> dict[str, Any]:
     """What may be seen of an endpoint: no secret, and of the headers their names."""
     now = env.clock()
     ends = [until for _, until in endpoint.overlapping(now)]

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from billhook.actions.book_update import Rings, merged
+from billhook.actions.book_update import NewWork, merged
 from billhook.actions.credit_notes import credit
 from billhook.actions.document_mails import send
 from billhook.actions.ledger import (
@@ -187,10 +187,10 @@ class PaidTerms:
     reference: str | None = None
 
 
-def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> Rings:
+def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWork:
     """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now, for
     dates go up with the numbers, and was paid when it was."""
-    rings: list[Rings] = []
+    rings: list[NewWork] = []
     by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
     for one in paid:
         terms, _ = _checked(one.terms)

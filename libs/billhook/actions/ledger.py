@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from billhook.actions.book_update import BookUpdate, Rings
+from billhook.actions.book_update import BookUpdate, NewWork
 from billhook.actions.consequences import record
 from billhook.actions.publishing import KEY
 from billhook.documents.einvoice.facturx import missing
@@ -32,7 +32,7 @@ class Step:
     """What a verb left behind."""
 
     invoice: OwnInvoice
-    rings: Rings = field(default_factory=dict)
+    rings: NewWork = field(default_factory=dict)
     credit_note: OwnCreditNote | None = None
     replayed: bool = False
     """It was done before, under the same key: nothing changed."""
@@ -177,7 +177,7 @@ def write(
     news: Sequence[tuple[str, BookObject]],
     documents: Sequence[NewDocument],
     now: datetime,
-) -> Rings:
+) -> NewWork:
     """Put own objects into the book, with all that follows from it."""
     facts = tuple(Fact(event_type, thing, now) for event_type, thing in news)
     return record(tx, [BookUpdate(merchant, OWN, "", tuple(entries), facts, tuple(documents))], now)

@@ -101,7 +101,7 @@ def check_contact(address: str | None) -> None:
         ) from None
 
 
-def replay_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> dict[str, list[str]]:
+def replay_dead_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> dict[str, list[str]]:
     """Do the work of these dead letters again; returns the ids to ring for, by bell. Raises `Refused`, and leaves all
     of them open, when one is of an endpoint that nothing is sent to."""
     rings: dict[str, list[str]] = {}
@@ -112,7 +112,7 @@ def replay_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: da
     return rings
 
 
-def discard_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> int:
+def discard_dead_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> int:
     """Close these dead letters for good; returns how many were open."""
     return sum(queues.discard(tx, queue, ids, by=by, now=now) for queue, ids in _by_queue(letters).items())
 

@@ -14,10 +14,10 @@ from billhook.actions.endpoints import (
     change_endpoint,
     delete_endpoint,
     enable_endpoint,
+    endpoint_shown,
     ping,
     register_endpoint,
     rotate,
-    shown,
 )
 from billhook.actions.sources import ring
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
@@ -104,7 +104,7 @@ def _find(tx: Tx, endpoint_id: str) -> Endpoint:
 
 
 def _whole(env: Env, tx: Tx, endpoint_id: str) -> dict[str, Any]:
-    return shown(env, _find(tx, endpoint_id)) | {"held": held_for(tx, endpoint_id)}
+    return endpoint_shown(env, _find(tx, endpoint_id)) | {"held": held_for(tx, endpoint_id)}
 
 
 def _told(secret: str | None) -> dict[str, str]:
@@ -135,14 +135,14 @@ def add_endpoint(
             endpoint, told = register_endpoint(
                 env, tx, owner_of(tx, merchant), url=url, secret=given, signing=signing, **settings
             )
-        show_one(shown(env, endpoint) | _told(told), as_json=as_json)
+        show_one(endpoint_shown(env, endpoint) | _told(told), as_json=as_json)
 
 
 @commands.command("list")
 def list_endpoints(merchant: Narrow = None, as_json: Json = False) -> None:
     """List endpoints."""
     with opened() as env, env.database.read() as tx:
-        found = [shown(env, endpoint) for endpoint in endpoints.list_endpoints(tx, merchant)]
+        found = [endpoint_shown(env, endpoint) for endpoint in endpoints.list_endpoints(tx, merchant)]
         columns = ("id", "merchant_id", "url", "event_types", "state", "failing_since", "disabled_reason")
         show(found, columns, as_json=as_json, empty="No endpoints yet. Make one: `billhook endpoints add URL`.")
 
@@ -183,7 +183,7 @@ def set_endpoint(
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
             change_endpoint(env, tx, endpoint_id, **changes)
-            endpoint = shown(env, _find(tx, endpoint_id))
+            endpoint = endpoint_shown(env, _find(tx, endpoint_id))
         show_one(endpoint, as_json=as_json)
 
 
@@ -216,7 +216,7 @@ def rotate_endpoint(
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
             told = rotate(env, tx, endpoint_id, overlap_seconds=overlap_seconds, secret=given, signing=signing)
-            endpoint = shown(env, _find(tx, endpoint_id))
+            endpoint = endpoint_shown(env, _find(tx, endpoint_id))
         show_one(endpoint | _told(told), as_json=as_json)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 import typer
 
-from billhook.actions.sources import discard_letters, replay_letters
+from billhook.actions.sources import discard_dead_letters, replay_dead_letters
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.runtime.env import Env
 from billhook.store import dead_letters, inbox, queues
@@ -94,12 +94,12 @@ def list_letters(merchant: Narrow = None, queue: Queue = None, limit: Limit = 50
 
 def _find_letters(tx: Tx, ids: list[str]) -> list[Any]:
     found = []
-    for letter_id in dict.fromkeys(ids):
-        letter = dead_letters.get_dead(tx, letter_id)
+    for dead_letter_id in dict.fromkeys(ids):
+        letter = dead_letters.get_dead(tx, dead_letter_id)
         if letter is None:
-            raise CommandError(f"There is no dead letter {letter_id!r}. See `billhook dead-letters list`.")
+            raise CommandError(f"There is no dead letter {dead_letter_id!r}. See `billhook dead-letters list`.")
         if letter["resolved_at"] is not None:
-            raise CommandError(f"{letter_id} was {letter['resolution']} already, by {letter['resolved_by']}.")
+            raise CommandError(f"{dead_letter_id} was {letter['resolution']} already, by {letter['resolved_by']}.")
         found.append(letter)
     return found
 
@@ -109,7 +109,7 @@ def replay_dead(ids: Ids) -> None:
     """Do the work of these letters again; all of them or, if one is unknown, none."""
     with opened() as env:
         with env.database.begin() as tx:
-            rings = replay_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
+            rings = replay_dead_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
         typer.echo(f"{sum(map(len, rings.values()))} replayed.")
 
 
@@ -118,7 +118,7 @@ def discard_dead(ids: Ids) -> None:
     """Close these letters without doing their work; all of them or, if one is unknown, none."""
     with opened() as env:
         with env.database.begin() as tx:
-            count = discard_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
+            count = discard_dead_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
         typer.echo(f"{count} discarded.")
 
 
@@ -157,5 +157,5 @@ def _replay_all_dead(env: Env, queue: str | None, merchant: str | None) -> int:
             batch = queues.replayable(tx, merchant_id=merchant, queue=queue, before=before, limit=BATCH)
             if not batch:
                 return count
-            count += sum(map(len, replay_letters(tx, batch, by=done_by(), now=env.clock()).values()))
+            count += sum(map(len, replay_dead_letters(tx, batch, by=done_by(), now=env.clock()).values()))
         before = batch[-1]["id"]

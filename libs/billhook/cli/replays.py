@@ -82,12 +82,12 @@ def start(
     with opened() as env:
         now = env.clock()
         with env.database.begin() as tx:
-            ear = None if endpoint is None else _endpoint(tx, endpoint, merchant)
+            found = None if endpoint is None else _endpoint(tx, endpoint, merchant)
             replay = replays.create_replay(
                 tx,
-                owner_of(tx, merchant) if ear is None else ear.merchant_id,
+                owner_of(tx, merchant) if found is None else found.merchant_id,
                 kind=BACKFILL if backfill else "replay",
-                endpoint=ear,
+                endpoint=found,
                 event_types=events or None,
                 states=states or None,
                 since=_instant(since, now),

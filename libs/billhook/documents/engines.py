@@ -17,7 +17,7 @@ import msgspec
 
 from billhook.documents.page import document_html
 from billhook.documents.templating import own_html
-from billhook.documents.typst import Picture, Sheet, TypstRenderer
+from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
 from billhook.documents.view import Shown
 from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
 from billhook.rules.invoicing_settings import Engine
@@ -34,10 +34,10 @@ _MANY_LINES: Final = 1_000
 
 
 @dataclass(frozen=True)
-class Order:
+class RoutedRequest:
     """A document to be drawn, and with what."""
 
-    sheet: Sheet
+    request: RenderRequest
     engine: Literal["wkhtmltopdf", "typst"]
     own: str | None = None
     """The source of the merchant's template."""
@@ -74,42 +74,42 @@ class Engines:
         self._wkhtmltopdf = wkhtmltopdf or Wkhtmltopdf()
         self._typst = typst or TypstRenderer()
 
-    def order(self, sheet: Sheet, *, wish: Engine = "auto", own: str | None = None) -> Order:
+    def route(self, request: RenderRequest, *, wish: Engine = "auto", own: str | None = None) -> RoutedRequest:
         installed = self._wkhtmltopdf.find() is not None
         engine = choose(
-            sheet.shown,
+            request.shown,
             wish=wish,
             setting=self._setting,
             installed=installed,
             own=own is not None,
-            archival=sheet.archival,
+            archival=request.archival,
         )
-        return Order(sheet, engine, own)
+        return RoutedRequest(request, engine, own)
 
-    def name_of(self, order: Order) -> str:
+    def name_of(self, routed: RoutedRequest) -> str:
         """The engine's, with its version: a part of a document's content address."""
-        return self._typst.name if order.engine == "typst" else self._wkhtmltopdf.name
+        return self._typst.name if routed.engine == "typst" else self._wkhtmltopdf.name
 
-    def draw(self, orders: Sequence[Order]) -> Iterator[tuple[int, Drawn]]:
-        """The place of each document among `orders`, and its PDF or the reason there is none: each as soon as it is
+    def draw(self, routed: Sequence[RoutedRequest]) -> Iterator[tuple[int, Drawn]]:
+        """The place of each document among `routed`, and its PDF or the reason there is none: each as soon as it is
         drawn, while the engine goes on with the next. No document can spoil another."""
-        html = [place for place, order in enumerate(orders) if order.engine == "wkhtmltopdf"]
-        typst = [place for place, order in enumerate(orders) if order.engine == "typst"]
-        yield from self._draw_html(orders, html)
-        yield from zip(typst, self._typst.draw(orders[place].sheet for place in typst), strict=True)
+        html = [place for place, one in enumerate(routed) if one.engine == "wkhtmltopdf"]
+        typst = [place for place, one in enumerate(routed) if one.engine == "typst"]
+        yield from self._draw_html(routed, html)
+        yield from zip(typst, self._typst.draw(routed[place].request for place in typst), strict=True)
 
-    def _draw_html(self, orders: Sequence[Order], places: Sequence[int]) -> Iterator[tuple[int, Drawn]]:
-        own = _own_pages(orders, places)
+    def _draw_html(self, routed: Sequence[RoutedRequest], places: Sequence[int]) -> Iterator[tuple[int, Drawn]]:
+        own = _own_pages(routed, places)
         failed = {place: page for place, page in own.items() if isinstance(page, RenderError)}
         yield from failed.items()
         good = [place for place in places if place not in failed]
 
         def pages() -> Iterator[tuple[str, datetime]]:
             for place in good:
-                sheet = orders[place].sheet
+                request = routed[place].request
                 page = own.get(place)
-                html = page if isinstance(page, str) else document_html(sheet.shown, logo=_data_uri(sheet.logo))
-                yield html, sheet.dated
+                html = page if isinstance(page, str) else document_html(request.shown, logo=_data_uri(request.logo))
+                yield html, request.dated
 
         yield from zip(good, self._wkhtmltopdf.draw(pages()), strict=True)
 
@@ -118,11 +118,11 @@ class Engines:
         self._typst.close()
 
 
-def _own_pages(orders: Sequence[Order], places: Sequence[int]) -> dict[int, str | RenderError]:
+def _own_pages(routed: Sequence[RoutedRequest], places: Sequence[int]) -> dict[int, str | RenderError]:
     """The pages of merchants' own templates, in one go: they are made in a process of their own."""
-    asked = [(place, own) for place in places if (own := orders[place].own) is not None]
-    sheets = [(own, orders[place].sheet.shown, _data_uri(orders[place].sheet.logo)) for place, own in asked]
-    made = own_html(sheets) if sheets else []
+    asked = [(place, own) for place in places if (own := routed[place].own) is not None]
+    requests = [(own, routed[place].request.shown, _data_uri(routed[place].request.logo)) for place, own in asked]
+    made = own_html(requests) if requests else []
     return {place: page for (place, _), page in zip(asked, made, strict=True)}
 
 

@@ -26,7 +26,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from billhook.documents.qr import qr_svg
-from billhook.documents.typst_process import MAIN, Answer, Work, send
+from billhook.documents.typst_process import MAIN, TypstResult, Work, send
 from billhook.documents.view import Shown
 from billhook.documents.wkhtmltopdf import RenderError
 
@@ -60,7 +60,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class RenderRequest:
     """A document to be drawn."""
 
     shown: Shown
@@ -76,7 +76,7 @@ class Sheet:
 
 
 class TypstRenderer:
-    """The engine Typst. Equal sheets give equal bytes, with the same fonts.
+    """The engine Typst. Equal requests give equal bytes, with the same fonts.
 
     A document may take `seconds`. May be used from several threads; each has a process.
     """
@@ -88,13 +88,13 @@ class TypstRenderer:
         self._command = command or (sys.executable, "-P", "-m", "billhook.documents.typst_process")
         self._idle: list[_Setter] = []
 
-    def render(self, sheets: Iterable[Sheet]) -> list[bytes | RenderError]:
+    def render(self, requests: Iterable[RenderRequest]) -> list[bytes | RenderError]:
         """One PDF, or the reason there is none, for each, in order; no document can spoil another."""
-        return list(self.draw(sheets))
+        return list(self.draw(requests))
 
-    def draw(self, sheets: Iterable[Sheet]) -> Iterator[bytes | RenderError]:
+    def draw(self, requests: Iterable[RenderRequest]) -> Iterator[bytes | RenderError]:
         """The same, one by one."""
-        return (self._one(_work(sheet, self._seconds)) for sheet in sheets)
+        return (self._one(_work(request, self._seconds)) for request in requests)
 
     def _one(self, work: Work) -> bytes | RenderError:
         try:
@@ -161,11 +161,11 @@ class _Setter:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, work: Work) -> Answer:
+    def ask(self, work: Work) -> TypstResult:
         deadline = time.monotonic() + work.seconds
         self._connection.settimeout(work.seconds)
         send(self._connection, work)
-        return msgspec.msgpack.decode(self._read(int.from_bytes(self._read(8, deadline)), deadline), type=Answer)
+        return msgspec.msgpack.decode(self._read(int.from_bytes(self._read(8, deadline)), deadline), type=TypstResult)
 
     def _read(self, size: int, deadline: float) -> bytearray:
         content = bytearray()
@@ -193,8 +193,8 @@ class _Setter:
             shutil.rmtree(self._place)
 
 
-def _work(sheet: Sheet, seconds: float) -> Work:
-    shown = sheet.shown
+def _work(request: RenderRequest, seconds: float) -> Work:
+    shown = request.shown
     language, *more = shown.language.split("-")
     look: dict[str, Any] = {
         "lang": language,
@@ -204,11 +204,11 @@ def _work(sheet: Sheet, seconds: float) -> Work:
         "logo": None,
     }
     picture = None
-    if sheet.logo is not None:
-        logo = sheet.logo
+    if request.logo is not None:
+        logo = request.logo
         scale = min(_LOGO_MM[0] / logo.width, _LOGO_MM[1] / logo.height)
         path = "logo.png" if logo.media_type == "image/png" else "logo.jpg"
         look["logo"] = {"path": path, "width": logo.width * scale, "height": logo.height * scale}
         picture = (path, logo.content)
     encode = msgspec.json.encode
-    return Work(encode(shown), encode(look), sheet.dated, sheet.archival, seconds, picture)
+    return Work(encode(shown), encode(look), request.dated, request.archival, seconds, picture)

@@ -37,7 +37,7 @@ class Work(msgspec.Struct, frozen=True):
     """A file to be laid beside the template."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class TypstResult(msgspec.Struct, frozen=True):
     pdf: bytes
     error: str
     grown: bool
@@ -52,7 +52,7 @@ _REPLACED_AT_MOST: Final = 20
 an invoice, so they become question marks; in other documents they are boxes."""
 
 
-def send(connection: socket.socket, message: Work | Answer) -> None:
+def send(connection: socket.socket, message: Work | TypstResult) -> None:
     body = msgspec.msgpack.encode(message)
     connection.sendall(len(body).to_bytes(8) + body)
 
@@ -69,7 +69,7 @@ def serve(connection: socket.socket, place: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, work.seconds + 1)  # nobody handles it: it ends the process
         pdf, error = _compiled(compiler, place, work)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(connection, Answer(pdf, error, _peak() > _GROWN))
+        send(connection, TypstResult(pdf, error, _peak() > _GROWN))
 
 
 def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes, str]:

@@ -107,7 +107,7 @@ class Wkhtmltopdf:
     def __init__(self, binary: Path | None = None, *, seconds: float = 30.0) -> None:
         self._binary = binary
         self._seconds = seconds
-        self._idle: list[_Desk] = []
+        self._idle: list[_Engine] = []
 
     def find(self) -> Path | None:
         """Where it is; looked for anew each time, so that installing it is all there is to do."""
@@ -129,16 +129,16 @@ class Wkhtmltopdf:
             return
         rest = iter(pages)
         laid: deque[datetime] = deque()
-        desk = None
+        engine = None
         try:
-            desk = self._idle.pop() if self._idle else _Desk(binary)
+            engine = self._idle.pop() if self._idle else _Engine(binary)
             while True:
                 while len(laid) < _AHEAD and (page := next(rest, None)) is not None:
                     laid.append(page[1])
-                    desk.lay(page[0])
+                    engine.lay(page[0])
                 if not laid:
                     break
-                pdf = desk.take(self._seconds)
+                pdf = engine.take(self._seconds)
                 date = laid.popleft()
                 yield _stamped(pdf, date) if isinstance(pdf, bytes) else pdf
         except OSError as error:  # no room for the files, or the engine cannot be started
@@ -146,32 +146,32 @@ class Wkhtmltopdf:
             yield from (reason for _ in laid)
             yield from (reason for _ in rest)
         finally:
-            if desk is not None:
-                self._keep(desk)
+            if engine is not None:
+                self._keep(engine)
 
-    def _keep(self, desk: _Desk) -> None:
+    def _keep(self, engine: _Engine) -> None:
         """For the next batch, which in a busy hour comes at once; for none longer than that."""
-        if not desk.fit:
-            desk.close()
+        if not engine.fit:
+            engine.close()
             return
-        self._idle.append(desk)
-        timer = threading.Timer(_IDLE_SECONDS, self._dismiss, [desk])
+        self._idle.append(engine)
+        timer = threading.Timer(_IDLE_SECONDS, self._dismiss, [engine])
         timer.daemon = True
         timer.start()
 
-    def _dismiss(self, desk: _Desk) -> None:
+    def _dismiss(self, engine: _Engine) -> None:
         try:
-            self._idle.remove(desk)
+            self._idle.remove(engine)
         except ValueError:  # somebody uses it
             return
-        desk.close()
+        engine.close()
 
     def close(self) -> None:
-        for desk in self._idle[:]:
-            self._dismiss(desk)
+        for engine in self._idle[:]:
+            self._dismiss(engine)
 
 
-class _Desk:
+class _Engine:
     """A directory with numbered pages in it, and an engine that draws them in their order."""
 
     def __init__(self, binary: Path) -> None:

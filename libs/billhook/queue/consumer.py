@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from billhook.metrics import Metrics
 from billhook.queue.bell import Listener
-from billhook.rules.retry import Dead, Done, Outcome, Postpone, Retry, after_failure
+from billhook.rules.retry import Dead, Defer, Done, Outcome, Retry, after_failure
 from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx, is_store_away
 from billhook.store.dead_letters import DeadLetter
@@ -236,7 +236,7 @@ class Steps(Generic[J, E]):
         now = self._now()
         table = self.handler.table
         with self._database.begin() as tx:
-            held = work.hold(tx, table, tokens)
+            held = work.lock_claimed(tx, table, tokens)
             ours = [result for result in results if result[0].id in held]
             rings = self.handler.effects(tx, ours, now)
             self._mark(tx, [(job, outcome) for job, outcome, _ in ours], now)
@@ -246,7 +246,7 @@ class Steps(Generic[J, E]):
     def fail(self, token: str, job: J, error: Exception) -> None:
         """Settle a job whose performing or effects raised."""
         with self._database.begin() as tx:
-            if work.hold(tx, self.handler.table, {job.id: token}):
+            if work.lock_claimed(tx, self.handler.table, {job.id: token}):
                 self._mark_failed(tx, job, error)
 
     def _mark_failed(self, tx: Tx, job: Job, error: Exception) -> None:
@@ -262,7 +262,7 @@ class Steps(Generic[J, E]):
     def _mark(self, tx: Tx, outcomes: Iterable[tuple[Job, Outcome]], now: datetime) -> None:
         done: dict[str, list[str]] = {}
         retries: list[tuple[str, datetime, str]] = []
-        postponed: list[tuple[str, datetime, str]] = []
+        deferred: list[tuple[str, datetime, str]] = []
         letters: list[DeadLetter] = []
         for job, outcome in outcomes:
             match outcome:
@@ -270,20 +270,20 @@ class Steps(Generic[J, E]):
                     done.setdefault(state, []).append(job.id)
                 case Retry(at, reason):
                     retries.append((job.id, at, reason))
-                case Postpone(at, reason):
-                    postponed.append((job.id, at, reason))
+                case Defer(at, reason):
+                    deferred.append((job.id, at, reason))
                 case Dead(reason):
                     letters.append(DeadLetter(job.merchant_id, job.id, reason, job.attempts))
         table = self.handler.table
         for state, ids in done.items():
             work.finish(tx, table, ids, state, now)
             self._count(state, len(ids))
-        work.put_back(tx, table, retries)
-        work.put_back(tx, table, postponed, counted=False)
+        work.defer_claimed(tx, table, retries)
+        work.defer_claimed(tx, table, deferred, counted=False)
         work.give_up(tx, table, [(letter.work_id, letter.reason) for letter in letters], now)
         dead_letters.bury(tx, self.queue, letters, now)
         self._count("retry", len(retries))
-        self._count("postponed", len(postponed))
+        self._count("deferred", len(deferred))
         self._count("dead", len(letters))
 
     def _count(self, outcome: str, count: int) -> None:

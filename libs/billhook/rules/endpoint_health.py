@@ -33,21 +33,21 @@ class Notice(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class EndpointHealth:
     failing_since: datetime | None = None
     last_failure_at: datetime | None = None
     notices: int = 0
     """The last notice given while failing: see `Notice`."""
 
 
-def after_failure(health: Health, now: datetime) -> tuple[Health, Notice | None]:
+def health_after_failure(health: EndpointHealth, now: datetime) -> tuple[EndpointHealth, Notice | None]:
     """The health after a failed attempt, and what is to be told now; the same `health` if nothing need be written."""
     since, last = health.failing_since, health.last_failure_at
     if since is None or last is None or now - last > SILENCE:
-        return Health(now, now), None
+        return EndpointHealth(now, now), None
     due = _due(now - since)
     if due > health.notices:
-        return Health(since, now, due), Notice(due)
+        return EndpointHealth(since, now, due), Notice(due)
     return (replace(health, last_failure_at=now) if now - last >= RESOLUTION else health), None
 
 

@@ -35,8 +35,8 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Postpone:
-    """Not tried at all, and not counted as an attempt: what it needs was not there."""
+class Defer:
+    """Fall due later. Not tried at all, and not counted as an attempt: what it needs was not there."""
 
     at: datetime
     reason: str
@@ -53,7 +53,7 @@ _NEW_LINE: Final = "\n"
 _PATH: Final = re.compile(r"(?<![\w:/.])(?:/[\w.@+~-]+){2,}/?")
 
 
-Outcome = Done | Retry | Postpone | Dead
+Outcome = Done | Retry | Defer | Dead
 
 
 def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: float) -> Retry | Dead:

@@ -84,9 +84,9 @@ def list_dead(
     return list(tx.execute(query.limit(limit)).mappings())
 
 
-def get_dead(tx: Tx, letter_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:
+def get_dead(tx: Tx, dead_letter_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:
     """A letter, open or resolved."""
-    query = sa.select(dead_letters).where(dead_letters.c.id == letter_id)
+    query = sa.select(dead_letters).where(dead_letters.c.id == dead_letter_id)
     if merchant_id is not None:
         query = query.where(dead_letters.c.merchant_id == merchant_id)
     return tx.execute(query).mappings().first()

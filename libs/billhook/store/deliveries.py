@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from billhook.rules.delivery import CANCELED, FRESH, HELD, REPLAY, RETRY, subject_of, wants
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
-from billhook.store.endpoints import Endpoint, listening
+from billhook.store.endpoints import Endpoint, endpoints_of_merchants
 from billhook.store.messages import Message, messages
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 from billhook.store.work import DUE, Row, due_index, work_columns
@@ -125,21 +125,23 @@ def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list
     return [str(row["id"]) for row in rows if row["state"] == DUE]
 
 
-def address(tx: Tx, new: Sequence[Message], now: datetime, *, not_to: Collection[str] = ()) -> list[str]:
+def address(tx: Tx, new: Sequence[Message], now: datetime, *, excluding: Collection[str] = ()) -> list[str]:
     """Add a delivery of each message for each endpoint that wants it; returns the ids to ring for."""
-    return add_deliveries(tx, deliveries_for(tx, new, not_to=not_to), now)
+    return add_deliveries(tx, deliveries_for(tx, new, excluding=excluding), now)
 
 
-def deliveries_for(tx: Tx, new: Sequence[Message], *, not_to: Collection[str] = ()) -> list[NewDelivery]:
-    """A delivery of each message for each endpoint that wants it, but for those in `not_to`."""
+def deliveries_for(tx: Tx, new: Sequence[Message], *, excluding: Collection[str] = ()) -> list[NewDelivery]:
+    """A delivery of each message for each endpoint that wants it, except those in `excluding`."""
     if not new:
         return []
-    ears = [ear for ear in listening(tx, {message.merchant_id for message in new}) if ear.id not in not_to]
+    subscribed = [
+        one for one in endpoints_of_merchants(tx, {message.merchant_id for message in new}) if one.id not in excluding
+    ]
     return [
-        delivery_for(message, ear)
+        delivery_for(message, endpoint)
         for message in new
-        for ear in ears
-        if ear.merchant_id == message.merchant_id and wants(ear.event_types, message.type)
+        for endpoint in subscribed
+        if endpoint.merchant_id == message.merchant_id and wants(endpoint.event_types, message.type)
     ]
 
 

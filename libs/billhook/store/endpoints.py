@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billhook.rules.endpoint_health import Health
+from billhook.rules.endpoint_health import EndpointHealth
 from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.merchants import merchants
@@ -74,8 +74,8 @@ class Endpoint:
     notices: int = 0
 
     @property
-    def health(self) -> Health:
-        return Health(self.failing_since, self.last_failure_at, self.notices)
+    def health(self) -> EndpointHealth:
+        return EndpointHealth(self.failing_since, self.last_failure_at, self.notices)
 
     def overlapping(self, now: datetime) -> list[tuple[str, int]]:
         """The older secrets that still sign."""
@@ -130,7 +130,7 @@ def count_endpoints(tx: Tx, merchant_id: str) -> int:
     return int(tx.execute(mine).scalar_one())
 
 
-def listening(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoint]:
+def endpoints_of_merchants(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoint]:
     """The endpoints of these merchants, the disabled ones too: what comes meanwhile is held for them."""
     query = sa.select(endpoints).where(endpoints.c.merchant_id.in_(merchant_ids), endpoints.c.deleted_at.is_(None))
     return [Endpoint(**row) for row in tx.execute(query.order_by(endpoints.c.id)).mappings()]
@@ -177,7 +177,7 @@ def rotate_secret(
     update_endpoint(tx, endpoint.id, secret=secret, public_key=public_key, previous_secrets=previous)
 
 
-def save_health(tx: Tx, endpoint_id: str, health: Health) -> None:
+def save_health(tx: Tx, endpoint_id: str, health: EndpointHealth) -> None:
     update_endpoint(
         tx,
         endpoint_id,

@@ -35,7 +35,7 @@ QUEUES: dict[str, sa.Table] = {table.name: table for table in _ALL}
 
 
 @dataclass(frozen=True)
-class Lane:
+class WorkQueue:
     """What one bell rings for: a queue, or a part of one that has consumers of its own."""
 
     table: sa.Table
@@ -47,9 +47,9 @@ def lane_name(lane: str) -> str:
     return deliveries.name if lane == FRESH else f"{deliveries.name}.{lane}"
 
 
-BELLS: dict[str, Lane] = {
-    **{name: Lane(table) for name, table in QUEUES.items() if table is not deliveries},
-    **{lane_name(lane): Lane(deliveries, deliveries.c.lane == lane) for lane in LANES},
+BELLS: dict[str, WorkQueue] = {
+    **{name: WorkQueue(table) for name, table in QUEUES.items() if table is not deliveries},
+    **{lane_name(lane): WorkQueue(deliveries, deliveries.c.lane == lane) for lane in LANES},
 }
 
 

@@ -47,11 +47,11 @@ class Window:
     """Nothing is left before the end."""
 
 
-def look(tx: Tx, replay: Replay, ears: Mapping[str, Endpoint], *, end: datetime, room: int) -> Window:
-    """The next window of a job, up to `end`, with at most `room` rows. `ears` are the endpoints that can be sent to."""
+def look(tx: Tx, replay: Replay, reachable: Mapping[str, Endpoint], *, end: datetime, room: int) -> Window:
+    """The next window of a job, up to `end`, with at most `room` rows. `reachable`: endpoints that can be sent to."""
     before = id_at(replay.prefix, end + _ROUND_UP)
     find = _messages_after if replay.kind == BACKFILL else _deliveries_after
-    found, matching = find(tx, replay, before, ears)
+    found, matching = find(tx, replay, before, reachable)
     if len(matching) > room:
         return Window(matching[:room], matching[room - 1]["id"], cut=True, last=False)
     if len(found) == WINDOW:
@@ -60,7 +60,7 @@ def look(tx: Tx, replay: Replay, ears: Mapping[str, Endpoint], *, end: datetime,
 
 
 def _deliveries_after(
-    tx: Tx, replay: Replay, before: str, ears: Mapping[str, Endpoint]
+    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint]
 ) -> tuple[Sequence[sa.RowMapping], Sequence[sa.RowMapping]]:
     columns = deliveries.c
     seen = sa.select(columns.id, columns.message_id, columns.endpoint_id, columns.state)
@@ -68,7 +68,7 @@ def _deliveries_after(
         found = _read(tx, seen, columns.endpoint_id, replay.endpoint_id, replay.cursor, before)
     else:
         found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before)
-    wanted = [row for row in found if row["state"] in (replay.states or ()) and row["endpoint_id"] in ears]
+    wanted = [row for row in found if row["state"] in (replay.states or ()) and row["endpoint_id"] in reachable]
     if not wanted:
         return found, []
     kept = sa.select(messages.c.id, messages.c.type).where(
@@ -79,12 +79,12 @@ def _deliveries_after(
 
 
 def _messages_after(
-    tx: Tx, replay: Replay, before: str, ears: Mapping[str, Endpoint]
+    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint]
 ) -> tuple[Sequence[sa.RowMapping], Sequence[sa.RowMapping]]:
     columns = messages.c
     seen = sa.select(columns.id, columns.type, columns.customer, columns.subscription, columns.pruned_at)
     found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before)
-    endpoint = ears[str(replay.endpoint_id)]
+    endpoint = reachable[str(replay.endpoint_id)]
     wanted = [
         row
         for row in found

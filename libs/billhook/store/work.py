@@ -66,7 +66,7 @@ Only = sa.ColumnElement[bool]
 """A part of a table's work."""
 
 Admit = Callable[[Tx, Sequence[Row]], Sequence[Row]]
-"""Which of the due rows found are to be taken now. What it leaves stays due; it may put that off (`defer`)."""
+"""Which of the due rows found are to be taken now. What it leaves stays due; it may `defer` that."""
 
 
 def claim(
@@ -107,7 +107,7 @@ def claim(
     return Claim(token, alive, [row for row in rows if row["attempts"] > max_attempts])
 
 
-def hold(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
+def lock_claimed(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
     """Which of the rows are still ours under their tokens (id → token), locked until the transaction ends. Effects are
     written for these alone: whoever lost the lease settles nothing."""
     query = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
@@ -117,7 +117,7 @@ def hold(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
 
 
 def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datetime) -> None:
-    """End rows that are held."""
+    """End rows that are locked (`lock_claimed`)."""
     if ids:
         tx.execute(
             sa.update(table)
@@ -127,7 +127,7 @@ def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datet
 
 
 def give_up(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, str]], now: datetime) -> None:
-    """Mark rows that are held as dead, each with its reason. The caller writes the dead letters."""
+    """Mark rows that are locked (`lock_claimed`) as dead, each with its reason. The caller writes the dead letters."""
     if rows:
         tx.execute(
             sa.update(table)
@@ -137,9 +137,9 @@ def give_up(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, str]], now: datet
         )
 
 
-def put_back(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]], *, counted: bool = True) -> None:
-    """Let rows that are held fall due again at their times, each with the error to show. Not `counted`: the claim was
-    no attempt."""
+def defer_claimed(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]], *, counted: bool = True) -> None:
+    """Let rows that are locked (`lock_claimed`) fall due again at their times, each with the error to show. Not
+    `counted`: the claim was no attempt."""
     if rows:
         tx.execute(
             sa.update(table)

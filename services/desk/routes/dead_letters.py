@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from billhook.actions.sources import discard_letters, replay_letters, ring
+from billhook.actions.sources import discard_dead_letters, replay_dead_letters, ring
 from billhook.errors import Refused
 from billhook.store import dead_letters, queues
 from billhook.store.database import Tx
@@ -29,7 +29,7 @@ class LetterQuery(NewestFirst):
     queue: Queue | Optional = None
 
 
-class LetterShown(BaseModel):
+class DeadLetterShown(BaseModel):
     id: str
     merchant_id: str
     queue: str
@@ -66,26 +66,26 @@ class BulkDone(BaseModel):
     more: bool = Field(description="There are more: ask again.")
 
 
-def _show(row: Any) -> LetterShown:
-    return LetterShown(**row)
+def _show(row: Any) -> DeadLetterShown:
+    return DeadLetterShown(**row)
 
 
-def _find(tx: Tx, letter_id: str, caller: Caller) -> Any:
-    letter = dead_letters.get_dead(tx, letter_id, merchant_id=caller.merchant_id)
+def _find(tx: Tx, dead_letter_id: str, caller: Caller) -> Any:
+    letter = dead_letters.get_dead(tx, dead_letter_id, merchant_id=caller.merchant_id)
     if letter is None:
         raise not_found("dead letter")
     return letter
 
 
-def _find_open(tx: Tx, letter_id: str, caller: Caller) -> Any:
-    letter = _find(tx, letter_id, caller)
+def _find_open(tx: Tx, dead_letter_id: str, caller: Caller) -> Any:
+    letter = _find(tx, dead_letter_id, caller)
     if letter["resolved_at"] is not None:
         raise Refusal(409, "already_resolved", f"This letter was {letter['resolution']} by {letter['resolved_by']}.")
     return letter
 
 
 @router.get("")
-def list_dead_letters(env: EnvIn, caller: CallerIn, query: Annotated[LetterQuery, Query()]) -> Page[LetterShown]:
+def list_dead_letters(env: EnvIn, caller: CallerIn, query: Annotated[LetterQuery, Query()]) -> Page[DeadLetterShown]:
     """The open letters, the newest first."""
     with env.database.read() as tx:
         found = dead_letters.list_dead(
@@ -98,32 +98,32 @@ def list_dead_letters(env: EnvIn, caller: CallerIn, query: Annotated[LetterQuery
     return page_of(found, query.limit, _show, row_id)
 
 
-@router.get("/{letter_id}")
-def get_dead_letter(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
+@router.get("/{dead_letter_id}")
+def get_dead_letter(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown:
     """A letter, open or resolved."""
     with env.database.read() as tx:
-        return _show(_find(tx, letter_id, caller))
+        return _show(_find(tx, dead_letter_id, caller))
 
 
-@router.post("/{letter_id}/replay")
-def replay(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
+@router.post("/{dead_letter_id}/replay")
+def replay(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown:
     """Do the work again, with a new budget of attempts."""
     with env.database.begin() as tx:
         try:
-            rings = replay_letters(tx, [_find_open(tx, letter_id, caller)], by=caller.key_id, now=env.clock())
+            rings = replay_dead_letters(tx, [_find_open(tx, dead_letter_id, caller)], by=caller.key_id, now=env.clock())
         except Refused as error:
             raise Refusal(409, error.code, str(error)) from None
-        letter = _show(_find(tx, letter_id, caller))
+        letter = _show(_find(tx, dead_letter_id, caller))
     ring(env, rings)
     return letter
 
 
-@router.post("/{letter_id}/discard")
-def discard(env: EnvIn, caller: CallerIn, letter_id: Id) -> LetterShown:
+@router.post("/{dead_letter_id}/discard")
+def discard(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown:
     """Close the letter without doing the work."""
     with env.database.begin() as tx:
-        discard_letters(tx, [_find_open(tx, letter_id, caller)], by=caller.key_id, now=env.clock())
-        return _show(_find(tx, letter_id, caller))
+        discard_dead_letters(tx, [_find_open(tx, dead_letter_id, caller)], by=caller.key_id, now=env.clock())
+        return _show(_find(tx, dead_letter_id, caller))
 
 
 @router.post("/replay")
@@ -135,7 +135,7 @@ def replay_many(env: EnvIn, caller: CallerIn, bulk: Bulk) -> BulkDone:
     with env.database.begin() as tx:
         letters = queues.replayable(tx, merchant_id=merchant_id, queue=bulk.queue, limit=bulk.limit + 1)
         stopped = queues.stopped(tx, merchant_id=merchant_id) if bulk.queue == "deliveries" else []
-        rings = replay_letters(tx, letters[: bulk.limit], by=caller.key_id, now=env.clock())
+        rings = replay_dead_letters(tx, letters[: bulk.limit], by=caller.key_id, now=env.clock())
     ring(env, rings)
     return BulkDone(
         replayed=sum(len(ids) for ids in rings.values()),

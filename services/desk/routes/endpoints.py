@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from billhook.actions.endpoints import cancel_all, change_endpoint, delete_endpoint, register_endpoint, shown
+from billhook.actions.endpoints import cancel_all, change_endpoint, delete_endpoint, endpoint_shown, register_endpoint
 from billhook.actions.sources import LONGEST_URL
 from billhook.outlets.webhooks.http import DEADLINE_SECONDS
 from billhook.rules.delivery import (
@@ -153,15 +153,15 @@ class EndpointWhole(EndpointShown):
 
 
 def show(env: Env, endpoint: Endpoint) -> EndpointShown:
-    return EndpointShown(**shown(env, endpoint))
+    return EndpointShown(**endpoint_shown(env, endpoint))
 
 
 def show_whole(env: Env, tx: Tx, endpoint: Endpoint) -> EndpointWhole:
-    return EndpointWhole(**shown(env, endpoint), held=held_for(tx, endpoint.id))
+    return EndpointWhole(**endpoint_shown(env, endpoint), held=held_for(tx, endpoint.id))
 
 
 def show_made(env: Env, endpoint: Endpoint, secret: str | None) -> EndpointMade:
-    return EndpointMade(**shown(env, endpoint), secret=secret)
+    return EndpointMade(**endpoint_shown(env, endpoint), secret=secret)
 
 
 def find(tx: Tx, endpoint_id: str, caller: Caller) -> Endpoint:

@@ -20,9 +20,9 @@ from services.desk.dependencies import (
     Optional,
     Page,
     Text,
+    bytes_shown,
     page_of,
     row_id,
-    shown,
 )
 from services.desk.refusals import not_found
 
@@ -78,7 +78,7 @@ def _conflict(row: Any) -> Conflict:
     return Conflict(
         id=row["id"],
         sha256=bytes(row["sha256"]).hex(),
-        body=shown(bytes(row["body"])),
+        body=bytes_shown(bytes(row["body"])),
         received_at=row["received_at"],
     )
 
@@ -108,7 +108,7 @@ def get_event(env: EnvIn, caller: CallerIn, event_id: Id) -> EventWhole:
     return EventWhole(
         **_show(row).model_dump(),
         headers=msgspec.json.decode(row["headers"], type=dict[str, str]),
-        body=shown(bytes(row["body"])),
+        body=bytes_shown(bytes(row["body"])),
         conflicts=[_conflict(conflict) for conflict in conflicts],
     )
 

@@ -19,9 +19,9 @@ from services.desk.dependencies import (
     Optional,
     Page,
     Text,
+    bytes_shown,
     page_of,
     row_id,
-    shown,
 )
 from services.desk.refusals import not_found
 
@@ -112,7 +112,7 @@ def _attempt(row: Any) -> AttemptShown:
         field: [Header(name=name, value=value) for name, value in row[field] or ()]
         for field in ("request_headers", "response_headers")
     }
-    return AttemptShown(**{**row, **headers, "response": shown(bytes(row["response"]))})
+    return AttemptShown(**{**row, **headers, "response": bytes_shown(bytes(row["response"]))})
 
 
 def _whole(delivery: Any, attempts: Sequence[Any]) -> DeliveryWhole:
@@ -148,7 +148,7 @@ def get_message(env: EnvIn, caller: CallerIn, message_id: Id) -> MessageWhole:
         attempts = deliveries.list_attempts(tx, [delivery["id"] for delivery in sent], merchant_id=merchant_id)
     return MessageWhole(
         **_message(row).model_dump(),
-        body=shown(bytes(row["body"])),
+        body=bytes_shown(bytes(row["body"])),
         deliveries=[_whole(delivery, attempts) for delivery in sent],
     )
 

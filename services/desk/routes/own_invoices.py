@@ -23,11 +23,10 @@ from billhook.store.merchants import Caller, get_merchant
 from billhook.store.own_invoices import OWN
 from billhook.store.sources import get_source
 from services.desk import bodies
-from services.desk.dependencies import CallerIn, EnvIn, Id, OwnerIn, Text
+from services.desk.dependencies import REPLAYED, CallerIn, EnvIn, Id, OwnerIn, Text
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.documents import find_invoice
 from services.desk.routes.invoices import InvoiceShown, whole_invoice
-from services.desk.routes.publishing import REPLAYED
 
 router = APIRouter(prefix="/v1/invoices", tags=["invoices"])
 

@@ -12,11 +12,10 @@ from billhook.actions.publishing import Prepared, Publication, Published, prepar
 from billhook.rules.endpoint_settings import LONGEST_EVENT_TYPE
 from billhook.runtime.env import Env
 from services.desk.batching import Batches
-from services.desk.dependencies import CallerIn, EnvIn, OwnerIn, Text, known_merchant
+from services.desk.dependencies import REPLAYED, CallerIn, EnvIn, OwnerIn, Text, known_merchant
 
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
 
-REPLAYED = "Idempotent-Replayed"
 
 Key = Annotated[
     str,

@@ -18,7 +18,7 @@ import msgspec
 from PIL import Image, ImageDraw
 
 from billhook.documents.engines import Engines
-from billhook.documents.typst import Picture, Sheet
+from billhook.documents.typst import Picture, RenderRequest
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import RenderError
 from billhook.documents.words import languages
@@ -309,8 +309,8 @@ def main(place: Path = Path("var/samples")) -> int:
     named = [*samples(), *spoken]
     mark = picture()
     # Every other one has a logo: the head of a document looks different without.
-    sheets = [
-        Sheet(shown(snapshot), snapshot.dated or ISSUED, mark if number % 2 else None)
+    requests = [
+        RenderRequest(shown(snapshot), snapshot.dated or ISSUED, mark if number % 2 else None)
         for number, (_, snapshot) in enumerate(named)
     ]
     failed = 0
@@ -319,7 +319,7 @@ def main(place: Path = Path("var/samples")) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         engines = Engines(setting)
         with contextlib.closing(engines):
-            for number, pdf in engines.draw([engines.order(sheet) for sheet in sheets]):
+            for number, pdf in engines.draw([engines.route(request) for request in requests]):
                 name = named[number][0]
                 if isinstance(pdf, RenderError):
                     failed += 1
