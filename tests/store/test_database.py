@@ -187,3 +187,10 @@ def test_a_checkpoint_folds_the_log_back_while_others_write(tmp_path: Path) -> N
     database.checkpoint()
     assert (tmp_path / "billhook.db").stat().st_size > before
     database.close()
+
+
+def test_an_error_does_not_say_what_a_statement_was_given(database: Database) -> None:
+    """Errors go into logs, and what stands in the rows is customers' data."""
+    with pytest.raises(sa.exc.DBAPIError) as refused, database.begin() as tx:
+        tx.execute(sa.text("INSERT INTO nowhere VALUES (:email)"), {"email": "ada@example.com"})
+    assert "ada@example.com" not in str(refused.value)

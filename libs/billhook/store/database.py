@@ -169,11 +169,14 @@ class _Waiter:
             self._meeting.notify()
 
 
-_JSON: Final[dict[str, Any]] = {
+_ALIKE: Final[dict[str, Any]] = {
+    # Ten times as fast as the standard library, for every JSON column.
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
     "json_deserializer": msgspec.json.decode,
+    # What a statement was given is customers' data, and errors go into the log.
+    "hide_parameters": True,
 }
-"""Ten times as fast as the standard library, for every JSON column."""
+"""What engines of both dialects are made with."""
 
 
 R = TypeVar("R")
@@ -205,7 +208,7 @@ def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.En
         arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
     engine = sa.create_engine(
         url,
-        **_JSON,
+        **_ALIKE,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=answer_seconds or 30.0,
@@ -223,7 +226,7 @@ def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.En
 
 def _sqlite(url: URL, answer_seconds: float | None) -> sa.Engine:
     # Last in, first out: one connection does most of the work and keeps its statements and pages.
-    engine = sa.create_engine(url, **_JSON, connect_args={"check_same_thread": False}, pool_use_lifo=True)
+    engine = sa.create_engine(url, **_ALIKE, connect_args={"check_same_thread": False}, pool_use_lifo=True)
 
     @sa.event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: object) -> None:
