@@ -2,7 +2,7 @@
 # does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo samples test bench chaos check fmt docs clean
+.PHONY: help setup engines run demo samples test bench chaos check fmt docs clean
 
 BIN := .venv/bin
 
@@ -20,20 +20,23 @@ help:
 setup:
 	@sh deploy/setup.sh
 
+engines: # what draws merchants' own templates too
+	@sh deploy/setup.sh wkhtmltopdf
+
 run: setup ## start everything on the embedded defaults and print the addresses; Ctrl-C drains and stops
 	@$(call foreground,$(call locally,$(BIN)/billhook up $(ARGS)))
 
 demo: setup ## drive a subscription from its first event to a PDF and verified webhooks
 	@$(call foreground,$(call locally,$(BIN)/python -m billhook_testing.demo $(ARGS)))
 
-samples: setup ## write sample documents of every kind into var/samples, to be looked at
+samples: setup engines ## write sample documents of every kind into var/samples, to be looked at
 	@$(BIN)/python -m billhook_testing.samples $(ARGS)
 
 # Tests wait for servers, leases and deadlines more than for a processor: four at a time keep two cores busy.
-test: setup ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
+test: setup engines ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
 	@$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
-bench: setup ## measure throughput and latency beside their floors; writes bench/results.json
+bench: setup engines ## measure throughput and latency beside their floors; writes bench/results.json
 	@$(BIN)/python -m bench $(ARGS)
 
 chaos: setup ## kill processes and the queue under load, and account for every event

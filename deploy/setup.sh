@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes .venv with exactly what uv.lock names, and sees to wkhtmltopdf. Needs a Python from 3.11 on and nothing else.
-# Run by every make target. Asks nothing, and does nothing once .venv is as pyproject.toml, uv.lock and this file want.
+# Makes .venv with exactly what uv.lock names. Needs a Python from 3.11 on and nothing else. Run by every make target.
+# Asks nothing, and does nothing once .venv is as pyproject.toml, uv.lock and this file want.
+# With the word `wkhtmltopdf` it sees to that too: tests, samples and benchmarks draw with both engines.
 #
 # PYTHON=/path/to/python chooses the interpreter when .venv is made (`make clean` before, to change it).
 set -eu
@@ -20,10 +21,6 @@ fail() {
 # The scripts in .venv hold its absolute path, so a checkout that moved needs new ones.
 wanted="$(pwd) $(cksum pyproject.toml uv.lock deploy/setup.sh | tr '\n' ' ')"
 ready=$(cat "$STAMP" 2>/dev/null || :)
-if [ "$ready" = "$wanted" ] && [ -x .venv/bin/python ] && [ -x "$UV" ]; then
-    exit 0
-fi
-
 # A name in PATH is no proof: pyenv leaves shims behind that only fail.
 is_fit() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
@@ -60,6 +57,21 @@ apt_install() {
     $apt update </dev/null >/dev/null 2>&1 || :
     $apt install -y --no-install-recommends "$@" </dev/null >/dev/null 2>&1
 }
+
+see_to_wkhtmltopdf() {
+    if ! command -v wkhtmltopdf >/dev/null 2>&1 && ! apt_install wkhtmltopdf; then
+        say "
+wkhtmltopdf is missing and could not be installed from here: what it is needed for is skipped. In the product, documents in
+merchants' own HTML templates wait until it is there.
+Debian, Ubuntu: apt-get install wkhtmltopdf. macOS, and where apt has none: https://wkhtmltopdf.org/downloads.html
+"
+    fi
+}
+
+[ "${1:-}" != wkhtmltopdf ] || see_to_wkhtmltopdf
+if [ "$ready" = "$wanted" ] && [ -x .venv/bin/python ] && [ -x "$UV" ]; then
+    exit 0
+fi
 
 # $1: the python, $2…: arguments of its venv module. Debian ships that module without its ensurepip.
 make_venv() {
@@ -98,13 +110,5 @@ unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT
 # Every process would otherwise compile the packages when it is first started, seven of them at once.
 "$UV" --quiet sync --locked --compile-bytecode --python .venv/bin/python --no-python-downloads ||
     fail "the packages of uv.lock could not be installed."
-
-if ! command -v wkhtmltopdf >/dev/null 2>&1 && ! apt_install wkhtmltopdf; then
-    say "
-wkhtmltopdf is missing and could not be installed from here, so Typst draws the PDFs. Only documents in merchants' own
-HTML templates wait until wkhtmltopdf is there.
-Debian, Ubuntu: apt-get install wkhtmltopdf. macOS, and where apt has none: https://wkhtmltopdf.org/downloads.html
-"
-fi
 
 printf '%s' "$wanted" >"$STAMP"

@@ -176,7 +176,7 @@ def test_a_new_template_does_not_make_the_documents_of_a_mirrored_invoice_again(
     world.post()
     documents = {kind: read_snapshot(body) for kind, body in world.rows("documents", "kind", "snapshot")}
     assert {kind: shown.template for kind, shown in documents.items()} == {
-        "invoice": "billhook-2",
+        "invoice": "billhook-3",
         "receipt": "tpl_new",
     }
     assert documents["receipt"].seller.name == "Acme Ltd"

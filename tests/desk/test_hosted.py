@@ -190,7 +190,7 @@ def test_what_was_taken_back_is_told_and_not_asked_for(hosted: Hosted) -> None:
     here = hosted.link()["here"]
     hosted.becomes("credit", CreditTerms(lines=(CreditLine(line=0, amount=1000),)))
     page = opened(here).text
-    assert re.search(r"<dt>Amount credited</dt><dd>-€10.00</dd>.*\n.*<dt>Amount due</dt><dd>€775.68</dd>", page)
+    assert re.search(r"<dt>Amount credited</dt><dd>−€10.00</dd>.*\n.*<dt>Amount due</dt><dd>€775.68</dd>", page)
     assert "€775.68 due" in page
 
 

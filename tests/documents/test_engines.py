@@ -178,42 +178,25 @@ def test_odd_texts_are_drawn_and_spoil_no_neighbour(engines: Engines, odd: str) 
     assert "INV-2026-0042" in text_of(first)
 
 
-def chosen(snapshot: Snapshot | None = None, *, wish: Engine = "auto", setting: Engine = "auto", **facts: bool) -> str:
-    given = {"installed": True, "own": False, "archival": False, **facts}
-    document = shown(snapshot or samples.invoice(samples.terms(1)))
-    return choose(document, wish=wish, setting=setting, **given)
-
-
-def test_wkhtmltopdf_draws_where_it_is_and_typst_where_it_is_not() -> None:
-    assert chosen() == "wkhtmltopdf"
-    assert chosen(installed=False) == "typst"
+def test_typst_draws_unless_somebody_wishes_otherwise() -> None:
+    assert choose(wish="auto", setting="auto", own=False) == "typst"
+    assert choose(wish="wkhtmltopdf", setting="auto", own=False) == "wkhtmltopdf"
 
 
 def test_the_operators_setting_goes_before_the_merchants_wish() -> None:
-    assert chosen(wish="typst") == "typst"
-    assert chosen(wish="typst", setting="wkhtmltopdf") == "wkhtmltopdf"
-    assert chosen(wish="wkhtmltopdf", setting="typst") == "typst"
-    assert chosen(wish="wkhtmltopdf", installed=False) == "wkhtmltopdf"
+    assert choose(wish="typst", setting="wkhtmltopdf", own=False) == "wkhtmltopdf"
+    assert choose(wish="wkhtmltopdf", setting="typst", own=False) == "typst"
 
 
 def test_a_template_of_the_merchants_needs_wkhtmltopdf_whatever_is_set() -> None:
-    assert chosen(own=True, setting="typst", installed=False) == "wkhtmltopdf"
-
-
-def test_typst_draws_what_wkhtmltopdf_draws_wrong() -> None:
-    assert chosen(samples.invoice(samples.terms(1, "ar"))) == "typst"
-    assert chosen(samples.invoice(samples.terms(1, "ja"))) == "wkhtmltopdf"
-    assert chosen(samples.invoice(samples.terms(1), footer="شكرا")) == "typst"
-    assert chosen(samples.invoice(samples.terms(1), footer="Thank you 🎉")) == "typst"
-    assert chosen(samples.invoice(samples.terms(1), footer="Ünïcode → ✓ ₹ Ελλάδα")) == "wkhtmltopdf"
-    assert chosen(samples.invoice(samples.terms(1_001))) == "typst"
-    assert chosen(archival=True) == "typst"
+    assert choose(wish="typst", setting="typst", own=True) == "wkhtmltopdf"
 
 
 def test_a_batch_for_both_engines_comes_back_in_its_places(wkhtmltopdf: Path) -> None:
     with closing(Engines(wkhtmltopdf=Wkhtmltopdf(wkhtmltopdf))) as engines:
         requests = [request(samples.invoice(samples.terms(1, locale), number=f"N-{locale}")) for locale in ("en", "ar")]
-        orders = [engines.route(one) for one in [*requests, *requests]]
+        wishes: list[Engine] = ["wkhtmltopdf", "auto"] * 2
+        orders = [engines.route(one, wish=wish) for one, wish in zip([*requests, *requests], wishes, strict=True)]
         assert [order.engine for order in orders] == ["wkhtmltopdf", "typst"] * 2
         drawn = dict(engines.draw(orders))
         assert ["N-en" in text_of(drawn[place]) for place in range(4)] == [True, False, True, False]

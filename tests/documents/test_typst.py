@@ -76,10 +76,80 @@ def test_an_archival_file_is_pdf_a_and_odd_characters_do_not_hold_it_up(renderer
     plain, archival = renderer.render([request(made), request(made, archival=True)])
     assert isinstance(plain, bytes)
     assert isinstance(archival, bytes)
-    assert b"<pdfaid:part>3</pdfaid:part>" in archival
-    assert b"<pdfaid:conformance>B</pdfaid:conformance>" in archival
-    assert b"pdfaid" not in plain
+    assert is_pdf_a(archival)
     assert "Thanks" in pages_of(archival)[0]
+    assert "Thanks" in pages_of(plain)[0]
+
+
+def is_pdf_a(pdf: bytes) -> bool:
+    return b"<pdfaid:part>3</pdfaid:part>" in pdf and b"<pdfaid:conformance>B</pdfaid:conformance>" in pdf
+
+
+@pytest.mark.parametrize("locale", ["en", "de"])
+def test_every_document_is_an_archives_and_a_screen_readers(renderer: TypstRenderer, locale: str) -> None:
+    for made in (samples.invoice(samples.terms(30, locale)), samples.receipt(samples.terms(1, locale))):
+        [pdf] = renderer.render([request(made)])
+        assert isinstance(pdf, bytes)
+        assert is_pdf_a(pdf)
+        assert b"<pdfuaid:part>1</pdfuaid:part>" in pdf
+        root = pypdf.PdfReader(io.BytesIO(pdf)).root_object
+        assert root["/MarkInfo"]["/Marked"]
+        assert root["/Lang"].startswith(locale)
+
+
+def fonts_in(pdf: bytes) -> set[str]:
+    pages = pypdf.PdfReader(io.BytesIO(pdf)).pages
+    return {font["/BaseFont"].partition("+")[2] for page in pages for font in page["/Resources"]["/Font"].values()}
+
+
+def test_the_typeface_is_ours_on_every_machine(renderer: TypstRenderer) -> None:
+    [pdf] = renderer.render([request(samples.invoice(samples.terms(5, "de")))])
+    assert isinstance(pdf, bytes)
+    assert fonts_in(pdf) == {"IBMPlexSans", "IBMPlexSans-Bold"}
+
+
+UNHEARD_OF = "".join(map(chr, range(0x50000, 0x50000 + 30)))
+"""Of a plane that has no characters."""
+
+
+def test_letters_that_no_font_has_are_told_where_they_may_not_be(renderer: TypstRenderer) -> None:
+    made = samples.invoice(samples.terms(1), description=UNHEARD_OF)
+    plain, archival = renderer.render([request(made), request(made, archival=True)])
+    assert isinstance(plain, bytes)
+    assert not is_pdf_a(plain)
+    assert isinstance(archival, RenderError)
+    assert "no font here has" in archival.reason
+    assert UNHEARD_OF[3] in archival.reason
+
+
+def test_totals_are_never_alone_on_a_page(renderer: TypstRenderer) -> None:
+    """However many lines there are, the last two and the head of the table stand with them."""
+    for count in range(18, 34):
+        one = request(samples.invoice(samples.terms(count)))
+        [pdf] = renderer.render([one])
+        page = next(page for page in pages_of(pdf) if "Subtotal" in page)
+        assert all(line.description in page for line in one.shown.lines[-2:])
+        assert page.index("Description") < page.index("Subtotal")
+        assert "Amount due" in page
+
+
+@pytest.mark.parametrize(
+    ("locale", "size"), [("en", "A4"), ("de-AT", "A4"), ("en-US", "Letter"), ("fr_CA", "Letter"), ("en-GB", "A4")]
+)
+def test_paper_is_what_the_country_uses(renderer: TypstRenderer, locale: str, size: str) -> None:
+    [pdf] = renderer.render([request(samples.invoice(samples.terms(1), locale=locale))])
+    assert isinstance(pdf, bytes)
+    width = round(pypdf.PdfReader(io.BytesIO(pdf)).pages[0].mediabox.width)
+    assert width == {"A4": 595, "Letter": 612}[size]
+
+
+def test_amounts_above_a_billion_do_not_touch(renderer: TypstRenderer) -> None:
+    made = samples.terms(1, "en", "kwd")
+    lines = tuple(msgspec.structs.replace(line, quantity="1234567.25", unit_amount="98765432.1") for line in made.lines)
+    one = request(samples.invoice(msgspec.structs.replace(made, lines=lines)))
+    [page] = pages_of(renderer.render([one])[0])
+    for line in one.shown.lines:
+        assert f"{line.quantity} {line.unit_price} {line.tax} {line.amount}".replace("\xa0", " ") in page
 
 
 def test_ten_thousand_lines_are_drawn_and_leave_no_swollen_process(renderer: TypstRenderer) -> None:

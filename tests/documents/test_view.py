@@ -89,7 +89,7 @@ def test_lines_say_their_period_their_discount_and_their_unit() -> None:
     document = shown(samples.invoice(samples.terms(5)))
     period, discounted, metered, hourly, prorated = document.lines
     assert period.notes == ("Mar 1, 2026 – Apr 1, 2026",)
-    assert discounted.notes == ("Discount -€60.44",)
+    assert discounted.notes == ("Discount −€60.44",)
     assert (metered.quantity, metered.unit_price, metered.amount) == ("123,456", "€0.0005", "€61.73")
     assert hourly.quantity == "2.5 hr"
     assert prorated.notes == ("Mar 1, 2026 – Apr 1, 2026 · Prorated",)
@@ -124,10 +124,10 @@ def test_tax_within_the_prices_stands_below_the_total_that_contains_it() -> None
 def test_what_the_provider_alone_knows_is_left_out_and_not_made_up() -> None:
     document = shown(samples.mirrored())
     assert not document.taxed
-    assert document.lines[0].notes == ("Discount -$1.00", "Tax $3.61")
-    assert rows(document)["Discount"] == "-$10.00"
+    assert document.lines[0].notes == ("Discount −$1.00", "Tax $3.61")
+    assert rows(document)["Discount"] == "−$10.00"
     assert "Discounts on lines" not in rows(document)
-    assert rows(document)["Balance applied"] == "-$26.10"
+    assert rows(document)["Balance applied"] == "−$26.10"
     assert document.notes[0].startswith("More lines belong to this invoice")
     assert document.buyer
     assert document.buyer.lines == ()  # the mail address is the name already
@@ -184,7 +184,7 @@ def test_an_unknown_locale_is_refused() -> None:
 
 def test_a_minus_stays_before_its_number_where_words_run_to_the_left() -> None:
     document = shown(samples.invoice(samples.terms(2, "ar")))
-    assert "\u200e-60.44" in document.lines[1].notes[0]
+    assert "\u200e−60.44" in document.lines[1].notes[0]
 
 
 def test_addresses_are_written_in_the_order_of_their_place() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -182,7 +183,7 @@ def test_one_page_that_kills_the_engine_does_not_spoil_the_batch(mortal: Wkhtmlt
     assert (text_of(rest[0]), text_of(rest[2])) == ("third", "last")
     assert isinstance(poisoned, RenderError)
     assert isinstance(rest[1], RenderError)
-    assert "a crash" in poisoned.reason
+    assert "a crash" in poisoned.detail
 
 
 def test_one_page_that_hangs_is_given_up_at_its_deadline_and_the_others_are_drawn(mortal: Wkhtmltopdf) -> None:
@@ -243,4 +244,15 @@ def test_an_engine_that_cannot_be_started_is_an_answer_too(tmp_path: Path) -> No
     binary.write_text("not a program")
     [drawn] = Wkhtmltopdf(binary).render([plain("one")])
     assert isinstance(drawn, RenderError)
-    assert str(binary) in drawn.reason
+    assert str(binary) in drawn.detail
+    assert str(binary) not in drawn.reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's data")
+def test_a_page_that_takes_all_memory_costs_only_itself(wkhtmltopdf: Path) -> None:
+    """Nineteen kilobytes of a template took three gigabytes."""
+    swollen = "<p>" * 200 + "<table><tr><td>x</table>" * 400_000
+    with closing(Wkhtmltopdf(wkhtmltopdf, seconds=120)) as renderer:
+        first, drawn, last = renderer.render([plain("first"), swollen, plain("last")])
+    assert (text_of(first), text_of(last)) == ("first", "last")
+    assert isinstance(drawn, RenderError)

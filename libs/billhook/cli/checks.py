@@ -72,7 +72,7 @@ def _objects(env: Env) -> str:
 def _pdf(env: Env) -> str:
     path = find_wkhtmltopdf()
     if path is not None:
-        return str(path)
+        return f"{'Typst' if env.settings.pdf_engine != 'wkhtmltopdf' else 'wkhtmltopdf'}; wkhtmltopdf is {path}"
     if env.settings.pdf_engine == "wkhtmltopdf":
         raise LookupError("wkhtmltopdf is not installed; documents wait until it is (apt-get install wkhtmltopdf)")
     return "Typst. wkhtmltopdf is not installed: documents in merchants' own templates wait until it is"

@@ -13,7 +13,7 @@ from billhook.store.merchants import create_key, create_merchant, list_merchants
 from billhook.store.sources import create_source, list_sources
 
 _NO_PDF = """\
-PDFs      wkhtmltopdf is not installed, so Typst draws them; documents in merchants' own templates wait until it is
+PDFs      wkhtmltopdf is not installed: documents in merchants' own HTML templates wait until it is
           (apt-get install wkhtmltopdf)."""
 
 

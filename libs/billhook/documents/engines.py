@@ -1,36 +1,24 @@
 """The two PDF engines behind one renderer, and which of them draws a document.
 
-wkhtmltopdf draws merchants' own templates, which are HTML, and by default everything it can draw well. Typst draws what
-wkhtmltopdf draws wrong, and everything where wkhtmltopdf is not installed.
+Typst draws billhook's own look. wkhtmltopdf draws merchants' own templates, which are HTML, and everything where a
+setting says so.
 """
 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
-
-import msgspec
+from typing import Literal
 
 from billhook.documents.page import document_html
 from billhook.documents.templating import own_html
 from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
-from billhook.documents.view import Shown
 from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
 from billhook.rules.invoicing_settings import Engine
 
 Drawn = bytes | RenderError
-
-_DRAWN_WRONG: Final = re.compile(
-    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"  # Hebrew, Arabic and all between: words overlap or change places
-    "\U00010800-\U00010fff\U0001e800-\U0001eeff"  # the rest of what runs to the left
-    "\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]"  # emoji stay blank
-)
-_MANY_LINES: Final = 1_000
-"""Ten thousand lines take wkhtmltopdf twice as long as Typst, and more for each that is added."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +31,12 @@ class RoutedRequest:
     """The source of the merchant's template."""
 
 
-def choose(
-    shown: Shown, *, wish: Engine, setting: Engine, installed: bool, own: bool, archival: bool
-) -> Literal["wkhtmltopdf", "typst"]:
-    """Which engine draws a document: what must be, what the operator set, what the merchant wishes, what draws it best.
-
-    `installed` says whether there is a wkhtmltopdf. Where it must be used and is not there, the document waits for it.
-    """
+def choose(*, wish: Engine, setting: Engine, own: bool) -> Literal["wkhtmltopdf", "typst"]:
+    """Which engine draws a document: what must be, what the operator set, what the merchant wishes, Typst. Where it is
+    to be wkhtmltopdf and that is not installed, the document waits for it."""
     if own:
         return "wkhtmltopdf"
-    for said in (setting, wish):
-        if said != "auto":
-            return said
-    # PDF/A is something only Typst writes.
-    wrong = archival or shown.direction == "rtl" or len(shown.lines) > _MANY_LINES or not installed
-    return "typst" if wrong or _DRAWN_WRONG.search(msgspec.json.encode(shown).decode()) else "wkhtmltopdf"
+    return next((said for said in (setting, wish) if said != "auto"), "typst")
 
 
 class Engines:
@@ -75,15 +54,7 @@ class Engines:
         self._typst = typst or TypstRenderer()
 
     def route(self, request: RenderRequest, *, wish: Engine = "auto", own: str | None = None) -> RoutedRequest:
-        installed = self._wkhtmltopdf.find() is not None
-        engine = choose(
-            request.shown,
-            wish=wish,
-            setting=self._setting,
-            installed=installed,
-            own=own is not None,
-            archival=request.archival,
-        )
+        engine = choose(wish=wish, setting=self._setting, own=own is not None)
         return RoutedRequest(request, engine, own)
 
     def name_of(self, routed: RoutedRequest) -> str:

@@ -1,8 +1,8 @@
 """Documents into PDF with Typst: a typesetter that comes as a wheel, so there is nothing else to install.
 
-It repeats the heads of tables, numbers pages and shapes every script it has a font for. It runs in processes of its own
-(`typesetting.py`), kept warm, and killed at a deadline. The fonts are the system's; the wheel brings a few for the case
-that there are none.
+It repeats the heads of tables, numbers pages, tags what it draws for screen readers and shapes every script it has a
+font for. It runs in processes of its own (`typst_process.py`), kept warm, and killed at a deadline. The typeface is
+ours (`fonts/`), so a document looks the same on every machine; wide scripts come from the system.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from billhook.documents.typst_process import MAIN, TypstResult, Work, send
 from billhook.documents.view import Shown
 from billhook.documents.wkhtmltopdf import RenderError
 
-_FONTS: Final = ("Helvetica Neue", "Arial", "Liberation Sans", "Noto Sans")
+_FONTS: Final = ("IBM Plex Sans",)
+"""Ours, in `fonts/`. What is not in it (wide scripts) comes from the system."""
 _FONTS_OF: Final = {
     "ar": ("Noto Sans Arabic", "Noto Naskh Arabic"),
     "ja": ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "Yu Gothic"),
     "ko": ("Noto Sans CJK KR", "Noto Sans KR"),
     "zh": ("Noto Sans CJK SC", "Noto Sans SC"),
 }
-_LAST_FONTS: Final = ("DejaVu Sans",)
+_LAST_FONTS: Final = ("Noto Sans", "DejaVu Sans")
 
 _LOGO_MM: Final = (64.0, 15.0)
 """The most a logo may take, across and up."""
@@ -69,7 +70,7 @@ class RenderRequest:
     seconds, and Typst refuses to be told of parts of one."""
     logo: Picture | None = None
     archival: bool = False
-    """As PDF/A-3, which may carry an e-invoice."""
+    """It has to be PDF/A-3, for it is to carry an e-invoice. Others are where they can be (`typst_process`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dated", self.dated.astimezone(UTC).replace(microsecond=0))
@@ -82,7 +83,7 @@ class TypstRenderer:
     """
 
     def __init__(self, *, seconds: float = 30.0, command: tuple[str, ...] = ()) -> None:
-        """`command` is what is run in place of `typesetting.py`."""
+        """`command` is what is run in place of `typst_process.py`."""
         self.name: Final = f"typst-{version('typst')}"
         self._seconds = seconds
         self._command = command or (sys.executable, "-P", "-m", "billhook.documents.typst_process")
@@ -112,6 +113,10 @@ class TypstRenderer:
             setter.close()
         else:
             self._idle.append(setter)
+        if answer.missing:
+            return RenderError(
+                f"as an e-invoice it cannot be drawn: no font here has {answer.missing[:_MESSAGE_LIMIT]}"
+            )
         return answer.pdf or RenderError("Typst cannot draw this document", answer.error[:_MESSAGE_LIMIT])
 
     def _taken(self) -> _Setter | None:

@@ -14,10 +14,13 @@ import socket
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import typst
+
+if TYPE_CHECKING:
+    from typst import PDFStandards
 
 MAIN: Final = "document.typ"
 _LARGEST: Final = 3 * 2**30
@@ -42,14 +45,18 @@ class TypstResult(msgspec.Struct, frozen=True):
     error: str
     grown: bool
     """So much memory was taken that this process should end now: Typst keeps what it has once had."""
+    missing: str = ""
+    """Characters that no font has, where there must not be any."""
 
 
 _GROWN: Final = 400 * 2**20
 
+_STANDARDS: Final[PDFStandards] = ["a-3b", "ua-1"]
 _NO_GLYPH: Final = re.compile(r'the text `"(.+?)"` could not be displayed')
+_ESCAPED: Final = re.compile(r"\\u\{([0-9a-f]+)\}")
+"""How Typst writes what it cannot print."""
 _REPLACED_AT_MOST: Final = 20
-"""PDF/A has no boxes for characters that no font can draw, and Typst refuses them. An emoji in a name must not hold up
-an invoice, so they become question marks; in other documents they are boxes."""
+"""An emoji in a name must not hold up an e-invoice; a whole text of question marks is none."""
 
 
 def send(connection: socket.socket, message: Work | TypstResult) -> None:
@@ -61,43 +68,64 @@ def serve(connection: socket.socket, place: Path) -> None:
     """Until the other side hangs up. `place` holds the template."""
     resource.setrlimit(resource.RLIMIT_AS, (_LARGEST, _LARGEST))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    compiler = typst.Compiler(place / MAIN, root=place, package_path=place, package_cache_path=place)
+    fonts = Path(__file__).parent / "fonts"
+    compiler = typst.Compiler(
+        place / MAIN, root=place, font_paths=[fonts], package_path=place, package_cache_path=place
+    )
     decoder = msgspec.msgpack.Decoder(Work)
     stream = connection.makefile("rb")
     while head := stream.read(8):
         work = decoder.decode(stream.read(int.from_bytes(head)))
         signal.setitimer(signal.ITIMER_REAL, work.seconds + 1)  # nobody handles it: it ends the process
-        pdf, error = _compiled(compiler, place, work)
+        pdf, error, missing = _compiled(compiler, place, work)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(connection, TypstResult(pdf, error, _peak() > _GROWN))
+        send(connection, TypstResult(pdf, error, _peak() > _GROWN, missing))
 
 
-def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes, str]:
+def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes, str, str]:
     picture = place / work.picture[0] if work.picture else None
-    document = work.document.decode()
-    standards: Literal["a-3b"] | None = "a-3b" if work.archival else None
     try:
         if picture and work.picture:
             picture.write_bytes(work.picture[1])
-        for _ in range(_REPLACED_AT_MOST):
-            inputs = {"document": document, "look": work.look.decode()}
-            try:
-                pdf: Any = compiler.compile(
-                    format="pdf", sys_inputs=inputs, pdf_standards=standards, timestamp=work.dated
-                )
-                return bytes(pdf), ""
-            except typst.TypstError as error:
-                reason = " ".join([str(error), *error.hints])
-                missing = _NO_GLYPH.search(reason)
-                if missing is None or missing[1].isascii():
-                    break
-                document = document.replace(missing[1], "?")
+        return _drawn(compiler, work)
     except (OSError, ValueError) as error:  # no room for the logo, or Typst takes an argument for wrong
-        reason = str(error)
+        return b"", str(error), ""
     finally:
         if picture:
             picture.unlink(missing_ok=True)
-    return b"", reason
+
+
+def _drawn(compiler: typst.Compiler, work: Work) -> tuple[bytes, str, str]:
+    """PDF/A-3b and PDF/UA-1. What has characters that no font here has is no such file: then it is neither, with boxes
+    in their place, or where it has to be the former, question marks."""
+    document = work.document.decode()
+    pdf, reason = _tried(compiler, work, document, _STANDARDS)
+    if pdf or not work.archival:
+        return (pdf, "", "") if pdf else (*_tried(compiler, work, document, []), "")
+    replaced: set[str] = set()
+    while missing := _missing(reason) - replaced:
+        replaced |= missing
+        characters = set("".join(replaced))
+        if len(characters) > _REPLACED_AT_MOST:
+            return b"", reason, " ".join(sorted(characters))
+        for text in missing:
+            document = document.replace(text, "?")
+        pdf, reason = _tried(compiler, work, document, _STANDARDS)
+    return pdf, reason, ""
+
+
+def _missing(reason: str) -> set[str]:
+    texts = (_ESCAPED.sub(lambda code: chr(int(code[1], 16)), text) for text in _NO_GLYPH.findall(reason))
+    return {text for text in texts if not text.isascii()}
+
+
+def _tried(compiler: typst.Compiler, work: Work, document: str, standards: PDFStandards) -> tuple[bytes, str]:
+    inputs = {"document": document, "look": work.look.decode()}
+    try:
+        pdf: Any = compiler.compile(format="pdf", sys_inputs=inputs, pdf_standards=standards, timestamp=work.dated)
+    except typst.TypstError as error:
+        return b"", error.diagnostic
+    return bytes(pdf), ""
 
 
 def _peak() -> int:

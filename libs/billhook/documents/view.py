@@ -7,6 +7,7 @@ differ in what they say, and a template can reach nothing but text.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,14 +15,17 @@ from babel import Locale
 
 from billhook.documents import colours
 from billhook.documents.wording import Wording
-from billhook.documents.words import Words, words_for
+from billhook.documents.words import Words, hosted_words, words_for
 from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
 from billhook.rules.terms import Party
+
+_LETTER: Final = frozenset({"US", "CA", "MX", "PH", "CL", "CO", "CR", "GT", "PA", "SV", "VE", "DO", "PR"})
+"""Countries whose paper is Letter. A locale that names no country is of A4."""
 
 
 class ShownParty(msgspec.Struct, frozen=True, kw_only=True):
     label: str
-    """Such as "Billed to"; empty for the seller."""
+    """Such as "Billed to"."""
     name: str
     lines: tuple[str, ...] = ()
     """Address, tax ids and contact, one below the other."""
@@ -73,6 +77,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """BCP 47, of the labels and dates."""
     direction: str
     """`ltr` or `rtl`."""
+    paper: Literal["a4", "us-letter"]
     title: str
     """Such as "Invoice"."""
     name: str
@@ -132,6 +137,7 @@ class _Writer:
             kind=snapshot.kind,
             language=self.language,
             direction="rtl" if Locale.parse(self.language, sep="-").text_direction == "rtl" else "ltr",
+            paper="us-letter" if self.write.locale.territory in _LETTER else "a4",
             title=title,
             name=f"{title} {snapshot.number}" if snapshot.number else title,
             stamp=self.stamp(),
@@ -163,7 +169,7 @@ class _Writer:
     def seller(self) -> ShownParty:
         seller = self.snapshot.seller
         lines = [*self.party(seller), *filter(None, (seller.phone, seller.website))]
-        return ShownParty(label="", name=seller.name, lines=tuple(lines))
+        return ShownParty(label=hosted_words(self.language).seller, name=seller.name, lines=tuple(lines))
 
     def buyer(self) -> ShownParty | None:
         buyer, words = self.snapshot.buyer, self.words

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Final
 
 import pdfkit
+from markupsafe import escape
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ OPTIONS: Final[Mapping[str, str]] = {
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "FONTCONFIG_PATH", "FONTCONFIG_FILE")
 """What the engine needs from ours. Keys and passwords stay here."""
 
+FONTS: Final = Path(__file__).parent / "fonts"
+_FONTS_CONF: Final = "/etc/fonts/fonts.conf"
+
 FIXED_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Of documents that have no date of their own."""
 
@@ -84,8 +88,22 @@ _AHEAD: Final = 4
 _PAGES_A_PROCESS: Final = 500
 """It grows by 4 MB in a hundred pages."""
 
+_MEMORY: Final = 768 * 2**20
+"""Bytes of data; ten thousand lines take 220 MB, and nineteen kilobytes of a template could take 3 GB. Not of
+addresses: WebKit sets a gigabyte of those aside and never uses it."""
+_LIMITED: Final = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec "$@"'
+"""A shell's, since a limit of this process would be a limit of all its threads. macOS knows none."""
+
 _IDLE_SECONDS: Final = 3.0
 """It holds 75 MB while it waits."""
+
+
+def _fonts(configured: str | None) -> str:
+    """The machine's fonts, and ours."""
+    return (
+        f'<fontconfig><include ignore_missing="yes">{escape(configured or _FONTS_CONF)}</include>'
+        f"<dir>{escape(str(FONTS))}</dir></fontconfig>"
+    )
 
 
 def find_wkhtmltopdf() -> Path | None:
@@ -179,8 +197,11 @@ class _Engine:
         self._place = Path(self._directory.name)
         configuration = pdfkit.configuration(wkhtmltopdf=str(binary), meta_tag_prefix=secrets.token_hex())
         kit = pdfkit.PDFKit("", "string", OPTIONS, configuration=configuration, verbose=True)
-        *self._command, _, _ = kit.command()
+        *command, _, _ = kit.command()
+        self._command = ["/bin/sh", "-c", _LIMITED, str(_MEMORY // 1024), *command]
         self._environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        (self._place / "fonts.conf").write_text(_fonts(self._environment.get("FONTCONFIG_FILE")), encoding="utf-8")
+        self._environment["FONTCONFIG_FILE"] = str(self._place / "fonts.conf")
         self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(self._place), "TMPDIR": str(self._place)}
         # Qt shuffles its hash tables anew in each process, and a PDF's fonts stand in the order of one.
         self._environment["QT_HASH_SEED"] = "0"

@@ -74,9 +74,9 @@ class Wording:
         return self._signed(format_unit(number, word, "short", format=pattern, locale=self.locale))
 
     def _signed(self, text: str) -> str:
-        """Between words that run to the left a minus would end up behind its number; CLDR puts a mark before it that
-        keeps it in front, which Babel leaves out."""
-        return text.replace("-", "\N{LEFT-TO-RIGHT MARK}-") if self._rtl else text
+        """With a true minus, as wide as a figure and not taken for a hyphen. Between words that run to the left it
+        would end up behind its number; CLDR puts a mark before it that keeps it in front, which Babel leaves out."""
+        return text.replace("-", "\N{LEFT-TO-RIGHT MARK}\N{MINUS SIGN}" if self._rtl else "\N{MINUS SIGN}")
 
     def percent(self, text: str) -> str:
         return _percent(text, self._name)

@@ -19,7 +19,7 @@ from billhook.rules.terms import Party, TaxCategory
 DocumentKind = Literal["invoice", "receipt", "void", "credit_note"]
 """`void` is the invoice again, saying that it is void; it keeps its number."""
 
-TEMPLATE: Final = "billhook-2"
+TEMPLATE: Final = "billhook-3"
 """The look that ships with billhook. It goes up with every change that may change how a document looks."""
 
 

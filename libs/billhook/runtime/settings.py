@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     pdf_engine: Engine = Field(
         "auto",
         description="What draws documents: wkhtmltopdf or typst, whatever merchants wish; auto leaves it to them, and"
-        " then takes wkhtmltopdf where it is installed, and Typst for what wkhtmltopdf draws wrong.",
+        " then takes Typst. Merchants' own templates are always drawn by wkhtmltopdf.",
     )
     keep_attempts_days: int = Field(
         30, description="Delivery attempts older than this are deleted. 0 keeps them.", ge=0

@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
 from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import FONTS
 from billhook.outlets.objects import document_name
 from billhook.rules.book import Invoice
 from billhook.store import book, links
@@ -43,6 +44,8 @@ _HEADERS = {
     "X-Robots-Tag": "noindex, nofollow",
     "X-Content-Type-Options": "nosniff",
 }
+
+_FONT_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 _STATES: Final[dict[str, Literal["ready", "failed"]]] = {"ready": "ready", "dead": "failed"}
 
@@ -135,6 +138,11 @@ def _credited(tx: Tx, row: Any) -> int:
     return sum(note["total"] for note in notes if note["source_id"] == row["source_id"])
 
 
+@public.api_route("/fonts/{name}.woff2", methods=["GET", "HEAD"])
+def get_font(name: Literal["IBMPlexSans-Regular", "IBMPlexSans-Bold"]) -> Response:
+    return FileResponse(FONTS / f"{name}.woff2", headers=_FONT_HEADERS, media_type="font/woff2")
+
+
 @public.api_route("/{token}", methods=["GET", "HEAD"])
 def get_page(env: EnvIn, request: Request, token: str) -> Response:
     with env.database.read() as tx:
@@ -181,7 +189,7 @@ def _gone(request: Request) -> Response:
 
 def _answer(html: str, nonce: str, status: int = 200) -> Response:
     policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; base-uri 'none'; form-action 'none';"
-        " frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'nonce-{nonce}'; img-src data:; font-src 'self'; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'"
     )
     return HTMLResponse(html, status, {**_HEADERS, "Content-Security-Policy": policy})
