@@ -2,7 +2,7 @@
 # does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines run demo samples test bench chaos check fmt docs clean
+.PHONY: help setup engines run demo samples test test-pythons bench chaos check fmt docs clean
 
 BIN := .venv/bin
 
@@ -15,7 +15,7 @@ locally = env BILLHOOK_ALLOW_HTTP=$${BILLHOOK_ALLOW_HTTP-true} \
 foreground = if [ -t 0 ]; then set -m; $(1); exit $$?; else exec $(1); fi
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup:
 	@sh deploy/setup.sh
@@ -35,6 +35,9 @@ samples: setup engines ## write sample documents of every kind into var/samples,
 # Tests wait for servers, leases and deadlines more than for a processor: four at a time keep two cores busy.
 test: setup engines ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
 	@$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+
+test-pythons: setup ## run the tests of rules and providers on every Python from 3.11 to 3.14 that is at hand
+	@sh deploy/pythons.sh $(ARGS)
 
 bench: setup engines ## measure throughput and latency beside their floors; writes bench/results.json
 	@$(BIN)/python -m bench $(ARGS)
