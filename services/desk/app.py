@@ -1,4 +1,4 @@
-"""The desk's HTTP face: the gate, the routes, and the document that describes them."""
+"""The desk's ASGI application: authentication, the routes, and the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doing together what many requests ask for at the same time: one question to the database instead of fifty.
+"""Batching: what many requests ask for at the same time is one query instead of fifty.
 
 While one batch is under way, what arrives gathers; the next takes all of it (up to a limit). Nobody waits on purpose:
 with one request there is one item in a batch, with a thousand there are hundreds. Nothing is kept from one batch to the

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 0.5
 
 GRACE = timedelta(seconds=0.5)
-"""Whoever makes work due rings for it at once; the relay leaves it that long before it rings too."""
+"""Work is rung for by the process that makes it due; only after this long the relay rings for it too."""
 
 LIMIT = 2_000
 """Ids a sweep rings for in one queue: what a consumer does in about a second. Where as many are due, it rings without

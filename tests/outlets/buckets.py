@@ -3,18 +3,16 @@ s3rver knows who may sign, and when an address ends. Neither checks what is sign
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
+from npm_project import installed, running
 
 from billhook.outlets.objects import Objects, open_objects
 
@@ -56,37 +54,8 @@ def moto() -> Iterator[Bucket]:
 
 @pytest.fixture(scope="session")
 def s3rver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    project = _installed(tmp_path_factory.mktemp("s3rver") / "project")
-    with _running(["node", "server.js", str(project.parent / "data"), BUCKET], project) as port:
-        yield Bucket(f"http://127.0.0.1:{port}", "S3RVER", "S3RVER")
-
-
-def _installed(project: Path) -> Path:
-    """The server with its packages, as package-lock.json names them, outside the tree."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("No node and npm on PATH: buckets are tried on moto alone.")
-    shutil.copytree(SOURCE, project, ignore=shutil.ignore_patterns("node_modules"))
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    installed = subprocess.run(
-        command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    project = installed(
+        SOURCE, tmp_path_factory.mktemp("s3rver") / "project", without="buckets are tried on moto alone."
     )
-    if installed.returncode:
-        said = f"`npm ci` failed; is the npm registry there?\n{installed.stderr}"
-        # At a desk without a network this costs its tests; in CI it would hide them.
-        if os.environ.get("CI"):
-            raise RuntimeError(said)
-        pytest.skip(said)
-    return project
-
-
-@contextmanager
-def _running(command: list[str], project: Path) -> Iterator[str]:
-    with subprocess.Popen(command, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            port = process.stdout.readline().strip()
-            assert port, "s3rver ended before it listened; its reason is on standard error"
-            yield port
-        finally:
-            process.terminate()
+    with running(project, "server.js", str(project.parent / "data"), BUCKET) as port:
+        yield Bucket(f"http://127.0.0.1:{port}", "S3RVER", "S3RVER")

@@ -6,9 +6,6 @@ A test elsewhere imports `node_project` into its conftest, and `node_receiver` w
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from npm_project import installed, running
 
 SOURCE = Path(__file__).parent / "node"
 
@@ -45,40 +43,13 @@ class NodeReceiver:
 @pytest.fixture(scope="session")
 def node_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The receiver with its packages, as package-lock.json names them, outside the tree."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("No node and npm on PATH: the official library for Node is not asked.")
-    project = tmp_path_factory.mktemp("node") / "receiver"
-    shutil.copytree(SOURCE, project, ignore=shutil.ignore_patterns("node_modules"))
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    installed = subprocess.run(
-        command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    return installed(
+        SOURCE, tmp_path_factory.mktemp("node") / "receiver", without="the official library for Node is not asked."
     )
-    if installed.returncode:
-        said = f"`npm ci` failed; is the npm registry there?\n{installed.stderr}"
-        # At a desk without a network this costs its tests; in CI it would hide them.
-        if os.environ.get("CI"):
-            raise RuntimeError(said)
-        pytest.skip(said)
-    return project
 
 
 @contextmanager
 def node_receiver(project: Path, secret: str) -> Iterator[NodeReceiver]:
     """A receiver that verifies with `secret`: `whsec_…`, or `whpk_…`."""
-    command = ["node", "receiver.js"]
-    with subprocess.Popen(
-        command,
-        cwd=project,
-        env={**os.environ, "WEBHOOK_SECRET": secret},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            port = process.stdout.readline().strip()
-            assert port, "the receiver ended before it listened; its reason is on standard error"
-            yield NodeReceiver(f"http://127.0.0.1:{port}/")
-        finally:
-            process.terminate()
+    with running(project, "receiver.js", environment={"WEBHOOK_SECRET": secret}) as port:
+        yield NodeReceiver(f"http://127.0.0.1:{port}/")

@@ -35,8 +35,8 @@ class Sending:
 
 
 def send(tx: Tx, subject_id: str, kind: str, to: Sequence[str] | None = None, *, now: datetime) -> Sending:
-    """Mail a document of an invoice or credit note, the buyer's address being the default. Whoever asks twice within a
-    minute sends one mail. The caller has looked whose the subject is."""
+    """Mail a document of an invoice or credit note, the buyer's address being the default. Asked twice within a
+    minute, it sends one mail. The caller has checked that the subject is the merchant's."""
     # Locked: either the invoicer has settled it and it is mailed here, or the invoicer will find the addresses.
     row = latest_document(tx, subject_id, kind, lock=True)
     if row is None:

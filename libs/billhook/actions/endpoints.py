@@ -101,7 +101,7 @@ def rotate(
 
 
 def ping(tx: Tx, endpoint: Endpoint, now: datetime) -> tuple[str, list[str]]:
-    """A message to this endpoint alone; returns the message's id, and the delivery's to ring for."""
+    """Add a `ping` for this endpoint only, whatever its filter; returns the message's id, and the ids to ring for."""
     since = endpoint.failing_since
     news = EndpointNews(
         id=endpoint.id,

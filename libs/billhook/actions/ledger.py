@@ -1,4 +1,4 @@
-"""How own invoices stand in the book, and who hears of them: what all verbs of `invoices` and `credit_notes` write."""
+"""What all verbs of `invoices` and `credit_notes` write: the entry in the book, the messages, and the documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing: a merchant's own events on the same rails as billhook's, each once a key."""
+"""Publishing: a merchant's own events, delivered as billhook's are, and once for each idempotency key."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def set_endpoint(
 
 @commands.command("test")
 def send_ping(endpoint_id: EndpointId, as_json: Json = False) -> None:
-    """Send it a `ping`, whatever it asked for."""
+    """Send a `ping` to this endpoint only, whatever its event filter."""
     with opened() as env:
         with env.database.begin() as tx:
             endpoint = _find(tx, endpoint_id)

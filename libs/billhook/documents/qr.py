@@ -1,4 +1,4 @@
-"""A payment address as a QR code, for phones held over paper."""
+"""A payment address as a QR code."""
 
 from __future__ import annotations
 

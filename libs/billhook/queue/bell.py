@@ -1,4 +1,4 @@
-"""Ringing and listening."""
+"""Rings: sending them after a commit, and listening for them. A ring carries ids only, and may be lost."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ GATHER_SECONDS_PER_ID = 0.0002
 GATHER_SECONDS_LIMIT = 0.02
 """How long a process waits after a ring until it rings again: 8 ms, and more the more ids the last one carried. A quiet
 process rings at once; one that takes 5,000 events a second rings fifty times, not for each of its 300 commits, which
-took a fifth of the ingress's capacity. At 200 a second, 2 ms made the whole path slower: the ears cost more than the
-wait."""
+took a fifth of the ingress's capacity. At 200 a second, 2 ms made the whole path slower: waking the
+listeners so often costs more than the shorter delay saves."""
 
 PREFETCH = 64
 """Messages a consumer may have in hand. dramatiq's default (2 a thread) caps it at prefetch ÷ 7.5 ms."""
@@ -190,7 +190,7 @@ class Bell:
 
 
 class Listener:
-    """Hears the rings for one queue and hands out their ids in batches.
+    """Listens for the rings of one queue and hands out their ids in batches.
 
     Rings are acknowledged as soon as their ids are in memory. If the process dies then, the rows are still due in SQL.
     """

@@ -91,7 +91,7 @@ class _Unprepared:
 
 
 class Ringer(Protocol):
-    """Whoever rings: `billhook.queue.bell.Bell`."""
+    """What rings for new work: `billhook.queue.bell.Bell`."""
 
     def ring_all(self, rings: Rings) -> None: ...
 

@@ -45,7 +45,7 @@ up another."""
 
 
 def wants(patterns: Iterable[str], event_type: str) -> bool:
-    """Whether an endpoint with these patterns hears of an event: `*`, `invoice.*`, or the name itself."""
+    """Whether these patterns of an endpoint's filter match an event: `*`, `invoice.*`, or the name itself."""
     return any(
         pattern in ("*", event_type) or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))
         for pattern in patterns

@@ -16,7 +16,7 @@ begins in the evening is over before work is given up in the morning."""
 MAX_ATTEMPTS = len(SCHEDULE_SECONDS) + 1
 
 PATIENCE_LIMIT_SECONDS = 24 * 3600
-"""Whoever asks to be left alone is, but not for so long that the work is as good as lost."""
+"""The longest `Retry-After` that is obeyed: a longer wait would be as good as losing the work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class DeadLetter:
 
 
 def bury(tx: Tx, queue: str, letters: Sequence[DeadLetter], now: datetime) -> None:
-    """Keep the letters. Whoever calls this has just set the work's own row to `dead`."""
+    """Insert dead letters. The caller has just set the rows of the work itself to `dead`."""
     if letters:
         tx.execute(
             dead_letters.insert(),

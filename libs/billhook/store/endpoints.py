@@ -124,7 +124,8 @@ def list_endpoints(
 
 
 def count_endpoints(tx: Tx, merchant_id: str) -> int:
-    """How many a merchant has. Whoever asks may add one: nobody else gets an answer until the transaction ends."""
+    """How many a merchant has. The merchant is locked until the transaction ends, so that it can add one and stay
+    within a limit."""
     tx.execute(sa.select(merchants.c.id).where(merchants.c.id == merchant_id).with_for_update(key_share=True))
     mine = sa.select(sa.func.count()).where(endpoints.c.merchant_id == merchant_id, endpoints.c.deleted_at.is_(None))
     return int(tx.execute(mine).scalar_one())

@@ -33,7 +33,7 @@ mails = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     *work_columns(),
     due_index("mails"),
-    # Whoever tells a thing twice is heard once.
+    # One mail for each (merchant, about), however often it is asked for.
     sa.UniqueConstraint("merchant_id", "about"),
     sa.Index("ix_mails_merchant_id", "merchant_id", "id"),
 )

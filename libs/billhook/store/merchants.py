@@ -1,4 +1,4 @@
-"""Merchants (tenants) and the keys their people and programs use at the desk."""
+"""Merchants (tenants) and their API keys for the desk."""
 
 from __future__ import annotations
 

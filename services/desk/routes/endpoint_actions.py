@@ -61,7 +61,7 @@ def rotate_secret(env: EnvIn, caller: CallerIn, endpoint_id: Id, asked: Rotation
 
 @router.post("/test", status_code=201)
 def send_test(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> PingSent:
-    """Send it a `ping`, whatever it asked for, and no other endpoint."""
+    """Send a `ping` to this endpoint only, whatever its event filter."""
     with env.database.begin() as tx:
         endpoint = find(tx, endpoint_id, caller)
         if endpoint.disabled_at is not None:

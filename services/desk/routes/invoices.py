@@ -47,7 +47,7 @@ class InvoiceShown(EntryShown):
 
 
 def whole_invoice(tx: Tx, invoice_id: str) -> InvoiceShown:
-    """Whoever asks has looked whose it is."""
+    """The caller has checked that it is the merchant's."""
     row = book.get(tx, "invoice", invoice_id)
     assert row is not None
     own = get_own_invoice(tx, invoice_id) if row["source_id"] == OWN else None
