@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from lxml import etree
 from pypdf import PdfReader
 
-from billhook.documents.einvoice.facturx import embed, facturx_xml, missing
+from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.rules.book import Address
 from billhook.rules.credit import credit
 from billhook.rules.document import Seller, Snapshot
+from billhook.rules.e_invoice import missing
 from billhook.rules.terms import CreditLine, CreditTerms, Discount, LineTerms, Party, TaxRate, Terms
 from billhook.rules.totals import totals
 

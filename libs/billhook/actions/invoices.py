@@ -35,10 +35,10 @@ from billhook.actions.ledger import (
     write,
 )
 from billhook.actions.sources import check_url
-from billhook.documents.einvoice.facturx import missing
 from billhook.errors import Refused, Unprocessable
 from billhook.rules.book import Change, Invoice, book_id
 from billhook.rules.document import TEMPLATE, Snapshot
+from billhook.rules.e_invoice import missing
 from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
 from billhook.rules.money import parse_locale
 from billhook.rules.numbering import number_text, series_of

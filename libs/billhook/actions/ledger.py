@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from billhook.actions.book_update import BookUpdate, NewWork
 from billhook.actions.consequences import record
 from billhook.actions.publishing import KEY
-from billhook.documents.einvoice.facturx import missing
 from billhook.errors import Refused
 from billhook.rules.book import BookObject, Change, Fact, Invoice, InvoiceLine
 from billhook.rules.document import DocumentKind, Snapshot
+from billhook.rules.e_invoice import missing
 from billhook.rules.invoice import documents_due
 from billhook.store.database import Tx
 from billhook.store.documents import NewDocument

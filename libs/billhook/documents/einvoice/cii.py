@@ -6,7 +6,6 @@ prefixes everybody uses for its three namespaces; some readers look for those.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,11 +13,12 @@ from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from billhook.documents.bank_lines import account_in
-from billhook.documents.einvoice.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
-from billhook.documents.einvoice.tax_ids import other_id_of, vat_id_of
 from billhook.documents.words import Words, words_for
 from billhook.rules.document import Line, Snapshot
+from billhook.rules.e_invoice import plain
+from billhook.rules.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
 from billhook.rules.money import parse_locale
+from billhook.rules.tax_ids import other_id_of, vat_id_of
 from billhook.rules.terms import Party
 
 PROFILE: Final = "urn:cen.eu:en16931:2017"
@@ -33,13 +33,6 @@ _DISCOUNT: Final = "95"
 """UNTDID 5189."""
 _EXEMPTIONS: Final = {"AE": "VATEX-EU-AE", "O": "VATEX-EU-O"}
 """Why no VAT is charged, of the CEF's list, where there is one reason only."""
-_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, not even escaped."""
-
-
-def plain(text: str | None) -> str:
-    """What of a text can stand in XML."""
-    return _NOT_XML.sub("", text or "").strip()
 
 
 def cii(snapshot: Snapshot, amounts: Amounts) -> bytes:
