@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from billhook_testing.postgres_installation import NoServer
 from billhook_testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
 
 ROOT = Path(__file__).parent.parent
+
+# On a busy machine any example may take any time: how long one took says nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)
