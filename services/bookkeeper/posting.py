@@ -244,6 +244,11 @@ def _documents(event: Event, posted: Posted) -> list[NewDocument]:
 def _document(event: Event, subject_id: str, shown: Invoice, kind: DocumentKind) -> NewDocument:
     merchant = event.merchant
     snapshot = snapshot_of(
-        shown, kind=kind, seller=merchant.seller, locale=merchant.locale, template=merchant.invoicing.template
+        shown,
+        kind=kind,
+        seller=merchant.seller,
+        locale=merchant.locale,
+        zone=merchant.invoicing.zone,
+        template=merchant.invoicing.template,
     )
     return NewDocument(merchant.id, subject_id, kind, snapshot.template, msgspec.json.encode(snapshot))

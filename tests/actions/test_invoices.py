@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -16,12 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billhook.actions import invoices
+from billhook.documents.einvoice.facturx import facturx_xml
+from billhook.documents.view import shown
 from billhook.errors import Refused
 from billhook.rules.book import Address
+from billhook.rules.days import day_of
 from billhook.rules.document import TEMPLATE, Seller
 from billhook.rules.invoice_state import IllegalTransition, Verb, after
 from billhook.rules.numbering import Numbering
-from billhook.rules.terms import CreditLine, CreditTerms, LineTerms, Terms
+from billhook.rules.terms import CreditLine, CreditTerms, LineTerms, Party, Terms
 from billhook.store import book
 from billhook.store.database import Database
 from billhook.store.endpoints import create_endpoint
@@ -142,8 +145,8 @@ def test_what_was_frozen_stays_whatever_the_merchant_changes(office: Office) -> 
     office.sell(Seller(name="Renamed"))
     paid = office.do(invoices.pay, invoice.id).invoice
     assert paid.snapshot == invoice.snapshot
-    for shown in office.shown(invoice.id).values():
-        assert (shown.seller.name, shown.number, shown.template) == ("Acme", "INV-0001", TEMPLATE)
+    for told in office.shown(invoice.id).values():
+        assert (told.seller.name, told.number, told.template) == ("Acme", "INV-0001", TEMPLATE)
     newer = office.issued()
     assert newer.number == "RE-0001"
     assert office.shown(newer.id)["invoice"].seller.name == "Renamed"
@@ -186,6 +189,27 @@ def test_numbers_go_by_customer_and_year_where_the_merchant_wants_it(office: Off
     assert (first, second) == ("R-cus_1-2026-01", "R-cus_2-2026-01")
     office.clock.at = office.clock.at.replace(month=12, day=31, hour=12)  # in Auckland the year is over
     assert office.issued().number == "R-cus_1-2027-01"
+
+
+def test_number_page_and_data_say_the_same_day_where_the_merchant_is(office: Office) -> None:
+    """In Berlin it is 2027 already."""
+    office.settle(invoices=Numbering(yearly=True), zone="Europe/Berlin")
+    office.clock.at = datetime(2026, 12, 31, 23, 30, 0, 5, tzinfo=UTC)
+    invoice = office.issued()
+    snapshot = office.shown(invoice.id)["invoice"]
+    assert invoice.number == "INV-2027-0001"
+    assert "January 1, 2027" in {fact.value for fact in shown(snapshot).facts}
+    seller = Seller(name="Acme GmbH", address=BERLIN, tax_ids=("DE123456789",))
+    complete = msgspec.structs.replace(snapshot, seller=seller, buyer=Party(name="Ada", address=BERLIN))
+    assert b'<udt:DateTimeString format="102">20270101</udt:DateTimeString>' in facturx_xml(complete)
+
+
+def test_it_is_due_so_many_days_of_a_calendar_later_whatever_the_clocks_do(office: Office) -> None:
+    office.settle(zone="Europe/Berlin")
+    office.clock.at = datetime(2026, 3, 20, 22, 50, tzinfo=UTC)  # 23:50 in Berlin; the clocks go forward on the 29th
+    due_at = office.issued().due_at
+    assert due_at is not None
+    assert day_of(due_at, "Europe/Berlin") == date(2026, 4, 3)
 
 
 def test_a_time_of_payment_is_not_before_the_invoice_and_not_to_come(office: Office) -> None:

@@ -94,6 +94,19 @@ def test_a_paid_invoice_becomes_an_invoice_and_a_receipt(world: World, engines: 
         assert "11.90" in text
 
 
+def test_the_days_of_a_mirrored_invoice_are_those_of_its_merchants_zone(
+    world: World, engines: Engines, objects: Objects
+) -> None:
+    with world.database.begin() as tx:
+        set_invoicing(tx, world.merchant_id, InvoicingSettings(zone="Pacific/Auckland"))
+    at = 1_772_366_400  # noon in UTC
+    made = invoice("in_1", "open", status_transitions={"finalized_at": at})
+    world.arrive(world.stripe_source, event(1, "invoice.finalized", made, at))
+    world.post()
+    world.render(engines, objects)
+    assert "March 2, 2026" in text_of(world, objects)
+
+
 def test_documents_wait_where_their_engine_is_missing_and_are_made_once_it_is_there(
     world: World, engines: Engines, objects: Objects, tmp_path: Path
 ) -> None:

@@ -242,10 +242,25 @@ def test_a_colour_too_light_to_read_is_for_rules_only(given: str | None, accent:
     assert (document.accent, document.accent_ink, document.on_accent) == (accent, ink, on)
 
 
-def test_days_are_days_of_utc() -> None:
+def test_days_are_days_of_the_merchants_zone() -> None:
+    """In Berlin it is the new year while it is the old one in UTC; November begins there on what is 31 October here."""
+    made = samples.invoice(
+        samples.terms(1),
+        issued_at=datetime(2026, 12, 31, 23, 30, tzinfo=UTC),
+        period_start=datetime(2026, 10, 31, 23, 0, tzinfo=UTC),
+        period_end=datetime(2026, 11, 30, 22, 59, 59, tzinfo=UTC),
+        zone="Europe/Berlin",
+    )
+    told = facts(shown(made))
+    assert told["Date of issue"] == "January 1, 2027"
+    assert told["Period"] == "Nov 1, 2026 – Nov 30, 2026"
+
+
+def test_what_was_made_before_documents_had_a_zone_says_what_it_said() -> None:
     late = datetime.fromisoformat("2026-03-01T23:30:00-05:00")
-    assert facts(shown(samples.invoice(samples.terms(1), issued_at=late)))["Date of issue"] == "March 2, 2026"
-    assert late.astimezone(UTC).day == 2
+    stored = msgspec.json.encode(samples.invoice(samples.terms(1), issued_at=late))
+    assert b'"zone"' not in stored
+    assert facts(shown(msgspec.json.decode(stored, type=Snapshot)))["Date of issue"] == "March 2, 2026"
 
 
 def test_a_rate_of_a_fraction_is_written_out() -> None:

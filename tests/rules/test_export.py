@@ -71,6 +71,7 @@ def test_times_addresses_and_tax_ids_are_plain_text() -> None:
     at = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
     whole = {"finalized_at": at, "customer_address": {"country": "AT"}, "customer_tax_ids": ["ATU1", "DE2"]}
     assert cell("finalized_at", **whole) == "2026-01-05T09:00:00Z"
+    assert csv_row(invoice(**whole), "Asia/Tokyo").count(b"2026-01-05T18:00:00+09:00") == 1
     assert (cell("customer_country", **whole), cell("customer_tax_ids", **whole)) == ("AT", "ATU1 DE2")
     assert (cell("finalized_at"), cell("customer_country"), cell("customer_tax_ids")) == ("", "", "")
     line = msgspec.json.decode(json_line(invoice(**whole)))

@@ -142,6 +142,7 @@ def _note(
         kind="credit_note",
         template=settings.template or TEMPLATE,
         locale=shown.locale,
+        zone=settings.zone,
         currency=shown.currency,
         status="paid" if invoice.amount_paid else "open",
         seller=merchant.seller,

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 from typing import Final, Literal
 
 from billhook.errors import Refused
+from billhook.rules.days import zone_of
 from billhook.rules.export import csv_header, csv_row, json_line
-from billhook.rules.numbering import zone_of
 from billhook.runtime.env import Env
 from billhook.store.invoice_exports import invoices_between
 from billhook.store.merchants import get_merchant
@@ -22,12 +22,16 @@ Format = Literal["csv", "jsonl"]
 def period(env: Env, merchant_id: str | None, since: str | None, until: str | None) -> tuple[datetime | None, ...]:
     """Both ends as times. A day begins in the merchant's zone, as the years of its numbers do; of all merchants' in
     UTC. Raises `Refused`."""
-    zone = "UTC"
-    if merchant_id is not None:
-        with env.database.read() as tx:
-            merchant = get_merchant(tx, merchant_id)
-        zone = zone if merchant is None else merchant.invoicing.zone
+    zone = _zone(env, merchant_id)
     return tuple(_instant(name, text, zone) for name, text in (("from", since), ("to", until)))
+
+
+def _zone(env: Env, merchant_id: str | None) -> str:
+    if merchant_id is None:
+        return "UTC"
+    with env.database.read() as tx:
+        merchant = get_merchant(tx, merchant_id)
+    return "UTC" if merchant is None else merchant.invoicing.zone
 
 
 def _instant(name: str, text: str | None, zone: str) -> datetime | None:
@@ -55,7 +59,7 @@ def export(
     status: str | None = None,
 ) -> Iterator[bytes]:
     """The file, a page at a time. Each page is a transaction of its own: a slow reader holds nothing up."""
-    line = csv_row if kind == "csv" else json_line
+    zone = _zone(env, merchant_id)
     if kind == "csv":
         yield csv_header()
     after = ""
@@ -64,5 +68,5 @@ def export(
             page = invoices_between(tx, merchant_id, since=since, until=until, status=status, after=after, limit=PAGE)
         if not page:
             return
-        yield b"".join(map(line, page))
+        yield b"".join(csv_row(row, zone) if kind == "csv" else json_line(row) for row in page)
         after = page[-1]["id"]

@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -37,6 +37,7 @@ from billhook.actions.ledger import (
 from billhook.actions.sources import check_url
 from billhook.errors import Refused, Unprocessable
 from billhook.rules.book import Change, Invoice, book_id
+from billhook.rules.days import days_later
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.e_invoice import missing
 from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
@@ -252,16 +253,17 @@ def _new(merchant: Merchant, external_id: str, terms: Terms, now: datetime, requ
 
 def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime) -> Snapshot:
     """What its document shows if it is issued now; the number is still to come."""
-    terms, charged = invoice.terms, totals(invoice.terms)
+    terms, charged, zone = invoice.terms, totals(invoice.terms), merchant.invoicing.zone
     return Snapshot(
         kind="invoice",
         template=merchant.invoicing.template or TEMPLATE,
         locale=terms.locale or merchant.locale,
+        zone=zone,
         currency=terms.currency,
         seller=merchant.seller,
         buyer=terms.buyer,
         issued_at=issued_at,
-        due_at=issued_at + timedelta(days=terms.due_days),
+        due_at=days_later(issued_at, terms.due_days, zone),
         period_start=terms.period_start,
         period_end=terms.period_end,
         lines=charged.lines,

@@ -111,7 +111,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(snapshot: Snapshot) -> Shown:
-    """What a document says. Days are days of UTC. Raises ValueError when the snapshot names an unknown locale."""
+    """What a document says. Days are those of its zone. Raises ValueError when the snapshot names an unknown locale."""
     return _Writer(snapshot).shown()
 
 
@@ -120,7 +120,7 @@ class _Writer:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.write = Wording(snapshot.locale, snapshot.currency)
+        self.write = Wording(snapshot.locale, snapshot.currency, snapshot.zone)
         self.language, self.words = words_for(self.write.locale)
         unpaid = snapshot.kind == "invoice" and snapshot.status in ("open", "uncollectible")
         self.open = unpaid and snapshot.amount_remaining > 0

@@ -1,9 +1,9 @@
-"""Amounts, dates, quantities and addresses as a locale writes them. Days are days of UTC."""
+"""Amounts, dates, quantities and addresses as a locale writes them. Days are those of a zone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Final, Literal
@@ -14,6 +14,7 @@ from babel.numbers import format_decimal
 from babel.units import format_unit
 
 from billhook.rules.book import Address
+from billhook.rules.days import day_of
 from billhook.rules.money import format_money, format_unit_amount, parse_locale
 
 _MAX_QUANTITY_DIGITS: Final = 15
@@ -46,10 +47,11 @@ _EAST_ASIAN: Final = frozenset({"ja", "zh", "ko"})
 class Wording:
     """Writes values for one locale and currency. Raises ValueError when there is no such locale."""
 
-    def __init__(self, locale: str, currency: str) -> None:
+    def __init__(self, locale: str, currency: str, zone: str = "UTC") -> None:
         self.locale: Locale = parse_locale(locale)
         self._name = locale
         self._currency = currency
+        self._zone = zone
         self._rtl = self.locale.text_direction == "rtl"
 
     def money(self, amount: int) -> str:
@@ -82,12 +84,12 @@ class Wording:
         return _percent(text, self._name)
 
     def day(self, at: datetime) -> str:
-        return _day(at.astimezone(UTC).date(), "long", self._name)
+        return _day(day_of(at, self._zone), "long", self._name)
 
     def period(self, start: datetime | None, end: datetime | None) -> str | None:
         if start is None or end is None:
             return None
-        first, last = (_day(at.astimezone(UTC).date(), "medium", self._name) for at in (start, end))
+        first, last = (_day(day_of(at, self._zone), "medium", self._name) for at in (start, end))
         return first if first == last else f"{first} – {last}"
 
     def address(self, address: Address) -> Iterator[str]:

@@ -117,6 +117,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The look: billhook's, or the id of one of the merchant's."""
     locale: str = "en"
     """How dates and amounts are written, and (where billhook speaks it) the language: `en`, `de-AT`, `pt_BR`."""
+    zone: str = "UTC"
+    """In which its moments are days. Those that were made before documents had one say days of UTC, as they did."""
     currency: str
     number: str | None = None
     status: Literal["open", "paid", "void", "uncollectible"] = "open"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
+from billhook.rules.days import zone_of
 from billhook.rules.money import exponent
 
 AMOUNTS: Final = (
@@ -63,11 +64,12 @@ def csv_header() -> bytes:
     return _line(COLUMNS)
 
 
-def csv_row(invoice: Mapping[Any, Any]) -> bytes:
-    """RFC 4180, in UTF-8: amounts in major units with all decimal places of their currency, times in UTC."""
+def csv_row(invoice: Mapping[Any, Any], zone: str = "UTC") -> bytes:
+    """RFC 4180, in UTF-8: amounts in major units with all decimal places of their currency, times as a zone's clocks
+    show them, with their offset: the day that a document says stands in front."""
     currency = invoice["currency"]
     return _line(
-        major_units(value, currency) if name in AMOUNTS else _defused(_text(value))
+        major_units(value, currency) if name in AMOUNTS else _defused(_text(value, zone))
         for name, value in _fields(invoice).items()
     )
 
@@ -88,12 +90,12 @@ def _fields(invoice: Mapping[Any, Any]) -> dict[str, Any]:
     return {name: made[name] if name in made else invoice[name] for name in COLUMNS}
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, zone: str) -> str:
     match value:
         case None:
             return ""
         case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return value.astimezone(zone_of(zone)).isoformat().replace("+00:00", "Z")
     return str(value)
 
 

@@ -32,7 +32,13 @@ def documents_due(invoice: Invoice) -> tuple[DocumentKind, ...]:
 
 
 def snapshot_of(
-    invoice: Invoice, *, kind: DocumentKind, seller: Seller, locale: str = "en", template: str | None = None
+    invoice: Invoice,
+    *,
+    kind: DocumentKind,
+    seller: Seller,
+    locale: str = "en",
+    zone: str = "UTC",
+    template: str | None = None,
 ) -> Snapshot:
     """What a document of this kind shows of this invoice.
 
@@ -48,6 +54,7 @@ def snapshot_of(
         kind=kind,
         template=template or TEMPLATE,
         locale=locale,
+        zone=zone,
         currency=invoice.currency,
         number=invoice.number,
         status=status,

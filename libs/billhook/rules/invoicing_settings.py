@@ -7,7 +7,8 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from billhook.errors import Refused
-from billhook.rules.numbering import MOST_DIGITS, PREFIX, Numbering, zone_of
+from billhook.rules.days import zone_of
+from billhook.rules.numbering import MOST_DIGITS, PREFIX, Numbering
 
 Engine = Literal["auto", "wkhtmltopdf", "typst"]
 ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
@@ -17,7 +18,7 @@ class InvoicingSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     invoices: Numbering = Numbering()
     credit_notes: Numbering = Numbering(prefix="CN-")
     zone: str = "UTC"
-    """The IANA time zone in which a year of numbers begins."""
+    """The merchant's IANA time zone: what day a moment is on documents, in exports and for a year of numbers."""
     email_documents: bool = False
     """Send each document to the buyer's address once it is ready."""
     engine: Engine = "auto"

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from typing import Final, Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
 
-from billhook.errors import Refused
+from billhook.rules.days import day_of
 
 PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,19}(?<![0-9])")
 """Up to 20 letters, digits and . _ / -, which do not end in a digit."""
@@ -44,24 +43,12 @@ def series_of(numbering: Numbering, customer: str | None, at: datetime, zone: st
     """
     words = [_customer_word(customer)] if numbering.per == "customer" and customer else []
     if numbering.yearly:
-        words.append(f"{at.astimezone(zone_of(zone)).year:04d}")
+        words.append(f"{day_of(at, zone).year:04d}")
     return numbering.prefix + "".join(f"{word}-" for word in words)
 
 
 def number_text(series: str, sequence: int, digits: int) -> str:
     return f"{series}{sequence:0{digits}d}"
-
-
-def zone_of(name: str) -> tzinfo:
-    """The time zone of an IANA name. Raises `Refused` when there is none."""
-    if name == "UTC":
-        return UTC  # always there, even where no zones are installed
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, KeyError):  # a path, a directory such as "Europe", an unknown name
-        raise Refused(
-            "zone_unknown", f"`zone`: no time zone is called {name[:64]!r}. Use an IANA name such as `Europe/Berlin`."
-        ) from None
 
 
 def _customer_word(customer: str) -> str:

@@ -7,13 +7,14 @@ prefixes everybody uses for its three namespaces; some readers look for those.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from billhook.documents.bank_lines import account_in
 from billhook.documents.words import Words, words_for
+from billhook.rules.days import day_of
 from billhook.rules.document import Line, Snapshot
 from billhook.rules.e_invoice import plain
 from billhook.rules.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
@@ -60,7 +61,7 @@ class _Writer:
     def document(self, into: Element) -> None:
         _text(into, "ram:ID", self.snapshot.number)
         _text(into, "ram:TypeCode", "381" if self.credit else "380")
-        _date(into, "ram:IssueDateTime", self.snapshot.issued_at)
+        self.date(into, "ram:IssueDateTime", self.snapshot.issued_at)
         for note in dict.fromkeys(filter(None, map(plain, self.notes()))):
             _text(SubElement(into, "ram:IncludedNote"), "ram:Content", note)
 
@@ -78,9 +79,9 @@ class _Writer:
         self.buyer(SubElement(agreement, "ram:BuyerTradeParty"))
         delivery = SubElement(into, "ram:ApplicableHeaderTradeDelivery")
         start, end = self.snapshot.period_start, self.snapshot.period_end
-        one_day = start and end and _day(start) == _day(end)
+        one_day = start and end and self.day(start) == self.day(end)
         if one_day:
-            _date(SubElement(delivery, "ram:ActualDeliverySupplyChainEvent"), "ram:OccurrenceDateTime", start)
+            self.date(SubElement(delivery, "ram:ActualDeliverySupplyChainEvent"), "ram:OccurrenceDateTime", start)
         settlement = SubElement(into, "ram:ApplicableHeaderTradeSettlement")
         self.settlement(settlement, None if one_day else start, None if one_day else end)
 
@@ -94,7 +95,7 @@ class _Writer:
         _text(delivery, "ram:BilledQuantity", _number(net.quantity), unitCode=net.unit)
         settlement = SubElement(into, "ram:SpecifiedLineTradeSettlement")
         _rate(SubElement(settlement, "ram:ApplicableTradeTax"), net.rate)
-        _period(settlement, line.period_start, line.period_end)
+        self.period(settlement, line.period_start, line.period_end)
         if net.discount:
             self.allowance(settlement, net.discount, self.words.discount)
         total = SubElement(settlement, "ram:SpecifiedTradeSettlementLineMonetarySummation")
@@ -140,7 +141,7 @@ class _Writer:
             self.payment_means(into)
         for part in self.amounts.breakdowns:
             self.breakdown(SubElement(into, "ram:ApplicableTradeTax"), part)
-        _period(into, start, end)
+        self.period(into, start, end)
         labels = "; ".join(dict.fromkeys(one.label or self.words.discount for one in snapshot.allowances))
         for part in self.amounts.breakdowns:
             if part.allowance:
@@ -150,7 +151,7 @@ class _Writer:
         if self.credit:
             corrected = SubElement(into, "ram:InvoiceReferencedDocument")
             _text(corrected, "ram:IssuerAssignedID", snapshot.corrects)
-            _date(corrected, "ram:FormattedIssueDateTime", snapshot.corrects_issued_at, of="qdt")
+            self.date(corrected, "ram:FormattedIssueDateTime", snapshot.corrects_issued_at, of="qdt")
 
     def due(self) -> int:
         """What is to be paid still; of a credit note, what is to be given back."""
@@ -194,7 +195,7 @@ class _Writer:
 
     def payment_terms(self, into: Element, due: int) -> None:
         if not self.credit and self.snapshot.due_at:
-            _date(SubElement(into, "ram:SpecifiedTradePaymentTerms"), "ram:DueDateDateTime", self.snapshot.due_at)
+            self.date(SubElement(into, "ram:SpecifiedTradePaymentTerms"), "ram:DueDateDateTime", self.snapshot.due_at)
         elif self.credit and due:
             # BR-CO-25 wants a word on when anything that is due is paid.
             terms = SubElement(into, "ram:SpecifiedTradePaymentTerms")
@@ -214,6 +215,20 @@ class _Writer:
 
     def amount(self, into: Element, tag: str, minor: int, **attributes: str) -> None:
         _text(into, tag, decimal_text(minor, self.snapshot.currency), **attributes)
+
+    def period(self, into: Element, start: datetime | None, end: datetime | None) -> None:
+        if start or end:
+            period = SubElement(into, "ram:BillingSpecifiedPeriod")
+            self.date(period, "ram:StartDateTime", start)
+            self.date(period, "ram:EndDateTime", end)
+
+    def date(self, into: Element, tag: str, at: datetime | None, of: str = "udt") -> None:
+        if at:
+            _text(SubElement(into, tag), f"{of}:DateTimeString", self.day(at), format="102")
+
+    def day(self, at: datetime) -> str:
+        """As the document for people says it."""
+        return day_of(at, self.snapshot.zone).strftime("%Y%m%d")
 
 
 def _whereabouts(into: Element, party: Party) -> None:
@@ -239,23 +254,6 @@ def _rate(into: Element, rate: Rate) -> None:
 def _percent(into: Element, rate: Rate) -> None:
     if rate.code != "O":  # BR-O-5
         _text(into, "ram:RateApplicablePercent", f"{rate.percent:f}")
-
-
-def _period(into: Element, start: datetime | None, end: datetime | None) -> None:
-    if start or end:
-        period = SubElement(into, "ram:BillingSpecifiedPeriod")
-        _date(period, "ram:StartDateTime", start)
-        _date(period, "ram:EndDateTime", end)
-
-
-def _date(into: Element, tag: str, at: datetime | None, of: str = "udt") -> None:
-    if at:
-        _text(SubElement(into, tag), f"{of}:DateTimeString", _day(at), format="102")
-
-
-def _day(at: datetime) -> str:
-    """In UTC, as the document for people says it."""
-    return at.astimezone(UTC).strftime("%Y%m%d")
 
 
 def _number(value: Decimal) -> str:
