@@ -87,6 +87,19 @@ OPERATIONAL_EVENTS: Final[dict[str, tuple[str, str]]] = {
         "A mail was refused for good or given up: an address that does not exist, a full mailbox. `reason` has the mail"
         " server's words.",
     ),
+    "dunning.case_opened": (
+        "dunning_case",
+        "A payment failed, or an invoice of billhook's own is past its due date: from here on somebody looks after it.",
+    ),
+    "dunning.attempt_scheduled": ("dunning_case", "The payment will be tried again at `next_attempt_at`."),
+    "dunning.attempt_failed": ("dunning_case", "It was tried again in vain; `decline_code` has the bank's reason."),
+    "dunning.recovered": ("dunning_case", "The money came, by whatever way. The case is closed."),
+    "dunning.exhausted": ("dunning_case", "The case is given up, and `final_action` is taken. The case is closed."),
+    "dunning.canceled": (
+        "dunning_case",
+        "There is nothing to collect any more, or nobody is to: `cause` says why. The case is closed.",
+    ),
+    "customer.standing_changed": ("standing", "A customer is in grace, suspended, or active again."),
     "ping": ("endpoint", "Somebody tests the endpoint that this is sent to. It comes whatever that asked for."),
 }
 
@@ -113,3 +126,48 @@ class EndpointNews(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None = None
     disables_at: datetime | None = None
     disabled_at: datetime | None = None
+
+
+class DunningNews(msgspec.Struct, frozen=True, kw_only=True):
+    """The case of an invoice that is not paid. It is an object of billhook's own; `source` and `account` are those of
+    the invoice."""
+
+    id: str
+    object: str = "dunning_case"
+    source: str
+    account: str | None = None
+    invoice: str
+    """billhook's id of it."""
+    invoice_external_id: str
+    invoice_number: str | None = None
+    customer: str | None = None
+    subscription: str | None = None
+    currency: str
+    amount: int
+    """What is open of the invoice."""
+    stage: str
+    cause: str | None = None
+    policy: str
+    opened_at: datetime
+    grace_until: datetime
+    ends_at: datetime
+    closed_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    decline_code: str | None = None
+    pay_url: str | None = None
+    """Where the customer can pay."""
+    final_action: str | None = None
+
+
+class StandingNews(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a customer may have what they pay for. An object of billhook's own."""
+
+    id: str
+    object: str = "standing"
+    customer: str
+    state: str
+    """active, grace or suspended."""
+    since: datetime | None = None
+    until: datetime | None = None
+    reason: str | None = None
+    invoices: tuple[str, ...] = ()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.rules.book import Invoice
 from billhook.rules.dunning import AFTER, CAUSES, OPEN, STAGES, Cause, Stage, after, ended, invoice_cause, picture
+from billhook.rules.dunning_policy import PRESETS
 
 CLOSING = ("paid", "credited", "voided", "written_off", "subscription_ended", "customer_deleted", "stopped")
 
@@ -56,5 +59,12 @@ def test_an_invoice_says_whether_there_is_still_something_to_collect() -> None:
     assert invoice_cause(invoice(status="draft", deleted=True)) == "invoice_deleted"
 
 
-def test_the_picture_has_every_stage() -> None:
+def test_the_documentation_shows_the_table_and_the_presets_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dunning.md").read_text()
+    assert picture() in page
     assert all(stage in picture() for stage in STAGES)
+    for name, policy in PRESETS.items():
+        days = ", ".join(map(str, policy.attempts)) or "none"
+        reminders = ", ".join(str(reminder.day) for reminder in policy.reminders) or "none"
+        row = f"| `{name}` | {policy.owner} | {days} | {reminders} | {policy.grace_days} | {policy.end_day} |"
+        assert f"{row} {policy.final_action} |" in page

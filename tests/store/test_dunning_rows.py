@@ -88,18 +88,20 @@ def test_policies_are_versions_and_the_narrowest_counts(database: Database) -> N
 
 
 def test_processes_share_one_bucket_and_a_pause(database: Database) -> None:
-    def take(now_seconds: float) -> int:
+    def reserve(seconds: float) -> list[float]:
         with database.begin() as tx:
-            return provider_limits.take_calls(tx, "src_1", "", 10, 20, NOW + timedelta(seconds=now_seconds))[0]
+            turns = provider_limits.reserve_calls(tx, "src_1", "", 10, 20, NOW + timedelta(seconds=seconds))
+        return [(turn - NOW).total_seconds() for turn in turns]
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(take, [0.0] * 6)) == 20
-    assert take(0.5) == 10
+        turns = sorted(turn for found in pool.map(reserve, [0.0] * 4) for turn in found)
+    assert turns == [place / 20 for place in range(40)]
     with database.begin() as tx:
         provider_limits.pause_calls(tx, "src_1", "", NOW + timedelta(seconds=30))
-        assert provider_limits.take_calls(tx, "src_1", "acct_2", 1, 20, NOW)[0] == 1
-    assert take(29) == 0
-    assert take(30) == 10
+        assert provider_limits.is_paused(tx, "src_1", "", NOW + timedelta(seconds=29))
+        assert not provider_limits.is_paused(tx, "src_1", "", NOW + timedelta(seconds=30))
+        assert provider_limits.reserve_calls(tx, "src_1", "acct_2", 1, 20, NOW) == [NOW]
+    assert reserve(3)[0] == 30
 
 
 def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> None:

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from billhook.actions.book_update import BookUpdate, NewWork, merged
+from billhook.actions.dunning import dunning
 from billhook.rules.book import book_id
 from billhook.rules.webhook_body import about, body_of
 from billhook.store import book
@@ -75,5 +76,6 @@ def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
 CONSEQUENCES: Final[tuple[Consequence, ...]] = (
     deliveries,
     documents,
+    dunning,
 )
 """In the order in which they are added."""

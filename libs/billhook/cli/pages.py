@@ -9,7 +9,15 @@ from typing import Any
 
 import msgspec
 
-from billhook.events import DOMAIN_EVENTS, OPERATIONAL_EVENTS, VERSION, EndpointNews, MailNews
+from billhook.events import (
+    DOMAIN_EVENTS,
+    OPERATIONAL_EVENTS,
+    VERSION,
+    DunningNews,
+    EndpointNews,
+    MailNews,
+    StandingNews,
+)
 from billhook.metrics import Metrics
 from billhook.rules.book import KINDS
 from billhook.runtime.settings import PORTS_BY_NAME, Settings
@@ -47,7 +55,13 @@ def events_page() -> str:
         "Any other name is an event that a merchant's own systems published (`POST /v1/messages`): two words or more"
         " with dots between them, the first of which is none of the above. Its `data` is theirs.",
     ]
-    objects: dict[str, type[msgspec.Struct]] = {**KINDS, "endpoint": EndpointNews, "mail": MailNews}
+    objects: dict[str, type[msgspec.Struct]] = {
+        **KINDS,
+        "endpoint": EndpointNews,
+        "mail": MailNews,
+        "dunning_case": DunningNews,
+        "standing": StandingNews,
+    }
     for kind, value in objects.items():
         lines += ["", f"## {kind}", "", *_summary(value), "| field | type |", "|---|---|", *_fields(value)]
     return "\n".join(lines) + "\n"

@@ -75,7 +75,7 @@ class StripeApi:
         """
         service, read_as = READ_AS[kind]
         what = f"{kind} {external_id}"
-        options = _options(account)
+        options = options_for(account)
 
         def ask() -> dict[str, Any]:
             answer: dict[str, Any] = self._service(service).retrieve(external_id, options=options).last_response.data
@@ -134,7 +134,7 @@ class StripeApi:
         after = listing.after(cursor, what)
         within = {"gte": math.floor(since.timestamp()), "lt": math.ceil(until.timestamp())}
         params = {"limit": self._page_size, "created": within, **({"starting_after": after} if after else {}), **extra}
-        answer = _asked(what, lambda: self._service(service).list(params, _options(account)).last_response.data)
+        answer = _asked(what, lambda: self._service(service).list(params, options_for(account)).last_response.data)
         values = answer.get("data")
         if not isinstance(values, list) or not all(_listed(value) for value in values):
             raise Unprocessable(f"{what}: what Stripe answered is no list of its objects")
@@ -160,7 +160,7 @@ class StripeApi:
             page = page.next_page(**options)
 
 
-def _options(account: str) -> stripe.RequestOptions:
+def options_for(account: str) -> stripe.RequestOptions:
     return {"stripe_account": account} if account else {}
 
 
@@ -179,14 +179,14 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
     except stripe.InvalidRequestError as error:
         raise Unprocessable(f"{what}: Stripe says: {error.user_message or error}") from error
     except stripe.StripeError as error:
-        raise TryAgain(f"{what}: {_reason(error)}", after_seconds=_retry_after(error)) from error
+        raise TryAgain(f"{what}: {reason_of(error)}", after_seconds=retry_after(error)) from error
 
 
-def _reason(error: stripe.StripeError) -> str:
+def reason_of(error: stripe.StripeError) -> str:
     return f"Stripe answered {error.http_status}" if error.http_status else "Stripe could not be reached"
 
 
-def _retry_after(error: stripe.StripeError) -> float | None:
+def retry_after(error: stripe.StripeError) -> float | None:
     headers: Any = error.headers or {}
     value = str(headers.get("retry-after") or headers.get("Retry-After") or "")
     return float(value) if re.fullmatch(r"[0-9]{1,6}", value) else None

@@ -89,6 +89,10 @@ def read(kind: type[Readable], value: Any, what: str) -> BookObject:
     return storable(entries(found, what)[0], what)
 
 
+class InvoiceSettings(msgspec.Struct):
+    default_payment_method: Expandable = None
+
+
 class Customer(StripeObject, kw_only=True):
     name: str | None = None
     email: str | None = None
@@ -96,8 +100,11 @@ class Customer(StripeObject, kw_only=True):
     currency: Currency | None = None
     address: book.Address | None = None
     tax_exempt: str | None = None
+    default_source: Expandable = None
+    invoice_settings: InvoiceSettings | None = None
 
     def to_book(self) -> BookObject:
+        chosen = self.invoice_settings or InvoiceSettings()
         return book.Customer(
             **self.shared(),
             name=self.name,
@@ -106,6 +113,8 @@ class Customer(StripeObject, kw_only=True):
             currency=self.currency,
             address=self.address,
             tax_exempt=self.tax_exempt,
+            # A source is what methods were before 2018; Stripe charges it where no method is the default.
+            default_payment_method=id_of(chosen.default_payment_method) or id_of(self.default_source),
         )
 
 

@@ -106,18 +106,22 @@ class Steps(Generic[J, E]):
         bell: Ringer,
         metrics: Metrics,
         now: Callable[[], datetime],
+        *,
+        admit: work.Admit | None = None,
     ) -> None:
+        """`admit` decides in the claim which of the due rows `run` takes."""
         self.handler = handler
         self.queue = handler.table.name
         self._database = database
         self._bell = bell
         self._metrics = metrics
         self._now = now
+        self._admit = admit
 
     def run(self, ids: Sequence[str] | None) -> int:
         """Claim a batch and do it; returns how many jobs that were."""
         started = time.monotonic()
-        token, jobs = self.claim(ids, self.handler.batch)
+        token, jobs = self.claim(ids, self.handler.batch, admit=self._admit)
         if jobs:
             fresh = [job for job in jobs if job.attempts == 1]
             with self._keeping(token, [job.id for job in jobs]):

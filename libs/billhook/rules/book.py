@@ -72,6 +72,7 @@ class Customer(BookObject, frozen=True, kw_only=True):
     currency: str | None = None
     address: Address | None = None
     tax_exempt: str | None = None
+    default_payment_method: Ref | None = None
 
 
 class Product(BookObject, frozen=True, kw_only=True):

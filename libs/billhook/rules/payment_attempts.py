@@ -40,20 +40,23 @@ ASK_AFTER: Final = (timedelta(minutes=5), timedelta(hours=1), timedelta(days=1))
 """When the provider is asked what became of an attempt that did not answer; then daily."""
 GIVE_UP_AFTER: Final = timedelta(days=7)
 """Whoever does not answer for a week is not waited for any longer: a person has to look."""
+REPLAYED: Final = "replayed_error"
+"""The code of an attempt whose provider answers it with the error of before: sending it again is no use."""
 KEY_LIFE: Final = timedelta(hours=24)
 """Stripe forgets an idempotency key after this. The same request under it would then be another one."""
 MOST_SENDS: Final = 3
 """How often one attempt is sent under its key, where the provider says each time that it did not get it."""
 
-ANSWER_KINDS = Literal["succeeded", "soft", "hard", "requires_action", "method_missing", "nothing", "pending"]
+AnswerKind = Literal["succeeded", "soft", "hard", "requires_action", "method_missing", "refused", "nothing", "pending"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a provider says of one attempt."""
 
-    kind: ANSWER_KINDS
-    """`nothing`: it never got the request; `pending`: it does not know yet itself."""
+    kind: AnswerKind
+    """`refused`: the request cannot be, whatever the bank says; `nothing`: the provider never got it; `pending`: nobody
+    knows yet."""
     code: str | None = None
     """The decline code, or the error's."""
     message: str | None = None
@@ -100,7 +103,6 @@ ACTION_CODES: Final = frozenset(
         "authentication_required",
         "invoice_payment_intent_requires_action",
         "payment_intent_action_required",
-        "payment_intent_authentication_failure",
         "subscription_payment_intent_requires_action",
     }
 )

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     invoicer_port: Port = Field(8611, description="/livez /readyz /metrics of the invoicer.")
     courier_port: Port = Field(8612, description="/livez /readyz /metrics of the courier.")
     relay_port: Port = Field(8613, description="/livez /readyz /metrics of the relay.")
+    dunner_port: Port = Field(8614, description="/livez /readyz /metrics of the dunner.")
+    provider_calls_per_second: float = Field(
+        20.0,
+        description="How many calls a second the dunner makes to one account of a provider, all processes together.",
+        gt=0,
+    )
     allowed_networks: str = Field(
         "",
         description="Networks (CIDRs, comma-separated) that endpoints may be in although they are private, e.g."

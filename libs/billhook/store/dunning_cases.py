@@ -51,6 +51,7 @@ dunning_cases = sa.Table(
     sa.Column("reminders", sa.Integer, nullable=False),
     sa.Column("attempt_reminders", sa.Integer, nullable=False),
     sa.Column("method", sa.Text),  # the payment method that was there when it was last looked at
+    sa.Column("try_at_once", sa.Boolean, nullable=False),  # another method came: as soon as nothing is under way
     sa.Column("decline_code", sa.Text),  # of the last attempt that failed
     sa.Column("pay_url", sa.Text),  # where the customer can pay
     sa.Column("recovered_attempt", sa.Integer),  # the number of the attempt that brought the money
@@ -115,6 +116,7 @@ class Case:
     reminders: int = 0
     attempt_reminders: int = 0
     method: str | None = None
+    try_at_once: bool = False
     decline_code: str | None = None
     pay_url: str | None = None
     recovered_attempt: int | None = None
@@ -151,6 +153,12 @@ def change_case(tx: Tx, before: Case, after: Case, **work: Any) -> None:
     changes = {name: getattr(after, name) for name in _FIELDS if getattr(after, name) != getattr(before, name)}
     if changes or work:
         tx.execute(sa.update(dunning_cases).where(dunning_cases.c.id == before.id).values(**changes, **work))
+
+
+def remove_case(tx: Tx, case_id: str) -> None:
+    """Of an invoice that was settled before it was due."""
+    tx.execute(sa.delete(dunning_steps).where(dunning_steps.c.case_id == case_id))
+    tx.execute(sa.delete(dunning_cases).where(dunning_cases.c.id == case_id))
 
 
 def wake_case(tx: Tx, case_id: str, now: datetime) -> None:

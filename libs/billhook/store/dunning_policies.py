@@ -95,15 +95,15 @@ def retire_policy(tx: Tx, merchant_id: str, scope_kind: str, scope: str, now: da
 
 
 def current_policies(tx: Tx, merchant_ids: Collection[str]) -> dict[str, list[PolicyVersion]]:
-    """What counts now, for each of these merchants that has any."""
+    """What counts now, for each of these merchants that has, or had, any: who had one may still have cases."""
     query = sa.select(dunning_policies).where(
-        among(tx, dunning_policies.c.merchant_id, merchant_ids),
-        dunning_policies.c.retired_at.is_(None),
-        dunning_policies.c.scope_kind.in_(NARROWEST_FIRST),
+        among(tx, dunning_policies.c.merchant_id, merchant_ids), dunning_policies.c.scope_kind.in_(NARROWEST_FIRST)
     )
     found: dict[str, list[PolicyVersion]] = {}
     for row in tx.execute(query.order_by(dunning_policies.c.id)).mappings():
-        found.setdefault(row["merchant_id"], []).append(_version(row))
+        current = found.setdefault(row["merchant_id"], [])
+        if row["retired_at"] is None:
+            current.append(_version(row))
     return found
 
 

@@ -3,7 +3,7 @@ one invoice at most one is under way: the partial unique index holds that."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -41,10 +41,10 @@ payment_attempts = sa.Table(
     sa.Column("action_url", sa.Text),
     sa.Column("sends", sa.Integer, nullable=False),  # how often it went out, under its one key
     sa.Column("asked", sa.Integer, nullable=False),
-    sa.Column("superseded", sa.Boolean, nullable=False),  # by another method: it is to be closed, and made anew
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.Text),
     sa.Column("submitted_at", Instant),  # for the first time
+    sa.Column("slot_at", Instant),  # when its call has its turn at the provider
     *work_columns(),
     due_index("payment_attempts"),
     sa.Index(
@@ -78,7 +78,6 @@ class Attempt:
     action_url: str | None = None
     sends: int = 0
     asked: int = 0
-    superseded: bool = False
     created_at: datetime
     created_by: str | None = None
     submitted_at: datetime | None = None
@@ -145,3 +144,14 @@ def ask_soon(tx: Tx, invoice_ids: Collection[str], now: datetime) -> list[str]:
     if found:
         tx.execute(sa.update(payment_attempts).where(among(tx, c.id, found)).values(due_at=now, token=None))
     return found
+
+
+def put_in_turn(tx: Tx, turns: Sequence[tuple[str, datetime]]) -> None:
+    """Let due rows that this transaction has locked wait for their turn."""
+    if turns:
+        tx.execute(
+            sa.update(payment_attempts)
+            .where(payment_attempts.c.id == sa.bindparam("row_id"))
+            .values(due_at=sa.bindparam("turn"), slot_at=sa.bindparam("turn")),
+            [{"row_id": row_id, "turn": turn} for row_id, turn in turns],
+        )

@@ -1,5 +1,5 @@
-"""How many calls a provider's account takes: one token bucket an account, shared by all processes. Whoever wants to
-call takes tokens in the transaction that claims the work."""
+"""How many calls a provider's account takes: one bucket an account, shared by all processes. Whoever wants to call gets
+its turn in the transaction that claims the work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from billhook.rules.bucket import next_at, take
+from billhook.rules.bucket import reserve
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, metadata
 
@@ -24,14 +24,21 @@ provider_limits = sa.Table(
 )
 
 
-def take_calls(tx: Tx, source_id: str, account: str, wanted: int, rate: float, now: datetime) -> tuple[int, datetime]:
-    """How many of `wanted` calls may be made now, and when the next ones may."""
+def reserve_calls(tx: Tx, source_id: str, account: str, count: int, rate: float, now: datetime) -> list[datetime]:
+    """When each of `count` calls has its turn, none of them before the account may be called again."""
     spent, paused_until = _locked(tx, source_id, account)
-    if paused_until is not None and paused_until > now:
-        return 0, paused_until
-    granted, spent = take(spent, rate, wanted, now)
+    start = now if paused_until is None else max(now, paused_until)
+    turns, spent = reserve(spent, rate, count, start)
     _change(tx, source_id, account, spent=spent)
-    return granted, next_at(spent, rate, 1)
+    return turns
+
+
+def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
+    """Whether the provider wants to be left alone for now."""
+    c = provider_limits.c
+    query = sa.select(c.paused_until).where(c.source_id == source_id, c.account == account)
+    until = tx.execute(query).scalar()
+    return until is not None and until > now
 
 
 def pause_calls(tx: Tx, source_id: str, account: str, until: datetime) -> None:

@@ -22,6 +22,7 @@ optional = partial(sa.Column, nullable=True)
 
 
 def upgrade() -> None:
+    op.add_column("customers", optional("default_payment_method", TEXT))
     _table(
         "dunning_policies",
         required("merchant_id", TEXT),
@@ -97,6 +98,7 @@ def _cases() -> None:
         required("reminders", INTEGER),
         required("attempt_reminders", INTEGER),
         optional("method", TEXT),
+        required("try_at_once", sa.Boolean()),
         optional("decline_code", TEXT),
         optional("pay_url", TEXT),
         optional("recovered_attempt", INTEGER),
@@ -138,10 +140,10 @@ def _attempts() -> None:
         optional("action_url", TEXT),
         required("sends", INTEGER),
         required("asked", INTEGER),
-        required("superseded", sa.Boolean()),
         required("created_at", INSTANT),
         optional("created_by", TEXT),
         optional("submitted_at", INSTANT),
+        optional("slot_at", INSTANT),
         *_work(),
         _unique("payment_attempts", "idempotency_key"),
     )

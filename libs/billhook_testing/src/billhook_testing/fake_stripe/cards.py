@@ -36,10 +36,12 @@ CARDS: dict[str, Card] = {
     "pm_card_chargeDeclinedExpiredCard": _declining("0069", "expired_card"),
     "pm_card_chargeDeclinedIncorrectCvc": _declining("0127", "incorrect_cvc"),
     "pm_card_chargeDeclinedProcessingError": _declining("0119", "processing_error"),
+    # Every payment needs the customer, also one off session that they agreed to before.
+    "pm_card_authenticationRequired": Card(last4="3184", decline="authentication_required"),
 }
 
 # These declines are error codes of their own; any other is `card_declined` with the reason as decline code.
-_OWN_CODES = ("expired_card", "incorrect_cvc", "processing_error")
+_OWN_CODES = ("expired_card", "incorrect_cvc", "processing_error", "authentication_required")
 
 
 def new_payment_method(world: World, card: Card, customer: str | None) -> Json:

@@ -100,6 +100,11 @@ def collect(world: World, invoice: Json, method: Json | None) -> bool:
     if method is not None and payments.confirm(world, intent, method):
         mark_paid(world, invoice, payment)
         return True
+    if intent["status"] == "requires_action":
+        with world.changing(invoice, "invoice.payment_action_required", "invoice.updated"):
+            invoice.update(attempt_count=invoice["attempt_count"] + 1, attempted=True)
+        standing.fell_behind(world, invoice)
+        return False
     with world.changing(invoice, "invoice.payment_failed", "invoice.updated"):
         invoice.update(attempt_count=invoice["attempt_count"] + 1, attempted=True)
         invoice["next_payment_attempt"] = _next_attempt(world, invoice)
@@ -107,6 +112,20 @@ def collect(world: World, invoice: Json, method: Json | None) -> bool:
             world.schedule(invoice["next_payment_attempt"], "collect", invoice["id"])
     standing.fell_behind(world, invoice)
     return False
+
+
+def authenticate(world: World, intent: Json, *, succeeds: bool) -> None:
+    """The customer answers their bank; an invoice behind the payment hears of it."""
+    paid = payments.authenticate(world, intent, succeeds=succeeds)
+    invoice = world.find(intent["payment_details"]["order_reference"] or "")
+    found = open_payment(world, invoice) if invoice is not None else None
+    if invoice is None or found is None:
+        return
+    if paid:
+        mark_paid(world, invoice, found[0])
+    else:
+        with world.changing(invoice, "invoice.payment_failed", "invoice.updated"):
+            invoice["attempted"] = True
 
 
 def _next_attempt(world: World, invoice: Json) -> int | None:

@@ -6,7 +6,7 @@ from billhook_testing.fake_stripe import cards
 from billhook_testing.fake_stripe.errors import invalid
 from billhook_testing.fake_stripe.world import Json, World, copied
 
-CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
+CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
 def new_intent(
@@ -76,12 +76,24 @@ def new_intent(
     return intent
 
 
-def confirm(world: World, intent: Json, method: Json) -> bool:
-    """Charge the card. The events of one try come in Stripe's order: the charge's, then the intent's."""
+def confirm(world: World, intent: Json, method: Json, *, off_session: bool = False) -> bool:
+    """Charge the card. The events of one try come in Stripe's order: the charge's, then the intent's.
+
+    A card that wants its customer makes the intent wait for them; off session, where nobody is there, it is declined.
+    """
     if intent["status"] not in CONFIRMABLE:
         message = f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}."
         raise invalid(message, code="payment_intent_unexpected_state")
     decline = cards.decline_code(world, method, intent["customer"])
+    if decline == "authentication_required" and not off_session:
+        with world.changing(intent, "payment_intent.requires_action"):
+            url = f"https://hooks.stripe.invalid/3d_secure/{intent['id']}"
+            intent.update(
+                next_action={"redirect_to_url": {"return_url": None, "url": url}, "type": "redirect_to_url"},
+                payment_method=method["id"],
+                status="requires_action",
+            )
+        return False
     charge = _new_charge(world, intent, method, decline)
     if decline is None:
         with world.changing(intent, "payment_intent.succeeded"):
@@ -105,6 +117,31 @@ def confirm(world: World, intent: Json, method: Json) -> bool:
             status="requires_payment_method",
         )
     return False
+
+
+def authenticate(world: World, intent: Json, *, succeeds: bool) -> bool:
+    """The customer does what their bank wants (3-D Secure), or fails to; says whether it is paid now."""
+    if intent["status"] != "requires_action":
+        raise invalid(f"This PaymentIntent has a status of {intent['status']}: nobody waits for the customer.")
+    method = world.get("payment_method", intent["payment_method"])
+    charge = _new_charge(world, intent, method, None) if succeeds else None
+    with world.changing(intent, "payment_intent.succeeded" if succeeds else "payment_intent.payment_failed"):
+        intent["next_action"] = None
+        if charge is not None:
+            intent.update(
+                amount_received=intent["amount"],
+                last_payment_error=None,
+                latest_charge=charge["id"],
+                status="succeeded",
+            )
+        else:
+            error = {
+                "code": "payment_intent_authentication_failure",
+                "message": "The provided payment method has failed authentication.",
+                "type": "card_error",
+            }
+            intent.update(last_payment_error=error, payment_method=None, status="requires_payment_method")
+    return succeeds
 
 
 def cancel(world: World, intent: Json, reason: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from billhook_testing.fake_stripe import agenda
+from billhook_testing.fake_stripe import agenda, collection
 from billhook_testing.fake_stripe.api import TRANSPORT, Api
 from billhook_testing.fake_stripe.clock import FakeClock
 from billhook_testing.fake_stripe.faults import Faults
@@ -185,6 +185,19 @@ class FakeStripe:
         with self._api.lock:
             self.world.outcomes.pop(customer, None)
 
+    def authenticate(self, payment_intent: str, succeeds: bool = True) -> Json:
+        """The customer does what their bank wants (3-D Secure), or fails to."""
+        with self._api.lock:
+            intent = self.world.get("payment_intent", payment_intent)
+            collection.authenticate(self.world, intent, succeeds=succeeds)
+            return intent
+
+    def retry_by_itself(self, days: list[int]) -> Json:
+        """Switch the account's own retries: the days between them, and none to switch them off."""
+        with self._api.lock:
+            self.world.policy = replace(self.world.policy, retry_days=tuple(days))
+            return {"retry_days": days}
+
     def open_dispute(self, charge: str, reason: str = "fraudulent", amount: int | None = None) -> Json:
         """The customer's bank disputes a charge."""
         with self._api.lock:
@@ -214,6 +227,8 @@ class FakeStripe:
             "decline": self.decline,
             "accept": self.accept,
             "obey_card": self.obey_card,
+            "authenticate": self.authenticate,
+            "retry_by_itself": self.retry_by_itself,
             "open_dispute": self.open_dispute,
             "close_dispute": self.close_dispute,
             "complete_checkout": self.complete_checkout,

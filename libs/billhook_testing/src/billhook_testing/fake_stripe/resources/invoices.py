@@ -101,6 +101,13 @@ def _pay(world: World, params: Params, ids: dict[str, str]) -> Json:
 def _declined(world: World, invoice: Json) -> ApiError:
     found = collection.open_payment(world, invoice)
     error = found[1]["last_payment_error"] if found else {"message": "Your card was declined.", "type": "card_error"}
+    if found and found[1]["status"] == "requires_action":
+        error = {
+            "code": "invoice_payment_intent_requires_action",
+            "message": "Payment for this invoice requires additional user action before it can be completed.",
+            "payment_intent": found[1],
+            "type": "card_error",
+        }
     return card_declined(error)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from billhook_testing.fake_stripe import cards, collection, payments
 from billhook_testing.fake_stripe.errors import card_declined, invalid
 from billhook_testing.fake_stripe.params import Params
@@ -30,16 +32,17 @@ def _create(world: World, params: Params, ids: dict[str, str]) -> Json:
         metadata=params.merged("metadata", {}),
         method=method,
     )
-    return _confirm_now(world, intent, method) if params.flag("confirm") else intent
+    return _confirm_now(world, intent, method, params.flag("off_session")) if params.flag("confirm") else intent
 
 
 def _confirm(world: World, params: Params, ids: dict[str, str]) -> Json:
     intent = world.get("payment_intent", ids["id"])
     chosen = params.text("payment_method") or intent["payment_method"]
-    return _confirm_now(world, intent, cards.payment_method(world, chosen, "payment_method") if chosen else None)
+    method = cards.payment_method(world, chosen, "payment_method") if chosen else None
+    return _confirm_now(world, intent, method, params.flag("off_session"))
 
 
-def _confirm_now(world: World, intent: Json, method: Json | None) -> Json:
+def _confirm_now(world: World, intent: Json, method: Json | None, off_session: bool = False) -> Json:
     if method is None:
         message = "You cannot confirm this PaymentIntent because it's missing a payment method."
         raise invalid(message, code="payment_intent_unexpected_state")
@@ -47,8 +50,8 @@ def _confirm_now(world: World, intent: Json, method: Json | None) -> Json:
     if invoice is not None and invoice["status"] in ("open", "uncollectible"):
         paid = collection.collect(world, invoice, method)
     else:
-        paid = payments.confirm(world, intent, method)
-    if not paid:
+        paid = payments.confirm(world, intent, method, off_session=off_session)
+    if not paid and intent["status"] != "requires_action":
         raise card_declined({**intent["last_payment_error"], "payment_intent": intent})
     return intent
 
@@ -67,7 +70,21 @@ def _cancel(world: World, params: Params, ids: dict[str, str]) -> Json:
     return intent
 
 
+_CLAUSE = re.compile(r"""metadata\[['"](\w+)['"]\]:['"]([^'"]*)['"]""")
+
+
+def _search(world: World, params: Params, ids: dict[str, str]) -> Json:
+    """A search for one metadata value, which is the part of Stripe's query language that the fake knows."""
+    clause = _CLAUSE.fullmatch(params.required("query").strip())
+    if clause is None:
+        raise invalid("The fake searches for `metadata['key']:'value'` and nothing else.", param="query")
+    found = [intent for intent in world.all("payment_intent") if intent["metadata"].get(clause[1]) == clause[2]]
+    shown = found[::-1][: params.integer("limit", 10)]
+    return {"object": "search_result", "data": shown, "has_more": False, "next_page": None, "url": f"{PATH}/search"}
+
+
 ROUTES = [
+    Route("GET", f"{PATH}/search", _search, "query limit page"),
     Route(
         "POST",
         PATH,

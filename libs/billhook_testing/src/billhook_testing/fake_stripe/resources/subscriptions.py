@@ -14,7 +14,7 @@ BEHAVIORS = ("allow_incomplete", "default_incomplete", "error_if_incomplete")
 PRORATIONS = ("create_prorations", "always_invoice", "none")
 FIELDS = (
     "cancel_at cancel_at_period_end default_payment_method description items metadata off_session"
-    " payment_behavior proration_behavior"
+    " pause_collection payment_behavior proration_behavior"
 )
 
 
@@ -92,6 +92,9 @@ def _apply(world: World, subscription: Json, params: Params) -> None:
     if "description" in params:
         subscription["description"] = params.text("description")
     subscription["metadata"] = params.merged("metadata", subscription["metadata"])
+    if "pause_collection" in params:
+        behavior = params.within("pause_collection").text("behavior")
+        subscription["pause_collection"] = {"behavior": behavior, "resumes_at": None} if behavior else None
     if "cancel_at" in params:
         at = params.integer("cancel_at")
         subscription.update(cancel_at=at, canceled_at=world.now() if at else None)

@@ -1,0 +1,304 @@
+"""What the book's facts mean for dunning: cases are opened, closed and woken, in the transaction of the fact.
+
+A provider's events come late, twice and in any order. So a fact only says which cases to look at; what becomes of them
+is decided by what the book holds of their invoices now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from billhook.actions.book_update import BookUpdate, NewWork, merged
+from billhook.actions.dunning_news import ENDS, calendar_of, next_attempt_at, progress_of, tell, tell_standing
+from billhook.rules.book import Customer, Invoice, Subscription, book_id
+from billhook.rules.dunning import Cause, after, invoice_cause
+from billhook.rules.dunning_calendar import ends_at, grace_until, reminder_times
+from billhook.rules.dunning_policy import Policy
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.dunning_cases import (
+    Case,
+    NewStep,
+    add_case,
+    add_steps,
+    cases_of_invoices,
+    change_case,
+    moved,
+    open_cases,
+    remove_case,
+)
+from billhook.store.dunning_policies import PolicyVersion, current_policies, narrowest, policies_of
+from billhook.store.merchants import Merchant
+from billhook.store.own_invoices import OWN
+from billhook.store.payment_attempts import ask_soon
+from billhook.store.schema import new_id
+
+OPENING: Final = ("invoice.payment_failed", "invoice.payment_action_required", "invoice.overdue")
+ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
+"""The metadata of a payment that an attempt of ours made for an own invoice."""
+
+
+def dunning(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+    """The consequence of book updates. Merchants that never set a policy cost one question a batch."""
+    versions = current_policies(tx, {update.merchant.id for update in updates if _concerns(update)})
+    if not versions:
+        return {}
+    return merged(
+        rings
+        for update in updates
+        if update.merchant.id in versions
+        for rings in _follow(tx, update, versions[update.merchant.id], now)
+    )
+
+
+def _concerns(update: BookUpdate) -> bool:
+    return any(isinstance(change.object, (Invoice, Subscription, Customer)) for change in update.changes) or any(
+        fact.type.startswith("payment.") for fact in update.facts
+    )
+
+
+def _follow(tx: Tx, update: BookUpdate, versions: Sequence[PolicyVersion], now: datetime) -> Iterator[NewWork]:
+    invoices = {
+        book_id(update.source_id, update.account, change.object): change.object
+        for change in update.changes
+        if isinstance(change.object, Invoice)
+    }
+    cases = cases_of_invoices(tx, invoices) if invoices else {}
+    for invoice_id in sorted(invoices):
+        known = _known(tx, "invoice", invoice_id)
+        if not isinstance(known, Invoice):
+            continue
+        if invoice_id in cases:
+            yield _settle_case(tx, cases[invoice_id], known, now)
+        else:
+            yield _open(tx, update, invoice_id, known, versions, now)
+    if cases:
+        yield {"payment_attempts": ask_soon(tx, cases, now)}
+    yield from _of_people(tx, update, now)
+    paid = {
+        fact.object.metadata[ATTEMPT_OF_INVOICE]
+        for fact in update.facts
+        if fact.type.startswith("payment.") and ATTEMPT_OF_INVOICE in fact.object.metadata
+    }
+    if paid:
+        yield {"payment_attempts": ask_soon(tx, paid, now)}
+
+
+def _settle_case(tx: Tx, case: Case, invoice: Invoice, now: datetime) -> NewWork:
+    """What the invoice's state means for a case that is there."""
+    cause = invoice_cause(invoice)
+    if cause is not None:
+        return close(tx, case, cause, now)
+    change_case(tx, case, replace(case, amount=invoice.amount_remaining))
+    return {}
+
+
+def close(tx: Tx, case: Case, cause: Cause, now: datetime, **more: Any) -> NewWork:
+    """End a case, whatever it is at. One that has ended stays as it did, and what was given up and then paid does not
+    count against the customer any longer. `more` are `by` and `detail` of the step, and fields of the case."""
+    by, detail = more.pop("by", None), more.pop("detail", None)
+    stage = after(case.stage, cause)
+    if stage is None:
+        if case.stage != "exhausted" or not case.owing or after("grace", cause) is None:
+            return {}
+        paid = replace(case, owing=False)
+        change_case(tx, case, paid)
+        add_steps(tx, [NewStep(paid, cause, by, detail)], now)
+        return tell_standing(tx, paid, now)
+    if case.stage == "scheduled":
+        remove_case(tx, case.id)  # it was never one, and nobody has heard of it
+        return {}
+    closed = moved(case, stage, cause, now, owing=stage == "exhausted", try_at_once=False, **more)
+    pending = stage == "exhausted" and closed.final_action != "none"
+    work: dict[str, Any] = (
+        {"due_at": now, "token": None} if pending else {"state": "done", "token": None, "finished_at": now}
+    )
+    change_case(tx, case, closed, **work)
+    add_steps(tx, [NewStep(closed, cause, by, detail)], now)
+    version = policies_of(tx, [case.policy_id])[case.policy_id]
+    return merged(
+        [
+            tell(tx, ENDS[stage], closed, version, now),
+            tell_standing(tx, closed, now),
+            {"dunning_cases": [case.id] if pending else []},
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Debtor:
+    """Who owes it: what the book knows of the customer."""
+
+    customer: Customer | None
+    customer_id: str | None
+    method: str | None
+
+
+def _open(
+    tx: Tx,
+    update: BookUpdate,
+    invoice_id: str,
+    invoice: Invoice,
+    versions: Sequence[PolicyVersion],
+    now: datetime,
+) -> NewWork:
+    """Open a case if this invoice calls for one: its payment failed, or it is past its due date; an own one that was
+    just finalized is scheduled for that date."""
+    own = update.source_id == OWN
+    told = [
+        fact.at
+        for fact in update.facts
+        if fact.object.external_id == invoice.external_id and fact.type in (("invoice.finalized",) if own else OPENING)
+    ]
+    # A first payment that fails is a purchase that did not come about.
+    if not told or invoice.status != "open" or invoice.billing_reason == "subscription_create":
+        return {}
+    if not invoice.amount_remaining:
+        return {}
+    prices = {line.price for line in invoice.lines if line.price}
+    version = narrowest(versions, invoice.customer, prices)
+    if version is None:
+        return {}
+    source_id = version.source_id or OWN if own else update.source_id
+    debtor = _debtor(tx, source_id, update.account, invoice)
+    opened_at = (invoice.due_at or now) if own else min(told[0], now)
+    case = _new_case(update, version, invoice_id, invoice, debtor, opened_at, now, scheduled=own)
+    first = calendar_of(case, version).next(progress_of(case))
+    if not add_case(tx, case, first.at if first else now):
+        return {}
+    if own:
+        return {}
+    return opened(tx, case, version, now)
+
+
+def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+    """Tell that a case is open."""
+    add_steps(tx, [NewStep(case, case.cause or "due")], now)
+    parts = [tell(tx, "dunning.case_opened", case, version, now), tell_standing(tx, case, now)]
+    if next_attempt_at(case, version) is not None:
+        parts.append(tell(tx, "dunning.attempt_scheduled", case, version, now))
+    return merged(parts)
+
+
+def _new_case(
+    update: BookUpdate,
+    version: PolicyVersion,
+    invoice_id: str,
+    invoice: Invoice,
+    debtor: Debtor,
+    opened_at: datetime,
+    now: datetime,
+    *,
+    scheduled: bool,
+) -> Case:
+    policy = version.policy
+    zone = zone_of(policy, debtor.customer, update.merchant)
+    passed = sum(at < (now if scheduled else opened_at) for at, _ in reminder_times(policy, opened_at, zone))
+    return Case(
+        id=new_id("case"),
+        merchant_id=update.merchant.id,
+        source_id=update.source_id,
+        account=update.account,
+        invoice_id=invoice_id,
+        invoice=invoice.external_id,
+        number=invoice.number,
+        customer=invoice.customer,
+        customer_id=debtor.customer_id,
+        subscription=invoice.subscription,
+        currency=invoice.currency,
+        amount=invoice.amount_remaining,
+        policy_id=version.id,
+        zone=zone.key,
+        stage="scheduled" if scheduled else "grace",
+        cause=None if scheduled else "declined",
+        owing=not scheduled,
+        opened_at=opened_at,
+        grace_until=grace_until(policy, opened_at, zone),
+        ends_at=ends_at(policy, opened_at, zone),
+        reminders=passed,
+        method=debtor.method,
+        pay_url=invoice.hosted_url,
+        final_action=policy.final_action,
+        created_at=now,
+    )
+
+
+def zone_of(policy: Policy, customer: Customer | None, merchant: Merchant) -> ZoneInfo:
+    """The customer's own, where the provider's metadata say it; else the policy's, else the merchant's."""
+    for name in (customer.metadata.get("time_zone") if customer else None, policy.zone, merchant.invoicing.zone):
+        if name:
+            try:
+                return ZoneInfo(name)
+            except (ValueError, OSError, LookupError):
+                continue  # what a customer's metadata say is anybody's text
+    return ZoneInfo("UTC")
+
+
+def _debtor(tx: Tx, source_id: str, account: str, invoice: Invoice) -> Debtor:
+    if invoice.customer is None:
+        return Debtor(None, None, None)
+    customer_id = book_id(source_id, account, Customer(external_id=invoice.customer))
+    customer = _known(tx, "customer", customer_id)
+    customer = customer if isinstance(customer, Customer) else None
+    method = method_of(tx, source_id, account, customer, invoice.subscription)
+    return Debtor(customer, customer_id, method)
+
+
+def method_of(tx: Tx, source_id: str, account: str, customer: Customer | None, subscription: str | None) -> str | None:
+    """The payment method that a provider would charge, as far as the book knows."""
+    if subscription is not None:
+        theirs = _known(
+            tx, "subscription", book_id(source_id, account, Subscription(external_id=subscription, status="active"))
+        )
+        if isinstance(theirs, Subscription) and theirs.default_payment_method:
+            return theirs.default_payment_method
+    return customer.default_payment_method if customer else None
+
+
+def _of_people(tx: Tx, update: BookUpdate, now: datetime) -> Iterator[NewWork]:
+    """What became of customers and subscriptions: gone, or with another payment method."""
+    where = (update.merchant.id, update.source_id, update.account)
+    for change in update.changes:
+        thing = change.object
+        if isinstance(thing, Customer):
+            for case in open_cases(tx, *where, customer=thing.external_id):
+                yield _after_person(tx, case, update, thing.deleted, "customer_deleted", change.at, now)
+        elif isinstance(thing, Subscription):
+            over = thing.status in ("canceled", "incomplete_expired")
+            for case in open_cases(tx, *where, subscription=thing.external_id):
+                yield _after_person(tx, case, update, over, "subscription_ended", change.at, now)
+
+
+def _after_person(
+    tx: Tx, case: Case, update: BookUpdate, gone: bool, cause: Cause, at: datetime, now: datetime
+) -> NewWork:
+    if gone:
+        return close(tx, case, cause, now)
+    customer = _known(tx, "customer", case.customer_id) if case.customer_id else None
+    method = method_of(
+        tx,
+        update.source_id,
+        update.account,
+        customer if isinstance(customer, Customer) else None,
+        case.subscription if case.source_id != OWN else None,
+    )
+    # What was true before the case began is no news, in whatever order it is told.
+    if method is None or method == case.method or at < case.opened_at or not case.open:
+        return {}
+    stage = after(case.stage, "method_added") or case.stage
+    version = policies_of(tx, [case.policy_id])[case.policy_id]
+    at_once = version.policy.charges
+    changed = replace(moved(case, stage, "method_added", now), method=method, try_at_once=at_once)
+    change_case(tx, case, changed, due_at=now, token=None)
+    add_steps(tx, [NewStep(changed, "method_added")], now)
+    asked = ask_soon(tx, [case.invoice_id], now)
+    return {"dunning_cases": [case.id], "payment_attempts": asked}
+
+
+def _known(tx: Tx, kind: str, object_id: str) -> Any:
+    row = book.get(tx, kind, object_id)
+    return None if row is None else book.value_of(kind, row)

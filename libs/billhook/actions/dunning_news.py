@@ -1,0 +1,123 @@
+"""How a dunning case is told: to the merchant's endpoints, and what becomes of the customer's standing.
+
+One problem is one story. It begins with `dunning.case_opened` and ends with one of `dunning.recovered`, `.exhausted` or
+`.canceled`; what comes between is for those who want to follow it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from billhook.actions.book_update import NewWork
+from billhook.events import DunningNews, StandingNews
+from billhook.rules.dunning import Stage
+from billhook.rules.dunning_calendar import Calendar, Progress
+from billhook.rules.standing import standing_of
+from billhook.store.database import Tx
+from billhook.store.deliveries import address
+from billhook.store.dunning_cases import Case, debts
+from billhook.store.dunning_policies import PolicyVersion
+from billhook.store.messages import Message, add_messages
+from billhook.store.standings import set_standing, told_standing
+
+ENDS: Final[dict[Stage, str]] = {
+    "recovered": "dunning.recovered",
+    "exhausted": "dunning.exhausted",
+    "canceled": "dunning.canceled",
+}
+
+
+def calendar_of(case: Case, version: PolicyVersion) -> Calendar:
+    return Calendar(version.policy, case.opened_at, ZoneInfo(case.zone))
+
+
+def progress_of(case: Case, *, in_flight: bool = False) -> Progress:
+    return Progress(
+        stage=case.stage,
+        opened_at=case.opened_at,
+        grace_until=case.grace_until,
+        ends_at=case.ends_at,
+        suspended=case.suspended_at is not None,
+        attempts=case.policy_attempts,
+        reminders=case.reminders,
+        attempt_reminders=case.attempt_reminders,
+        in_flight=in_flight,
+    )
+
+
+def next_attempt_at(case: Case, version: PolicyVersion) -> datetime | None:
+    """When the policy tries again, as it looks now."""
+    if not case.open:
+        return None
+    steps = calendar_of(case, version).steps(progress_of(case))
+    return next((step.at for step in steps if step.kind == "attempt"), None)
+
+
+def tell(tx: Tx, event_type: str, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+    news = DunningNews(
+        id=case.id,
+        source=case.source_id,
+        account=case.account or None,
+        invoice=case.invoice_id,
+        invoice_external_id=case.invoice,
+        invoice_number=case.number,
+        customer=case.customer,
+        subscription=case.subscription,
+        currency=case.currency,
+        amount=case.amount,
+        stage=case.stage,
+        cause=case.cause,
+        policy=version.policy.name,
+        opened_at=case.opened_at,
+        grace_until=case.grace_until,
+        ends_at=case.ends_at,
+        closed_at=case.closed_at,
+        next_attempt_at=next_attempt_at(case, version),
+        decline_code=case.decline_code,
+        pay_url=case.pay_url,
+        final_action=case.final_action if case.stage == "exhausted" else None,
+    )
+    return _say(tx, case, event_type, "dunning_case", case.id, news, now)
+
+
+def tell_standing(tx: Tx, case: Case, now: datetime) -> NewWork:
+    """Say what the customer's standing is now, if it is another than the merchant knows."""
+    if case.customer is None:
+        return {}
+    told = told_standing(tx, case.merchant_id, case.customer)
+    # The clock that wakes a case may be a moment behind the one that is asked here.
+    standing = standing_of(debts(tx, case.merchant_id, case.customer), now + timedelta(milliseconds=250))
+    if standing.state == told:
+        return {}
+    set_standing(tx, case.merchant_id, case.customer, standing.state, now)
+    news = StandingNews(
+        id=case.customer_id or case.customer,
+        customer=case.customer,
+        state=standing.state,
+        since=standing.since,
+        until=standing.until,
+        reason=standing.reason,
+        invoices=standing.invoices,
+    )
+    return _say(tx, case, "customer.standing_changed", "standing", news.id, news, now)
+
+
+def _say(
+    tx: Tx, case: Case, event_type: str, kind: str, object_id: str, news: DunningNews | StandingNews, now: datetime
+) -> NewWork:
+    body = msgspec.json.encode({"type": event_type, "timestamp": now, "data": news})
+    message = Message.own(
+        case.merchant_id,
+        event_type,
+        kind,
+        object_id,
+        body,
+        now,
+        customer=case.customer,
+        subscription=case.subscription,
+    )
+    return {"deliveries": address(tx, add_messages(tx, [message], now), now)}

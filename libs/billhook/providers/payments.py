@@ -1,0 +1,45 @@
+"""What a provider's API must do for money to be collected through it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from billhook.providers.provider import ProviderApi
+from billhook.rules.payment_attempts import Answer
+
+
+class PaymentsApi(ProviderApi, Protocol):
+    """A provider that can be asked to move money. What it does not answer is `pending`; `TryAgain` means that certainly
+    nothing happened. An attempt has one key for good: the same request under it never charges a second time."""
+
+    def pay_invoice(self, invoice: str, *, key: str, account: str) -> Answer:
+        """Charge what is open of an invoice of the provider's."""
+
+    def charge(
+        self, customer: str, amount: int, currency: str, *, key: str, metadata: dict[str, str], account: str
+    ) -> Answer:
+        """Charge a customer's default method while they are away."""
+
+    def invoice_outcome(self, invoice: str, since: datetime, *, account: str) -> Answer:
+        """What became of an attempt at an invoice that was sent at `since`."""
+
+    def charge_outcome(
+        self, attempt: str, customer: str, since: datetime, *, account: str, key_forgotten: bool
+    ) -> Answer:
+        """What became of an attempt to charge a customer."""
+
+    def cancel_payment(self, payment: str, *, account: str) -> Answer:
+        """Make sure that nothing comes of a payment any more; where it was too late, say what came."""
+
+    def cancel_subscription(self, subscription: str, *, account: str) -> str | None:
+        """Why it could not be done; None if it is done."""
+
+    def pause_collection(self, subscription: str, *, account: str) -> str | None: ...
+    def mark_uncollectible(self, invoice: str, *, account: str) -> str | None: ...
+
+    def retrying_invoice(self, *, account: str) -> str | None:
+        """An invoice that the provider means to try again by itself."""
+
+    def write_refusal(self, *, account: str) -> str | None:
+        """Why this key may not move money; None if it may."""

@@ -1,0 +1,348 @@
+"""Attempts to collect: the handler of the payment attempts.
+
+admit     give each its turn at the provider's account
+prepare   mark what goes out as submitted, so that from here on nobody takes it for new
+perform   a last look at the invoice, then the charge; what was submitted before is only asked about
+effects   what came of it: for the attempt, its case and an invoice of billhook's own
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from billhook.actions.book_update import NewWork, merged
+from billhook.actions.dunning import close
+from billhook.actions.dunning_attempts import attempt_failed, attempt_succeeded
+from billhook.actions.invoices import pay
+from billhook.actions.payment_apis import PaymentApis
+from billhook.errors import Refused, TryAgain, Unprocessable
+from billhook.providers.payments import PaymentsApi
+from billhook.rules.book import Invoice
+from billhook.rules.dunning import invoice_cause
+from billhook.rules.payment_attempts import (
+    GIVE_UP_AFTER,
+    KEY_LIFE,
+    REPLAYED,
+    Answer,
+    Status,
+    ask_at,
+    may_send_again,
+)
+from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, describe
+from billhook.runtime.clock import Clock
+from billhook.store import dead_letters
+from billhook.store.database import Database, Tx
+from billhook.store.dead_letters import DeadLetter
+from billhook.store.dunning_cases import Case, NewStep, add_steps, cases_by_id, wake_case
+from billhook.store.dunning_policies import PolicyVersion, policies_of
+from billhook.store.own_invoices import OWN, get_own_invoice
+from billhook.store.payment_attempts import Attempt, attempt_of, change_attempt, payment_attempts, submit
+from billhook.store.provider_limits import pause_calls
+from billhook.store.sources import Source, sources_of
+from billhook.store.work import Row
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Calls at a time. A call waits for the network nearly all of its time."""
+UNREACHABLE = timedelta(minutes=1)
+"""How long nobody is asked who could not be reached before anything was sent."""
+
+Mode = Literal["send", "ask", "end", "cancel", "settled"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptJob:
+    id: str
+    merchant_id: str
+    attempts: int
+    attempt: Attempt
+    case: Case
+    source: Source | None
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt stands after this."""
+
+    status: Status
+    answer: Answer | None = None
+    asked: bool = False
+    invoice: Invoice | None = None
+    """What the last look showed, where it was not what was to be paid."""
+    pause_until: datetime | None = None
+    why: str | None = None
+
+
+Result = tuple[AttemptJob, Outcome, Verdict]
+
+
+class Attempts:
+    """The handler of the attempts."""
+
+    table: sa.Table = payment_attempts
+    batch = 100
+    lease = timedelta(seconds=15)
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(self, database: Database, apis: PaymentApis, clock: Clock) -> None:
+        self._database = database
+        self._apis = apis
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="collecting")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[AttemptJob]:
+        attempts = [attempt_of(row) for row in rows]
+        cases = cases_by_id(tx, {attempt.case_id for attempt in attempts})
+        sources = sources_of(tx, {attempt.source_id for attempt in attempts})
+        now = self._clock()
+        jobs = [
+            AttemptJob(
+                attempt.id,
+                attempt.merchant_id,
+                row["attempts"],
+                attempt,
+                cases[attempt.case_id],
+                sources.get(attempt.source_id),
+                _mode(attempt, cases[attempt.case_id], now),
+            )
+            for attempt, row in zip(attempts, rows, strict=True)
+        ]
+        submit(tx, [job.id for job in jobs if job.mode == "send"], now)
+        return [
+            replace(
+                job,
+                attempt=replace(job.attempt, sends=job.attempt.sends + 1, submitted_at=job.attempt.submitted_at or now),
+            )
+            if job.mode == "send"
+            else job
+            for job in jobs
+        ]
+
+    def perform(self, jobs: Sequence[AttemptJob]) -> Sequence[Result]:
+        return list(self._pool.map(self._attempt, jobs))
+
+    def _attempt(self, job: AttemptJob) -> Result:
+        now = self._clock()
+        if job.mode == "settled":
+            return job, Done("done"), Verdict(job.attempt.status)
+        if job.mode == "cancel":
+            return job, Done("done"), Verdict("canceled", why="The case is closed.")
+        if job.source is None or not self._apis.possible(job.source):
+            refused = Answer("refused", "api_key_missing", "The source has no API key that could charge.")
+            return job, Done("done"), Verdict("failed", refused)
+        api = self._apis.of(job.source)
+        try:
+            if job.mode == "send":
+                return self._send(job, api, now)
+            return self._ask(job, api, now)
+        except Exception as error:
+            # Whatever it was, the attempt may have gone out: only asking tells.
+            log.warning("attempt unsettled", extra={"id": job.id, "reason": describe(error)})
+            return self._unknown(job, Answer("pending", "no_answer", describe(error)), now, asked=job.mode != "send")
+
+    def _send(self, job: AttemptJob, api: PaymentsApi, now: datetime) -> Result:
+        """The last look, and then the charge."""
+        attempt, case = job.attempt, job.case
+        try:
+            found = self._look(job, api)
+        except TryAgain as error:
+            return self._not_sent(job, error, now)
+        except Unprocessable as error:
+            return job, Done("done"), Verdict("failed", Answer("refused", "invoice_unknown", str(error)[:300]))
+        if found is not None:
+            return job, Done("done"), found
+        try:
+            if case.source_id == OWN:
+                metadata = {"billhook_attempt": attempt.id, "billhook_invoice": case.invoice_id}
+                assert case.customer is not None
+                answer = api.charge(
+                    case.customer,
+                    attempt.amount,
+                    attempt.currency,
+                    key=attempt.idempotency_key,
+                    metadata=metadata,
+                    account=attempt.account,
+                )
+            else:
+                answer = api.pay_invoice(case.invoice, key=attempt.idempotency_key, account=attempt.account)
+        except TryAgain as error:
+            return self._not_sent(job, error, now)
+        return self._judge(job, answer, now, asked=False)
+
+    def _look(self, job: AttemptJob, api: PaymentsApi) -> Verdict | None:
+        """What there is at this moment; None: it is to be collected, and this is what was meant."""
+        attempt, case = job.attempt, job.case
+        if case.source_id == OWN:
+            with self._database.read() as tx:
+                own = get_own_invoice(tx, case.invoice_id)
+            if own is None or own.state != "open":
+                return Verdict("canceled", why="The invoice is not open any more.")
+            if case.customer is None:
+                return Verdict("failed", Answer("method_missing", "customer_missing", "The invoice names no customer."))
+            if (own.amount_remaining, own.currency) != (attempt.amount, attempt.currency):
+                return Verdict("canceled", why="The amount changed since the attempt was made.")
+            return None
+        found = api.fetch("invoice", case.invoice, account=attempt.account)
+        assert isinstance(found, Invoice)
+        if invoice_cause(found) is not None or found.status != "open":
+            return Verdict("canceled", invoice=found, why=f"The invoice is {found.status} at the provider.")
+        if found.currency != attempt.currency:
+            return Verdict("canceled", why=f"The invoice is in {found.currency} by now.")
+        if found.next_payment_attempt is not None:
+            return Verdict(
+                "canceled",
+                why="The provider means to try this invoice itself: switch its retries off, or have the policy leave"
+                " them to the provider. Nothing was charged.",
+            )
+        return None
+
+    def _ask(self, job: AttemptJob, api: PaymentsApi, now: datetime) -> Result:
+        attempt, case = job.attempt, job.case
+        since = attempt.submitted_at or attempt.created_at
+        try:
+            if case.source_id == OWN:
+                answer = api.charge_outcome(
+                    attempt.id,
+                    case.customer or "",
+                    since,
+                    account=attempt.account,
+                    key_forgotten=now - since >= KEY_LIFE,
+                )
+                if job.mode == "end" and answer.kind != "succeeded" and answer.reference is not None:
+                    answer = api.cancel_payment(answer.reference, account=attempt.account)
+            else:
+                answer = api.invoice_outcome(case.invoice, since, account=attempt.account)
+                if job.mode == "end" and answer.kind == "requires_action":
+                    # The provider's own payment of this invoice: it can be paid once, whoever tries it next.
+                    answer = replace(answer, kind="soft", code="action_not_taken")
+        except TryAgain as error:
+            return self._unknown(job, Answer("pending", attempt.code, str(error)), now, asked=True)
+        return self._judge(job, answer, now, asked=True)
+
+    def _judge(self, job: AttemptJob, answer: Answer, now: datetime, *, asked: bool) -> Result:
+        attempt = job.attempt
+        match answer.kind:
+            case "succeeded":
+                return job, Done("done"), Verdict("succeeded", answer, asked)
+            case "requires_action" if job.mode == "end":
+                return job, Done("done"), Verdict("failed", answer, asked)
+            case "requires_action":
+                until = min(now + timedelta(days=1), max(job.case.ends_at, now + timedelta(minutes=1)))
+                return job, Defer(until, "waits for the customer"), Verdict("requires_action", answer, asked)
+            case "pending":
+                return self._unknown(job, answer, now, asked=asked)
+            case "nothing" if (
+                attempt.status != "requires_action"
+                and attempt.code != REPLAYED
+                and may_send_again(attempt.sends, attempt.submitted_at or now, now)
+            ):
+                return job, Defer(now, "the provider never got it"), Verdict("created", answer, asked)
+            case "nothing":
+                never = replace(answer, code=attempt.code if attempt.code == REPLAYED else "never_arrived")
+                return job, Done("done"), Verdict("failed", never, asked)
+            case _:
+                return job, Done("done"), Verdict("failed", answer, asked)
+
+    def _unknown(self, job: AttemptJob, answer: Answer, now: datetime, *, asked: bool) -> Result:
+        attempt = job.attempt
+        since = attempt.submitted_at or attempt.created_at
+        reason = f"nobody knows yet what became of it: {answer.message or answer.code}"
+        if answer.replayed:
+            answer = replace(answer, code=REPLAYED)
+        status: Status = "requires_action" if attempt.status == "requires_action" else "unknown"
+        verdict = Verdict(status, answer, asked)
+        if asked and now - since >= GIVE_UP_AFTER:
+            return job, Dead(f"{reason}. Look it up at the provider, key {attempt.idempotency_key}."), verdict
+        return job, Defer(ask_at(attempt.asked + int(asked), now), reason), verdict
+
+    def _not_sent(self, job: AttemptJob, error: TryAgain, now: datetime) -> Result:
+        """Certainly nothing happened: it is made later, as the same attempt, unless that has gone on for a week."""
+        if now - job.attempt.created_at >= GIVE_UP_AFTER:
+            return job, Done("done"), Verdict("failed", Answer("soft", "provider_unreachable", str(error)[:300]))
+        pause = timedelta(seconds=error.after_seconds) if error.after_seconds else None
+        verdict = Verdict("created", pause_until=now + pause if pause else None, why=str(error))
+        return job, Defer(now + (pause or UNREACHABLE), str(error)[:300]), verdict
+
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> NewWork:
+        # Own invoices before cases, as everybody locks them.
+        parts: list[NewWork] = []
+        for job, _, verdict in results:
+            if verdict.status == "succeeded" and job.attempt.status != "succeeded" and job.case.source_id == OWN:
+                parts.append(_pay_own(tx, job, verdict, now))
+        cases = cases_by_id(tx, {job.case.id for job, _, _ in results}, lock=True)
+        versions = policies_of(tx, {case.policy_id for case in cases.values()})
+        for job, outcome, verdict in results:
+            if job.mode == "settled":
+                continue
+            case = cases[job.case.id]
+            parts.append(_written(tx, job, verdict, case, versions[case.policy_id], now))
+            if isinstance(outcome, Dead):
+                wake_case(tx, case.id, now)
+                parts.append({"dunning_cases": [case.id]})
+            if verdict.pause_until is not None:
+                pause_calls(tx, job.attempt.source_id, job.attempt.account, verdict.pause_until)
+        return merged(parts)
+
+
+def _mode(attempt: Attempt, case: Case, now: datetime) -> Mode:
+    match attempt.status:
+        case "created":
+            return "send" if case.open else "cancel"
+        case "submitted" | "unknown":
+            return "ask"
+        case "requires_action":
+            over = not case.open or case.try_at_once or now >= case.ends_at
+            return "end" if over else "ask"
+        case _:
+            return "settled"
+
+
+def _pay_own(tx: Tx, job: AttemptJob, verdict: Verdict, now: datetime) -> NewWork:
+    """The money came: the invoice is paid, and its case closed with it. Where it was settled by other means in the very
+    moment, a person has to give the money back."""
+    reference = verdict.answer.reference if verdict.answer else None
+    try:
+        return pay(tx, job.case.invoice_id, now=now, reference=reference).rings
+    except Refused as error:
+        reason = f"The invoice was settled by other means while it was charged ({error}). Refund payment {reference}."
+        dead_letters.bury(tx, payment_attempts.name, [DeadLetter(job.merchant_id, job.id, reason, job.attempts)], now)
+        return {}
+
+
+def _written(tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+    attempt, answer = job.attempt, verdict.answer
+    changes: dict[str, Any] = {"status": verdict.status, "asked": attempt.asked + int(verdict.asked), "slot_at": None}
+    if answer is not None:
+        changes |= {"code": answer.code, "message": answer.message, "action_url": answer.action_url}
+        changes["reference"] = answer.reference or attempt.reference
+    change_attempt(tx, attempt.id, **changes)
+    match verdict.status:
+        case "succeeded":
+            return attempt_succeeded(tx, case, attempt, now)
+        case "failed":
+            assert answer is not None
+            return attempt_failed(tx, case, version, attempt, answer, now)
+        case "requires_action" if attempt.status != "requires_action" and answer is not None:
+            return attempt_failed(tx, case, version, attempt, answer, now)
+        case "canceled":
+            add_steps(tx, [NewStep(case, "attempt_canceled", detail=verdict.why)], now)
+            cause = invoice_cause(verdict.invoice) if verdict.invoice is not None else None
+            if cause is not None:
+                return close(tx, case, cause, now, detail="as the last look before the attempt showed")
+            wake_case(tx, case.id, now)
+            return {"dunning_cases": [case.id]}
+        case "unknown" if attempt.status != "unknown":
+            add_steps(tx, [NewStep(case, "attempt_unknown", detail=answer.message if answer else None)], now)
+    return {}

@@ -1,0 +1,166 @@
+"""Cases along their calendars: the handler of the dunning cases.
+
+prepare   read each case's policy, and whether an attempt is under way
+perform   find the next step of its calendar (pure); a final action that is outstanding is done at the provider
+effects   write the step: an attempt to make, a stage, the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from billhook.actions.book_update import NewWork, merged
+from billhook.actions.dunning import close, opened
+from billhook.actions.dunning_attempts import begin_attempt
+from billhook.actions.dunning_news import calendar_of, progress_of, tell_standing
+from billhook.rules.dunning import after, ended
+from billhook.rules.dunning_calendar import Step
+from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
+from billhook.store.database import Tx
+from billhook.store.dunning_cases import COLUMNS, Case, NewStep, add_steps, change_case, dunning_cases, moved
+from billhook.store.dunning_policies import PolicyVersion, policies_of
+from billhook.store.payment_attempts import in_flight
+from billhook.store.work import DEAD, Row
+from services.dunner.final_action import FinalAction
+
+IDLE = timedelta(days=1)
+"""How long a case waits for its attempt, which wakes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseJob:
+    id: str
+    merchant_id: str
+    attempts: int
+    case: Case
+    version: PolicyVersion
+    attempt: str | None
+    """How the work of an attempt under way stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What is to be done with a case now."""
+
+    step: Step | None = None
+    at_once: bool = False
+    """Try it with the method that came."""
+    unanswerable: bool = False
+    final: str | None = None
+    """What came of the final action."""
+
+
+Result = tuple[CaseJob, Outcome, Move]
+
+
+class Cases:
+    """The handler of the cases."""
+
+    table: sa.Table = dunning_cases
+    batch = 100
+    lease = timedelta(seconds=10)
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(self, final_action: FinalAction, now: Callable[[], datetime]) -> None:
+        self._final_action = final_action
+        self._now = now
+
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[CaseJob]:
+        names = [column.name for column in COLUMNS]
+        cases = [Case(**{name: row[name] for name in names}) for row in rows]
+        versions = policies_of(tx, {case.policy_id for case in cases})
+        busy = in_flight(tx, [case.id for case in cases])
+        return [
+            CaseJob(case.id, case.merchant_id, row["attempts"], case, versions[case.policy_id], busy.get(case.id))
+            for case, row in zip(cases, rows, strict=True)
+        ]
+
+    def perform(self, jobs: Sequence[CaseJob]) -> Sequence[Result]:
+        return [self._move(job, self._now()) for job in jobs]
+
+    def _move(self, job: CaseJob, now: datetime) -> Result:
+        case = job.case
+        if ended(case.stage):
+            if case.stage != "exhausted" or case.final_action == "none" or case.final_done_at is not None:
+                return job, Done("done"), Move()
+            return job, Done("done"), Move(final=self._final_action.take(case, job.version))
+        if job.attempt == DEAD:
+            return job, Done("done"), Move(unanswerable=True)
+        if case.try_at_once and job.attempt is None:
+            return job, _wait(job, replace(case, try_at_once=False), True, now), Move(at_once=True)
+        calendar, progress = calendar_of(case, job.version), progress_of(case, in_flight=job.attempt is not None)
+        step = calendar.next(progress)
+        if step is None or step.at > now:
+            return job, Defer(step.at if step else now + IDLE, ""), Move()
+        if step.kind == "end":
+            # The work goes on where a final action is to be taken.
+            pending = case.final_action != "none"
+            return job, Defer(now, "") if pending else Done("done"), Move(step)
+        return (
+            job,
+            _wait(job, _moved_on(job, step, now), job.attempt is not None or step.kind == "attempt", now),
+            Move(step),
+        )
+
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> NewWork:
+        return merged(self._effect(tx, job, move, now) for job, _, move in results)
+
+    def _effect(self, tx: Tx, job: CaseJob, move: Move, now: datetime) -> NewWork:
+        case = job.case
+        if move.final is not None:
+            change_case(tx, case, replace(case, final_done_at=now))
+            add_steps(tx, [NewStep(case, case.final_action, detail=move.final or None)], now)
+            return {}
+        if move.unanswerable:
+            return close(tx, case, "unanswerable", now, detail="The provider never said what became of an attempt.")
+        if move.at_once:
+            at_once = replace(case, try_at_once=False)
+            change_case(tx, case, at_once)
+            return begin_attempt(tx, at_once, job.version, "method_added", now)
+        if move.step is None:
+            return {}
+        if move.step.kind == "end":
+            return close(tx, case, "deadline", now)
+        changed = _moved_on(job, move.step, now)
+        change_case(tx, case, changed)
+        match move.step.kind:
+            case "open":
+                return opened(tx, changed, job.version, now)
+            case "grace_over":
+                add_steps(tx, [NewStep(changed, "grace_over")], now)
+                return tell_standing(tx, changed, now)
+            case "attempt":
+                return begin_attempt(tx, changed, job.version, "dunning", now)
+            case kind:
+                add_steps(tx, [NewStep(changed, kind, detail=move.step.tone)], now)
+                return {}
+
+
+def _moved_on(job: CaseJob, step: Step, now: datetime) -> Case:
+    """The case after a step of its calendar."""
+    case, calendar = job.case, calendar_of(job.case, job.version)
+    progress = progress_of(case)
+    match step.kind:
+        case "open":
+            return moved(case, after(case.stage, "due") or case.stage, "due", now, owing=True)
+        case "grace_over":
+            stage = after(case.stage, "grace_over") or case.stage
+            return moved(case, stage, "grace_over", now, suspended_at=case.grace_until)
+        case "attempt":
+            return replace(case, policy_attempts=calendar.passed(progress, now))
+        case "reminder":
+            return replace(case, reminders=calendar.passed_reminders(progress, now))
+        case "attempt_reminder":
+            return replace(case, attempt_reminders=step.index + 1)
+        case "end":
+            return case
+
+
+def _wait(job: CaseJob, case: Case, busy: bool, now: datetime) -> Defer:
+    """Until the step after this one."""
+    step = calendar_of(case, job.version).next(progress_of(case, in_flight=busy))
+    return Defer(max(step.at, now) if step else now + IDLE, "")

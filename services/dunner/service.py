@@ -1,0 +1,47 @@
+"""The dunner: carries failed payments through grace, retries and reminders to an end."""
+
+from billhook.actions.payment_apis import PaymentApis
+from billhook.queue.bell import Listener
+from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.runtime.env import Env
+from billhook.runtime.service import Health, Running, Service, Together
+from services.dunner.admission import Admission
+from services.dunner.attempts import Attempts
+from services.dunner.cases import Cases
+from services.dunner.final_action import FinalAction
+
+LOOK_SECONDS = 0.25
+"""How often due attempts are looked for: their turns at a provider's account come by the moment, and nobody rings."""
+
+
+def start(env: Env, health: Health) -> Running:
+    apis = PaymentApis(env.vault)
+    cases = Steps(
+        Cases(FinalAction(env.database, apis, env.clock), env.clock), env.database, env.bell, env.metrics, env.clock
+    )
+    attempts = Steps(
+        Attempts(env.database, apis, env.clock),
+        env.database,
+        env.bell,
+        env.metrics,
+        env.clock,
+        admit=Admission(env.settings.provider_calls_per_second, env.clock).admit,
+    )
+    calendars = BatchConsumer(cases, Listener(env.broker, cases.queue, env.metrics), env.metrics, health.tick)
+    collecting = BatchConsumer(
+        attempts,
+        Listener(env.broker, attempts.queue, env.metrics),
+        env.metrics,
+        lambda: None,
+        look_seconds=LOOK_SECONDS,
+    )
+    calendars.start()
+    collecting.start()
+    return Together(calendars, collecting)
+
+
+SERVICE = Service(
+    name="dunner",
+    summary="Carries failed payments through a grace period, retries and reminders to an end.",
+    start=start,
+)
