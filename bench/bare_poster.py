@@ -1,18 +1,15 @@
-"""The floor of delivering: sign and post the same bytes with the same client in the same loop, and write nothing.
+"""The floor of delivering: sign and post the same bytes with the same libcurl in one loop, and write nothing.
 
-As thin as it gets: everything is in memory, and so many tasks as the courier has requests under way post in turn.
+As thin as it gets: everything is in memory, and so many handles as the courier has requests under way post in turn.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import aiohttp
-from yarl import URL
+import pycurl
 
 from bench.messages import body_of
 from bench.processes import Child, Connection
@@ -51,30 +48,48 @@ def _serve(parent: Connection) -> None:
             work: Round = parent.recv()
         except EOFError:
             return
-        urls = [URL(url) for url in work.urls]
         now = datetime.now(UTC)
-        letters = [
-            (urls[number % len(urls)], new_id("msg"), body_of(number, now))
+        messages = [
+            (work.urls[number % len(work.urls)], new_id("msg"), body_of(number, now))
             for number in range(work.first, work.first + work.count)
         ]
-        parent.send(asyncio.run(_post(letters, work.at_once)))
+        parent.send(_post(messages, work.at_once))
 
 
-async def _post(letters: list[tuple[URL, str, bytes]], at_once: int) -> int:
+def _post(messages: list[tuple[str, str, bytes]], at_once: int) -> int:
     secrets = [new_secret("v1")]
-    connector = aiohttp.TCPConnector(limit=at_once)
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+    multi = pycurl.CurlMulti()
+    waiting = iter(messages)
 
-        async def post(waiting: Iterator[tuple[URL, str, bytes]]) -> None:
-            for url, message_id, body in waiting:
-                headers = {
-                    **signed_headers(secrets, message_id, datetime.now(UTC), body),
-                    "Content-Type": "application/json",
-                    "User-Agent": "billhook",
-                }
-                async with session.post(url, data=body, headers=headers) as answer:
-                    await answer.read()
+    def begin(curl: pycurl.Curl) -> int:
+        found = next(waiting, None)
+        if found is None:
+            return 0
+        url, message_id, body = found
+        headers = {
+            **signed_headers(secrets, message_id, datetime.now(UTC), body),
+            "Content-Type": "application/json",
+            "User-Agent": "billhook",
+        }
+        curl.setopt(pycurl.URL, url)
+        curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
+        curl.setopt(pycurl.POSTFIELDS, body)
+        multi.add_handle(curl)
+        return 1
 
-        waiting = iter(letters)
-        await asyncio.gather(*(post(waiting) for _ in range(at_once)))
-        return time.monotonic_ns()
+    curls = [pycurl.Curl() for _ in range(at_once)]
+    for curl in curls:
+        curl.setopt(pycurl.WRITEFUNCTION, len)
+    under_way = sum(begin(curl) for curl in curls)
+    while under_way:
+        multi.perform()
+        _, well, ill = multi.info_read(at_once)
+        if ill:
+            raise RuntimeError(f"the floor's request failed: {ill[0][2]}")
+        for curl in well:
+            multi.remove_handle(curl)
+            under_way += begin(curl) - 1
+        if not well:
+            multi.select(1.0)
+    multi.close()
+    return time.monotonic_ns()

@@ -82,7 +82,7 @@ def _compare(
     conditions: dict[str, Any] = {
         "work": "deliveries due in SQL, from the first arrival to the last row settled, every attempt recorded;"
         " one courier and a relay, a real Valkey",
-        "floor": "an asyncio loop that signs and posts the same bytes with the same client, and writes nothing",
+        "floor": "a bare loop that signs and posts the same bytes with the same libcurl, and writes nothing",
         "body_bytes": BODY_BYTES,
         "endpoints": spread,
         "at_once": at_once,

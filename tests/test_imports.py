@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    {"events", "errors", "metrics", "logs"},
+    {"events", "errors", "metrics", "logs", "parts"},
     {"rules"},
     {"store", "queue", "providers", "documents", "outlets"},
     {"runtime"},

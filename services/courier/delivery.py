@@ -15,10 +15,12 @@ from typing import Final
 import msgspec
 import sqlalchemy as sa
 
-from billhook.outlets.webhooks.http import DEADLINE_SECONDS, Poster, Response, retry_after_seconds
+from billhook.outlets.webhooks.exchange import Request
+from billhook.outlets.webhooks.response import Response, retry_after_seconds
 from billhook.queue.consumer import Rings
 from billhook.rules.delivery import (
     CANCELED,
+    DEADLINE_SECONDS,
     HELD,
     LONGEST_SCHEDULE,
     LONGEST_TIMEOUT_SECONDS,
@@ -78,6 +80,14 @@ class Errand:
         return self.endpoint.timeout_seconds or DEADLINE_SECONDS
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request, and what is shown of its headers."""
+
+    request: Request
+    shown: Mapping[str, str]
+
+
 class Tried(msgspec.Struct, frozen=True):
     """What an attempt brought: the attempt to record, and how long the receiver asked to be left alone."""
 
@@ -90,7 +100,7 @@ Result = tuple[Errand, Outcome, Tried | None]
 
 
 class Delivery:
-    """The handler of the deliveries. Sending is asynchronous, so `Rounds` performs them one by one."""
+    """The handler of the deliveries. Many are under way at once, so `Rounds` performs them."""
 
     table: sa.Table = deliveries
     batch = 128
@@ -107,21 +117,21 @@ class Delivery:
         return [Errand(letter) for letter in letters(tx, rows)]
 
     def perform(self, jobs: Sequence[Errand]) -> Sequence[Result]:
-        raise TypeError("deliveries are performed asynchronously, by Rounds")
+        raise TypeError("deliveries are performed many at a time, by Rounds")
 
-    async def send(self, errand: Errand, poster: Poster, started: datetime) -> Result:
-        """One attempt: a fresh timestamp and signature, always the same `webhook-id`."""
+    def request(self, errand: Errand, now: datetime) -> Outgoing | Outcome:
+        """One attempt: a fresh timestamp and signature, always the same `webhook-id`; or how it ends without one."""
         letter, endpoint = errand.letter, errand.endpoint
         if ended := _ended(letter):
-            return errand, ended, None
+            return ended
         try:
-            own, written = self._headers(letter, started)
+            own, written = self._headers(letter, now)
         except Exception as error:  # a secret that does not open: nothing was sent, so there is no attempt to record
-            return errand, after_failure(error, attempts=letter.attempts, now=started, jitter=random.random()), None
-        response = await poster.post(
-            endpoint.url, {**own, **written}, letter.body, deadline_seconds=errand.timeout_seconds
+            return after_failure(error, attempts=letter.attempts, now=now, jitter=random.random())
+        request = Request(
+            endpoint.url, {**own, **written}, letter.body, errand.timeout_seconds, retry=letter.attempts > 1
         )
-        return self.result(errand, response, started, {**dict.fromkeys(own, NOT_KEPT), **written})
+        return Outgoing(request, {**dict.fromkeys(own, NOT_KEPT), **written})
 
     def result(
         self, errand: Errand, response: Response, started: datetime, sent: Mapping[str, str] = MappingProxyType({})

@@ -21,13 +21,14 @@ from typing import Final
 import sqlalchemy as sa
 
 from billhook.metrics import Metrics
-from billhook.outlets.webhooks.http import Poster
+from billhook.outlets.webhooks.client import WebhookClient
+from billhook.outlets.webhooks.response import Response
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
 from billhook.store.deliveries import deliveries
-from services.courier.delivery import Delivery, Errand, Result, Tried
+from services.courier.delivery import Delivery, Errand, Outgoing, Result, Tried
 from services.courier.gates import Admission, Gates
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Rounds:
         self,
         steps: Steps[Errand, Tried | None],
         listen: Callable[[str], Listener],
-        open_poster: Callable[[int], Poster],
+        open_client: Callable[[int], WebhookClient],
         metrics: Metrics,
         clock: Clock,
         tick: Callable[[], None],
@@ -77,7 +78,7 @@ class Rounds:
         assert isinstance(steps.handler, Delivery)
         self._delivery = steps.handler
         self._steps = steps
-        self._open_poster = open_poster
+        self._open_client = open_client
         self._metrics = metrics
         self._clock = clock
         self._tick = tick
@@ -107,8 +108,8 @@ class Rounds:
         self._back = asyncio.Event()
         self._results: list[Result] = []
         self._outbox: asyncio.Queue[tuple[Lane, Errand]] = asyncio.Queue()
-        poster = self._open_poster(IN_FLIGHT)
-        senders = [asyncio.create_task(self._sender(poster)) for _ in range(IN_FLIGHT)]
+        client = self._open_client(IN_FLIGHT)
+        senders = [asyncio.create_task(self._sender(client)) for _ in range(IN_FLIGHT)]
         settler = asyncio.create_task(self._settle())
         try:
             await asyncio.gather(*(self._serve(lane) for lane in self._lanes.values()))
@@ -118,7 +119,7 @@ class Rounds:
                 sender.cancel()
             self._back.set()
             await settler
-            await poster.close()
+            await asyncio.to_thread(client.close)
 
     async def _serve(self, lane: Lane) -> None:
         while not self._stopping.is_set():
@@ -194,12 +195,12 @@ class Rounds:
             self._outbox.put_nowait((lane, errand))
         self._metrics.in_flight.inc(len(errands))
 
-    async def _sender(self, poster: Poster) -> None:
+    async def _sender(self, client: WebhookClient) -> None:
         """Sends one errand after the other. A task for each would cost a tenth of sending it."""
         while True:
             lane, errand = await self._outbox.get()
             try:
-                result = await self._delivery.send(errand, poster, self._clock())
+                result = await self._send(errand, client)
                 self._learn(errand, result[2])
                 self._results.append(result)
             except Exception:  # a fault of ours: its lease runs out and it is sent again, by a sender that still lives
@@ -213,6 +214,20 @@ class Rounds:
                 self._back.set()
                 self._room.set()
                 self._outbox.task_done()
+
+    async def _send(self, errand: Errand, client: WebhookClient) -> Result:
+        started = self._clock()
+        outgoing = self._delivery.request(errand, started)
+        if not isinstance(outgoing, Outgoing):
+            return errand, outgoing, None
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Response] = loop.create_future()
+
+        def done(response: Response) -> None:
+            loop.call_soon_threadsafe(_resolve, answered, response)
+
+        client.send(outgoing.request, done)
+        return self._delivery.result(errand, await answered, started, outgoing.shown)
 
     def _learn(self, errand: Errand, tried: Tried | None) -> None:
         if tried is not None:
@@ -263,3 +278,8 @@ class Rounds:
 def _is_counted_in_sql(errand: Errand) -> bool:
     """Whether its place is free only when SQL says so: the endpoint's cap holds over all couriers."""
     return errand.endpoint.max_in_flight is not None
+
+
+def _resolve(answered: asyncio.Future[Response], response: Response) -> None:
+    if not answered.done():
+        answered.set_result(response)

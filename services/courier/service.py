@@ -1,6 +1,6 @@
 """The courier: delivers signed messages to merchants' endpoints until they arrive or are given up; and it mails."""
 
-from billhook.outlets.webhooks.http import Poster
+from billhook.outlets.webhooks.client import WebhookClient
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
@@ -15,7 +15,7 @@ def start(env: Env, health: Health) -> Running:
     rounds = Rounds(
         Steps(Delivery(env.vault), env.database, env.bell, env.metrics, env.clock),
         lambda lane: Listener(env.broker, lane_name(lane), env.metrics),
-        lambda connections: Poster(connections=connections, reach=env.reach),
+        lambda connections: WebhookClient(connections=connections, reach=env.reach),
         env.metrics,
         env.clock,
         health.tick,

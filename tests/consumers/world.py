@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from queue import Queue
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from billhook.documents.engines import Engines
 from billhook.metrics import Metrics
 from billhook.outlets.objects import Objects
-from billhook.outlets.webhooks.http import Poster, Reach, Response
+from billhook.outlets.webhooks.client import Reach, WebhookClient
+from billhook.outlets.webhooks.response import Response
 from billhook.queue.consumer import Steps
 from billhook.rules.addresses import parse_networks
 from billhook.rules.delivery import outcome_class
@@ -30,7 +31,7 @@ from billhook.store.schema import metadata, new_id
 from billhook.store.vault import Vault, new_key
 from billhook_testing.clock import ManualClock
 from services.bookkeeper.posting import Posting
-from services.courier.delivery import Delivery, Errand
+from services.courier.delivery import Delivery, Errand, Outgoing, Result
 from services.courier.gates import Admission, Gates
 from services.invoicer.rendering import Rendering
 
@@ -154,7 +155,7 @@ class Courier:
     def deliver(self) -> list[str]:
         """Try what is due, once; returns the ids of the messages, in the order of their turn."""
         token, errands = self.take()
-        asyncio.run(self._send(token, errands))
+        self._send(token, errands)
         return [errand.letter.message_id for errand in errands]
 
     def take(self, limit: int = 1000) -> tuple[str, Sequence[Errand]]:
@@ -171,18 +172,27 @@ class Courier:
         self._steps.settle({errand.id: token}, [result])
         self.gates.leave(errand.endpoint.id)
 
-    async def _send(self, token: str, errands: Sequence[Errand]) -> None:
-        poster = Poster(connections=10, reach=LOOPBACK)
+    def _send(self, token: str, errands: Sequence[Errand]) -> None:
+        client = WebhookClient(connections=10, reach=LOOPBACK)
         try:
             for errand in errands:
-                result = await self._delivery.send(errand, poster, self._clock())
+                result = self._attempt(errand, client)
                 if result[2] is not None:
                     attempt = result[2].attempt
                     self.gates.answered(errand.endpoint.id, attempt.outcome, attempt.status_code, None, 0.01)
                 self._steps.settle({errand.id: token}, [result])
                 self.gates.leave(errand.endpoint.id)
         finally:
-            await poster.close()
+            client.close()
+
+    def _attempt(self, errand: Errand, client: WebhookClient) -> Result:
+        started = self._clock()
+        outgoing = self._delivery.request(errand, started)
+        if not isinstance(outgoing, Outgoing):
+            return errand, outgoing, None
+        answered: Queue[Response] = Queue()
+        client.send(outgoing.request, answered.put)
+        return self._delivery.result(errand, answered.get(timeout=60), started, outgoing.shown)
 
 
 def run_until_quiet(steps: Steps[Any, Any]) -> None:

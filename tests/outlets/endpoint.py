@@ -14,9 +14,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from billhook.outlets.webhooks.http import Poster, Reach
-from billhook.outlets.webhooks.resolver import Lookup
-from billhook.rules.addresses import Address, parse_networks
+from billhook.outlets.webhooks.client import Reach, WebhookClient
+from billhook.outlets.webhooks.exchange import Request as Posted
+from billhook.outlets.webhooks.resolver import Answer, Found, Lookup
+from billhook.outlets.webhooks.response import Response
+from billhook.rules.addresses import parse_networks
+from billhook.rules.delivery import DEADLINE_SECONDS
 
 P = ParamSpec("P")
 
@@ -142,23 +145,50 @@ async def endpoint(story: Story, *, tls: ssl.SSLContext | None = None) -> AsyncI
 def names(zone: Mapping[str, Sequence[str]]) -> Lookup:
     """Names under the test's control. What is not in the zone does not exist."""
 
-    async def lookup(host: str) -> list[Address]:
-        if host not in zone:
-            raise OSError(None, "no such name")
-        return [ip_address(address) for address in zone[host]]
+    def lookup(host: str, answer: Answer) -> None:
+        if host in zone:
+            answer(Found([ip_address(address) for address in zone[host]]))
+        else:
+            answer(OSError(None, "no such name"))
 
     return lookup
+
+
+class Poster:
+    """A client, for stories told in a loop."""
+
+    def __init__(self, client: WebhookClient) -> None:
+        self._client = client
+
+    async def post(
+        self,
+        url: str,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        retry: bool = False,
+    ) -> Response:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Response] = loop.create_future()
+
+        def done(response: Response) -> None:
+            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(response))
+
+        self._client.send(Posted(url, headers, body, deadline_seconds, retry), done)
+        return await future
 
 
 @asynccontextmanager
 async def posting(
     reach: Reach = LOOPBACK, *, connections: int = 10, lookup: Lookup | None = None, ca_file: Path | None = None
 ) -> AsyncIterator[Poster]:
-    """A poster to which `receiver.test` is 127.0.0.1."""
+    """A client to which `receiver.test` is 127.0.0.1."""
     if ca_file is not None:
         reach = Reach(reach.allowed, reach.allow_http, ca_file)
-    poster = Poster(connections=connections, reach=reach, lookup=lookup or names({"receiver.test": ["127.0.0.1"]}))
+    lookup = lookup or names({"receiver.test": ["127.0.0.1"]})
+    client = WebhookClient(connections=connections, reach=reach, lookup=lookup)
     try:
-        yield poster
+        yield Poster(client)
     finally:
-        await poster.close()
+        await asyncio.to_thread(client.close)

@@ -12,15 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outlets.endpoint import OK, Peer, Story, agrees, answers, endpoint, in_a_loop, posting
 
-from billhook.outlets.webhooks.connections import INTERIM_LIMIT
-from billhook.outlets.webhooks.http import (
-    BODY_LIMIT,
-    HEADER_LIMIT,
-    HEADERS_KEPT,
-    HEADERS_LIMIT,
-    Response,
-    retry_after_seconds,
-)
+from billhook.outlets.webhooks.exchange import BODY_LIMIT, INTERIM_LIMIT
+from billhook.outlets.webhooks.response import HEADERS_KEPT, Response, retry_after_seconds
 
 OUTCOMES = {"2xx", "3xx", "4xx", "5xx", "timeout", "dns", "refused", "connect", "tls", "reset", "protocol", "url"}
 LONG, SHORT = 60.0, 1.0
@@ -104,6 +97,7 @@ RUBBISH = {
     "HTTP/0.9": b"Hello, here is your page.\r\n",
     "a mail server": b"220 mx.example ESMTP\r\n",
     "HTTP/2": b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "an empty line first": b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     "a TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
     "a status of two digits": b"HTTP/1.1 99 So\r\n\r\n",
     "a header name that is no token": "HTTP/1.1 200 OK\r\nX-Größe: 1\r\n\r\n".encode(),
@@ -113,9 +107,9 @@ RUBBISH = {
     "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
     "a length beyond numbers": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nok",
     "chunks without sizes": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nok\r\n",
-    "a header too long": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * (HEADER_LIMIT + 1) + b"\r\n\r\n",
-    "too many headers": b"HTTP/1.1 200 OK\r\n" + b"X-A: a\r\n" * (HEADERS_LIMIT + 1) + b"\r\n",
-    "a reason too long": b"HTTP/1.1 200 " + b"a" * (HEADER_LIMIT + 1) + b"\r\n\r\n",
+    "a header of 120 KB": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 120_000 + b"\r\n\r\n",
+    "six thousand headers": b"HTTP/1.1 200 OK\r\n" + b"X-A: a\r\n" * 6000 + b"\r\n",
+    "a reason of 120 KB": b"HTTP/1.1 200 " + b"a" * 120_000 + b"\r\n\r\n",
 }
 
 
@@ -127,6 +121,31 @@ async def test_rubbish_is_a_protocol_error_in_one_line(raw: bytes) -> None:
     assert response.error is not None
     assert response.error.isprintable()
     assert response.error.startswith("the answer is not HTTP: ")
+
+
+WHOLE = {
+    "stray bytes": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
+    "a 204 with a body": b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nnull",
+    "a 204 in chunks": b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two equal lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    "seventy headers": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"X-A: a\r\n" * 70 + b"\r\n",
+    "a header of 9 KB": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: " + b"a" * 9000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("raw", WHOLE.values(), ids=WHOLE.keys())
+@in_a_loop
+async def test_an_answer_that_is_whole_counts_whatever_stands_beside_it(raw: bytes) -> None:
+    async def story(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(raw)
+        await peer.gone()
+
+    async with endpoint(story) as receiver, posting() as poster:
+        first, second = [await poster.post(receiver.url(), {}, b"{}", deadline_seconds=5) for _ in range(2)]
+    assert (first.outcome, first.error) == ("2xx", None)
+    # Where more came than the answer holds, the next request has a connection that nothing is left on.
+    assert (second.outcome if second.connected else "timeout") in ("2xx", "timeout")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +187,7 @@ async def test_headers_are_handed_on_as_text_whatever_bytes_they_are() -> None:
 
 @in_a_loop
 async def test_no_more_headers_are_kept_than_are_worth_keeping() -> None:
-    bomb = b"".join(b"X-%02d: %s\r\n" % (number, b"\xff" * 7000) for number in range(HEADERS_LIMIT - 1))
+    bomb = b"".join(b"X-%02d: %s\r\n" % (number, b"\xff" * 7000) for number in range(40))
     response = await response_of(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + bomb + b"\r\n"))
     assert response.outcome == "2xx"
     assert sum(len(name) + len(value) for name, value in response.headers) <= 4 * HEADERS_KEPT
@@ -252,7 +271,7 @@ async def test_an_answer_that_drips_past_the_deadline_is_no_success_though_it_be
     assert set(response.body) == set(b"x")
 
 
-@pytest.mark.parametrize("drip", [b"", b"\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["nothing", "lines", "102"])
+@pytest.mark.parametrize("drip", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["nothing", "102"])
 @in_a_loop
 async def test_an_answer_that_does_not_begin_in_time_is_a_timeout(drip: bytes) -> None:
     async def story(peer: Peer) -> None:

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from outlets.endpoint import LOOPBACK, agrees, endpoint, in_a_loop, posting
+from outlets.endpoint import LOOPBACK, Poster, agrees, endpoint, in_a_loop, posting
 from outlets.name_server import SERVFAIL, NameServer, Zone, name_server
 
-from billhook.outlets.webhooks.http import Poster
-from billhook.outlets.webhooks.resolver import LOOKUP_SECONDS, Names
+from billhook.outlets.webhooks.client import WebhookClient
+from billhook.outlets.webhooks.resolver import LOOKUP_SECONDS, Found, Names
+from billhook.rules.addresses import Address
 
 
 @asynccontextmanager
@@ -22,7 +23,16 @@ async def looking_up(server: NameServer, **settings: float) -> AsyncIterator[Nam
     try:
         yield found
     finally:
-        await found.close()
+        found.close()
+
+
+async def addresses_of(names: Names, host: str) -> list[Address]:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Found | OSError] = loop.create_future()
+    names.lookup(host, lambda found: loop.call_soon_threadsafe(future.set_result, found) and None)
+    found = await future
+    assert isinstance(found, Found)
+    return list(found.addresses)
 
 
 @in_a_loop
@@ -133,11 +143,11 @@ async def test_an_answer_is_asked_for_again_though_it_says_it_holds_for_a_day() 
     async with name_server({"hooks.example": ["192.0.2.1"]}, ttl=86400) as server:
         async with looking_up(server) as found:
             for _ in range(3):
-                assert [str(address) for address in await found.lookup("hooks.example")] == ["192.0.2.1"]
+                assert [str(address) for address in await addresses_of(found, "hooks.example")] == ["192.0.2.1"]
             assert server.asked == {"hooks.example": 1}
         async with looking_up(server, cache_seconds=0) as found:
             for _ in range(3):
-                await found.lookup("hooks.example")
+                await addresses_of(found, "hooks.example")
             assert server.asked["hooks.example"] > 2
 
 
@@ -148,13 +158,27 @@ async def test_the_hosts_file_is_read() -> None:
     if not any(own in line for line in hosts):
         pytest.skip("this machine is not in its own /etc/hosts")
     found = Names(["127.0.0.1:9"])  # nobody there: what is found is found in the file
-    assert await found.lookup(own)
-    await found.close()
+    assert await addresses_of(found, own)
+    found.close()
 
 
 @in_a_loop
 async def test_a_poster_looks_names_up_by_itself() -> None:
-    poster = Poster(connections=1, reach=LOOPBACK)
+    client = WebhookClient(connections=1, reach=LOOPBACK)
     async with endpoint(agrees) as receiver:
-        assert (await poster.post(receiver.url("localhost"), {}, b"{}")).outcome == "2xx"
-    await poster.close()
+        assert (await Poster(client).post(receiver.url("localhost"), {}, b"{}")).outcome == "2xx"
+    await asyncio.to_thread(client.close)
+
+
+@in_a_loop
+async def test_an_address_is_not_used_for_longer_than_its_answer_lives() -> None:
+    async with (
+        name_server({"hooks.example": ["127.0.0.1"]}, ttl=0) as server,
+        looking_up(server) as found,
+        endpoint(agrees) as receiver,
+        endpoint(agrees) as other,
+        posting(lookup=found.lookup) as poster,
+    ):
+        for place in (receiver, other):
+            assert (await poster.post(place.url("hooks.example"), {}, b"{}")).outcome == "2xx"
+        assert server.asked == {"hooks.example": 2}

@@ -31,8 +31,8 @@ async def test_no_more_connections_are_kept_than_were_granted() -> None:
     hosts = ["a.test", "b.test", "c.test"]
     here = names({host: ["127.0.0.1"] for host in hosts})
     async with endpoint(agrees) as receiver, posting(connections=2, lookup=here) as poster:
-        for connected in ([True, True, True], [False, False, True]):
-            assert [(await poster.post(receiver.url(host), {}, b"{}")).connected for host in hosts] == connected
+        made = [(await poster.post(receiver.url(host), {}, b"{}")).connected for host in [*hosts, "c.test", "a.test"]]
+        assert made == [True, True, True, False, True]  # the one that was idle for longest gave way
 
 
 @in_a_loop
@@ -128,18 +128,44 @@ async def test_one_endpoint_that_hangs_holds_up_no_other() -> None:
 
 
 @in_a_loop
-async def test_whoever_stops_waiting_leaves_no_connection_behind() -> None:
+async def test_a_client_that_is_closed_leaves_no_connection_behind() -> None:
     async def hangs(peer: Peer) -> None:
         await peer.request()
         await peer.gone()
         left.set()
 
     left = asyncio.Event()
-    async with endpoint(hangs) as receiver, posting() as poster:
-        waiting = asyncio.create_task(poster.post(receiver.url(), {}, b"{}"))
-        while not receiver.requests:
-            await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+    async with endpoint(hangs) as receiver:
+        async with posting() as poster:
+            waiting = asyncio.create_task(poster.post(receiver.url(), {}, b"{}"))
+            while not receiver.requests:
+                await asyncio.sleep(0)
         await asyncio.wait_for(left.wait(), 60)
-        assert waiting.cancelled()
+        assert not waiting.done()
+        waiting.cancel()
+
+
+@in_a_loop
+async def test_a_retry_after_a_reset_takes_a_connection_of_its_own() -> None:
+    async def story(peer: Peer) -> None:
+        request = await peer.request()
+        if request.body == b"both":  # answer when both connections are there
+            both.append(peer)
+            while len(both) < 2:
+                await asyncio.sleep(0)
+            await peer.send(OK)
+            request = await peer.request()
+        while request.body != b"reset":
+            await peer.send(OK)
+            request = await peer.request()
+        peer.reset()
+
+    both: list[Peer] = []
+    async with endpoint(story) as receiver, posting() as poster:
+        await asyncio.gather(*(poster.post(receiver.url(), {}, b"both") for _ in range(2)))
+        broken = await poster.post(receiver.url(), {}, b"reset")
+        again = await poster.post(receiver.url(), {}, b"reset?", retry=True)
+        other = await poster.post(receiver.url(), {}, b"first attempt")
+    assert (broken.outcome, broken.connected) == ("reset", False)
+    assert (again.outcome, again.connected) == ("2xx", True)
+    assert other.connected is False

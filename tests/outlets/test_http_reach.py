@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outlets.endpoint import LOOPBACK, agrees, endpoint, in_a_loop, names, posting
+from outlets.endpoint import LOOPBACK, Poster, agrees, endpoint, in_a_loop, names, posting
 
-from billhook.outlets.webhooks.connections import Connections, tls_context
-from billhook.outlets.webhooks.http import Reach
-from billhook.outlets.webhooks.resolver import Forbidden
+from billhook.outlets.webhooks.client import Reach, WebhookClient
 
 NOWHERE = Reach(allow_http=True)
 
@@ -89,22 +86,36 @@ async def test_plain_http_is_refused_unless_allowed() -> None:
 
 @in_a_loop
 async def test_the_last_word_is_with_the_address_that_is_connected_to() -> None:
-    class Gullible(AbstractResolver):
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-        ) -> list[ResolveResult]:
-            found = {"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET}
-            return [ResolveResult(**found, proto=0, flags=0)]  # type: ignore[typeddict-item]
-
-        async def close(self) -> None:
-            pass
-
-    connections = Connections(Gullible(), (), tls_context(None), limit=1)
-    async with endpoint(agrees) as canary, aiohttp.ClientSession(connector=connections) as session:
-        for host in ("receiver.test", "127.0.0.1", "[::1]"):
-            with pytest.raises(Forbidden, match="loopback"):
-                await session.post(canary.url(host))
+    """Whatever was believed of a name before: the very socket is vetted."""
+    async with endpoint(agrees) as canary:
+        client = WebhookClient(connections=1, reach=NOWHERE, lookup=names({}))
+        gullible = client._directory
+        gullible.fresh = lambda host: frozenset([ip_address("127.0.0.1")])  # type: ignore[method-assign]
+        response = await Poster(client).post(canary.url(), {}, b"{}")
+        await asyncio.to_thread(client.close)
         assert canary.connections == 0
+    assert (response.outcome, response.connected) == ("refused", False)
+    assert "receiver.test is a loopback address" in str(response.error)
+
+
+URLS = ["/hook?sp=%2Fa", "/%28%29?b=%3d", "/a/../b/./c", "/hook?c=%zz&d=%E4", "/a//b?x=1&x=2", "/hook?a=b+c#not-sent"]
+
+
+@pytest.mark.parametrize("target", URLS)
+@in_a_loop
+async def test_the_url_goes_out_as_it_was_given(target: str) -> None:
+    async with endpoint(agrees) as receiver, posting() as poster:
+        assert (await poster.post(f"http://receiver.test:{receiver.port}{target}", {}, b"{}")).outcome == "2xx"
+        (request,) = receiver.requests
+    assert request.head.split(" ")[1] == target.partition("#")[0]
+
+
+@in_a_loop
+async def test_what_no_url_can_hold_is_written_as_rfc_3987_has_it() -> None:
+    async with endpoint(agrees) as receiver, posting() as poster:
+        await poster.post(f"http://receiver.test:{receiver.port}/größe?a=%2F&b=é", {}, b"{}")
+        (request,) = receiver.requests
+    assert request.head.split(" ")[1] == "/gr%C3%B6%C3%9Fe?a=%2F&b=%C3%A9"
 
 
 @in_a_loop

@@ -12,11 +12,17 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from outlets.endpoint import LOOPBACK, OK, Peer, agrees, answers, endpoint, in_a_loop, names, posting
 
 from billhook.errors import SettingsError
-from billhook.outlets.webhooks.connections import tls_context
-from billhook.outlets.webhooks.http import BODY_LIMIT, Response
+from billhook.outlets.webhooks.exchange import BODY_LIMIT
+from billhook.outlets.webhooks.response import Response
+from billhook.outlets.webhooks.trust import Trust
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +189,7 @@ async def test_an_endless_answer_ends_for_the_sender_at_once(authority: trustme.
             while True:
                 await peer.send(b"x" * 100_000)
                 sent += 100_000
+                await asyncio.sleep(0)  # drain does not wait for the news that the connection is gone
         finally:
             stopped.set()
 
@@ -208,7 +215,9 @@ async def test_a_connection_is_closed_without_waiting_for_a_goodbye(authority: t
             while not received.endswith(b"\r\n\r\n{}"):
                 received += peer.recv(65536)
             peer.sendall(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            return raw.recv(1)  # the end; of a polite one there would be an alert first, and then 30 s of patience
+            while alert := raw.recv(65536):  # libcurl says goodbye, and closes without hearing one
+                received = alert
+            return alert
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(asyncio.to_thread(serve, listening))
@@ -236,8 +245,47 @@ async def test_of_two_names_at_one_address_neither_borrows_the_others_connection
         assert (await poster.post(receiver.url("b.test", "https"), {}, b"{}")).outcome == "tls"
 
 
+@in_a_loop
+async def test_a_certificate_that_has_only_a_common_name_is_not_valid(tmp_path: Path) -> None:
+    context, ca_file = nameless(tmp_path)
+    response = await response_to(context, ca_file)
+    assert (response.outcome, response.error) == (
+        "tls",
+        "the certificate is not valid: it has no subject alternative name (SAN)",
+    )
+
+
+def nameless(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server whose certificate says whose it is in its common name alone, and the authority that says so."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver.test")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    return context, directory / "cert.pem"
+
+
 def test_the_systems_authorities_stay_trusted_beside_the_file(ca_file: Path) -> None:
-    assert len(tls_context(ca_file).get_ca_certs()) == len(tls_context(None).get_ca_certs()) + 1
+    def count(trust: Trust) -> int:
+        found = Path(trust.path).read_text().count("BEGIN CERTIFICATE")
+        trust.close()
+        return found
+
+    assert count(Trust(ca_file)) == count(Trust(None)) + 1
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
@@ -246,4 +294,4 @@ def test_a_file_without_authorities_is_a_setting_to_correct(content: str | None,
     if content is not None:
         path.write_text(content)
     with pytest.raises(SettingsError, match=r"ca\.pem does not hold certificates"):
-        tls_context(path)
+        Trust(path)

@@ -18,6 +18,9 @@ LONGEST_SCHEDULE: Final = 20
 
 LONGEST_WAIT_SECONDS: Final = 48 * 3600
 
+DEADLINE_SECONDS: Final = 15.0
+"""For name resolution, connecting, TLS, sending, headers and body together (Standard Webhooks advises 15 to 30 s)."""
+
 LONGEST_TIMEOUT_SECONDS: Final = 30.0
 """The upper end of what Standard Webhooks advises."""
 

@@ -10,7 +10,7 @@ from billhook.errors import SettingsError
 from billhook.metrics import Metrics
 from billhook.outlets.mail.mailer import Mailer, open_mailer
 from billhook.outlets.objects import Objects, open_objects
-from billhook.outlets.webhooks.http import Reach
+from billhook.outlets.webhooks.client import Reach
 from billhook.queue.bell import Bell, DoorbellBroker
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock

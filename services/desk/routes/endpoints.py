@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.endpoints import cancel_all, change_endpoint, delete_endpoint, endpoint_shown, register_endpoint
 from billhook.actions.sources import LONGEST_URL
-from billhook.outlets.webhooks.http import DEADLINE_SECONDS
 from billhook.rules.delivery import (
+    DEADLINE_SECONDS,
     LONGEST_SCHEDULE,
     LONGEST_TIMEOUT_SECONDS,
     LONGEST_WAIT_SECONDS,

@@ -1,0 +1,85 @@
+"""The threads that a process is made of. When one of them dies the process has to end, with the reason: it would go on
+without what that part does, and look well."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+STALLED_AFTER_SECONDS = 600.0
+"""The longest that a part may be at one thing: the longest batch of a consumer (`billhook.queue.leases`)."""
+
+
+class Part:
+    """What is known of one thread: whether it works, since when, and how it ended."""
+
+    def __init__(self, name: str, stalled_after_seconds: float) -> None:
+        self.name = name
+        self._limit = stalled_after_seconds
+        self._since: float | None = time.monotonic()
+        self.death: str | None = None
+
+    def tick(self) -> None:
+        """It begins with something."""
+        self._since = time.monotonic()
+
+    def rest(self) -> None:
+        """It waits, for as long as there is nothing to do."""
+        self._since = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the process cannot do without a restart, in a sentence."""
+        if self.death is not None:
+            return f"the {self.name} ended: {self.death}"
+        since = self._since
+        if since is not None and time.monotonic() - since > self._limit:
+            return f"the {self.name} has been at one thing for {self._limit:g} seconds"
+        return None
+
+
+class Parts:
+    """All of them."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._watched: list[Callable[[], str | None]] = []
+
+    def start(
+        self, name: str, run: Callable[[Part], None], *, stalled_after_seconds: float = STALLED_AFTER_SECONDS
+    ) -> threading.Thread:
+        """Start a thread. It may return when it was told to; what it raises is its death."""
+        part = Part(name, stalled_after_seconds)
+
+        def live() -> None:
+            try:
+                run(part)
+            except BaseException as error:
+                part.death = f"{type(error).__name__}: {error}"
+                log.critical("a part of the process ended", extra={"part": name}, exc_info=error)
+            else:
+                part.rest()
+
+        thread = threading.Thread(target=live, name=name, daemon=True)
+        self._parts.append(part)
+        thread.start()
+        return thread
+
+    def watch(self, problem: Callable[[], str | None]) -> None:
+        """Ask this too: for threads of a library."""
+        self._watched.append(problem)
+
+    @property
+    def death(self) -> str | None:
+        """How a part ended that the process cannot do without."""
+        return next((part.problem for part in self._parts if part.death is not None), None) or next(
+            filter(None, (problem() for problem in self._watched)), None
+        )
+
+    @property
+    def problem(self) -> str | None:
+        return self.death or next(filter(None, (part.problem for part in self._parts)), None)
