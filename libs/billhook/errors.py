@@ -7,7 +7,8 @@ BillhookError
 │   ├── SignatureRefused     (401)
 │   └── BodyRefused          (400)
 ├── Unprocessable        trying again cannot help: a dead letter, with this reason
-│   └── NotPermitted         the operator gives the API key the permission that is named
+│   └── KeyRefused           a provider refuses the API key: the operator gives another
+│       └── NotPermitted         or gives it the permission that is named
 └── TryAgain             the world was not ready: try again later
 """
 
@@ -64,7 +65,11 @@ class Unprocessable(BillhookError):
     """The event was accepted but cannot be understood, today or later, without a person."""
 
 
-class NotPermitted(Unprocessable):
+class KeyRefused(Unprocessable):
+    """A provider does not answer under the API key it is asked with, today or later."""
+
+
+class NotPermitted(KeyRefused):
     """A provider's API key may not do what it was used for. The message names the permission, as the provider does."""
 
 

@@ -45,6 +45,12 @@ class Metrics:
             "A known id with other bytes: kept beside the first. Look at them: `billhook events conflicts`.",
             "provider",
         )
+        self.events_other_mode = counter(
+            "events_other_mode_total",
+            "New events of test mode at a live source, or the other way round: kept, and ignored. Many: is the source's"
+            " mode right? `billhook sources set-mode`.",
+            "mode",
+        )
         self.events_rejected = counter(
             "events_rejected_total",
             "Events refused at the door. Many of `signature_mismatch`: a secret was rotated on one side only.",

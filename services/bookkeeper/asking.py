@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from billhook.errors import NotPermitted, TryAgain, Unprocessable
+from billhook.errors import KeyRefused, TryAgain, Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
@@ -20,8 +20,12 @@ from billhook.store.vault import Vault
 PAUSE = timedelta(seconds=5)
 """How long a provider that did not answer is not asked again, unless it named a time itself."""
 
+REFUSED = timedelta(minutes=10)
+"""How long a key that was refused is not tried again: by then somebody may have given it more rights."""
+
 Fetched = BookObject | Unprocessable
-"""The object, or why the provider has none to show (it was deleted, or never was this account's)."""
+"""The object, or why the provider has none to show (it was deleted, never was this account's, or the key is refused).
+"""
 
 
 class Asking:
@@ -31,6 +35,7 @@ class Asking:
         self._vault = vault
         self._now = now
         self._silent: dict[tuple[str, str], tuple[datetime, str]] = {}
+        self._refused: dict[tuple[str, bytes, str, str], tuple[datetime, KeyRefused]] = {}
 
     @staticmethod
     def possible(source: Source) -> bool:
@@ -38,15 +43,21 @@ class Asking:
         return source.api_key is not None and provider is not None and provider.api is not None
 
     def ask(self, source: Source, account: str, kind: str, external_id: str) -> Fetched:
-        """Raises `TryAgain` where no answer came, or none is due yet."""
+        """Raises `TryAgain` where no answer came, or none is due yet. A key that is refused is no outage: the answer is
+        that there will be none."""
         whom = (source.id, account)
-        self._respect_silence(whom)
         assert source.api_key is not None
+        door = (source.id, source.api_key, account, kind)
+        until, refusal = self._refused.get(door, (None, None))
+        if until is not None and refusal is not None and self._now() < until:
+            return refusal
+        self._respect_silence(whom)
         api = _opened(source.provider, self._vault.open(source.api_key), source.api_base)
         try:
             return api.fetch(kind, external_id, account=account)
-        except NotPermitted:
-            raise
+        except KeyRefused as refused:
+            self._refused[door] = (self._now() + REFUSED, refused)
+            return refused
         except Unprocessable as reason:
             return reason
         except TryAgain as error:

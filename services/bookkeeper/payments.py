@@ -19,11 +19,12 @@ _LONGEST_NAME = 255
 _LONGEST_EMAIL = 320
 
 
-def unbilled(merchant: Merchant, fact: Fact) -> CheckoutSession | None:
-    """The checkout that a fact says was paid, if an invoice is to be made of it."""
+def unbilled(merchant: Merchant, source: Source, fact: Fact) -> CheckoutSession | None:
+    """The checkout that a fact says was paid, if an invoice is to be made of it. A test takes no number."""
     session = fact.object
     if (
         merchant.invoicing.invoice_payments
+        and source.livemode
         and fact.type in ("checkout.completed", "checkout.payment_succeeded")
         and isinstance(session, CheckoutSession)
         and session.mode == "payment"

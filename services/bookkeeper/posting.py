@@ -2,7 +2,8 @@
 of payments that have none.
 
 prepare   read the events' sources and merchants
-perform   translate (pure); where two states of one object share a second, ask the provider for the object
+perform   translate (pure); ask the provider for objects that events alone cannot settle: two states in one second,
+          lines left out, an event that only names its object
 effects   the book, what follows from it (`actions/consequences.py`) and own invoices, in the transaction that marks the
           events processed
 """
@@ -20,20 +21,20 @@ import sqlalchemy as sa
 from billhook.actions.book_update import BookUpdate, merged
 from billhook.actions.consequences import record
 from billhook.actions.invoices import invoice_payments
-from billhook.errors import Unprocessable
+from billhook.errors import KeyRefused, Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
-from billhook.rules.book import BookObject, Change, Fact, Invoice, tied
+from billhook.rules.book import BookObject, Change, Fact, Invoice, Related, complete, completed, tied
 from billhook.rules.document import DocumentKind
 from billhook.rules.invoice import documents_due, snapshot_of
-from billhook.rules.retry import MAX_ATTEMPTS, Done, Outcome, after_failure
+from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store import book
 from billhook.store.database import Database, Tx
 from billhook.store.documents import NewDocument
 from billhook.store.inbox import inbox
 from billhook.store.merchants import Merchant, merchants_of
-from billhook.store.sources import Source, sources_of
+from billhook.store.sources import Source, set_warning, sources_of
 from billhook.store.vault import Vault
 from billhook.store.work import Row
 from services.bookkeeper.asking import Asking, Fetched
@@ -67,6 +68,12 @@ class Posted:
     facts: tuple[Fact, ...] = ()
     told: tuple[Change, ...] = ()
     """The changes as the event told them. A provider that is asked may have moved on, and a document has not."""
+    related: Related | None = None
+    warning: str | None = None
+    """What is wrong with the source, if anything turned out to be."""
+    key_works: bool = False
+    unanswered: str | None = None
+    """Why the provider had nothing to say of an object."""
 
 
 class Posting:
@@ -109,17 +116,18 @@ class Posting:
         try:
             headers = msgspec.json.decode(event.headers, type=dict[str, str])
             meaning = PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
-            for fact in meaning.facts:
-                if (session := unbilled(event.merchant, fact)) is not None:
-                    refuse_unbillable(session)
+            of_other_mode = meaning.livemode is not None and meaning.livemode != event.source.livemode
+            if of_other_mode or not (meaning.changes or meaning.facts or meaning.related):
+                return event, Done("ignored"), Posted()
+            _refuse_unbillable(event, meaning.facts)
         except Exception as error:
             return self._failed(event, error)
-        state = "processed" if meaning.changes or meaning.facts else "ignored"
-        return event, Done(state), Posted(meaning.changes, meaning.facts, meaning.changes)
+        return event, Done("processed"), Posted(meaning.changes, meaning.facts, meaning.changes, meaning.related)
 
     def _failed(self, event: Event, error: Exception) -> tuple[Event, Outcome, Posted]:
         outcome = after_failure(error, attempts=event.attempts, now=self._clock(), jitter=random.random())
-        return event, outcome, Posted()
+        refused = error.__cause__ if isinstance(error.__cause__, KeyRefused) else None
+        return event, outcome, Posted(warning=_warning(refused) if refused else None)
 
     def _ask_provider(
         self, results: Sequence[tuple[Event, Outcome, Posted]]
@@ -131,7 +139,7 @@ class Posting:
             if Asking.possible(event.source)
             for change in posted.changes
         ]
-        unsettled = {entry.key for entry in entries if not _whole(entry.change)} | self._ties(entries)
+        unsettled = {entry.key for entry in entries if not complete(entry.change.object)} | self._ties(entries)
         answers: dict[Key, Fetched] = {}
         asked_at = self._clock()  # an answer is at least as new as the moment before its question
         return [self._settle_by_asking(result, unsettled, answers, asked_at) for result in results]
@@ -158,38 +166,71 @@ class Posting:
     ) -> tuple[Event, Outcome, Posted]:
         event, outcome, posted = result
         try:
-            changes = tuple(
-                self._settled(event, change, answers, asked_at) if _entry(event, change).key in unsettled else change
-                for change in posted.changes
-            )
-            for change in changes:
-                _refuse_missing_lines(change)
+            if posted.related is not None:
+                posted = self._fetched(event, posted.related, answers, asked_at)
+            elif posted.changes:
+                posted = self._settled(event, posted, unsettled, answers, asked_at)
+            waiting = [each for each in posted.told if _document_waits(event, each)]
         except Exception as error:
             return self._failed(event, error)
-        return event, outcome, replace(posted, changes=changes)
+        if waiting:
+            # The book and the merchant know what the event tells. Whoever replays it for the document doubles nothing.
+            return event, Dead(_lines_missing(waiting[0].object, posted.unanswered)), posted
+        return event, outcome, posted
 
-    def _settled(self, event: Event, change: Change, answers: dict[Key, Fetched], asked_at: datetime) -> Change:
-        if change.object.deleted:
-            return change  # nothing is left to ask for
-        key = _entry(event, change).key
+    def _settled(
+        self, event: Event, posted: Posted, unsettled: set[Key], answers: dict[Key, Fetched], asked_at: datetime
+    ) -> Posted:
+        """What was told, with what the provider says of objects that events alone cannot settle."""
+        for place, change in enumerate(posted.told):
+            if change.object.deleted or _entry(event, change).key not in unsettled:
+                continue  # of what is deleted, nothing is left to ask for
+            answer = self._ask(event, change.object.kind, change.object.external_id, answers)
+            if isinstance(answer, Unprocessable):
+                # Gone at the provider: the event that says so has more to show than the answer, and the rank settles
+                # the rest.
+                warning = _warning(answer) if isinstance(answer, KeyRefused) else posted.warning
+                posted = replace(posted, warning=warning, unanswered=str(answer))
+            else:
+                posted = replace(posted, key_works=True)
+                if not answer.deleted:
+                    posted = _answered(posted, place, answer, asked_at)
+        return posted
+
+    def _fetched(self, event: Event, related: Related, answers: dict[Key, Fetched], asked_at: datetime) -> Posted:
+        """What an event means that only names its object."""
+        what = f"{event.type} only names its object, {related.kind} {related.external_id}"
+        if not Asking.possible(event.source):
+            raise Unprocessable(
+                f"{what}. Give the source its provider's API key (`billhook sources set-api-key`) and replay this"
+                " event, or have the provider send whole objects (at Stripe: the payload style `snapshot`)."
+            )
+        answer = self._ask(event, related.kind, related.external_id, answers)
+        if isinstance(answer, KeyRefused):
+            raise Unprocessable(f"{what}. {_warning(answer)} Then replay this event.") from answer
+        if isinstance(answer, Unprocessable):
+            raise Unprocessable(f"{what}, and that cannot be fetched. {answer}")
+        change = Change(answer, related.at, asked_at=asked_at)
+        silent = related.fact is None or (related.lone and getattr(answer, "payment", None) is not None)
+        facts = () if silent else (Fact(str(related.fact), answer, related.at),)
+        _refuse_unbillable(event, facts)
+        return Posted((change,), facts, (change,), key_works=True)
+
+    def _ask(self, event: Event, kind: str, external_id: str, answers: dict[Key, Fetched]) -> Fetched:
+        key = (kind, event.source.id, event.account, external_id)
         if key not in answers:
-            answers[key] = self._asking.ask(event.source, event.account, change.object.kind, change.object.external_id)
-        answer = answers[key]
-        if isinstance(answer, BookObject) and not answer.deleted:
-            return Change(answer, change.at, asked_at)
-        if isinstance(answer, Unprocessable) and _lines_missing(change):
-            raise answer
-        # Gone at the provider: the event that says so has more to show than the answer, and the rank settles the rest.
-        return change
+            answers[key] = self._asking.ask(event.source, event.account, kind, external_id)
+        return answers[key]
 
     def effects(self, tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]], now: datetime) -> Rings:
-        done = [(event, posted) for event, outcome, posted in results if isinstance(outcome, Done)]
+        done = [(event, posted) for event, _, posted in results if posted.changes]
+        _mark_sources(tx, results)
         rings = record(tx, [_update(event, posted) for event, posted in done], now)
         paid = [
             paid_terms(tx, event.merchant, event.source, event.account, session, fact.at)
             for event, posted in done
             for fact in posted.facts
-            if (session := unbilled(event.merchant, fact)) is not None
+            if (session := unbilled(event.merchant, event.source, fact)) is not None
         ]
         return merged([rings, invoice_payments(tx, paid, now)])
 
@@ -202,6 +243,7 @@ def _update(event: Event, posted: Posted) -> BookUpdate:
         posted.changes,
         posted.facts,
         tuple(_documents(event, posted)),
+        event.source.livemode,
         event.id,
     )
 
@@ -210,34 +252,67 @@ def _entry(event: Event, change: Change) -> book.Entry:
     return book.Entry(event.merchant_id, event.source.id, event.account, change)
 
 
-def _lines_missing(change: Change) -> bool:
-    """Whether a document is to be made of this invoice, and the event does not show all of it."""
-    return not _whole(change) and isinstance(change.object, Invoice) and bool(documents_due(change.object))
+def _answered(posted: Posted, place: int, answer: BookObject, asked_at: datetime) -> Posted:
+    """What the provider says goes into the book. Merchants and documents are told what happened, as it was then, and of
+    the answer only what the event left out."""
+    told = list(posted.told)
+    before, changes = told[place].object, list(posted.changes)
+    whole = completed(before, answer)
+    told[place] = msgspec.structs.replace(told[place], object=whole)
+    changes[place] = Change(answer, told[place].at, asked_at=asked_at)
+    facts = tuple(
+        msgspec.structs.replace(fact, object=whole) if fact.object == before else fact for fact in posted.facts
+    )
+    return replace(posted, changes=tuple(changes), told=tuple(told), facts=facts)
 
 
-def _whole(change: Change) -> bool:
-    return not isinstance(change.object, Invoice) or change.object.lines_complete
+def _document_waits(event: Event, told: Change) -> bool:
+    """Whether a document is to be made of an invoice of which nobody knows all lines."""
+    value = told.object
+    drawn = not PROVIDERS[event.source.provider].merchant_of_record
+    return drawn and isinstance(value, Invoice) and not value.lines_complete and bool(documents_due(value))
 
 
-def _refuse_missing_lines(change: Change) -> None:
-    if isinstance(change.object, Invoice) and _lines_missing(change):
-        raise Unprocessable(
-            f"The event carries only the first {len(change.object.lines)} lines of invoice"
-            f" {change.object.number or change.object.external_id}, and a document must show all. Give the source its"
-            " provider's API key (`billhook sources set-api-key`), then replay this event."
-        )
+def _refuse_unbillable(event: Event, facts: Sequence[Fact]) -> None:
+    for fact in facts:
+        if (session := unbilled(event.merchant, event.source, fact)) is not None:
+            refuse_unbillable(session)
+
+
+def _lines_missing(value: BookObject, unanswered: str | None) -> str:
+    assert isinstance(value, Invoice)
+    remedy = (
+        "Give the source its provider's API key (`billhook sources set-api-key`)"
+        if unanswered is None
+        else f"They could not be fetched. {unanswered}. Mend that"
+    )
+    return (
+        f"The event carries only the first {len(value.lines)} lines of invoice {value.number or value.external_id}, and"
+        f" a document must show all: it waits, and nothing else does. {remedy}, then replay this event."
+    )
+
+
+def _warning(refused: KeyRefused) -> str:
+    return f"{refused}. Set another key: `billhook sources set-api-key`."
+
+
+def _mark_sources(tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]]) -> None:
+    """Say at a source whose key is refused that it is, and no longer once it works."""
+    warnings = {event.source: posted.warning for event, _, posted in results if posted.warning or posted.key_works}
+    for source, warning in warnings.items():
+        if source.warning != warning:
+            set_warning(tx, source.id, warning)
 
 
 def _documents(event: Event, posted: Posted) -> list[NewDocument]:
-    """What the event calls for, showing what it told; where it left lines out, what the provider answered."""
+    """What the event calls for, showing what it told."""
     if PROVIDERS[event.source.provider].merchant_of_record:
         return []
     return [
-        _document(event, _entry(event, change).id, shown, kind)
-        for told, change in zip(posted.told, posted.changes, strict=True)
-        for shown in [told.object if _whole(told) else change.object]
-        if isinstance(told.object, Invoice) and isinstance(shown, Invoice)
-        for kind in documents_due(told.object)
+        _document(event, _entry(event, change).id, change.object, kind)
+        for change in posted.told
+        if isinstance(change.object, Invoice) and not _document_waits(event, change)
+        for kind in documents_due(change.object)
     ]
 
 

@@ -135,6 +135,8 @@ class IngestRoute:
                 503, "store_unavailable", "The event could not be stored. Send again.", (b"retry-after", b"5")
             ) from None
         self._received[(receipt.outcome, source.provider)].inc()
+        if receipt.outcome == "accepted" and envelope.livemode not in (None, source.livemode):
+            self._metrics.events_other_mode.labels("live" if envelope.livemode else "test").inc()
         return b'{"id":"%s","status":"%s"}' % (receipt.id.encode(), receipt.outcome.encode())
 
 

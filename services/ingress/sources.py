@@ -42,6 +42,7 @@ class OpenSource:
     merchant_id: str
     provider: str
     secrets: tuple[str, ...]
+    livemode: bool
 
 
 class SourceDirectory:
@@ -111,5 +112,5 @@ class SourceDirectory:
                 log.error("source left out", extra={"source": source.id, "reason": str(error)})
                 sealed.add(source.id)
                 continue
-            opened[source.id] = OpenSource(source.id, source.merchant_id, source.provider, secrets)
+            opened[source.id] = OpenSource(source.id, source.merchant_id, source.provider, secrets, source.livemode)
         return opened, frozenset(sealed)

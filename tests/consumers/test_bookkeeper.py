@@ -128,7 +128,7 @@ def test_a_message_goes_to_every_endpoint_that_wants_it_and_to_no_other_merchant
         (invoice("in_1", "open", currency="zzz"), "zzz"),
         (invoice("in_1", "open", total=2**70), "total"),
         (invoice("in_1", "open", total="12.50"), "total"),
-        (invoice("in_1", "half-open"), "half-open"),
+        (invoice("in_1", "open", lines=None), "lines"),
         (invoice("in_1", "open", customer_name="A\0da"), "NUL"),
     ],
 )

@@ -83,7 +83,7 @@ def subscriber(fake: FakeStripe, price: str, name: str) -> str:
 
 
 def connected(database: Database, fake: FakeStripe) -> World:
-    return World.begin(database, api_key=fake.api_key, api_base=fake.url)
+    return World.begin(database, api_key=fake.api_key, api_base=fake.url, livemode=False)
 
 
 def held(world: World) -> Held:
@@ -148,7 +148,7 @@ def test_any_order_ends_in_what_the_provider_says(database: Database, lived: Fak
 def test_without_a_key_every_order_ends_in_one_book(database: Database, lived: FakeStripe) -> None:
     books = []
     for seed in range(6):
-        world = World.begin(database)
+        world = World.begin(database, livemode=False)
         pour(world, lived.events, random.Random(seed))
         books.append(held(world))
         assert {row[0] for row in of_merchant(world, "inbox", "state")} <= {"processed", "ignored"}

@@ -60,7 +60,9 @@ class World:
     own_source: str
 
     @classmethod
-    def begin(cls, database: Database, *, api_key: str | None = None, api_base: str | None = None) -> World:
+    def begin(
+        cls, database: Database, *, api_key: str | None = None, api_base: str | None = None, livemode: bool = True
+    ) -> World:
         clock, vault = ManualClock(), Vault([new_key()])
         with database.begin() as tx:
             merchant = merchants.create_merchant(tx, "Acme Ltd", clock())
@@ -74,6 +76,7 @@ class World:
                 clock(),
                 api_key=vault.seal(api_key) if api_key else None,
                 api_base=api_base,
+                livemode=livemode,
             )
             own = sources.create_source(tx, merchant.id, "standard", "ours", sealed, clock())
         return cls(database, clock, vault, Metrics(), merchant.id, stripe.id, own.id)

@@ -17,6 +17,7 @@ BODIES = {
     "/v1/sources": {"provider": "standard", "name": "new"},
     "/v1/sources/{source_id}/rotate": {},
     "/v1/sources/{source_id}/api-key": {"api_key": "sk_1"},
+    "/v1/sources/{source_id}/mode": {"livemode": False},
     "/v1/endpoints": {"url": "https://example.com/x"},
     "/v1/messages": {"event_type": "order.shipped", "data": {"id": "o_1"}},
     "/v1/replays": {"kind": "replay"},

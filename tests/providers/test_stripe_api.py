@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from stripe_shapes import CHARGE, INVOICE, SUBSCRIPTION, translate
 
-from billhook.errors import TryAgain, Unprocessable
+from billhook.errors import KeyRefused, TryAgain, Unprocessable
 from billhook.providers.stripe_api import READ_AS, StripeApi
 from billhook.rules import book
 from billhook.rules.book import KINDS
@@ -137,9 +137,14 @@ def test_an_answer_that_sql_cannot_hold_is_refused(api: StripeApi) -> None:
         api.fetch("customer", "cus_odd")
 
 
+def test_a_key_that_is_refused_is_no_outage(api: StripeApi) -> None:
+    with pytest.raises(KeyRefused, match="refuses the API key"):
+        api.fetch("customer", "cus_forbidden")
+
+
 @pytest.mark.parametrize(
     ("external_id", "wait", "said"),
-    [("cus_busy", 7, "429"), ("cus_down", None, "503"), ("cus_forbidden", None, "401")],
+    [("cus_busy", 7, "429"), ("cus_down", None, "503")],
 )
 def test_what_may_pass_is_tried_again(api: StripeApi, external_id: str, wait: float | None, said: str) -> None:
     with pytest.raises(TryAgain, match=said) as error:

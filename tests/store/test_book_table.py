@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import types
 import typing
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -130,6 +132,68 @@ def test_any_order_and_any_repetition_of_changes_ends_in_the_same_book(migrated:
         }
 
     whatever_the_order()
+
+
+def test_the_states_of_one_second_are_put_in_the_order_of_what_they_changed(migrated: Database) -> None:
+    @settings(max_examples=60 if migrated.sqlite else 25, deadline=None)
+    @given(st.data(), st.integers(2, 6), st.booleans())
+    def whatever_the_order(data: st.DataObject, length: int, made: bool) -> None:
+        source = new_id("src")
+        told = chain([Customer(external_id="x", name=data.draw(TEXTS) + str(n)) for n in range(length)], made=made)
+        arriving = data.draw(st.permutations(told + data.draw(st.lists(st.sampled_from(told), max_size=3))))
+        cut = data.draw(st.integers(0, len(arriving)))
+        for batch in (arriving[:cut], arriving[cut:], told):
+            apply(migrated, source, batch)
+        assert held(migrated, source, "customer")["x"][0] == told[-1].object
+        later = Change(Customer(external_id="x"), NOW + timedelta(seconds=1))
+        apply(migrated, source, [later])
+        apply(migrated, source, told)
+        assert held(migrated, source, "customer") == {"x": (later.object, later.version)}
+
+    whatever_the_order()
+
+
+def chain(values: Sequence[BookObject], *, made: bool) -> list[Change]:
+    """States of one second, each of which tells what it took the place of; the first perhaps that it was made."""
+    befores = [None, *(Change(value, NOW).digest for value in values)]
+    return [
+        Change(value, NOW, before=before, first=made and before is None)
+        for value, before in zip(values, befores, strict=False)
+    ]
+
+
+def test_a_state_that_is_come_back_to_is_the_last(migrated: Database) -> None:
+    on, off = (Customer(external_id="x", name=name) for name in ("on", "off"))
+    for order in itertools.permutations(chain([on, off, on], made=True)):
+        source = new_id("src")
+        for change in order:
+            apply(migrated, source, [change])
+        assert held(migrated, source, "customer")["x"][0] == on
+
+
+def test_an_answer_counts_more_than_any_state_of_its_second(migrated: Database) -> None:
+    told = chain([Customer(external_id="x", name=str(n)) for n in range(3)], made=False)
+    answer = Change(Customer(external_id="x", name="asked"), NOW, NOW + timedelta(seconds=5))
+    for order in itertools.permutations([*told, answer]):
+        source = new_id("src")
+        for change in order:
+            apply(migrated, source, [change])
+        assert held(migrated, source, "customer") == {"x": (answer.object, answer.version)}
+
+
+def test_writers_beside_each_other_lose_no_state_of_a_second(migrated: Database) -> None:
+    told = chain([Customer(external_id="x", name=str(n)) for n in range(4)], made=False)
+    for _ in range(5):
+        source, start = new_id("src"), threading.Barrier(4)
+
+        def write(change: Change, source: str = source, start: threading.Barrier = start) -> None:
+            start.wait()
+            apply(migrated, source, [change])
+
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(write, change) for change in told]:
+                done.result()
+        assert held(migrated, source, "customer")["x"][0] == told[-1].object
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

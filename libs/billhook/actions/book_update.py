@@ -28,6 +28,8 @@ class BookUpdate:
     may be older than what the book holds."""
     documents: tuple[NewDocument, ...] = ()
     """That the state of the objects calls for; the ones that exist already are asked for again in vain."""
+    livemode: bool = True
+    """Whether real money moved. Objects of our own are never a test."""
     event_id: str | None = None
     """The event of the inbox that it came with. None: a verb of our own."""
 

@@ -33,7 +33,7 @@ Consequence = Callable[[Tx, Sequence[BookUpdate], datetime], NewWork]
 def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     """Write updates into the book, with all that follows from them. The caller rings after its commit."""
     entries = [
-        book.Entry(update.merchant.id, update.source_id, update.account, change)
+        book.Entry(update.merchant.id, update.source_id, update.account, change, update.livemode)
         for update in updates
         for change in update.changes
     ]
@@ -59,7 +59,7 @@ def _messages(update: BookUpdate) -> Iterator[Message]:
             fact.type,
             fact.object.kind,
             book_id(update.source_id, update.account, fact.object),
-            body_of(fact.type, fact.at, update.source_id, update.account, fact.object),
+            body_of(fact.type, fact.at, update.source_id, update.account, fact.object, livemode=update.livemode),
             inbox_id,
             number,
             fact.at,

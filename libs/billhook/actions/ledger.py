@@ -84,7 +84,7 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
         number=invoice.number,
         customer=invoice.customer,
         subscription=invoice.terms.subscription,
-        status="draft" if deleted else invoice.state,  # type: ignore[arg-type]
+        status="draft" if deleted else invoice.state,
         currency=invoice.currency,
         subtotal=shown.subtotal,
         discount=shown.discount,

@@ -46,15 +46,26 @@ def register_source(
     secret: str | None = None,
     api_key: str | None = None,
     api_base: str | None = None,
+    livemode: bool | None = None,
 ) -> tuple[Source, str | None]:
-    """A new source, and its secret if billhook made it. Raises `Refused` for what cannot work."""
+    """A new source, and its secret if billhook made it. Where nobody says whether it is live or for tests, its key
+    does; else it is live. Raises `Refused` for what cannot work."""
     known_provider(provider)
     if api_base is not None:
         check_url("api_base", api_base)
     given = secret_for(provider, secret)
     sealed_key = None if api_key is None else vault.seal(api_key)
+    told_by_key = known_provider(provider).livemode_of(api_key) if livemode is None and api_key else livemode
     source = create_source(
-        tx, merchant_id, provider, name, vault.seal(given), now, api_key=sealed_key, api_base=api_base
+        tx,
+        merchant_id,
+        provider,
+        name,
+        vault.seal(given),
+        now,
+        api_key=sealed_key,
+        api_base=api_base,
+        livemode=told_by_key is not False,
     )
     return source, given if secret is None else None
 

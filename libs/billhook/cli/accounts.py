@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -119,7 +119,9 @@ def _source(env: Env, source: Source) -> dict[str, Any]:
         "provider": source.provider,
         "name": source.name,
         "address": f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source.id}/events",
+        "mode": "live" if source.livemode else "test",
         "api_key": "set" if source.api_key is not None else None,
+        "warning": source.warning,
         "rotating": source.previous_secret is not None,
         "created_at": source.created_at,
         "disabled_at": source.disabled_at,
@@ -133,6 +135,7 @@ def _find_source(tx: Tx, source_id: str) -> Source:
     return source
 
 
+Mode = Literal["live", "test"]
 SourceId = Annotated[str, typer.Argument(metavar="SOURCE_ID")]
 SecretOption = Annotated[
     str | None,
@@ -152,6 +155,7 @@ def add_source(
     secret: SecretOption = None,
     api_key: Annotated[str | None, typer.Option(help="The provider's API key; `-` reads it.")] = None,
     api_base: ApiBase = None,
+    mode: Annotated[Mode | None, typer.Option(help="Left out: as the API key says, else live.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a source. A secret that billhook made is shown this once."""
@@ -168,6 +172,7 @@ def add_source(
                 secret=given,
                 api_key=secret_of(api_key),
                 api_base=api_base,
+                livemode=None if mode is None else mode == "live",
             )
         show_one(_source(env, source) | ({"secret": made} if made else {}), as_json=as_json)
 
@@ -177,8 +182,11 @@ def list_sources(merchant: Narrow = None, as_json: Json = False) -> None:
     """List sources with their addresses."""
     with opened() as env, env.database.read() as tx:
         found = [_source(env, source) for source in sources.list_sources(tx, merchant)]
-        columns = ("id", "merchant_id", "provider", "name", "api_key", "rotating", "disabled_at", "address")
+        columns = ("id", "merchant_id", "provider", "name", "mode", "api_key", "rotating", "disabled_at", "address")
         show(found, columns, as_json=as_json, empty="No sources yet. Make one: `billhook sources add PROVIDER`.")
+        for source in found:
+            if source["warning"] and not as_json:
+                typer.echo(f"{source['id']}: {source['warning']}")
 
 
 @source_commands.command("rotate")
@@ -221,6 +229,18 @@ def set_api_key(
             else:
                 sources.set_api_key(tx, source_id, env.vault.seal(key), api_base or source.api_base)
         typer.echo(f"{source_id} has {'no' if key is None else 'an'} API key now.")
+
+
+@source_commands.command("set-mode")
+def set_mode(
+    source_id: SourceId, mode: Annotated[Mode, typer.Argument(help="Whether real money moves there.")]
+) -> None:
+    """Take events of this mode from now on; those of the other are kept and ignored."""
+    with opened() as env:
+        with env.database.begin() as tx:
+            _find_source(tx, source_id)
+            sources.set_mode(tx, source_id, mode == "live")
+        typer.echo(f"{source_id} takes {mode} events now. Those that were ignored can be replayed.")
 
 
 @source_commands.command("disable")

@@ -44,7 +44,7 @@ def events_page() -> str:
         f"What merchants subscribe to and receive (vocabulary {VERSION}). A message is JSON with `type`, `timestamp`"
         " (when it happened) and `data`, the object as it was then. Names and fields only grow. Amounts are integers in"
         " the currency's minor unit, times are RFC 3339 in UTC. `data` always carries `id` (billhook's), `object`,"
-        " `source` and `account` beside the fields below.",
+        " `source`, `account` and `livemode` (false: a test, no money moved) beside the fields below.",
         "",
         *_table(DOMAIN_EVENTS),
         "",
@@ -78,7 +78,7 @@ def _summary(value: type[msgspec.Struct]) -> list[str]:
 
 
 def _fields(value: type[Any], prefix: str = "") -> list[str]:
-    hints = typing.get_type_hints(value)
+    hints = typing.get_type_hints(value, include_extras=True)
     rows = []
     for field in value.__struct_fields__:
         rows.append(f"| `{prefix}{field}` | {_type_name(hints[field])} |")
@@ -96,6 +96,10 @@ def _structs(annotation: Any) -> list[type[Any]]:
 
 def _type_name(annotation: Any) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        known = [example for meta in parts[1:] for example in meta.examples or ()]
+        words = ", ".join(f"`{example}`" for example in known)
+        return f"{words}, or another word of the provider's" if known else _type_name(parts[0])
     if origin is typing.Literal:
         return " or ".join(f"`{part}`" for part in parts)
     if origin is tuple:

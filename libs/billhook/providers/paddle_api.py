@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from billhook.errors import NotPermitted, TryAgain, Unprocessable
+from billhook.errors import KeyRefused, NotPermitted, TryAgain, Unprocessable
 from billhook.providers import listing, reading
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.paddle_objects import Customer, PaddleObject, Price, Product, Subscription
@@ -158,6 +158,8 @@ def _refusal(error: urllib.error.HTTPError, what: str) -> Exception:
     detail = ""
     with contextlib.suppress(Unprocessable, KeyError, TypeError, OSError):
         detail = str(_object(error.read(_MOST_BYTES), what)["error"]["detail"])
+    if error.code == 401:
+        return KeyRefused(f"{what}: Paddle refuses the API key (401): {detail or 'it is not known there'}")
     if error.code == 403:
         return NotPermitted(f"{what}: the API key may not read it: {detail or 'a permission is missing'}")
     if error.code in (400, 404):

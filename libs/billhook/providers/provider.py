@@ -22,6 +22,8 @@ class Envelope(msgspec.Struct, frozen=True):
     type: str
     account: str = ""
     """The connected account an event is about, where a provider has such (Stripe Connect); ids repeat across them."""
+    livemode: bool | None = None
+    """Whether real money moved, where the provider says so."""
     content: bytes = b""
     """What a second sending of the event repeats, where that is not the whole body: other bytes under a known id are a
     conflict."""
@@ -38,7 +40,7 @@ class ProviderApi(Protocol):
     """What can be listed, and the kinds of the book that each list is about."""
 
     def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
-        """The object as it is now, an invoice with all its lines. Raises `Unprocessable` if it is unknown."""
+        """The object as it is now, with all its lines or items. Raises `Unprocessable` if it is unknown."""
 
     def list_events(
         self, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
@@ -80,6 +82,10 @@ class Provider(Protocol):
 
     def new_secret(self) -> str | None:
         """A fresh secret for senders to sign with. None: the provider makes its own, and shows it to its customers."""
+        return None
+
+    def livemode_of(self, api_key: str) -> bool | None:
+        """Whether a key is for real money, where that can be seen."""
         return None
 
     def check_secret(self, secret: str) -> None:

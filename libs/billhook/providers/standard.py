@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from billhook.errors import Refused, SettingsError
+from billhook.errors import Refused, SettingsError, Unprocessable
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
 from billhook.rules import signing
-from billhook.rules.book import KINDS, BookObject, Change, Fact, Time, Translation
+from billhook.rules.book import KINDS, STATUSES, BookObject, Change, Fact, Time, Translation
 from billhook.rules.storable import in_utc, storable
 
 T = TypeVar("T")
@@ -78,6 +78,9 @@ class Standard(Provider):
         if event_type.endswith(".deleted"):
             value = msgspec.structs.replace(value, deleted=True)
         value = reading.whole(storable(value, event_type), event_type)
+        status = getattr(value, "status", None)
+        if value.kind in STATUSES and status not in STATUSES[value.kind]:  # a vocabulary of ours: this is misspelt
+            raise Unprocessable(f"{event_type}: Invalid enum value {status!r} - at `data.status`")
         at = in_utc(event.timestamp or received_at, event_type, "timestamp")
         return Translation((Change(value, at),), (Fact(event_type, value, at),))
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from billhook.errors import SignatureRefused
+from billhook.errors import SignatureRefused, Unprocessable
 from billhook.providers import reading, stripe_invoices, stripe_objects, stripe_payments
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
-from billhook.providers.stripe_api import StripeApi
+from billhook.providers.stripe_api import READ_AS, StripeApi
 from billhook.providers.stripe_objects import Epoch, Readable, entries
-from billhook.rules.book import Change, Fact, Translation
+from billhook.rules.book import Change, Fact, Ref, Related, Time, Translation, digest_of
 from billhook.rules.signing import refuse_distant
-from billhook.rules.storable import storable
+from billhook.rules.storable import in_utc, storable
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -29,12 +29,18 @@ class Meaning(msgspec.Struct, frozen=True):
     lone: bool = False
     """Told only where no payment intent stands behind the charge."""
 
+    @property
+    def kind(self) -> str:
+        """What the book calls the object."""
+        return next((kind for kind, (_, read) in READ_AS.items() if read is self.read_as), "price")  # a plan is one
+
 
 CUSTOMER = stripe_objects.Customer
 PRODUCT = stripe_objects.Product
 PRICE = stripe_objects.Price
 PLAN = stripe_objects.Plan
 SUBSCRIPTION = stripe_objects.Subscription
+SCHEDULE = stripe_objects.SubscriptionSchedule
 CHECKOUT = stripe_objects.CheckoutSession
 INVOICE = stripe_invoices.Invoice
 INVOICE_PAYMENT = stripe_invoices.InvoicePayment
@@ -72,6 +78,13 @@ EVENTS: Final[dict[str, Meaning]] = {
     "customer.subscription.trial_will_end": Meaning(SUBSCRIPTION, "subscription.trial_ending"),
     "customer.subscription.pending_update_applied": Meaning(SUBSCRIPTION),
     "customer.subscription.pending_update_expired": Meaning(SUBSCRIPTION),
+    "subscription_schedule.created": Meaning(SCHEDULE, "subscription_schedule.created"),
+    "subscription_schedule.updated": Meaning(SCHEDULE, "subscription_schedule.updated"),
+    "subscription_schedule.expiring": Meaning(SCHEDULE, "subscription_schedule.expiring"),
+    "subscription_schedule.completed": Meaning(SCHEDULE, "subscription_schedule.completed"),
+    "subscription_schedule.released": Meaning(SCHEDULE, "subscription_schedule.released"),
+    "subscription_schedule.canceled": Meaning(SCHEDULE, "subscription_schedule.canceled"),
+    "subscription_schedule.aborted": Meaning(SCHEDULE, "subscription_schedule.aborted"),
     "invoice.created": Meaning(INVOICE, "invoice.created"),
     "invoice.updated": Meaning(INVOICE, "invoice.updated"),
     "invoice.finalized": Meaning(INVOICE, "invoice.finalized"),
@@ -128,13 +141,25 @@ _USUAL = re.compile(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}(?:,v[01]=[0-9a-f]{64})*\Z"
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
 
 
+_TEST_KEY = re.compile(r"(?:sk|rk)_test_")
+_LIVE_KEY = re.compile(r"(?:sk|rk)_live_")
+_THIN = "v2.core.event"
+_OF_V1 = "v1."
+"""Before the types of thin events about objects that have snapshot events too: `v1.invoice.paid`."""
+
+
 class _Head(msgspec.Struct):
     type: str
+    object: str | None = None
+    livemode: bool | None = None
 
 
-class _Opened(_Head):
+class _Opened(_Head, kw_only=True):
     id: str
     account: str | None = None
+    """The connected account that a platform's event is about."""
+    context: str | None = None
+    """Likewise, of an organization's event."""
 
 
 T = TypeVar("T")
@@ -142,6 +167,7 @@ T = TypeVar("T")
 
 class _Data(msgspec.Struct, Generic[T]):
     object: T
+    previous_attributes: dict[str, Any] | None = None
 
 
 class _Event(msgspec.Struct, Generic[T]):
@@ -149,8 +175,18 @@ class _Event(msgspec.Struct, Generic[T]):
     data: _Data[T]
 
 
+class _Named(msgspec.Struct):
+    id: Ref
+    type: str
+
+
+class _Thin(msgspec.Struct):
+    created: Time
+    related_object: _Named | None = None
+
+
 class Stripe(Provider):
-    """Stripe's snapshot events, of every API version."""
+    """Stripe's snapshot events, of every API version, and the thin ones that name an object of those."""
 
     name = "stripe"
     headers: ClassVar = {_HEADER: "`t=<seconds since 1970>,v1=<hex>`"}
@@ -176,14 +212,21 @@ class Stripe(Provider):
         return Envelope(
             external_id=reading.printable("id", event.id),
             type=reading.printable("type", event.type),
-            account=reading.printable("account", event.account) if event.account else "",
+            account=reading.printable("account", account) if (account := event.account or event.context) else "",
+            livemode=event.livemode,
         )
 
+    def livemode_of(self, api_key: str) -> bool | None:
+        return False if _TEST_KEY.match(api_key) else True if _LIVE_KEY.match(api_key) else None
+
     def translate(self, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Translation:
-        event_type = reading.understand(_HEAD, body, "event").type
-        meaning = EVENTS.get(event_type)
+        head = reading.understand(_HEAD, body, "event")
+        event_type, thin = head.type, head.object == _THIN
+        meaning = EVENTS.get(event_type.removeprefix(_OF_V1) if thin else event_type)
         if meaning is None:
-            return Translation()
+            return Translation(livemode=head.livemode)
+        if thin:
+            return _related(meaning, body, head)
         event = reading.understand(_decoder(meaning.read_as), body, event_type)
         if meaning.deletes:
             event.data.object.deleted = True
@@ -193,7 +236,56 @@ class Stripe(Provider):
             objects = tuple(storable(value, event_type) for value in objects)
         told = meaning.fact is not None and not (meaning.lone and getattr(objects[0], "payment", None))
         facts = (Fact(meaning.fact, objects[0], at),) if meaning.fact and told else ()
-        return Translation(tuple(Change(value, at) for value in objects), facts)
+        previous = event.data.previous_attributes
+        first = Change(
+            objects[0],
+            at,
+            before=_digest_before(meaning, body, previous) if previous else None,
+            first=event_type.endswith(".created"),
+        )
+        changes = (first, *(Change(value, at) for value in objects[1:]))
+        return Translation(changes, facts, livemode=head.livemode)
+
+
+def _related(meaning: Meaning, body: bytes, head: _Head) -> Translation:
+    """A thin event says what happened to which object, and nothing of the object."""
+    event = reading.understand(_THIN_EVENT, body, head.type)
+    at = in_utc(event.created, head.type, "created")
+    if event.related_object is None:
+        raise Unprocessable(f"{head.type}: a `related_object` expected, for there is nothing else to know it by")
+    what = Related(
+        kind=meaning.kind,
+        external_id=event.related_object.id,
+        at=at,
+        fact=meaning.fact,
+        lone=meaning.lone,
+    )
+    return Translation(related=what, livemode=head.livemode)
+
+
+def _digest_before(meaning: Meaning, body: bytes, previous: dict[str, Any]) -> str | None:
+    """The digest of the object as it was before the event, as far as the book knows objects. None where that cannot be
+    told: an event is not refused for what it says of the past."""
+    try:
+        value = msgspec.json.decode(body)["data"]["object"]
+        (found, *_) = entries(msgspec.convert(_put_back(value, previous), meaning.read_as), "")
+        return digest_of(found)
+    except (msgspec.DecodeError, Unprocessable, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _put_back(value: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]:
+    """What changed is told with its value from before; a key of `metadata` that there was not is null."""
+    before = dict(value)
+    for name, old in previous.items():
+        inner = value.get(name)
+        if isinstance(old, dict) and isinstance(inner, dict):
+            before[name] = _put_back(inner, old)
+            if name == "metadata":
+                before[name] = {key: text for key, text in before[name].items() if text is not None}
+        else:
+            before[name] = old
+    return before
 
 
 def _timestamp(header: str) -> int:
@@ -232,6 +324,7 @@ def _sdk() -> tuple[Callable[..., object], type[Exception]]:
 
 
 _HEAD = msgspec.json.Decoder(_Head)
+_THIN_EVENT = msgspec.json.Decoder(_Thin)
 _OPENED = msgspec.json.Decoder(_Opened)
 
 

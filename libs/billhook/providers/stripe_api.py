@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import msgspec
 
-from billhook.errors import NotPermitted, TryAgain, Unprocessable
+from billhook.errors import KeyRefused, NotPermitted, TryAgain, Unprocessable
 from billhook.providers import listing, stripe_invoices, stripe_objects, stripe_payments
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.stripe_objects import Readable, read
@@ -27,6 +27,7 @@ READ_AS: Final[dict[str, tuple[str, type[Readable]]]] = {
     "product": ("products", stripe_objects.Product),
     "price": ("prices", stripe_objects.Price),
     "subscription": ("subscriptions", stripe_objects.Subscription),
+    "subscription_schedule": ("subscription_schedules", stripe_objects.SubscriptionSchedule),
     "invoice": ("invoices", stripe_invoices.Invoice),
     "payment": ("payment_intents", stripe_payments.PaymentIntent),
     "charge": ("charges", stripe_payments.Charge),
@@ -60,6 +61,7 @@ class StripeApi:
         import stripe  # 0.2 s, which only a process that asks Stripe spends
 
         self._page_size = page_size
+        self._organization = api_key.startswith("sk_org_")
         self._http = stripe.RequestsClient(timeout=timeout_seconds)
         self._client = stripe.StripeClient(
             api_key,
@@ -69,18 +71,19 @@ class StripeApi:
         )
 
     def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
-        """The object as it is now, an invoice with all its lines; `account` is the connected account it belongs to.
+        """The object as it is now, with all its lines or items; `account` is the connected account it belongs to.
 
-        Raises `TryAgain`, or `Unprocessable` if it is unknown.
+        Raises `TryAgain`, `Unprocessable` if it is unknown, or `KeyRefused`.
         """
         service, read_as = READ_AS[kind]
         what = f"{kind} {external_id}"
-        options = options_for(account)
+        options = self._options(account)
 
         def ask() -> dict[str, Any]:
             answer: dict[str, Any] = self._service(service).retrieve(external_id, options=options).last_response.data
-            if kind == "invoice" and (answer.get("lines") or {}).get("has_more"):
-                answer["lines"] = {"data": self._lines(external_id, options), "has_more": False}
+            for field, rest in (("lines", self._lines), ("items", self._items)):
+                if (answer.get(field) or {}).get("has_more"):
+                    answer[field] = {"data": rest(external_id, options), "has_more": False}
             return answer
 
         return read(read_as, _asked(what, ask), what)
@@ -134,12 +137,15 @@ class StripeApi:
         after = listing.after(cursor, what)
         within = {"gte": math.floor(since.timestamp()), "lt": math.ceil(until.timestamp())}
         params = {"limit": self._page_size, "created": within, **({"starting_after": after} if after else {}), **extra}
-        answer = _asked(what, lambda: self._service(service).list(params, options_for(account)).last_response.data)
+        answer = _asked(what, lambda: self._service(service).list(params, self._options(account)).last_response.data)
         values = answer.get("data")
         if not isinstance(values, list) or not all(_listed(value) for value in values):
             raise Unprocessable(f"{what}: what Stripe answered is no list of its objects")
         shown = [(value["id"], f"{value.get('created', 0):012}") for value in values]
         return values, listing.next_cursor(cursor, shown, more=bool(answer.get("has_more")), what=what)
+
+    def _options(self, account: str) -> stripe.RequestOptions:
+        return options_for(account, organization=self._organization)
 
     def _service(self, path: str) -> Any:
         """The SDK's service. Callers take `last_response.data`, what came over the wire: the SDK's own objects turn
@@ -150,18 +156,27 @@ class StripeApi:
         return owner
 
     def _lines(self, invoice: str, options: stripe.RequestOptions) -> list[Any]:
-        page = self._client.v1.invoices.line_items.list(invoice, {"limit": _LARGEST_PAGE}, options)
-        lines: list[Any] = []
-        while True:
-            answer: Any = page.last_response
-            lines += answer.data["data"]
-            if not page.has_more:
-                return lines
-            page = page.next_page(**options)
+        return _all_of(self._client.v1.invoices.line_items.list(invoice, {"limit": _LARGEST_PAGE}, options), options)
+
+    def _items(self, subscription: str, options: stripe.RequestOptions) -> list[Any]:
+        which: Any = {"subscription": subscription, "limit": _LARGEST_PAGE}
+        return _all_of(self._client.v1.subscription_items.list(which, options), options)
 
 
-def options_for(account: str) -> stripe.RequestOptions:
-    return {"stripe_account": account} if account else {}
+def options_for(account: str, *, organization: bool = False) -> stripe.RequestOptions:
+    """Whose objects are meant. An organization's key names its accounts in a header of its own."""
+    if not account:
+        return {}
+    return {"stripe_context": account} if organization else {"stripe_account": account}
+
+
+def _all_of(page: Any, options: stripe.RequestOptions) -> list[Any]:
+    found: list[Any] = []
+    while True:
+        found += page.last_response.data["data"]
+        if not page.has_more:
+            return found
+        page = page.next_page(**options)
 
 
 def _listed(value: Any) -> bool:
@@ -174,6 +189,8 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
 
     try:
         return ask()
+    except stripe.AuthenticationError as error:
+        raise KeyRefused(f"{what}: Stripe refuses the API key (401): {error.user_message or error}") from error
     except stripe.PermissionError as error:
         raise NotPermitted(f"{what}: the API key may not read it: {error.user_message or error}") from error
     except stripe.InvalidRequestError as error:

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -178,9 +178,10 @@ class TaxId(msgspec.Struct):
 class Invoice(StripeObject, kw_only=True):
     number: str | None = None
     customer: Expandable = None
+    customer_account: Ref | None = None
     parent: InvoiceParent | None = None
     subscription: Expandable = None
-    status: Literal["draft", "open", "paid", "void", "uncollectible", "deleted"]
+    status: str
     """`deleted` is what older API versions call a draft that is no more."""
     currency: Currency
     total: Part
@@ -277,7 +278,7 @@ class Invoice(StripeObject, kw_only=True):
         return book.Invoice(
             **self.shared(),
             number=self.number,
-            customer=id_of(self.customer),
+            customer=id_of(self.customer) or self.customer_account,
             subscription=self.subscription_id(),
             status="draft" if self.status == "deleted" else self.status,
             currency=self.currency,
@@ -313,6 +314,7 @@ class Invoice(StripeObject, kw_only=True):
 class PaidBy(msgspec.Struct):
     payment_intent: Expandable = None
     charge: Expandable = None
+    payment_record: Expandable = None
 
 
 class InvoicePayment(StripeObject, kw_only=True):
@@ -321,7 +323,7 @@ class InvoicePayment(StripeObject, kw_only=True):
     currency: Currency
     amount_requested: Amount | None = None
     amount_paid: Amount | None = None
-    status: Literal["open", "paid", "canceled"]
+    status: str
 
     def to_book(self) -> BookObject:
         paid_by = self.payment or PaidBy()
@@ -330,6 +332,7 @@ class InvoicePayment(StripeObject, kw_only=True):
             invoice=id_of(self.invoice),
             payment=id_of(paid_by.payment_intent),
             charge=id_of(paid_by.charge),
+            payment_record=id_of(paid_by.payment_record),
             currency=self.currency,
             amount_requested=self.amount_requested,
             amount_paid=self.amount_paid,
@@ -345,9 +348,10 @@ class CreditNote(StripeObject, kw_only=True):
     number: str | None = None
     invoice: Ref | Expanded
     customer: Expandable = None
+    customer_account: Ref | None = None
     refund: Expandable = None
     refunds: list[CreditedRefund] | None = None
-    status: Literal["issued", "void"]
+    status: str
     currency: Currency
     subtotal: Amount
     total: Amount
@@ -363,7 +367,7 @@ class CreditNote(StripeObject, kw_only=True):
             **self.shared(),
             number=self.number,
             invoice=id_of(self.invoice),
-            customer=id_of(self.customer),
+            customer=id_of(self.customer) or self.customer_account,
             refund=id_of(refunds[0]),
             status=self.status,
             currency=self.currency,

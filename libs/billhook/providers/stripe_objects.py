@@ -8,7 +8,7 @@ Every class says with `to_book()` what the book holds of it.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Protocol, overload
+from typing import Annotated, Any, Protocol, overload
 
 import msgspec
 from msgspec import Meta
@@ -217,11 +217,18 @@ class SubscriptionItem(msgspec.Struct, kw_only=True):
 
 class SubscriptionItems(msgspec.Struct):
     data: list[SubscriptionItem] = []
+    has_more: bool = False
+
+
+class PauseCollection(msgspec.Struct):
+    behavior: str
+    resumes_at: Epoch | None = None
 
 
 class Subscription(StripeObject, kw_only=True):
     customer: Expandable = None
-    status: book.SubscriptionStatus
+    customer_account: Ref | None = None
+    status: str
     currency: Currency | None = None
     current_period_start: Epoch | None = None
     current_period_end: Epoch | None = None
@@ -232,6 +239,8 @@ class Subscription(StripeObject, kw_only=True):
     trial_end: Epoch | None = None
     latest_invoice: Expandable = None
     default_payment_method: Expandable = None
+    schedule: Expandable = None
+    pause_collection: PauseCollection | None = None
     items: SubscriptionItems
 
     def period(self) -> tuple[datetime | None, datetime | None]:
@@ -246,9 +255,10 @@ class Subscription(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         start, end = self.period()
+        paused = self.pause_collection
         return book.Subscription(
             **self.shared(),
-            customer=id_of(self.customer),
+            customer=id_of(self.customer) or self.customer_account,
             status=self.status,
             currency=self.currency,
             current_period_start=start,
@@ -261,17 +271,76 @@ class Subscription(StripeObject, kw_only=True):
             latest_invoice=id_of(self.latest_invoice),
             default_payment_method=id_of(self.default_payment_method),
             items=tuple(item.to_book() for item in self.items.data),
+            items_complete=not self.items.has_more,
+            schedule=id_of(self.schedule),
+            collection_paused=paused.behavior if paused else None,
+            collection_resumes_at=at(paused.resumes_at) if paused else None,
+        )
+
+
+class ScheduledItem(msgspec.Struct):
+    price: Expandable = None
+    plan: Expandable = None
+    quantity: Count | None = None
+
+
+class Phase(msgspec.Struct):
+    start_date: Epoch | None = None
+    end_date: Epoch | None = None
+    items: list[ScheduledItem] = []
+    plans: list[ScheduledItem] = []
+    """What `items` were called before 2020."""
+
+    def to_book(self) -> book.SchedulePhase:
+        return book.SchedulePhase(
+            start=at(self.start_date),
+            end=at(self.end_date),
+            items=tuple(
+                book.ScheduledItem(price=id_of(item.price or item.plan), quantity=item.quantity)
+                for item in self.items or self.plans
+            ),
+        )
+
+
+class SubscriptionSchedule(StripeObject, kw_only=True):
+    customer: Expandable = None
+    customer_account: Ref | None = None
+    subscription: Expandable = None
+    released_subscription: Expandable = None
+    status: str
+    end_behavior: str | None = None
+    current_phase: Phase | None = None
+    phases: list[Phase] = []
+    canceled_at: Epoch | None = None
+    completed_at: Epoch | None = None
+    released_at: Epoch | None = None
+
+    def to_book(self) -> BookObject:
+        current = self.current_phase or Phase()
+        return book.SubscriptionSchedule(
+            **self.shared(),
+            customer=id_of(self.customer) or self.customer_account,
+            subscription=id_of(self.subscription) or id_of(self.released_subscription),
+            status=self.status,
+            end_behavior=self.end_behavior,
+            current_phase_start=at(current.start_date),
+            current_phase_end=at(current.end_date),
+            phases=tuple(phase.to_book() for phase in self.phases),
+            canceled_at=at(self.canceled_at),
+            completed_at=at(self.completed_at),
+            released_at=at(self.released_at),
         )
 
 
 class CheckoutSession(StripeObject, kw_only=True):
     customer: Expandable = None
+    customer_account: Ref | None = None
     subscription: Expandable = None
     payment_intent: Expandable = None
     invoice: Expandable = None
-    mode: Literal["payment", "setup", "subscription"] | None = None
-    status: Literal["open", "complete", "expired"] | None = None
-    payment_status: Literal["paid", "unpaid", "no_payment_required"] | None = None
+    mode: str | None = None
+    status: str | None = None
+    payment_status: str | None = None
     currency: Currency | None = None
     amount_total: Amount | None = None
     client_reference_id: str | None = None
@@ -279,7 +348,7 @@ class CheckoutSession(StripeObject, kw_only=True):
     def to_book(self) -> BookObject:
         return book.CheckoutSession(
             **self.shared(),
-            customer=id_of(self.customer),
+            customer=id_of(self.customer) or self.customer_account,
             subscription=id_of(self.subscription),
             payment=id_of(self.payment_intent),
             invoice=id_of(self.invoice),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from billhook.providers.stripe_objects import Currency, Epoch, Expandable, StripeObject, at, id_of
 from billhook.rules import book
-from billhook.rules.book import Amount, BookObject
+from billhook.rules.book import Amount, BookObject, Ref
 
 
 class PaymentError(msgspec.Struct):
@@ -19,8 +17,9 @@ class PaymentError(msgspec.Struct):
 
 class PaymentIntent(StripeObject, kw_only=True):
     customer: Expandable = None
+    customer_account: Ref | None = None
     invoice: Expandable = None
-    status: book.PaymentStatus
+    status: str
     currency: Currency
     amount: Amount
     amount_received: Amount = 0
@@ -30,7 +29,7 @@ class PaymentIntent(StripeObject, kw_only=True):
         error = self.last_payment_error or PaymentError()
         return book.Payment(
             **self.shared(),
-            customer=id_of(self.customer),
+            customer=id_of(self.customer) or self.customer_account,
             invoice=id_of(self.invoice),
             status=self.status,
             currency=self.currency,
@@ -47,7 +46,7 @@ class Refund(StripeObject, kw_only=True):
     charge: Expandable = None
     currency: Currency
     amount: Amount
-    status: Literal["pending", "requires_action", "succeeded", "failed", "canceled"] | None = None
+    status: str | None = None
     reason: str | None = None
     failure_reason: str | None = None
 
@@ -77,7 +76,7 @@ class Charge(StripeObject, kw_only=True):
     payment_intent: Expandable = None
     customer: Expandable = None
     invoice: Expandable = None
-    status: Literal["pending", "failed", "succeeded"]
+    status: str
     currency: Currency
     amount: Amount
     captured: bool = False
@@ -122,17 +121,7 @@ class Dispute(StripeObject, kw_only=True):
     payment_intent: Expandable = None
     currency: Currency
     amount: Amount
-    status: Literal[
-        "warning_needs_response",
-        "warning_under_review",
-        "warning_closed",
-        "needs_response",
-        "under_review",
-        "prevented",
-        "charge_refunded",
-        "won",
-        "lost",
-    ]
+    status: str
     reason: str | None = None
     evidence_details: EvidenceDetails | None = None
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 Ref = Annotated[str, Meta(min_length=1, max_length=255)]
 """A provider's id of an object."""
@@ -28,8 +29,15 @@ Time = Annotated[datetime, Meta(tz=True)]
 DELETED = 2**31 - 1
 """The rank of a deleted object: above every state it had, and above every answer from before it was deleted."""
 
+FIRST = -1
+"""The rank of a state in which an object was made: below every other of the same second."""
+
 ASKED = 1000
 """The lowest rank of an answer of the provider's: above every state that an event of the same second told of."""
+
+
+# A status is kept as text: providers come up with new ones, and what they send must not be lost for a word that nobody
+# knew. What is known of them is in the examples, and of one that is not, the rank is that of an object under way.
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -130,7 +138,7 @@ class Subscription(BookObject, frozen=True, kw_only=True):
     prefix = "sub"
 
     customer: Ref | None = None
-    status: SubscriptionStatus
+    status: Annotated[str, Meta(examples=[*get_args(SubscriptionStatus)])]
     currency: str | None = None
     current_period_start: Time | None = None
     current_period_end: Time | None = None
@@ -142,10 +150,56 @@ class Subscription(BookObject, frozen=True, kw_only=True):
     latest_invoice: Ref | None = None
     default_payment_method: Ref | None = None
     items: tuple[SubscriptionItem, ...] = ()
+    items_complete: bool = True
+    """False when the provider's event carried only the first items, and nobody could be asked for the rest."""
+    schedule: Ref | None = None
+    """The subscription schedule that changes it."""
+    collection_paused: str | None = None
+    """What becomes of its invoices while payments are not collected: keep_as_draft, mark_uncollectible or void."""
+    collection_resumes_at: Time | None = None
 
     @property
     def rank(self) -> int:
-        return DELETED if self.deleted else _SUBSCRIPTION_RANK[self.status]
+        return DELETED if self.deleted else _SUBSCRIPTION_RANK.get(self.status, _SUBSCRIPTION_RANK["paused"])
+
+
+class ScheduledItem(msgspec.Struct, frozen=True, kw_only=True):
+    price: Ref | None = None
+    quantity: Count | None = None
+
+
+class SchedulePhase(msgspec.Struct, frozen=True, kw_only=True):
+    start: Time | None = None
+    end: Time | None = None
+    items: tuple[ScheduledItem, ...] = ()
+
+
+ScheduleStatus = Literal["not_started", "active", "completed", "released", "canceled"]
+
+
+class SubscriptionSchedule(BookObject, frozen=True, kw_only=True):
+    """What a subscription will change to, and when."""
+
+    kind = "subscription_schedule"
+    prefix = "sched"
+
+    customer: Ref | None = None
+    subscription: Ref | None = None
+    """The one it changes, or changed until it was released."""
+    status: Annotated[str, Meta(examples=[*get_args(ScheduleStatus)])]
+    end_behavior: str | None = None
+    """What the subscription does when the last phase ends: release or cancel."""
+    current_phase_start: Time | None = None
+    current_phase_end: Time | None = None
+    phases: tuple[SchedulePhase, ...] = ()
+    canceled_at: Time | None = None
+    completed_at: Time | None = None
+    released_at: Time | None = None
+
+    @property
+    def rank(self) -> int:
+        order = {"not_started": 0, "active": 1, "completed": 2, "released": 3, "canceled": 4}
+        return DELETED if self.deleted else order.get(self.status, 1)
 
 
 class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +236,7 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     number: str | None = None
     customer: Ref | None = None
     subscription: Ref | None = None
-    status: InvoiceStatus
+    status: Annotated[str, Meta(examples=[*get_args(InvoiceStatus)])]
     currency: str
     subtotal: Amount
     """The sum of the lines' amounts, before all discounts."""
@@ -232,7 +286,8 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     @property
     def rank(self) -> int:
         # A failed payment leaves the status `open`; counting its tries keeps the later of two open states on top.
-        return DELETED if self.deleted else _INVOICE_RANK[self.status] * 20 + min(self.attempt_count, 19)
+        rank = _INVOICE_RANK.get(self.status, _INVOICE_RANK["open"])
+        return DELETED if self.deleted else rank * 20 + min(self.attempt_count, 19)
 
 
 PaymentStatus = Literal[
@@ -264,7 +319,7 @@ class Payment(BookObject, frozen=True, kw_only=True):
     customer: Ref | None = None
     invoice: Ref | None = None
     """Absent from Stripe's API since 2025-03-31.basil, where `InvoicePayment` links the two."""
-    status: PaymentStatus
+    status: Annotated[str, Meta(examples=[*get_args(PaymentStatus)])]
     currency: str
     amount: Amount
     amount_received: Amount = 0
@@ -276,7 +331,10 @@ class Payment(BookObject, frozen=True, kw_only=True):
     def rank(self) -> int:
         # A declined intent falls back to requires_payment_method and keeps its error: that is later than a fresh one.
         declined = self.status == "requires_payment_method" and self.failure_code is not None
-        return DELETED if self.deleted else 4 if declined else _PAYMENT_RANK[self.status]
+        return DELETED if self.deleted else 4 if declined else _PAYMENT_RANK.get(self.status, 4)
+
+
+ChargeStatus = Literal["pending", "failed", "succeeded"]
 
 
 class Charge(BookObject, frozen=True, kw_only=True):
@@ -288,7 +346,7 @@ class Charge(BookObject, frozen=True, kw_only=True):
     payment: Ref | None = None
     customer: Ref | None = None
     invoice: Ref | None = None
-    status: Literal["pending", "failed", "succeeded"]
+    status: Annotated[str, Meta(examples=[*get_args(ChargeStatus)])]
     currency: str
     amount: Amount
     amount_captured: Amount = 0
@@ -315,6 +373,8 @@ class InvoicePayment(BookObject, frozen=True, kw_only=True):
     invoice: Ref
     payment: Ref | None = None
     charge: Ref | None = None
+    payment_record: Ref | None = None
+    """A payment that was made outside of the provider and reported to it."""
     currency: str
     amount_requested: Amount | None = None
     amount_paid: Amount | None = None
@@ -343,6 +403,9 @@ class Refund(BookObject, frozen=True, kw_only=True):
         return DELETED if self.deleted else order.get(self.status, 0)
 
 
+CreditNoteStatus = Literal["issued", "void"]
+
+
 class CreditNote(BookObject, frozen=True, kw_only=True):
     kind = "credit_note"
     prefix = "cn"
@@ -351,7 +414,7 @@ class CreditNote(BookObject, frozen=True, kw_only=True):
     invoice: Ref
     customer: Ref | None = None
     refund: Ref | None = None
-    status: Literal["issued", "void"]
+    status: Annotated[str, Meta(examples=[*get_args(CreditNoteStatus)])]
     currency: str
     subtotal: Amount
     tax: Amount = 0
@@ -420,6 +483,7 @@ KINDS: dict[str, type[BookObject]] = {
         Product,
         Price,
         Subscription,
+        SubscriptionSchedule,
         Invoice,
         Payment,
         Charge,
@@ -439,6 +503,32 @@ def book_id(source_id: str, account: str, value: BookObject) -> str:
     return f"{value.prefix}_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
+STATUSES: Final[dict[str, tuple[str, ...]]] = {
+    Subscription.kind: get_args(SubscriptionStatus),
+    SubscriptionSchedule.kind: get_args(ScheduleStatus),
+    Invoice.kind: get_args(InvoiceStatus),
+    Payment.kind: get_args(PaymentStatus),
+    Charge.kind: get_args(ChargeStatus),
+    CreditNote.kind: get_args(CreditNoteStatus),
+}
+"""The statuses that billhook knows, where there is a vocabulary of its own."""
+
+
+def complete(value: BookObject) -> bool:
+    """Whether all of an object was told, and not only its first lines or items."""
+    return all(getattr(value, f"{name}_complete", True) for name in ("lines", "items"))
+
+
+def completed(told: BookObject, answer: BookObject) -> BookObject:
+    """An object as it was told, with the lines or items that an event leaves out and an answer has."""
+    if isinstance(told, Invoice) and isinstance(answer, Invoice) and not told.lines_complete:
+        period = {"period_start": answer.period_start, "period_end": answer.period_end}
+        return replace(told, lines=answer.lines, lines_complete=answer.lines_complete, **period)
+    if isinstance(told, Subscription) and isinstance(answer, Subscription) and not told.items_complete:
+        return replace(told, items=answer.items, items_complete=answer.items_complete)
+    return told
+
+
 class Change(msgspec.Struct, frozen=True):
     """One object as it stood at `at`, on its way into the book."""
 
@@ -447,17 +537,26 @@ class Change(msgspec.Struct, frozen=True):
     asked_at: Time | None = None
     """When the provider was asked for the object. An answer settles a tie of two events of the same second, and of two
     answers the later one counts: an object may change again in the second in which it was first asked for."""
+    before: str | None = None
+    """The digest of the state that it took the place of, where the event says what it changed."""
+    first: bool = False
+    """The event tells that the object was made, so whatever else the same second had came later."""
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(msgspec.json.encode(self.object, order="deterministic")).hexdigest()[:32]
+        return digest_of(self.object)
 
     @property
     def version(self) -> Version:
         if self.asked_at is None or self.object.deleted:
-            return (self.at, self.object.rank, self.digest)
+            rank = FIRST if self.first and not self.object.deleted else self.object.rank
+            return (self.at, rank, self.digest)
         later = int((self.asked_at - self.at).total_seconds() * 100)  # steps of 10 ms: they fit for eight months
         return (self.at, min(ASKED + max(later, 0), DELETED - 1), self.digest)
+
+
+def digest_of(value: BookObject) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:32]
 
 
 Version = tuple[datetime, int, str]
@@ -472,11 +571,26 @@ class Fact(msgspec.Struct, frozen=True):
     at: Time
 
 
+class Related(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that an event only names: its provider has to be asked for it."""
+
+    kind: str
+    external_id: Ref
+    at: Time
+    fact: str | None = None
+    """What to tell of it."""
+    lone: bool = False
+    """Told only where no payment stands behind it."""
+
+
 class Translation(msgspec.Struct, frozen=True):
     """What one provider event means. Nothing in it: the event is kept and `ignored`."""
 
     changes: tuple[Change, ...] = ()
     facts: tuple[Fact, ...] = ()
+    related: Related | None = None
+    livemode: bool | None = None
+    """Whether real money moved; None where the provider does not say."""
 
 
 def latest(changes: list[Change]) -> list[Change]:

@@ -98,7 +98,7 @@ def invoice_cause(invoice: Invoice) -> Cause | None:
             return "voided"
         case "uncollectible":
             return "written_off"
-        case "draft" | "open":
+        case _:  # a draft, an open one, or one whose state its provider came up with later
             return None
 
 

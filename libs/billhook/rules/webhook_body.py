@@ -10,13 +10,14 @@ import msgspec
 from billhook.rules.book import BookObject, book_id
 
 
-def body_of(event_type: str, at: datetime, source_id: str, account: str, thing: BookObject) -> bytes:
+def body_of(event_type: str, at: datetime, source_id: str, account: str, thing: BookObject, *, livemode: bool) -> bytes:
     """What is signed and sent: `type`, `timestamp` and `data`, as Standard Webhooks advises."""
     data = {
         "id": book_id(source_id, account, thing),
         "object": thing.kind,
         "source": source_id,
         "account": account or None,
+        "livemode": livemode,
         **msgspec.structs.asdict(thing),
     }
     return msgspec.json.encode({"type": event_type, "timestamp": at, "data": data})

@@ -11,7 +11,7 @@ import typing
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -19,7 +19,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from billhook.rules.book import KINDS, BookObject, Change, Version, book_id
+from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
+from billhook.rules.versions import Seen, last, together
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata
 
@@ -30,9 +31,10 @@ _INDEXED = ("customer", "subscription", "invoice", "payment", "charge")
 
 
 # What rows have that were written before there was such a column.
-_BEFORE: dict[str, Any] = dict.fromkeys(
-    ("credits", "shipping", "tax_included", "credited_before_payment", "credited_after_payment"), "0"
-)
+_BEFORE: dict[str, Any] = {
+    **dict.fromkeys(("credits", "shipping", "tax_included", "credited_before_payment", "credited_after_payment"), "0"),
+    "items_complete": sa.true(),
+}
 
 
 def _column(name: str, annotation: Any) -> sa.Column[Any]:
@@ -59,10 +61,12 @@ def _table(value: type[BookObject]) -> sa.Table:
         merchant_column(),
         sa.Column("source_id", sa.Text, nullable=False),
         sa.Column("account", sa.Text, nullable=False),
+        sa.Column("livemode", sa.Boolean, nullable=False, server_default=sa.true()),
         *fields,
         sa.Column("version_at", Instant, nullable=False),
         sa.Column("version_rank", sa.Integer, nullable=False),
         sa.Column("version_digest", sa.Text, nullable=False),
+        sa.Column("version_seen", _JSON),  # the states of that second, where events say what was before, or differ
         sa.Column("updated_at", Instant, nullable=False),
         sa.UniqueConstraint("source_id", "account", "external_id"),
         sa.Index(f"ix_{name}_merchant_id", "merchant_id", "id"),
@@ -73,6 +77,10 @@ def _table(value: type[BookObject]) -> sa.Table:
 TABLES: dict[str, sa.Table] = {kind: _table(value) for kind, value in KINDS.items()}
 
 
+Key = tuple[str, str, str, str]
+"""Kind, source, account and the provider's id."""
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A change, and whose book it goes into."""
 
@@ -80,9 +88,10 @@ class Entry(msgspec.Struct, frozen=True):
     source_id: str
     account: str
     change: Change
+    livemode: bool = True
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> Key:
         return (self.change.object.kind, self.source_id, self.account, self.change.object.external_id)
 
     @property
@@ -90,12 +99,12 @@ class Entry(msgspec.Struct, frozen=True):
         return book_id(self.source_id, self.account, self.change.object)
 
 
-def versions(tx: Tx, keys: Collection[tuple[str, str, str, str]]) -> dict[tuple[str, str, str, str], Version]:
+def versions(tx: Tx, keys: Collection[Key]) -> dict[Key, Version]:
     """The versions the book holds of (kind, source, account, external id)."""
     wanted: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for kind, *rest in keys:
         wanted[kind].append((rest[0], rest[1], rest[2]))
-    found: dict[tuple[str, str, str, str], Version] = {}
+    found: dict[Key, Version] = {}
     for kind, identities in wanted.items():
         c = TABLES[kind].c
         identity = (c.source_id, c.account, c.external_id)
@@ -108,34 +117,155 @@ def versions(tx: Tx, keys: Collection[tuple[str, str, str, str]]) -> dict[tuple[
 def apply(tx: Tx, entries: Sequence[Entry], now: datetime) -> None:
     """Write what is newer than what the book holds; what is older changes nothing.
 
-    The comparison is made by the database in the same statement, row by row, so that any order of events and any number
-    of writers end in the same book.
+    Of an object's states in different seconds the later counts, and the comparison is made by the database in the same
+    statement. States of one second that no answer of the provider's has settled are kept together until the next, and
+    compared all at once (`rules/versions.py`). So any order of events and any number of writers end in the same book.
     """
-    newest: dict[tuple[str, str, str, str], Entry] = {}
+    newest: dict[Key, list[_Told]] = {}
     for entry in entries:
-        known = newest.get(entry.key)
-        if known is None or known.change.version < entry.change.version:
-            newest[entry.key] = entry
+        told, known = _Told(entry, entry.change.version), newest.get(entry.key)
+        if known is None or known[0].at < told.at:
+            newest[entry.key] = [told]
+        elif known[0].at == told.at:
+            known.append(told)
+    while newest:
+        newest = _apply(tx, newest, now)
+
+
+def _apply(tx: Tx, newest: dict[Key, list[_Told]], now: datetime) -> dict[Key, list[_Told]]:
+    """Returns what has to be compared again: somebody else wrote the object at the same moment."""
+    held = _held(tx, newest)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    alone: dict[Key, list[_Told]] = {}
     for key in sorted(newest):  # one order of locks for all writers
-        rows[key[0]].append(_row(newest[key], now))
+        told, known = newest[key], held.get(key)
+        at, settled = told[0].at, any(one.settled for one in told)
+        if known is not None and (known.at > at or (known.at == at and known.rank >= ASKED and not settled)):
+            continue
+        if settled or known is None or known.at < at:
+            rows[key[0]].append(_row(*_latest(told), now))
+            if known is None and not settled:
+                alone[key] = told
+        else:
+            _merge(tx, key[0], known, told, now)
     for kind in sorted(rows):
         tx.execute(_upsert(TABLES[kind], tx.dialect.name), rows[kind])
+    if not alone or tx.dialect.name == "sqlite":  # which has one writer at a time
+        return {}
+    # Another writer may have brought the same object at this moment. By now the row is ours, and can be compared.
+    found = versions(tx, alone)
+    return {key: told for key, told in alone.items() if found[key] != _latest(told)[0].version}
 
 
-def _row(entry: Entry, now: datetime) -> dict[str, Any]:
+class _Told(NamedTuple):
+    """An entry and its version, which takes time to compute."""
+
+    entry: Entry
+    version: Version
+
+    @property
+    def at(self) -> datetime:
+        return self.version[0]
+
+    @property
+    def settled(self) -> bool:
+        """Deleted, or answered by the provider: above all that events of that second told of."""
+        return self.version[1] >= ASKED
+
+    def seen(self, **fields: Any) -> Seen:
+        _, rank, digest = self.version
+        return Seen(digest=digest, rank=rank, before=self.entry.change.before, **fields)
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """The version that the book holds of an object."""
+
+    id: str
+    at: datetime
+    rank: int
+    seen: list[Seen]
+
+
+def _held(tx: Tx, keys: Collection[Key]) -> dict[Key, _Held]:
+    """What the book holds of these. Nobody else changes it until the transaction ends."""
+    wanted: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for kind, *rest in sorted(keys):
+        wanted[kind].append((rest[0], rest[1], rest[2]))
+    found: dict[Key, _Held] = {}
+    for kind in sorted(wanted):
+        c = TABLES[kind].c
+        identity = (c.source_id, c.account, c.external_id)
+        query = sa.select(*identity, c.id, c.version_at, c.version_rank, c.version_digest, c.version_seen)
+        query = query.where(sa.tuple_(*identity).in_(wanted[kind])).order_by(*identity).with_for_update()
+        for row in tx.execute(query):
+            seen = msgspec.convert(row[7], list[Seen]) if row[7] else [Seen(digest=row[6], rank=row[5])]
+            found[(kind, row[0], row[1], row[2])] = _Held(row[3], row[4], row[5], seen)
+    return found
+
+
+def _states(told: Sequence[_Told]) -> list[Seen]:
+    return together(one.seen(object=msgspec.to_builtins(one.entry.change.object)) for one in told)
+
+
+def _latest(told: Sequence[_Told]) -> tuple[_Told, list[Seen]]:
+    """The last of several states of one second, and all of them, where they matter to what may still come."""
+    if len(told) == 1:
+        return told[0], [] if told[0].settled else [told[0].seen()]
+    newest = max(told, key=lambda one: one.version)
+    if newest.settled:
+        return newest, []
+    seen = _states(told)
+    chosen = last(seen)
+    return next(one for one in told if one.version[1:] == (chosen.rank, chosen.digest)), seen
+
+
+def _merge(tx: Tx, kind: str, held: _Held, told: Sequence[_Told], now: datetime) -> None:
+    """Compare what was told with all that is known of the same second."""
+    seen = together([*held.seen, *_states(told)])
+    if len(seen) == len(held.seen):
+        return
+    chosen, table = last(seen), TABLES[kind]
+    row = tx.execute(sa.select(table).where(table.c.id == held.id)).mappings().one()
+    shown = msgspec.to_builtins(value_of(kind, row))
+    seen = [msgspec.structs.replace(state, object=state.object or shown) for state in seen]
+    changed: dict[str, Any] = {}
+    if chosen.digest != row["version_digest"]:
+        fields = next(state.object for state in seen if state.digest == chosen.digest)
+        change = Change(msgspec.convert(fields, KINDS[kind]), held.at)
+        entry = msgspec.structs.replace(told[0].entry, change=change)
+        changed = _row(_Told(entry, change.version), [], now)
+    changed |= {
+        "version_rank": chosen.rank,
+        "version_digest": chosen.digest,
+        "version_seen": _plain_seen(seen, chosen.digest),
+    }
+    tx.execute(sa.update(table).where(table.c.id == held.id).values(changed))
+
+
+def _plain_seen(seen: Sequence[Seen], shown: str) -> Any:
+    """As JSON, without the fields of the state that the row itself has; nothing where its version says it all."""
+    if not seen or (len(seen) == 1 and seen[0].before is None):
+        return None
+    return [
+        msgspec.to_builtins(msgspec.structs.replace(state, object=None) if state.digest == shown else state)
+        for state in seen
+    ]
+
+
+def _row(told: _Told, seen: Sequence[Seen], now: datetime) -> dict[str, Any]:
+    entry, (at, rank, digest) = told
     value = entry.change.object
-    at, rank, digest = entry.change.version
-    fields = {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     return {
-        **fields,
+        **{name: _plain(getattr(value, name)) for name in value.__struct_fields__},
         "id": entry.id,
         "merchant_id": entry.merchant_id,
         "source_id": entry.source_id,
         "account": entry.account,
+        "livemode": entry.livemode,
         "version_at": at,
         "version_rank": rank,
         "version_digest": digest,
+        "version_seen": _plain_seen(seen, digest),
         "updated_at": now,
     }
 
@@ -152,12 +282,15 @@ _upserts: dict[tuple[str, str], Any] = {}
 def _upsert(table: sa.Table, dialect: str) -> Any:
     if (table.name, dialect) not in _upserts:
         statement: Any = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(table)
-        new = statement.excluded
-        held = sa.tuple_(table.c.version_at, table.c.version_rank, table.c.version_digest)
+        new, held = statement.excluded, table.c
+        version = sa.tuple_(held.version_at, held.version_rank, held.version_digest)
+        newer = version < sa.tuple_(new.version_at, new.version_rank, new.version_digest)
+        # States of one second that nobody settled are merged, see `_merge`, and never written over one another.
+        settled = sa.or_(held.version_at < new.version_at, new.version_rank >= ASKED)
         _upserts[(table.name, dialect)] = statement.on_conflict_do_update(
             index_elements=["source_id", "account", "external_id"],
             set_={c.name: new[c.name] for c in table.c if c.name not in ("id", "merchant_id")},
-            where=held < sa.tuple_(new.version_at, new.version_rank, new.version_digest),
+            where=sa.and_(newer, settled),
         )
     return _upserts[(table.name, dialect)]
 

@@ -24,6 +24,8 @@ sources = sa.Table(
     sa.Column("api_base", sa.Text),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("disabled_at", Instant),
+    sa.Column("livemode", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("warning", sa.Text),  # what is wrong with it, and what to do
     sa.Index("ix_sources_merchant_id", "merchant_id"),
 )
 
@@ -41,6 +43,9 @@ class Source:
     """The address of the provider's API where it is not the provider's own (a test server, a proxy)."""
     created_at: datetime
     disabled_at: datetime | None
+    livemode: bool
+    """Whether real money moves there. Events of the other mode are kept and ignored."""
+    warning: str | None
 
     @property
     def sealed_secrets(self) -> list[bytes]:
@@ -57,8 +62,11 @@ def create_source(
     *,
     api_key: bytes | None = None,
     api_base: str | None = None,
+    livemode: bool = True,
 ) -> Source:
-    source = Source(new_id("src"), merchant_id, provider, name, secret, None, api_key, api_base, now, None)
+    source = Source(
+        new_id("src"), merchant_id, provider, name, secret, None, api_key, api_base, now, None, livemode, None
+    )
     tx.execute(sources.insert().values(**vars(source)))
     return source
 
@@ -95,7 +103,18 @@ def end_rotation(tx: Tx, source_id: str) -> None:
 
 
 def set_api_key(tx: Tx, source_id: str, api_key: bytes | None, api_base: str | None) -> None:
-    tx.execute(sa.update(sources).where(sources.c.id == source_id).values(api_key=api_key, api_base=api_base))
+    tx.execute(
+        sa.update(sources).where(sources.c.id == source_id).values(api_key=api_key, api_base=api_base, warning=None)
+    )
+
+
+def set_mode(tx: Tx, source_id: str, livemode: bool) -> None:
+    """Take events of this mode from now on; what is in the book stays as it is."""
+    tx.execute(sa.update(sources).where(sources.c.id == source_id).values(livemode=livemode))
+
+
+def set_warning(tx: Tx, source_id: str, warning: str | None) -> None:
+    tx.execute(sa.update(sources).where(sources.c.id == source_id).values(warning=warning))
 
 
 def disable_source(tx: Tx, source_id: str, now: datetime | None) -> None:

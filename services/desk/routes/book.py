@@ -28,6 +28,7 @@ class EntryShown(BaseModel):
     object: str = Field(description="Its kind.")
     source: str = Field(description="The id of the source it came from.")
     account: str | None
+    livemode: bool = Field(description="Whether real money moved.")
     merchant_id: str
     updated_at: datetime = Field(description="When the book last changed it.")
 
@@ -41,6 +42,7 @@ def entry_fields(kind: str, row: Any) -> dict[str, Any]:
         "object": kind,
         "source": row["source_id"],
         "account": row["account"] or None,
+        "livemode": row["livemode"],
         "merchant_id": row["merchant_id"],
         "updated_at": row["updated_at"],
         **fields,

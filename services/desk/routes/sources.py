@@ -45,6 +45,17 @@ class NewSource(BaseModel):
     api_base: str | None = Field(
         None, max_length=2000, description="Another address of the provider's API. Only the operator may set it."
     )
+    livemode: bool | None = Field(
+        None,
+        description="Whether real money moves there; false is for tests. Left out: as the API key says, else true."
+        " Events of the other mode are kept and ignored.",
+    )
+
+
+class NewMode(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    livemode: bool
 
 
 class NewSecret(BaseModel):
@@ -68,6 +79,8 @@ class SourceShown(BaseModel):
     path: str = Field(description="Where at the ingress its events are posted.")
     api_key_set: bool
     api_base: str | None
+    livemode: bool
+    warning: str | None = Field(description="What is wrong with it, and what to do: the provider refuses the API key.")
     rotating: bool = Field(description="The secret before the current one is still accepted.")
     created_at: datetime
     disabled_at: datetime | None
@@ -86,6 +99,8 @@ def _show(source: Source) -> SourceShown:
         path=f"/v1/sources/{source.id}/events",
         api_key_set=source.api_key is not None,
         api_base=source.api_base,
+        livemode=source.livemode,
+        warning=source.warning,
         rotating=source.previous_secret is not None,
         created_at=source.created_at,
         disabled_at=source.disabled_at,
@@ -163,6 +178,15 @@ def set_api_key(env: EnvIn, caller: CallerIn, source_id: Id, new: ApiKey) -> Sou
             sources.set_api_key(tx, source_id, None, None)
         else:
             sources.set_api_key(tx, source_id, env.vault.seal(new.api_key), new.api_base or source.api_base)
+        return _show(_find(tx, source_id, caller))
+
+
+@router.put("/{source_id}/mode")
+def set_mode(env: EnvIn, caller: CallerIn, source_id: Id, new: NewMode) -> SourceShown:
+    """Take events of this mode from now on. Those that were ignored can be replayed; the book stays as it is."""
+    with env.database.begin() as tx:
+        _find(tx, source_id, caller)
+        sources.set_mode(tx, source_id, new.livemode)
         return _show(_find(tx, source_id, caller))
 
 

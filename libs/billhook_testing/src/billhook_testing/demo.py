@@ -152,7 +152,7 @@ def _register(env: Env, url: str, endpoint_secret: str) -> tuple[Merchant, str, 
     now = env.clock()
     with env.database.begin() as tx:
         merchant = create_merchant(tx, "Demo Books Ltd", now)
-        source = create_source(tx, merchant.id, "stripe", "demo", env.vault.seal(secret), now)
+        source = create_source(tx, merchant.id, "stripe", "demo", env.vault.seal(secret), now, livemode=False)
         endpoint = create_endpoint(
             tx, merchant.id, url, ["*"], env.vault.seal(endpoint_secret), now, description="demo"
         )

@@ -23,7 +23,7 @@ from billhook_testing.fake_stripe.idempotency import Answer, Keys
 from billhook_testing.fake_stripe.params import Params
 from billhook_testing.fake_stripe.resources import INCLUDES, ROUTES
 from billhook_testing.fake_stripe.routes import Route, expanded, refuse_unknown
-from billhook_testing.fake_stripe.world import API_VERSION, Json, Request, World, encode
+from billhook_testing.fake_stripe.world import API_VERSION, Json, Request, World, as_sent, encode
 
 TRANSPORT = "fake_stripe.transport"
 """Where the connection's transport stands in the scope, so that a fault can cut it."""
@@ -116,7 +116,8 @@ class Api:
     def _call(self, route: Route, params: Params, ids: dict[str, str]) -> Json:
         refuse_unknown(params, route.accepts)
         answer = route.handler(self._world, params, ids)
-        return expanded(self._world, answer, params.texts("expand"), INCLUDES)
+        sent: Json = as_sent(expanded(self._world, answer, params.texts("expand"), INCLUDES))
+        return sent
 
     def _check_key(self, authorization: str) -> None:
         given = authorization.removeprefix("Bearer ")

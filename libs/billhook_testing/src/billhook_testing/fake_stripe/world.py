@@ -22,6 +22,9 @@ from billhook_testing.fake_stripe.errors import missing
 API_VERSION = "2025-10-29.clover"
 """The version whose shapes the fake speaks, whichever one a client asks for."""
 
+SHOWN_ITEMS = 10
+"""How many of a subscription's items are sent along with it."""
+
 Json = dict[str, Any]
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -121,7 +124,7 @@ class World:
     # events
 
     def emit(self, type_: str, obj: Json, previous: Json | None = None) -> Json:
-        data: Json = {"object": copied(obj)}
+        data: Json = {"object": as_sent(obj)}
         if previous is not None:
             data["previous_attributes"] = previous
         event: Json = {
@@ -175,6 +178,19 @@ def changed(before: Json, after: Json) -> Json:
         both = isinstance(old, dict) and isinstance(new, dict)
         previous[name] = changed(old, new) if both else old  # type: ignore[arg-type]
     return previous
+
+
+def as_sent(value: Any) -> Any:
+    """A copy of an answer, or of an event's object, as Stripe sends it: of a subscription's items, the first ones."""
+    if isinstance(value, list):
+        return [as_sent(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    sent = {name: as_sent(inner) for name, inner in value.items()}
+    if sent.get("object") == "subscription":
+        items = sent["items"]
+        sent["items"] = {**items, "data": items["data"][:SHOWN_ITEMS], "has_more": len(items["data"]) > SHOWN_ITEMS}
+    return sent
 
 
 def copied(value: Any) -> Any:

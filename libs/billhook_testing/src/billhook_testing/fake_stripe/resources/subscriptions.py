@@ -159,7 +159,14 @@ def _list(world: World, params: Params, ids: dict[str, str]) -> Json:
     return page(found, params, PATH)
 
 
+def _list_items(world: World, params: Params, ids: dict[str, str]) -> Json:
+    """In the order in which they were added, unlike what other lists do."""
+    items = world.named("subscription", params.required("subscription"), "subscription")["items"]["data"]
+    return page(items, params, "/v1/subscription_items")
+
+
 ROUTES = [
+    Route("GET", "/v1/subscription_items", _list_items, f"{PAGING} subscription"),
     Route(
         "POST",
         PATH,
