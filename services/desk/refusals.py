@@ -76,6 +76,8 @@ def answer(error: Exception) -> JSONResponse:
     match error:
         case Refusal():
             return _response(error.status, error.code, str(error), error.headers)
+        case Refused() if error.code == "template_busy":
+            return _unavailable(error.code, str(error))
         case Refused():
             return _response(409 if error.code in _OF_STATE else 422, error.code, str(error))
         case RequestValidationError():

@@ -23,7 +23,7 @@ from billhook.actions.document_mails import mails_for
 from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.documents.engines import Engines, RoutedRequest
 from billhook.documents.typst import Picture, RenderRequest
-from billhook.documents.view import shown
+from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, RenderError, is_whole
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
@@ -77,7 +77,15 @@ class PreparedRender:
     key: str
 
 
-Result = tuple[RenderJob, Outcome, Rendered | None]
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file, and what it says: for the mails that it goes out with."""
+
+    file: Rendered
+    said: Shown
+
+
+Result = tuple[RenderJob, Outcome, Made | None]
 
 
 class Rendering:
@@ -205,7 +213,7 @@ class Rendering:
         self._metrics.documents.labels("ready").inc()
         digest = hashlib.sha256(file).hexdigest()
         rendered = Rendered(render.job.id, render.key, digest, len(file), render.engine)
-        return render.job, Done("ready"), rendered
+        return render.job, Done("ready"), Made(rendered, render.routed.request.shown)
 
     def _failed(self, job: RenderJob, error: Exception) -> Result:
         self._metrics.documents.labels("failed").inc()
@@ -215,9 +223,9 @@ class Rendering:
         return job, failure, None
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        ready = [rendered for _, _, rendered in results if rendered is not None]
-        set_files(tx, ready)
-        new_mails = mails_for(tx, [rendered.document_id for rendered in ready])
+        ready = [made for _, _, made in results if made is not None]
+        set_files(tx, [made.file for made in ready])
+        new_mails = mails_for(tx, {made.file.document_id: made.said for made in ready})
         return {mails.name: add_mails(tx, new_mails, now)}
 
 

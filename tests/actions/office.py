@@ -71,7 +71,7 @@ class Office:
         with self.env.database.begin() as tx:
             merchant = get_merchant(tx, self.merchant_id)
             assert merchant is not None
-            return invoices.draft(tx, merchant, terms, key, now=self.env.clock())
+            return invoices.draft(tx, merchant, invoices.check(terms), key, now=self.env.clock())
 
     def do(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with self.env.database.begin() as tx:

@@ -10,10 +10,11 @@ from actions.office import TERMS, Office
 
 from billhook.actions import invoices
 from billhook.actions.document_mails import mails_for
+from billhook.documents.view import Shown, shown
 from billhook.rules.terms import CreditTerms, Party
 from billhook.store import work
 from billhook.store.database import Database
-from billhook.store.documents import Rendered, documents, set_files
+from billhook.store.documents import Rendered, documents, read_snapshot, set_files
 from billhook.store.mails import add_mails
 
 
@@ -28,7 +29,12 @@ def make_ready(office: Office) -> list[str]:
     with office.env.database.begin() as tx:
         set_files(tx, [Rendered(document, f"{document}.pdf", "ab" * 32, 7, "typst") for document in due])
         work.finish(tx, documents, due, "ready", office.clock())
-        return add_mails(tx, mails_for(tx, due), office.clock())
+        return add_mails(tx, mails_for(tx, said(office, due)), office.clock())
+
+
+def said(office: Office, document_ids: list[str]) -> dict[str, Shown]:
+    rows = {row["id"]: row for row in office.rows("documents")}
+    return {document_id: shown(read_snapshot(rows[document_id]["snapshot"])) for document_id in document_ids}
 
 
 def addressed(office: Office) -> list[str]:
@@ -72,7 +78,7 @@ def test_what_is_not_ready_goes_out_when_it_is(office: Office) -> None:
     assert len(make_ready(office)) == 2
     assert addressed(office) == ["ada@example.com", "cfo@example.com"]
     with office.env.database.begin() as tx:
-        again = mails_for(tx, [row["id"] for row in office.rows("documents")])
+        again = mails_for(tx, said(office, [row["id"] for row in office.rows("documents")]))
         assert add_mails(tx, again, office.clock()) == []
 
 

@@ -64,7 +64,7 @@ def host(desk: Desk, terms: Terms, **seller: Any) -> Hosted:
         set_seller(tx, merchant_id, shown)
         merchant = get_merchant(tx, merchant_id)
         assert merchant is not None
-        invoice = invoices.draft(tx, merchant, terms, now=env.clock()).invoice
+        invoice = invoices.draft(tx, merchant, invoices.check(terms), now=env.clock()).invoice
         invoices.finalize(tx, invoice.id, now=env.clock())
     return Hosted(desk, merchant_id, key, invoice.id)
 

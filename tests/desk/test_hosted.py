@@ -131,7 +131,7 @@ def test_a_draft_has_no_page(hosted: Hosted) -> None:
     with env.database.begin() as tx:
         merchant = get_merchant(tx, hosted.merchant_id)
         assert merchant is not None
-        draft = invoices.draft(tx, merchant, samples.terms(1), now=env.clock()).invoice
+        draft = invoices.draft(tx, merchant, invoices.check(samples.terms(1)), now=env.clock()).invoice
     answer = hosted.desk.ask("POST", f"/v1/invoices/{draft.id}/links", hosted.key, json={})
     refused(answer, 409, "no_document", "draft")
 

@@ -144,6 +144,18 @@ def test_a_logo_too_large_or_none_at_all_is_refused(desk: Desk, world: World) ->
     assert desk.get(path(ours, "seller"), key=ours.key).json()["logo"] is None
 
 
+def test_one_template_of_a_merchants_is_tried_at_a_time_and_two_altogether(desk: Desk, world: World) -> None:
+    new = {"name": "Ours", "source": "<h1>{{ document.name }}</h1>"}
+    with desk.env.template_trials.of(world.ours.merchant_id):
+        answer = desk.post(path(world.ours, "templates"), new, key=world.ours.key)
+        refused(answer, 503, "template_busy")
+        assert answer.headers["Retry-After"]
+        made(desk.post(path(world.theirs, "templates"), new, key=world.theirs.key))
+        with desk.env.template_trials.of("mrc_another"):
+            refused(desk.post(path(world.theirs, "templates"), new, key=world.theirs.key), 503, "template_busy")
+    made(desk.post(path(world.ours, "templates"), new, key=world.ours.key))
+
+
 def test_a_template_is_tried_kept_used_and_retired(desk: Desk, world: World) -> None:
     ours = world.ours
     source = "<h1>{{ document.name }}</h1>\n{% for line in document.lines %}{{ line.description }}{% endfor %}"

@@ -227,7 +227,7 @@ def own_invoice(env: Env, merchant_id: str, *, finalized: bool) -> str:
     with env.database.begin() as tx:
         merchant = get_merchant(tx, merchant_id)
         assert merchant is not None
-        invoice = invoices.draft(tx, merchant, msgspec.convert(TERMS, Terms), now=env.clock()).invoice
+        invoice = invoices.draft(tx, merchant, invoices.check(msgspec.convert(TERMS, Terms)), now=env.clock()).invoice
         if finalized:
             invoices.finalize(tx, invoice.id, now=env.clock())
     return invoice.id

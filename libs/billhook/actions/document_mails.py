@@ -6,14 +6,14 @@ The words of a mail are the document's own, so they are in its language.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import sqlalchemy as sa
 
-from billhook.documents.view import shown
+from billhook.documents.view import Shown, shown
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import mailbox
 from billhook.store.database import Tx
@@ -47,16 +47,18 @@ def send(tx: Tx, subject_id: str, kind: str, to: Sequence[str] | None = None, *,
     if row["state"] != "ready":
         set_mail_to(tx, row["id"], sorted({*(row["mail_to"] or ()), *addresses}))
         return Sending(row["id"], addresses, waiting=True)
-    mails = [_mail(row, address, f"{now:%Y-%m-%dT%H:%MZ}") for address in addresses]
+    said = shown(read_snapshot(row["snapshot"]))
+    mails = [_mail(row, said, address, f"{now.astimezone(UTC):%Y-%m-%dT%H:%MZ}") for address in addresses]
     return Sending(row["id"], addresses, waiting=False, rings={"mails": add_mails(tx, mails, now)})
 
 
-def mails_for(tx: Tx, document_ids: Collection[str]) -> list[NewMail]:
-    """The mails that documents which have just got their files are to go out with. For the invoicer, in the transaction
-    that marks them ready and after `set_files`: it holds the rows, so nobody asks for another mail meanwhile."""
+def mails_for(tx: Tx, documents: Mapping[str, Shown]) -> list[NewMail]:
+    """The mails that documents which have just got their files are to go out with, by their ids and what they say. For
+    the invoicer, in the transaction that marks them ready and after `set_files`: it holds the rows, so nobody asks for
+    another mail meanwhile. What thousands of lines say takes a second, and was worked out before."""
     return [
-        _mail(row, address, "ready")
-        for row in documents_by_id(tx, document_ids)
+        _mail(row, documents[row["id"]], address, "ready")
+        for row in documents_by_id(tx, documents)
         if row["object_key"] is not None
         for address in row["mail_to"] or ()
     ]
@@ -76,8 +78,7 @@ def _addresses(row: sa.RowMapping, to: Sequence[str] | None) -> list[str]:
     return sorted(set(to))
 
 
-def _mail(row: sa.RowMapping, address: str, occasion: str) -> NewMail:
-    said = shown(read_snapshot(row["snapshot"]))
+def _mail(row: sa.RowMapping, said: Shown, address: str, occasion: str) -> NewMail:
     pay = [f"{said.labels.pay_online}: {said.pay_url}"] if said.pay_url else []
     paragraphs = [said.name, said.headline, *pay, "\n".join([said.seller.name, *said.seller.lines])]
     return NewMail(

@@ -36,7 +36,7 @@ from billhook.actions.ledger import (
 )
 from billhook.actions.sources import check_url
 from billhook.errors import Refused, Unprocessable
-from billhook.rules.book import Change, Invoice, book_id
+from billhook.rules.book import Address, Change, Invoice, book_id
 from billhook.rules.days import days_later
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.e_invoice import missing
@@ -45,7 +45,7 @@ from billhook.rules.money import parse_locale
 from billhook.rules.numbering import number_text, series_of
 from billhook.rules.storable import storable
 from billhook.rules.terms import Terms
-from billhook.rules.totals import totals
+from billhook.rules.totals import Totals, totals
 from billhook.store.database import Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice
@@ -53,8 +53,10 @@ from billhook.store.schema import new_id
 from billhook.store.series import next_number
 
 __all__ = [
+    "CheckedTerms",
     "PaidTerms",
     "change_draft",
+    "check",
     "credit",
     "delete_draft",
     "draft",
@@ -68,23 +70,54 @@ __all__ = [
 
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """As JSON writes it: after an even number of backslashes, for each pair of them is one in the text."""
+_LONGEST: Final = 255
 _REFERENCE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
-def draft(tx: Tx, merchant: Merchant, terms: Terms, key: str | None = None, *, now: datetime) -> Step:
+@dataclass(frozen=True)
+class CheckedTerms:
+    """Terms that can be charged and stored, and what they come to. Of thousands of lines that takes a second, so it is
+    found out before a transaction opens: nobody waits for it."""
+
+    terms: Terms
+    digest: bytes
+    charged: Totals
+
+
+def check(terms: Terms) -> CheckedTerms:
+    """Raises `Refused`."""
+    try:
+        encoded = msgspec.json.encode(terms, order="sorted")
+        if _NUL.search(encoded):
+            raise ValueError("a text holds a NUL character, which no database keeps")
+        terms = msgspec.json.decode(encoded, type=Terms)
+        charged = totals(terms)
+        if terms.locale is not None:
+            parse_locale(terms.locale)
+        if any(
+            len(text) > _LONGEST for text in filter(None, msgspec.structs.astuple(terms.buyer.address or Address()))
+        ):
+            raise ValueError(f"each part of `buyer.address` may have at most {_LONGEST} characters")
+    except (ValueError, RecursionError) as error:  # msgspec's errors and those of encoding are ValueErrors too
+        raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
+    if terms.pay_url is not None:
+        check_url("pay_url", terms.pay_url)
+    return CheckedTerms(terms, hashlib.sha256(encoded).digest(), charged)
+
+
+def draft(tx: Tx, merchant: Merchant, checked: CheckedTerms, key: str | None = None, *, now: datetime) -> Step:
     """A new draft. The same key and the same terms are the same invoice, whatever became of it since."""
-    terms, digest = _checked(terms)
     if key is None:
         external_id, digest_kept = new_id("own"), None
     else:
         check_key(key)
-        external_id, digest_kept = derived("key", merchant.id, key), digest
-    new = _new(merchant, external_id, terms, now, digest_kept)
-    shown = _shown(merchant, new, now)
+        external_id, digest_kept = derived("key", merchant.id, key), checked.digest
+    new = _new(merchant, external_id, checked, now, digest_kept)
+    shown = _shown(merchant, new, now, checked.charged)
     entries = _entries([("invoice.created", new)], shown)
     if not add_own_invoice(tx, new):
         there = get_own_invoice(tx, new.id, merchant_id=merchant.id)
-        if there is None or there.request_sha256 != digest:
+        if there is None or there.request_sha256 != checked.digest:
             raise Refused(
                 "idempotency_key_reused",
                 "`Idempotency-Key` was used for another invoice. Use a new key for each, and an old one only to repeat"
@@ -94,22 +127,22 @@ def draft(tx: Tx, merchant: Merchant, terms: Terms, key: str | None = None, *, n
     return _written(tx, merchant, new, shown, entries, now)
 
 
-def change_draft(tx: Tx, invoice_id: str, terms: Terms, *, now: datetime) -> Step:
+def change_draft(tx: Tx, invoice_id: str, checked: CheckedTerms, *, now: datetime) -> Step:
     """Other terms for a draft."""
-    terms, _ = _checked(terms)
+    terms = checked.terms
     merchant, invoice = locked(tx, invoice_id)
     if invoice.state != "draft":
         raise Refused("invoice_state", "The invoice is final: only a draft's terms can change. Make a credit note.")
-    total = totals(terms).total
     changed = replace(
         invoice,
         terms=terms,
         customer=terms.customer,
         currency=terms.currency,
-        total=total,
+        total=checked.charged.total,
         updated_at=later(invoice, now),
     )
-    return _changed(tx, merchant, invoice, _shown(merchant, changed, now), [("invoice.updated", changed)], now)
+    shown = _shown(merchant, changed, now, checked.charged)
+    return _changed(tx, merchant, invoice, shown, [("invoice.updated", changed)], now)
 
 
 def delete_draft(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
@@ -194,8 +227,7 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWor
     rings: list[NewWork] = []
     by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
     for one in paid:
-        terms, _ = _checked(one.terms)
-        new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), terms, now, None)
+        new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), check(one.terms), now, None)
         by_id.setdefault(new.id, (one, new))
     # All rows in order before the first number: no two transactions wait for each other in a circle.
     fresh = [by_id[invoice_id] for invoice_id in sorted(by_id) if add_own_invoice(tx, by_id[invoice_id][1])]
@@ -207,25 +239,10 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWor
     return merged(rings)
 
 
-def _checked(terms: Terms) -> tuple[Terms, bytes]:
-    """Terms that can be charged and stored, and their digest. Raises `Refused`."""
-    try:
-        encoded = msgspec.json.encode(terms, order="sorted")
-        if _NUL.search(encoded):
-            raise ValueError("a text holds a NUL character, which no database keeps")
-        terms = msgspec.json.decode(encoded, type=Terms)
-        totals(terms)
-        if terms.locale is not None:
-            parse_locale(terms.locale)
-    except (ValueError, RecursionError) as error:  # msgspec's errors and those of encoding are ValueErrors too
-        raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
-    if terms.pay_url is not None:
-        check_url("pay_url", terms.pay_url)
-    return terms, hashlib.sha256(encoded).digest()
-
-
-def _new(merchant: Merchant, external_id: str, terms: Terms, now: datetime, request: bytes | None) -> OwnInvoice:
-    total = totals(terms).total
+def _new(
+    merchant: Merchant, external_id: str, checked: CheckedTerms, now: datetime, request: bytes | None
+) -> OwnInvoice:
+    terms = checked.terms
     identity = Invoice(
         external_id=external_id,
         status="draft",
@@ -245,15 +262,16 @@ def _new(merchant: Merchant, external_id: str, terms: Terms, now: datetime, requ
         request_sha256=request,
         customer=terms.customer,
         currency=terms.currency,
-        total=total,
+        total=checked.charged.total,
         created_at=now,
         updated_at=now,
     )
 
 
-def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime) -> Snapshot:
+def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime, charged: Totals | None = None) -> Snapshot:
     """What its document shows if it is issued now; the number is still to come."""
-    terms, charged, zone = invoice.terms, totals(invoice.terms), merchant.invoicing.zone
+    terms, zone = invoice.terms, merchant.invoicing.zone
+    charged = charged or totals(terms)
     return Snapshot(
         kind="invoice",
         template=merchant.invoicing.template or TEMPLATE,

@@ -34,16 +34,21 @@ def add_template(env: Env, merchant_id: str, name: str, source: str) -> Template
         raise Refused("template_too_large", f"A template may have at most {LARGEST_TEMPLATE // 1024} KiB.")
     if "\0" in source:
         raise Refused("template_invalid", "A template is text, without NUL characters.")
+    # Outside of any transaction: a template that loops is stopped only at its deadline.
+    with env.template_trials.of(merchant_id):
+        _try(source)
+    with env.database.begin() as tx:
+        return create_template(tx, merchant_id, name, source, env.clock())
+
+
+def _try(source: str) -> None:
     try:
         check_template(source)
     except ValueError as error:
         raise Refused("template_invalid", str(error)) from None
-    # Outside of any transaction: a template that loops is stopped only at its deadline.
     for page in own_html([(source, sample, logo) for sample, logo in _samples()]):
         if isinstance(page, RenderError):
             raise Refused("template_invalid", f"Tried on a sample, {page.reason}.")
-    with env.database.begin() as tx:
-        return create_template(tx, merchant_id, name, source, env.clock())
 
 
 def retire(tx: Tx, merchant_id: str, template_id: str, now: datetime) -> bool:

@@ -118,7 +118,7 @@ def draft(
 ) -> None:
     """Make an invoice of billhook's own."""
     with opened() as env:
-        asked = read_json(terms, Terms)
+        asked = invoices.check(read_json(terms, Terms))
         with env.database.begin() as tx:
             owner = get_merchant(tx, owner_of(tx, merchant))
             assert owner is not None

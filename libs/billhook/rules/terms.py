@@ -25,6 +25,11 @@ MOST: Final = 10**15
 MinorUnits = Annotated[int, Meta(ge=0, le=MOST)]
 """A thousand times what any invoice is for, and far below what a 64-bit column holds."""
 
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)]], Meta(max_length=50)
+]
+"""As much as Stripe keeps."""
+
 TaxCategory = Literal["standard", "zero", "exempt", "reverse_charge", "outside_scope"]
 """EN 16931's categories of VAT (UNTDID 5305): S, Z, E, AE and O."""
 
@@ -98,7 +103,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     footer: Prose | None = None
     pay_url: Annotated[str, Meta(max_length=2000)] | None = None
     """Where it can be paid: shown as a link and as a QR code while something is open."""
-    metadata: dict[str, str] = {}
+    metadata: Metadata = {}
 
 
 class CreditLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from billhook.queue.bell import Bell, DoorbellBroker
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock
 from billhook.runtime.settings import Settings
+from billhook.runtime.trials import Trials
 from billhook.store.database import Database
 from billhook.store.vault import Vault, new_key
 
@@ -75,6 +76,10 @@ class Env:
     @cached_property
     def bell(self) -> Bell:
         return Bell(self.broker, self.metrics)
+
+    @cached_property
+    def template_trials(self) -> Trials:
+        return Trials()
 
     @cached_property
     def objects(self) -> Objects:

@@ -84,8 +84,10 @@ def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchan
     return [_merchant(row) for row in rows.mappings()]
 
 
-def get_merchant(tx: Tx, merchant_id: str) -> Merchant | None:
-    row = tx.execute(sa.select(merchants).where(merchants.c.id == merchant_id)).mappings().first()
+def get_merchant(tx: Tx, merchant_id: str, *, lock: bool = False) -> Merchant | None:
+    """With `lock`, nobody else changes it until the transaction ends."""
+    query = sa.select(merchants).where(merchants.c.id == merchant_id)
+    row = tx.execute(query.with_for_update() if lock else query).mappings().first()
     return _merchant(row) if row else None
 
 

@@ -12,11 +12,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from billhook.actions import invoices
 from billhook.actions.ledger import Step
 from billhook.actions.sources import ring
-from billhook.errors import Refused
 from billhook.providers import PROVIDERS
 from billhook.rules.document import DocumentKind
 from billhook.rules.terms import Terms
-from billhook.rules.totals import Totals, totals
+from billhook.rules.totals import Totals
 from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller, get_merchant
@@ -121,11 +120,12 @@ def create_invoice(
     key: Key = None,
 ) -> InvoiceShown:
     """Make a draft; with `finalize` it is issued at once."""
+    checked = invoices.check(new)
     with env.database.begin() as tx:
         merchant = get_merchant(tx, owner)
         if merchant is None:
             raise not_found("merchant")
-        step = invoices.draft(tx, merchant, new, key, now=env.clock())
+        step = invoices.draft(tx, merchant, checked, key, now=env.clock())
         rings = [step.rings]
         if new.finalize and step.invoice.state == "draft":
             rings.append(invoices.finalize(tx, step.invoice.id, now=env.clock()).rings)
@@ -143,11 +143,8 @@ def create_invoice(
     openapi_extra=bodies.asks(Terms),
 )
 def preview(terms: Annotated[Terms, Depends(bodies.read(Terms))]) -> Response:
-    """What these terms come to. Nothing is stored."""
-    try:
-        return bodies.answer(totals(terms))
-    except ValueError as error:
-        raise Refused("terms_invalid", str(error)) from None
+    """What these terms come to. Nothing is stored; what could not be is refused, as in a draft."""
+    return bodies.answer(invoices.check(terms).charged)
 
 
 @router.put("/{invoice_id}", openapi_extra=bodies.asks(Terms))
@@ -155,7 +152,8 @@ def change_draft(
     env: EnvIn, caller: CallerIn, invoice_id: Id, terms: Annotated[Terms, Depends(bodies.read(Terms))]
 ) -> InvoiceShown:
     """Set other terms for a draft, all of them."""
-    return _do(env, caller, invoice_id, lambda tx, now: invoices.change_draft(tx, invoice_id, terms, now=now))
+    checked = invoices.check(terms)
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.change_draft(tx, invoice_id, checked, now=now))
 
 
 @router.delete("/{invoice_id}", status_code=204)
