@@ -61,8 +61,14 @@ class World:
 
     @classmethod
     def begin(
-        cls, database: Database, *, api_key: str | None = None, api_base: str | None = None, livemode: bool = True
+        cls,
+        database: Database,
+        *,
+        api_key: str | None = None,
+        api_base: str | None = None,
+        livemode: bool | None = None,
     ) -> World:
+        """Live, unless it is said or the key is one for tests."""
         clock, vault = ManualClock(), Vault([new_key()])
         with database.begin() as tx:
             merchant = merchants.create_merchant(tx, "Acme Ltd", clock())
@@ -76,7 +82,7 @@ class World:
                 clock(),
                 api_key=vault.seal(api_key) if api_key else None,
                 api_base=api_base,
-                livemode=livemode,
+                livemode=not (api_key or "").startswith("sk_test_") if livemode is None else livemode,
             )
             own = sources.create_source(tx, merchant.id, "standard", "ours", sealed, clock())
         return cls(database, clock, vault, Metrics(), merchant.id, stripe.id, own.id)
