@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from billhook.errors import ANSWER_SCHEMA
 from billhook.rules.book import KINDS
 from billhook.runtime.env import Env
+from billhook.runtime.group_commit import give_way
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
 from services.desk import bodies, refusals
-from services.desk.authentication import Authentication
+from services.desk.authentication import Authentication, Callers
 from services.desk.dependencies import BEARER
 from services.desk.routes import (
     book,
@@ -40,13 +44,13 @@ from services.desk.routes import (
 SUBJECTS = (
     *(merchants, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
     *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
-    *(messages, publishing, replays, dead_letters),
+    *(messages, replays, dead_letters),
 )
 
 
 def build(env: Env, health: Health) -> ASGIApp:
-    app = desk(env)
-    app.router.routes.extend(probe_routes(Probes(env, health)))
+    give_way()
+    app = desk(env, probe_routes(Probes(env, health)))
 
     async def service(scope: Any, receive: Any, send: Any) -> None:
         health.tick()
@@ -55,18 +59,28 @@ def build(env: Env, health: Health) -> ASGIApp:
     return service
 
 
-def desk(env: Env) -> FastAPI:
-    """The API itself."""
-    app = FastAPI(title="billhook desk", version="1", docs_url="/docs", redoc_url=None, redirect_slashes=False)
+def desk(env: Env, probes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The API itself: FastAPI's routes, and before them the one that is asked the most."""
+    callers, line = Callers(env), publishing.publishing_line(env)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        line.stop()
+        callers.line.stop()
+
+    app = FastAPI(
+        title="billhook desk", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None, redirect_slashes=False
+    )
     app.state.env = env
-    app.state.publisher = publishing.publisher(env)
     for subject in SUBJECTS:
         app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
     app.include_router(hosted.public)
+    app.router.routes.extend(probes)
     refusals.install(app)
-    app.add_middleware(Authentication, env=env)
+    app.add_middleware(Authentication, callers=callers)
     _describe(app)
-    return app
+    return publishing.PublishRoute(app, env, callers, line)
 
 
 def _describe(app: FastAPI) -> None:
@@ -79,6 +93,7 @@ def _describe(app: FastAPI) -> None:
             references, fields = _book_schemas()
             schemas.update({**fields, **bodies.schemas()})
             schemas["Error"] = ANSWER_SCHEMA
+            document["paths"][publishing.PATH]["post"] = publishing.OPERATION
             schemas["EntryShown"]["anyOf"] = list(references.values())
             schemas["InvoiceShown"]["allOf"] = [references["invoice"]]
             schemas["CreditNoteShown"]["allOf"] = [references["credit_note"]]

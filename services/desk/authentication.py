@@ -11,12 +11,15 @@ from typing import Any
 from billhook.actions.templates import LARGEST_TEMPLATE
 from billhook.documents.logo import LARGEST_LOGO
 from billhook.runtime.env import Env
+from billhook.runtime.group_commit import GroupCommit
+from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
 from billhook.runtime.service import ASGIApp
-from billhook.store.merchants import Caller, find_callers
-from services.desk.batching import Batches
+from billhook.store.merchants import OPERATOR, Caller, find_callers
 from services.desk.refusals import Refusal, answer
 
 BODY_LIMIT = 64 * 1024
+
+KEYS_REMEMBERED = 10_000
 
 _LARGER = (
     (re.compile(r"/v1/invoices(/.*)?"), 8 * 1024 * 1024),  # ten thousand lines, of 800 bytes each
@@ -28,28 +31,75 @@ _LARGER = (
 )
 """Where bodies may be larger, and how large."""
 
-DROPPED_AT_MOST = 16 * 1024 * 1024
-"""Bytes of a body that is too large. What is longer loses the connection, and perhaps the answer."""
-
 LONGEST_KEY = 256
 
 MOST_KEYS = 200
 """Looked up with one question."""
 
-_HEADERS = [
+HEADERS = [
     (b"cache-control", b"no-store"),  # answers hold customers' data, and secrets once
     (b"x-content-type-options", b"nosniff"),
 ]
 
 
+class Callers:
+    """Whose key it is, as the database says at this moment."""
+
+    def __init__(self, env: Env) -> None:
+        self._database = env.database  # opened here, before any thread of a request asks for it
+        self._operator_key = env.settings.operator_key
+        self._remembered: dict[bytes, Caller] = {}
+        self.line: GroupCommit[str, Caller | None] = GroupCommit("keys", self._find, largest=MOST_KEYS)
+
+    async def of(self, authorization: str) -> Caller:
+        """The caller. Raises `Refusal` for a key that is unknown or was revoked, and for none at all."""
+        key = _bearer(authorization)
+        caller = self._operator(key) or await self.line.submit(key)
+        if caller is None:
+            self.forget(authorization)
+            raise wrong_key()
+        if len(self._remembered) >= KEYS_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[_digest(key)] = caller
+        return caller
+
+    def remembered(self, authorization: str) -> Caller | None:
+        """Who the caller was when last asked for. Whoever goes by that has to ask whether `api_key_id` is good still,
+        in the transaction that does what the caller wants."""
+        return self._remembered.get(_digest(_bearer(authorization)))
+
+    def forget(self, authorization: str) -> None:
+        self._remembered.pop(_digest(_bearer(authorization)), None)
+
+    def _operator(self, key: str) -> Caller | None:
+        own = self._operator_key.get_secret_value()
+        # Digests have one length, so that the comparison tells nothing, not even how long the key is.
+        return Caller(OPERATOR, None) if own and hmac.compare_digest(_digest(own), _digest(key)) else None
+
+    def _find(self, keys: Sequence[str]) -> Sequence[Caller | None]:
+        with self._database.read() as tx:
+            callers = find_callers(tx, set(keys))
+        return [callers.get(key) for key in keys]
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, key = authorization.partition(" ")
+    key = key.strip()
+    if scheme.lower() != "bearer" or not 0 < len(key) <= LONGEST_KEY:
+        raise _unauthorized("missing_key", "Send `Authorization: Bearer bh_…` (make a key with `billhook keys`).")
+    return key
+
+
+def wrong_key() -> Refusal:
+    return _unauthorized("wrong_key", "This key is unknown or was revoked.")
+
+
 class Authentication:
     """An ASGI middleware: puts the caller into the request's state, and sees to it that every error has our shape."""
 
-    def __init__(self, app: ASGIApp, env: Env) -> None:
+    def __init__(self, app: ASGIApp, callers: Callers) -> None:
         self._app = app
-        self._database = env.database  # opened here, before any thread of a request asks for it
-        self._operator_key = env.settings.operator_key
-        self._callers = Batches(self._find, largest=MOST_KEYS)
+        self._callers = callers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -62,38 +112,19 @@ class Authentication:
             nonlocal answering
             if message["type"] == "http.response.start":
                 answering = True
-                message = {**message, "headers": [*message["headers"], *_HEADERS]}
+                message = {**message, "headers": [*message["headers"], *HEADERS]}
             await send(message)
 
         try:
             headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-            caller = await self._caller(headers.get(b"authorization", ""))
-            body = await _read(receive, headers.get(b"content-length", ""), body_limit(scope["path"]))
+            caller = await self._callers.of(headers.get(b"authorization", ""))
+            body = await body_of(receive, headers.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, _again(body, receive), guarded_send)
         except Exception as error:
             if answering:
                 raise  # half an answer cannot become another one: the connection is closed
             await answer(error)(scope, receive, guarded_send)
-
-    async def _caller(self, authorization: str) -> Caller:
-        scheme, _, key = authorization.partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not 0 < len(key) <= LONGEST_KEY:
-            raise _unauthorized("missing_key", "Send `Authorization: Bearer bh_…` (make a key with `billhook keys`).")
-        own = self._operator_key.get_secret_value()
-        # Digests have one length, so that the comparison tells nothing, not even how long the key is.
-        if own and hmac.compare_digest(_digest(own), _digest(key)):
-            return Caller("operator", None)
-        caller = await self._callers.answer(key)
-        if caller is None:
-            raise _unauthorized("wrong_key", "This key is unknown or was revoked.")
-        return caller
-
-    def _find(self, keys: Sequence[str]) -> Sequence[Caller | None]:
-        with self._database.read() as tx:
-            callers = find_callers(tx, set(keys))
-        return [callers.get(key) for key in keys]
 
 
 def _digest(key: str) -> bytes:
@@ -108,37 +139,14 @@ def body_limit(path: str) -> int:
     return next((limit for pattern, limit in _LARGER if pattern.fullmatch(path)), BODY_LIMIT)
 
 
-async def _read(receive: Any, length: str, limit: int) -> bytes:
-    if length.isdecimal() and int(length[:12]) > limit:
-        await _drop(receive)
-        raise _too_large(limit)
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refusal(400, "disconnected", "The request ended before its body did.")
-        body += message.get("body", b"")
-        if len(body) > limit:
-            await _drop(receive)
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-async def _drop(receive: Any) -> None:
-    """Take in what is still being sent, up to a bound: whoever is cut off in mid-sentence never hears the answer, for
-    the system throws it away with the connection (RFC 9112 section 9.6)."""
-    left = DROPPED_AT_MOST
-    while left > 0:
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if not message.get("more_body"):
-            return
-
-
-def _too_large(limit: int) -> Refusal:
-    # The rest of the body is not read, so the connection cannot be used again.
-    return Refusal(413, "too_large", f"The body may have at most {limit // 1024} KiB here.", {"Connection": "close"})
+async def body_of(receive: Any, announced: str, limit: int) -> bytes:
+    try:
+        return await read_body(receive, announced, limit)
+    except BodyTooLarge:
+        message = f"The body may have at most {limit // 1024} KiB here."
+        raise Refusal(413, "too_large", message, {"Connection": "close"}) from None
+    except Disconnected:
+        raise Refusal(400, "disconnected", "The request ended before its body did.") from None
 
 
 def _again(body: bytes, receive: Any) -> Any:

@@ -56,6 +56,11 @@ async def merchant_to_write_for(
     ] = None,
 ) -> str:
     """The merchant a new thing belongs to."""
+    return owner_of(caller, merchant_id)
+
+
+def owner_of(caller: Caller, merchant_id: str | None) -> str:
+    """The merchant that the caller may write for and does, if it says `merchant_id`."""
     if caller.merchant_id is None and merchant_id is None:
         raise Refusal(422, "merchant_missing", "merchant_id: the operator's key must say for which merchant.")
     wanted = merchant_id or caller.merchant_id

@@ -3,7 +3,6 @@ in front of it (FastAPI's request machinery costs four times the work of the who
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,27 +10,23 @@ from typing import Any
 from fastapi import FastAPI
 
 from billhook.runtime.env import Env
+from billhook.runtime.group_commit import give_way
 from billhook.runtime.health import Probes, probe_routes
 from billhook.runtime.service import ASGIApp, Health
-from services.ingress.commit import GroupCommit
+from services.ingress.commit import inbox_line
 from services.ingress.ingest import IngestRoute
 from services.ingress.openapi import describe
 from services.ingress.sources import SourceDirectory
 
-SWITCH_INTERVAL_SECONDS = 0.0005
-"""The committing thread needs the interpreter back after each call of the database; Python's default lets the event
-loop keep it for 5 ms, ten times as long as a commit takes."""
-
 
 def build(env: Env, health: Health) -> ASGIApp:
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    line = GroupCommit(env.database, env.bell, env.metrics, env.clock)
+    give_way()
+    line = inbox_line(env.database, env.bell, env.metrics, env.clock)
     sources = SourceDirectory(env.database, env.vault)
     ingest = IngestRoute(line, sources, env.metrics, env.clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        line.start()
         yield
         line.stop()
         env.bell.close()

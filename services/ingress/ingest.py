@@ -17,9 +17,10 @@ from billhook.errors import BodyRefused, Refused, SignatureRefused
 from billhook.metrics import Metrics
 from billhook.providers import PROVIDERS
 from billhook.runtime.clock import Clock
-from billhook.store.inbox import Arrival
+from billhook.runtime.group_commit import GroupCommit, LineFull
+from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
+from billhook.store.inbox import Arrival, Receipt
 from billhook.store.schema import new_id
-from services.ingress.commit import GroupCommit, LineFull
 from services.ingress.sources import SourceDirectory, SourcesAway
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -45,7 +46,9 @@ class Answer(Exception):
 class IngestRoute:
     """The ASGI endpoint."""
 
-    def __init__(self, line: GroupCommit, sources: SourceDirectory, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, line: GroupCommit[Arrival, Receipt], sources: SourceDirectory, metrics: Metrics, clock: Clock
+    ) -> None:
         self._line = line
         self._sources = sources
         self._metrics = metrics
@@ -91,7 +94,13 @@ class IngestRoute:
     async def _admit(self, scope: Any, receive: Any) -> bytes:
         headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         _check_request(scope["method"], headers)
-        body = await _read(receive)
+        try:
+            body = await read_body(receive, headers.get("content-length", ""), MAX_BODY_BYTES)
+        except BodyTooLarge:
+            message = f"An event may have at most {MAX_BODY_BYTES} bytes."
+            raise Answer(413, "too_large", message, (b"connection", b"close")) from None
+        except Disconnected:
+            raise Answer(400, "disconnected", "The request ended before its body did.") from None
         now = self._clock()
         try:
             source = await self._sources.find(scope["path"][_PREFIX:-_SUFFIX])
@@ -122,7 +131,7 @@ class IngestRoute:
             now,
         )
         try:
-            receipt = await self._line.commit(arrival)
+            receipt = await self._line.submit(arrival)
         except LineFull:
             raise Answer(
                 503, "busy", "More events are waiting than can be stored in time. Send again.", (b"retry-after", b"1")
@@ -146,32 +155,3 @@ def _check_request(method: str, headers: dict[str, str]) -> None:
     content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise Answer(415, "not_json", "Events are JSON: send Content-Type: application/json.")
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
-
-
-def _too_large() -> Answer:
-    # The rest of the body is not read, so the connection cannot be used again.
-    return Answer(413, "too_large", f"An event may have at most {MAX_BODY_BYTES} bytes.", (b"connection", b"close"))
-
-
-async def _read(receive: Any) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        chunks, size = [body], len(body)
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Answer(400, "disconnected", "The request ended before its body did.")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > MAX_BODY_BYTES:
-                raise _too_large()
-        body = b"".join(chunks)
-    if message["type"] == "http.disconnect":
-        raise Answer(400, "disconnected", "The request ended before its body did.")
-    if len(body) > MAX_BODY_BYTES:
-        raise _too_large()
-    return body

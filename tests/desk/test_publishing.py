@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import requests
-from desk.world import OPERATOR, Belongings, Desk, World, made, new_env, refused, serving, settle
+from desk.world import NOW, OPERATOR, Belongings, Desk, World, made, new_env, refused, serving, settle
 
 from billhook.store.database import Database
 from billhook.store.deliveries import list_deliveries
+from billhook.store.endpoints import create_endpoint, set_disabled, subscribed_endpoints, update_endpoint
+from billhook.store.merchants import revoke_key
 from billhook_testing.servers import ValkeyServer
 
 SHIPPED: dict[str, Any] = {
@@ -162,6 +164,90 @@ def test_data_is_sent_as_it_was_given(desk: Desk, world: World) -> None:
     published = made(publish(desk, world.ours.key, {**SHIPPED, "data": data}))
     message = desk.get(f"/v1/messages/{published['id']}", key=world.ours.key).json()
     assert json.loads(message["body"]["content"])["data"] == data
+
+
+AS_IT_IS = '{"amount": 10.00000000000000001, "a" : 1,  "a": 2, "large": 123456789012345678901234567890.10, "z": 1E2}'
+
+
+def publish_raw(desk: Desk, key: str, data: str, idempotency_key: str = "key-1") -> requests.Response:
+    headers = {"Idempotency-Key": idempotency_key, "Content-Type": "application/json"}
+    body = f'{{"event_type": "order.shipped", "data": {data}}}'
+    return desk.ask("POST", "/v1/messages", key, headers, data=body.encode())
+
+
+def test_data_arrives_byte_by_byte_as_it_was_given(desk: Desk, world: World) -> None:
+    key = world.ours.key
+    published = made(publish_raw(desk, key, AS_IT_IS))
+    message = desk.get(f"/v1/messages/{published['id']}", key=key).json()
+    assert message["body"]["content"].endswith(f'"data":{AS_IT_IS}}}')
+    assert publish_raw(desk, key, AS_IT_IS).json() == published
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(
+            '{"amount": 10.0}',
+            '{"amount": 10.00000000000000002}',
+            '{"amount": "10.00000000000000001"}',
+            '{"amount": []}',
+        ),
+        '{"amount": 10.00000000000000001, "amount": 10.00000000000000001}',
+    ],
+)
+def test_another_number_is_another_request_however_close(desk: Desk, world: World, other: str) -> None:
+    key = world.ours.key
+    made(publish_raw(desk, key, '{"amount": 10.00000000000000001}'))
+    refused(publish_raw(desk, key, other), 422, "idempotency_key_reused")
+
+
+def test_how_large_it_may_be_is_a_setting(database: Database, tmp_path: Path) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    env = new_env(url, tmp_path, message_limit_kib=1024)
+    ours = settle(env, "Ours")
+    with serving(env) as desk:
+        largest = json.dumps({"text": "x" * (1024 * 1024 - 100)})
+        published = made(publish_raw(desk, ours.key, largest))
+        message = desk.get(f"/v1/messages/{published['id']}", key=ours.key).json()
+        assert message["body"]["content"].endswith(f'"data":{largest}}}')
+        refused(publish_raw(desk, ours.key, json.dumps({"text": "x" * 1024 * 1024}), "2"), 413, "too_large", "1024 KiB")
+    env.close()
+
+
+def test_a_key_that_is_revoked_ends_at_once_however_often_it_was_used(desk: Desk, world: World) -> None:
+    ours = world.ours
+    made(publish(desk, ours.key, SHIPPED))
+    with desk.env.database.begin() as tx:  # by anybody, in any process
+        assert revoke_key(tx, ours.ids["own_key_id"], NOW)
+    for body in (SHIPPED, {**SHIPPED, "data": {"id": "o_2"}}, {"event_type": "order"}):
+        refused(publish(desk, ours.key, body), 401, "wrong_key")
+        refused(publish(desk, ours.key, body, "key-2"), 401, "wrong_key")
+    assert len(desk.get("/v1/messages", type="order.shipped").json()["data"]) == 1
+
+
+def test_endpoints_count_as_they_are_at_this_moment(desk: Desk, world: World) -> None:
+    ours, endpoint_id = world.ours, world.ours.ids["endpoint_id"]
+
+    def states(key: str) -> list[str]:
+        published = made(publish(desk, ours.key, SHIPPED, key))
+        found = [row["state"] for row in deliveries(desk, published["id"])]
+        assert published["deliveries"] == len(found)
+        return sorted(found)
+
+    assert states("1") == ["due"]
+    with desk.env.database.begin() as tx:  # by anybody, in any process
+        create_endpoint(tx, ours.merchant_id, "https://example.com/2", ["order.*"], b"sealed", NOW)
+    assert states("2") == ["due", "due"]
+    with desk.env.database.begin() as tx:
+        set_disabled(tx, endpoint_id, NOW, "by hand")
+    assert states("3") == ["due", "held"]
+    with desk.env.database.begin() as tx:
+        update_endpoint(tx, endpoint_id, deleted_at=NOW)
+    assert states("4") == ["due"]
+    with desk.env.database.begin() as tx:
+        [left] = subscribed_endpoints(tx, [ours.merchant_id])[ours.merchant_id][1]
+        update_endpoint(tx, left.id, event_types=["invoice.*"])
+    assert states("5") == []
 
 
 @pytest.mark.parametrize(

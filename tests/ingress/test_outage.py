@@ -15,13 +15,14 @@ from billhook.metrics import Metrics
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import system_clock
 from billhook.runtime.env import Env
+from billhook.runtime.group_commit import WAITING_LIMIT, LineFull
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
 from billhook.store import merchants, migrate, sources
 from billhook.store.database import Database
 from billhook_testing.servers import postgres_server
 from services.ingress.app import build
-from services.ingress.commit import WAITING_LIMIT, GroupCommit, LineFull
+from services.ingress.commit import inbox_line
 
 
 def test_a_database_that_goes_away_is_a_503_and_comes_back(tmp_path: Path) -> None:
@@ -67,11 +68,10 @@ def test_more_than_can_wait_is_refused_at_once_and_what_waits_is_stored(tmp_path
     migrate.upgrade(database)
     database.opened.clear()
     metrics = Metrics()
-    line = GroupCommit(database, Bell(env.broker, metrics), metrics, system_clock)
+    line = inbox_line(database, Bell(env.broker, metrics), metrics, system_clock)
 
     async def crowd() -> tuple[int, int]:
-        line.start()
-        waiting = [asyncio.create_task(line.commit(arrival(f"e{n}"))) for n in range(WAITING_LIMIT + 600)]
+        waiting = [asyncio.create_task(line.submit(arrival(f"e{n}"))) for n in range(WAITING_LIMIT + 600)]
         await asyncio.sleep(0)
         refused = sum(task.done() for task in waiting)
         database.opened.set()
@@ -89,12 +89,11 @@ def test_more_than_can_wait_is_refused_at_once_and_what_waits_is_stored(tmp_path
 
 @pytest.mark.parametrize("poison", ["a\ud800b"])
 def test_what_no_column_can_hold_costs_only_its_own_sender(tmp_path: Path, env: Env, poison: str) -> None:
-    line = GroupCommit(env.database, env.bell, env.metrics, system_clock)
+    line = inbox_line(env.database, env.bell, env.metrics, system_clock)
 
     async def batch() -> list[object]:
-        line.start()
         arrivals = [arrival("good 1"), arrival(poison), arrival("good 2")]
-        return await asyncio.gather(*(line.commit(a) for a in arrivals), return_exceptions=True)
+        return await asyncio.gather(*(line.submit(a) for a in arrivals), return_exceptions=True)
 
     results = asyncio.run(batch())
     line.stop()

@@ -86,14 +86,14 @@ def test_a_disabled_endpoint_still_listens_and_a_deleted_one_is_gone(database: D
         endpoints.set_disabled(tx, made[0].id, NOW, "answers 410")
         disabled = endpoints.get_endpoint(tx, made[0].id)
         assert disabled is not None
-        assert endpoints.listening(tx, ["mrc_a", "mrc_b"]) == [disabled, *made[1:3]]
-        assert endpoints.listening(tx, []) == []
+        assert endpoints.endpoints_of_merchants(tx, ["mrc_a", "mrc_b"]) == [disabled, *made[1:3]]
+        assert endpoints.endpoints_of_merchants(tx, []) == []
         assert (disabled.disabled_at, disabled.disabled_reason) == (NOW, "answers 410")
         endpoints.set_disabled(tx, made[0].id, None, None)
         assert endpoints.list_endpoints(tx) == made
         assert endpoints.list_endpoints(tx, "mrc_a") == made[:2]
         endpoints.update_endpoint(tx, made[1].id, deleted_at=NOW)
-        assert endpoints.list_endpoints(tx, "mrc_a") == endpoints.listening(tx, ["mrc_a"]) == made[:1]
+        assert endpoints.list_endpoints(tx, "mrc_a") == endpoints.endpoints_of_merchants(tx, ["mrc_a"]) == made[:1]
         assert endpoints.get_endpoint(tx, made[1].id) is None
         assert endpoints.endpoints_of(tx, [made[1].id])[made[1].id].deleted_at == NOW
 

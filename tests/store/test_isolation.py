@@ -35,10 +35,13 @@ from billhook.store import (
     messages,
     own_credit_notes,
     own_invoices,
+    publications,
+    queues,
     replays,
     sources,
     standings,
     templates,
+    work,
 )
 from billhook.store.database import Database, Tx
 from billhook.store.schema import new_id
@@ -81,7 +84,7 @@ def open_shop(tx: Tx) -> Shop:
     documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", "billhook-2", b"")], NOW)
     message = messages.Message(new_id("msg"), merchant, "x", "customer", "cus", b"", event.id, 0, NOW)
     messages.add_messages(tx, [message], NOW)
-    messages.add_publications(tx, [messages.NewPublication(merchant, "key", b"", message.id)], NOW)
+    publications.add_publications(tx, [publications.NewPublication(merchant, "key", b"", message.id)], NOW)
     mails.add_mails(tx, [mails.NewMail(merchant, "same", "a@b.test", "s", "t")], NOW)
     endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
     [delivery] = deliveries.add_deliveries(tx, [deliveries.NewDelivery(merchant, message.id, endpoint)], NOW)
@@ -117,6 +120,15 @@ def open_shop(tx: Tx) -> Shop:
         template,
         case.id,
     )
+
+
+def stop_endpoint(tx: Tx, shop: Shop) -> Tx:
+    """A delivery is dead, and its endpoint is disabled."""
+    endpoints.set_disabled(tx, shop.endpoint, NOW, "by hand")
+    work.give_up(tx, deliveries.deliveries, [(shop.delivery, "gave up")], NOW)
+    letter = dead_letters.DeadLetter(shop.merchant, shop.delivery, "gave up", 10)
+    dead_letters.bury(tx, "deliveries", [letter], NOW)
+    return tx
 
 
 Question = Callable[[Tx, Shop, str], Any]
@@ -158,7 +170,15 @@ QUESTIONS: dict[str, Question] = {
         tx, shop.endpoint, merchant_id=merchant
     ),
     "endpoints.list_endpoints": lambda tx, shop, merchant: endpoints.list_endpoints(tx, merchant),
-    "endpoints.listening": lambda tx, shop, merchant: endpoints.listening(tx, [merchant]),
+    "endpoints.count_endpoints": lambda tx, shop, merchant: (
+        [{"merchant_id": merchant}] * endpoints.count_endpoints(tx, merchant)
+    ),
+    "endpoints.subscribed_endpoints": lambda tx, shop, merchant: [
+        endpoints.get_endpoint(tx, one.id)
+        for _, found in endpoints.subscribed_endpoints(tx, [merchant]).values()
+        for one in found
+    ],
+    "endpoints.endpoints_of_merchants": lambda tx, shop, merchant: endpoints.endpoints_of_merchants(tx, [merchant]),
     "inbox.get_event": lambda tx, shop, merchant: inbox.get_event(tx, shop.event, merchant_id=merchant),
     "inbox.list_conflicts": lambda tx, shop, merchant: inbox.list_conflicts(tx, merchant_id=merchant),
     "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),
@@ -181,6 +201,11 @@ QUESTIONS: dict[str, Question] = {
     "own_invoices.list_own_invoices": lambda tx, shop, merchant: own_invoices.list_own_invoices(
         tx, merchant_id=merchant
     ),
+    "queues.replayable": lambda tx, shop, merchant: queues.replayable(tx, merchant_id=merchant, limit=9),
+    "queues.stopped": lambda tx, shop, merchant: [
+        endpoints.get_endpoint(tx, one.endpoint_id)
+        for one in queues.stopped(stop_endpoint(tx, shop), merchant_id=merchant)
+    ],
     "replays.get_replay": lambda tx, shop, merchant: replays.get_replay(tx, shop.replay, merchant_id=merchant),
     "replays.list_replays": lambda tx, shop, merchant: replays.list_replays(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),

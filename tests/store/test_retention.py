@@ -14,7 +14,8 @@ from billhook.metrics import Metrics
 from billhook.store import dead_letters, retention
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
-from billhook.store.messages import Message, NewPublication, add_messages, add_publications, find_publications, messages
+from billhook.store.messages import Message, add_messages, messages
+from billhook.store.publications import NewPublication, add_publications, find_publications
 from billhook.store.retention import delete_attempts, delete_publications, prune_messages
 from billhook_testing.clock import ManualClock
 from services.relay.pruning import Pruner

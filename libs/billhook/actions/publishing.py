@@ -1,33 +1,48 @@
-"""Publishing: a merchant's own events, delivered as billhook's are, and once for each idempotency key."""
+"""Publishing: a merchant's own events, delivered as billhook's are, and once for each idempotency key.
+
+`data` is sent as it was given, byte by byte: what is read of it is only whether receivers could read it, and the digest
+by which the same request is known again.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy.exc import IntegrityError
 
 from billhook.actions.sources import ring
 from billhook.errors import Refused
 from billhook.rules.endpoint_settings import own_event
 from billhook.runtime.env import Env
-from billhook.store.database import Tx, is_store_away
-from billhook.store.deliveries import add_deliveries, count_deliveries, deliveries_for
-from billhook.store.messages import Message, NewPublication, add_messages, add_publications, find_publications
+from billhook.store.database import StoreAway, is_store_away
+from billhook.store.deliveries import NewDelivery, count_deliveries, delivery_for
+from billhook.store.endpoints import Subscriber, subscribed_endpoints
+from billhook.store.merchants import good_keys
+from billhook.store.messages import Message
+from billhook.store.publications import Prepared, find_publications
+from billhook.store.publications import publish as write
 
-KEY = re.compile(r"[ -~]{1,255}")
+KEY: Final = re.compile(r"[ -~]{1,255}")
 """An idempotency key: what a header can carry everywhere."""
 
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-AHEAD = timedelta(days=1)
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+AHEAD: Final = timedelta(days=1)
 """How far a publisher's clock may be wrong. What has not happened yet is no event."""
+
+MERCHANTS_KNOWN: Final = 1000
+"""Merchants whose endpoints are remembered between two commits: 50 endpoints each are 20 MB."""
+
+ROUNDS: Final = 5
+"""How often endpoints may change under a publication before it is given back."""
 
 
 @dataclass(frozen=True)
@@ -35,27 +50,14 @@ class Publication:
     """What is to be published."""
 
     event_type: str
-    data: dict[str, Any]
+    data: bytes
+    """A JSON object, as it is sent."""
     customer: str | None = None
     subscription: str | None = None
     occurred_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A publication that nothing is wrong with, and the message it becomes unless its key has spoken before."""
-
-    key: str
-    message: Message
-    digest: bytes
-    """Of the request: the same key with another one is refused."""
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        return self.message.merchant_id, self.key
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Published:
     message_id: str
     deliveries: int
@@ -64,112 +66,180 @@ class Published:
     """It was published before, under the same key."""
 
 
-def prepared(merchant_id: str, key: str, new: Publication, now: datetime) -> Prepared:
-    """Raises `Refused` for what cannot be published."""
+class KeyRevoked(Exception):
+    """The caller's key was revoked before this could be published."""
+
+
+class NoMerchant(Exception):
+    """There is no merchant of that id."""
+
+
+def prepared(merchant_id: str, key: str, new: Publication, now: datetime, *, api_key_id: str | None = None) -> Prepared:
+    """A publication that nothing is wrong with, and the message it becomes unless its key has spoken before. Raises
+    `Refused` for what cannot be published."""
     if not KEY.fullmatch(key):
         raise Refused("idempotency_key_invalid", "`Idempotency-Key` must be 1 to 255 printable ASCII characters.")
     own_event(new.event_type)
-    if new.occurred_at is not None:
-        if not EARLIEST <= new.occurred_at <= now + AHEAD:
+    occurred_at = new.occurred_at
+    if occurred_at is not None:
+        if not EARLIEST <= occurred_at <= now + AHEAD:
             raise Refused("occurred_at_invalid", "`occurred_at` must be a time since 1970 that is not in the future.")
-        new = Publication(new.event_type, new.data, new.customer, new.subscription, new.occurred_at.astimezone(UTC))
-    if not all(map(math.isfinite, _floats(new.data))):
-        raise Refused("data_invalid", "`data` holds NaN, Infinity or a number too large for JSON's readers.")
-    happened = new.occurred_at or now
-    try:
-        body = msgspec.json.encode({"type": new.event_type, "timestamp": happened, "data": new.data})
-        digest = hashlib.sha256(msgspec.json.encode(new, order="sorted")).digest()
-    except (UnicodeEncodeError, RecursionError):
-        raise Refused(
-            "data_invalid", "`data` holds half a character (a lone surrogate), or is nested too deeply."
-        ) from None
+        occurred_at = occurred_at.astimezone(UTC)
+    happened = occurred_at or now
+    digest = _digest([new.event_type, _meaning(new.data), new.customer, new.subscription, occurred_at])
     message = Message.own(
         merchant_id,
         new.event_type,
         "publication",
         key,
-        body,
+        msgspec.json.encode({"type": new.event_type, "timestamp": happened, "data": msgspec.Raw(new.data)}),
         happened,
         customer=new.customer,
         subscription=new.subscription,
     )
-    return Prepared(key, message, digest)
+    return Prepared(message, key, digest, api_key_id)
+
+
+def _meaning(data: bytes) -> Any:
+    """`data` in a form in which the same is the same: objects in the order of their names. Numbers stay as they were
+    written, since 10.00000000000000001 is not 10 to whoever counts money, and names that come twice come twice."""
+    try:
+        return _READER.decode(data.decode())
+    except RecursionError:
+        raise Refused("data_invalid", "`data` is nested too deeply.") from None
+    except ValueError:
+        raise Refused("data_invalid", "`data` is not JSON.") from None
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # All in one field: no dictionary keeps names that come twice, and no array can be taken for this.
+    return {"": sorted(pairs, key=itemgetter(0))}
+
+
+def _fraction(written: str) -> msgspec.Raw:
+    if not math.isfinite(float(written)):
+        raise Refused("data_invalid", "`data` holds a number too large for JSON's readers.")
+    return msgspec.Raw(written.encode())
+
+
+def _no_number(name: str) -> Any:
+    raise Refused("data_invalid", f"`data` holds {name}, which is no number in JSON.")
+
+
+_READER: Final = json.JSONDecoder(
+    object_pairs_hook=_fields,
+    parse_float=_fraction,
+    parse_int=lambda written: msgspec.Raw(written.encode()),
+    parse_constant=_no_number,
+)
+
+
+def refuse_unreadable(content: bytes) -> None:
+    """Raise `Refused`, with what it is, for what some libraries write and others do not take for JSON."""
+    with suppress(ValueError, RecursionError):
+        _digest(_READER.decode(content.decode()))
+
+
+def _digest(meaning: Any) -> bytes:
+    try:
+        return hashlib.sha256(msgspec.json.encode(meaning)).digest()
+    except UnicodeEncodeError:
+        raise Refused("data_invalid", "`data` holds half a character (a lone surrogate).") from None
 
 
 def publish(env: Env, merchant_id: str, key: str, new: Publication) -> Published:
     """Publish once: the same again under the same key is answered with what there is. Raises `Refused`."""
-    (result,) = publish_all(env, [prepared(merchant_id, key, new, env.clock())])
+    (result,) = Publisher(env)([prepared(merchant_id, key, new, env.clock())])
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def publish_all(env: Env, wanted: Sequence[Prepared]) -> Sequence[Published | Exception]:
-    """Publish what has gathered in one transaction; each is answered for itself."""
-    for last in (False, True):
+class Publisher:
+    """Publishes what has gathered, and answers each for itself. One thread uses it.
+
+    The endpoints of merchants are remembered with their version, which the statement that publishes compares: it is a
+    memory that cannot be wrong, only of no use.
+    """
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        self._subscribers: dict[str, tuple[int, list[Subscriber]]] = {}
+
+    def __call__(self, wanted: Sequence[Prepared]) -> Sequence[Published | Exception]:
         try:
-            with env.database.begin() as tx:
-                results, due = _publish(tx, wanted, env.clock())
-        except IntegrityError:  # another process came first with one of the keys, between our look and our word
-            if not last:
-                continue
-            raise
+            results, due = self._publish(wanted)
         except Exception as error:
             if is_store_away(error) or len(wanted) == 1:
-                raise
+                return [error] * len(wanted)
             # One of them is to blame. Each by itself: the others must not pay for it.
-            return [_alone(env, one) for one in wanted]
-        break
-    ring(env, {"deliveries": due})
-    return results
+            return [result for one in wanted for result in self([one])]
+        ring(self._env, {"deliveries": due})
+        return results
 
+    def _publish(self, wanted: Sequence[Prepared]) -> tuple[list[Published | Exception], list[str]]:
+        results: dict[str, Published | Exception] = {}
+        due: list[str] = []
+        left = wanted
+        for _ in range(ROUNDS):
+            self._remember({one.message.merchant_id for one in left})
+            known: list[Prepared] = []
+            for one in left:
+                if one.message.merchant_id in self._subscribers:
+                    known.append(one)
+                else:
+                    results[one.message.id] = NoMerchant()
+            addressed = {one.message.id: self._addressed(one.message) for one in known}
+            if known:
+                versions = {one.message.merchant_id: self._subscribers[one.message.merchant_id][0] for one in known}
+                flat = [delivery for found in addressed.values() for delivery in found]
+                written = write(self._env.database, known, flat, versions, self._env.clock())
+                due += written.due
+                results |= {id_: Published(id_, len(addressed[id_]), replayed=False) for id_ in written.message_ids}
+            left = [one for one in left if one.message.id not in results]
+            if left:
+                results |= self._why_not(left)
+                left = [one for one in left if one.message.id not in results]
+            if not left:
+                return [results[one.message.id] for one in wanted], due
+            # The endpoints have changed since they were read.
+            for one in left:
+                self._subscribers.pop(one.message.merchant_id, None)
+        raise StoreAway("the endpoints of these merchants change all the time")
 
-def _alone(env: Env, one: Prepared) -> Published | Exception:
-    try:
-        return publish_all(env, [one])[0]
-    except Exception as error:
-        return error
+    def _remember(self, merchant_ids: Collection[str]) -> None:
+        missing = [merchant_id for merchant_id in merchant_ids if merchant_id not in self._subscribers]
+        if missing:
+            if len(self._subscribers) >= MERCHANTS_KNOWN:
+                self._subscribers.clear()
+                missing = [*merchant_ids]
+            with self._env.database.read() as tx:
+                self._subscribers |= subscribed_endpoints(tx, missing)
 
+    def _addressed(self, message: Message) -> list[NewDelivery]:
+        return [
+            delivery_for(message, endpoint)
+            for endpoint in self._subscribers[message.merchant_id][1]
+            if endpoint.hears(message.type)
+        ]
 
-def _publish(tx: Tx, wanted: Sequence[Prepared], now: datetime) -> tuple[list[Published | Exception], list[str]]:
-    """In one transaction: messages, their deliveries and the keys' rows, or what the keys published before."""
-    known = find_publications(tx, {one.identity for one in wanted})
-    first: dict[tuple[str, str], Prepared] = {}
-    for one in wanted:
-        if one.identity not in known:
-            first.setdefault(one.identity, one)
-    deliveries = deliveries_for(tx, add_messages(tx, [one.message for one in first.values()], now))
-    due = add_deliveries(tx, deliveries, now)
-    add_publications(tx, [NewPublication(*one.identity, one.digest, one.message.id) for one in first.values()], now)
-    counts = Counter(delivery.message_id for delivery in deliveries)
-    counts.update(count_deliveries(tx, {row["message_id"] for row in known.values()}))
-    results: list[Published | Exception] = []
-    for one in wanted:
-        before = known.get(one.identity)
-        speaker = first.get(one.identity)
-        digest = bytes(before["sha256"]) if before is not None else (speaker or one).digest
-        message_id = before["message_id"] if before is not None else (speaker or one).message.id
-        if digest != one.digest:
-            results.append(
-                Refused(
+    def _why_not(self, left: Sequence[Prepared]) -> dict[str, Published | Exception]:
+        """What becomes of those that were not published, but for those whose endpoints have changed."""
+        with self._env.database.read() as tx:
+            before = find_publications(tx, {one.identity for one in left})
+            good = good_keys(tx, {one.api_key_id for one in left if one.api_key_id is not None})
+            counts = count_deliveries(tx, {row["message_id"] for row in before.values()})
+        results: dict[str, Published | Exception] = {}
+        for one in left:
+            row = before.get(one.identity)
+            if one.api_key_id is not None and one.api_key_id not in good:
+                results[one.message.id] = KeyRevoked()
+            elif row is not None and bytes(row["sha256"]) == one.sha256:
+                results[one.message.id] = Published(row["message_id"], counts.get(row["message_id"], 0), replayed=True)
+            elif row is not None:
+                results[one.message.id] = Refused(
                     "idempotency_key_reused",
                     "`Idempotency-Key` was used for another event. Use a new key for each event, and an old one only to"
                     " repeat the very same request.",
                 )
-            )
-        else:
-            results.append(Published(message_id, counts[message_id], replayed=speaker is not one))
-    return results, due
-
-
-def _floats(value: Any) -> Iterator[float]:
-    """All of them, however deep."""
-    left = [value]
-    while left:
-        match left.pop():
-            case float() as number:
-                yield number
-            case dict() as fields:
-                left.extend(fields.values())
-            case list() as items:
-                left.extend(items)
+        return results

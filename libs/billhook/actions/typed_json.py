@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,9 +20,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 def decoded(content: bytes, kind: type[T]) -> T:
     """The value. Raises `BodyRefused` for what is not JSON, `Refused` for fields that are wrong or that nobody knows:
     a misspelt one must not leave something out of a bill."""
-    try:
+    with refusing():
         value = msgspec.json.decode(content, type=kind)
         _look(msgspec.json.decode(content), value, "body")
+    return value
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What decoding raises, as a refusal."""
+    try:
+        yield
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         raise Refused("invalid", f"{_path(path.rstrip('`'))}: {_printable(problem)}") from None
@@ -28,7 +38,6 @@ def decoded(content: bytes, kind: type[T]) -> T:
         raise BodyRefused("not_json", "The body is not JSON.") from None
     except RecursionError:
         raise BodyRefused("unreadable", "The body is nested too deeply.") from None
-    return value
 
 
 def whole(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -16,9 +16,11 @@ from billhook.store.schema import new_id
 commands = command_group("messages", "Messages to merchants' endpoints.")
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str) -> bytes:
+    given = sys.stdin.buffer.read() if text == "-" else text.encode()
     try:
-        return msgspec.json.decode(sys.stdin.buffer.read() if text == "-" else text, type=dict[str, Any])
+        msgspec.json.decode(given, type=dict[str, msgspec.Raw])
+        return given.strip()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CommandError(f"The data must be a JSON object: {error}.") from None
 

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
         " 10.0.0.0/8. Everything private is refused otherwise.",
     )
     allow_http: bool = Field(False, description="Let endpoints be http:// too. Messages are then not encrypted.")
+    message_limit_kib: int = Field(
+        64, description="The largest body of `POST /v1/messages`, in KiB: 64 to 1024.", ge=64, le=1024
+    )
     endpoints_per_merchant: int = Field(
         50, description="How many endpoints a merchant may have. Every event is sent to each that wants it.", ge=1
     )

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from billhook.rules.delivery import CANCELED, FRESH, HELD, REPLAY, RETRY, subject_of, wants
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
-from billhook.store.endpoints import Endpoint, endpoints_of_merchants
+from billhook.store.endpoints import Endpoint, Subscriber, endpoints_of_merchants
 from billhook.store.messages import Message, messages
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 from billhook.store.work import DUE, Row, due_index, work_columns
@@ -103,9 +103,9 @@ class NewDelivery:
     replayed: bool = False
 
 
-def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list[str]:
-    """Add them; returns the ids of those that are due."""
-    rows = [
+def delivery_rows(wanted: Sequence[NewDelivery], now: datetime) -> list[dict[str, Any]]:
+    """The rows of deliveries to be added."""
+    return [
         {
             "id": new_id("dlv"),
             "merchant_id": new.merchant_id,
@@ -121,6 +121,11 @@ def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list
         }
         for new in wanted
     ]
+
+
+def add_deliveries(tx: Tx, wanted: Sequence[NewDelivery], now: datetime) -> list[str]:
+    """Add them; returns the ids of those that are due."""
+    rows = delivery_rows(wanted, now)
     insert_many(tx, deliveries, rows)
     return [str(row["id"]) for row in rows if row["state"] == DUE]
 
@@ -145,7 +150,7 @@ def deliveries_for(tx: Tx, new: Sequence[Message], *, excluding: Collection[str]
     ]
 
 
-def delivery_for(message: Message, endpoint: Endpoint, lane: str = FRESH) -> NewDelivery:
+def delivery_for(message: Message, endpoint: Endpoint | Subscriber, lane: str = FRESH) -> NewDelivery:
     return NewDelivery(
         message.merchant_id,
         message.id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billhook.rules.delivery import wants
 from billhook.rules.endpoint_health import EndpointHealth
 from billhook.store.bulk import among
 from billhook.store.database import Tx
@@ -102,6 +103,7 @@ def create_endpoint(
         **options,
     )
     tx.execute(endpoints.insert().values(**vars(endpoint)))
+    _changed(tx, merchant_id)
     return endpoint
 
 
@@ -137,6 +139,42 @@ def endpoints_of_merchants(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoi
     return [Endpoint(**row) for row in tx.execute(query.order_by(endpoints.c.id)).mappings()]
 
 
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """What of an endpoint says which messages it gets, and how."""
+
+    id: str
+    event_types: list[str]
+    ordering: str
+    disabled_at: datetime | None
+
+    def hears(self, event_type: str) -> bool:
+        return wants(self.event_types, event_type)
+
+
+def subscribed_endpoints(tx: Tx, merchant_ids: Collection[str]) -> dict[str, tuple[int, list[Subscriber]]]:
+    """The endpoints of each of these merchants, disabled ones too, and their version: another one when any has changed
+    since. Merchants that there are not are not in it."""
+    m, e = merchants.c, endpoints.c
+    versions = sa.select(m.id, m.endpoints_version).where(among(tx, m.id, merchant_ids))
+    found: dict[str, tuple[int, list[Subscriber]]] = {row[0]: (row[1], []) for row in tx.execute(versions)}
+    query = sa.select(e.merchant_id, e.id, e.event_types, e.ordering, e.disabled_at)
+    query = query.where(among(tx, e.merchant_id, merchant_ids), e.deleted_at.is_(None))
+    for row in tx.execute(query.order_by(e.id)):
+        found[row[0]][1].append(Subscriber(*row[1:]))
+    return found
+
+
+def _changed(tx: Tx, merchant_id: str | sa.ScalarSelect[str]) -> None:
+    """Whoever remembers the merchant's endpoints remembers another version."""
+    version = merchants.c.endpoints_version + 1
+    tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(endpoints_version=version))
+
+
+def _owner(endpoint_id: str) -> sa.ScalarSelect[str]:
+    return sa.select(endpoints.c.merchant_id).where(endpoints.c.id == endpoint_id).scalar_subquery()
+
+
 def endpoints_of(tx: Tx, ids: Collection[str], *, lock: bool = False) -> dict[str, Endpoint]:
     """Endpoints by id, deleted ones too. With `lock` nobody else changes them until the transaction ends."""
     query = sa.select(endpoints).where(among(tx, endpoints.c.id, ids)).order_by(endpoints.c.id)
@@ -156,6 +194,7 @@ def _read(row: sa.RowMapping) -> Endpoint:
 def update_endpoint(tx: Tx, endpoint_id: str, **changes: Any) -> None:
     """Set fields of `Endpoint`."""
     tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**changes))
+    _changed(tx, _owner(endpoint_id))
 
 
 def set_disabled(tx: Tx, endpoint_id: str, at: datetime | None, reason: str | None) -> None:
@@ -166,6 +205,7 @@ def set_disabled(tx: Tx, endpoint_id: str, at: datetime | None, reason: str | No
         changes |= {"failing_since": None, "last_failure_at": None, "notices": 0}
     change = sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**changes)
     tx.execute(change if at is None else change.where(endpoints.c.disabled_at.is_(None)))
+    _changed(tx, _owner(endpoint_id))
 
 
 def rotate_secret(
@@ -179,13 +219,12 @@ def rotate_secret(
 
 
 def save_health(tx: Tx, endpoint_id: str, health: EndpointHealth) -> None:
-    update_endpoint(
-        tx,
-        endpoint_id,
-        failing_since=health.failing_since,
-        last_failure_at=health.last_failure_at,
-        notices=health.notices,
-    )
+    values = {
+        "failing_since": health.failing_since,
+        "last_failure_at": health.last_failure_at,
+        "notices": health.notices,
+    }
+    tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
 
 
 def save_tokens(tx: Tx, spent: Sequence[tuple[str, datetime]]) -> None:

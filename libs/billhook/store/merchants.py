@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -27,6 +27,7 @@ merchants = sa.Table(
     sa.Column("contact_email", sa.Text),  # who is told when something of theirs needs a person
     sa.Column("seller", sa.JSON(none_as_null=True)),  # as documents show them; none: by the name alone
     sa.Column("invoicing", sa.JSON(none_as_null=True)),  # only what differs from the defaults
+    sa.Column("endpoints_version", sa.BigInteger, nullable=False, server_default="0"),  # goes up when one changes
 )
 
 api_keys = sa.Table(
@@ -63,12 +64,21 @@ class Key:
     revoked_at: datetime | None
 
 
+OPERATOR: Final = "operator"
+"""Stands for the id of the operator's key that is in the settings."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Whom a bearer key belongs to; `merchant_id` None is the operator."""
 
     key_id: str
     merchant_id: str | None
+
+    @property
+    def api_key_id(self) -> str | None:
+        """The key's row; None for the one in the settings, which nobody can revoke."""
+        return None if self.key_id == OPERATOR else self.key_id
 
 
 def create_merchant(
@@ -145,6 +155,12 @@ def find_callers(tx: Tx, keys: Collection[str]) -> dict[str, Caller]:
     digests = {_digest(key): key for key in keys}
     query = sa.select(c.digest, c.id, c.merchant_id).where(c.digest.in_(digests), c.revoked_at.is_(None))
     return {digests[bytes(row[0])]: Caller(row[1], row[2]) for row in tx.execute(query)}
+
+
+def good_keys(tx: Tx, key_ids: Collection[str]) -> set[str]:
+    """Which of these keys are not revoked."""
+    c = api_keys.c
+    return set(tx.execute(sa.select(c.id).where(c.id.in_(key_ids), c.revoked_at.is_(None))).scalars())
 
 
 def list_keys(tx: Tx, merchant_id: str | None = None) -> list[Key]:

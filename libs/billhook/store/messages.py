@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,18 +35,6 @@ messages = sa.Table(
     sa.UniqueConstraint("inbox_id", "number"),
     sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
     sa.Index("ix_messages_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),
-)
-
-publications = sa.Table(
-    "publications",
-    metadata,
-    # An idempotency key speaks once a merchant: two requests that race meet in the primary key.
-    sa.Column("merchant_id", sa.Text, primary_key=True),
-    sa.Column("idempotency_key", sa.Text, primary_key=True),
-    sa.Column("sha256", sa.LargeBinary, nullable=False),  # of the request: the same key with another one is refused
-    sa.Column("message_id", sa.Text, sa.ForeignKey("messages.id"), nullable=False),
-    sa.Column("created_at", Instant, nullable=False),
-    sa.Index("ix_publications_created_at", "created_at"),
 )
 
 
@@ -97,30 +85,6 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     rows = [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in fresh]
     insert_many(tx, messages, rows)
     return fresh
-
-
-def find_publications(tx: Tx, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], sa.RowMapping]:
-    """What these keys, each with its merchant's id, have published."""
-    c = publications.c
-    asked = among(tx, c.merchant_id, {merchant_id for merchant_id, _ in keys})
-    query = sa.select(publications).where(asked, among(tx, c.idempotency_key, {key for _, key in keys}))
-    rows = tx.execute(query).mappings()
-    found = {(row["merchant_id"], row["idempotency_key"]): row for row in rows}
-    return {key: found[key] for key in keys if key in found}
-
-
-@dataclass(frozen=True, slots=True)
-class NewPublication:
-    merchant_id: str
-    idempotency_key: str
-    sha256: bytes
-    message_id: str
-
-
-def add_publications(tx: Tx, new: Sequence[NewPublication], now: datetime) -> None:
-    """Remember what keys published. Raises `IntegrityError` where another request was first."""
-    fields = NewPublication.__slots__
-    insert_many(tx, publications, [{"created_at": now, **{name: getattr(one, name) for name in fields}} for one in new])
 
 
 def get_message(tx: Tx, message_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:

@@ -15,7 +15,8 @@ from billhook.rules.delivery import HELD
 from billhook.store import dead_letters
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
-from billhook.store.messages import messages, publications
+from billhook.store.messages import messages
+from billhook.store.publications import publications
 from billhook.store.schema import id_at
 from billhook.store.work import DEAD, DUE
 

@@ -1,93 +1,204 @@
-"""Publishing: a merchant's own events, sent as billhook's are."""
+"""Publishing: a merchant's own events, sent as billhook's are. `POST /v1/messages` is a plain ASGI route before all
+others, as the ingress's is: the machinery of the other routes costs more than all that is done here.
+
+    caller → size → JSON → what may be published → one durable commit → 201
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+import msgspec
 
-from billhook.actions.publishing import Prepared, Publication, Published, prepared, publish_all
+from billhook.actions.publishing import (
+    KeyRevoked,
+    NoMerchant,
+    Publication,
+    Published,
+    Publisher,
+    prepared,
+    refuse_unreadable,
+)
+from billhook.actions.typed_json import refusing
+from billhook.errors import BodyRefused, Refused
 from billhook.rules.endpoint_settings import LONGEST_EVENT_TYPE
 from billhook.runtime.env import Env
-from services.desk.batching import Batches
-from services.desk.dependencies import REPLAYED, CallerIn, EnvIn, OwnerIn, Text, known_merchant
+from billhook.runtime.group_commit import GroupCommit, LineFull
+from billhook.runtime.service import ASGIApp
+from billhook.store.merchants import Caller
+from billhook.store.publications import Prepared
+from services.desk import bodies, refusals
+from services.desk.authentication import HEADERS, Callers, body_of, wrong_key
+from services.desk.dependencies import REPLAYED, owner_of
+from services.desk.refusals import Refusal, not_found
 
-router = APIRouter(prefix="/v1/messages", tags=["messages"])
+PATH: Final = "/v1/messages"
 
-
-Key = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        description="Yours for this event. The same request under the same key is answered again, and published once.",
-        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
-    ),
-]
-
-
-MOST_AT_ONCE = 200
+LARGEST_BATCH: Final = 200
 """Events in one transaction."""
 
+READ_BESIDE: Final = 64 * 1024
+"""Bytes of a body from which on a thread reads it: a large one must not hold up the requests of others."""
 
-def publisher(env: Env) -> Batches[Prepared, Published]:
-    """All requests that wait share the next transaction."""
-    return Batches(lambda wanted: publish_all(env, wanted), largest=MOST_AT_ONCE)
-
-
-async def _publisher(request: Request) -> Batches[Prepared, Published]:
-    found: Batches[Prepared, Published] = request.app.state.publisher
-    return found
+_LINE = r"^[^\x00-\x1f\x7f]+$"
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_LINE)]
 
 
-PublisherIn = Annotated[Batches[Prepared, Published], Depends(_publisher)]
-
-
-def _check_merchant(env: Env, merchant_id: str) -> None:
-    with env.database.read() as tx:
-        known_merchant(tx, merchant_id)
-
-
-class NewMessage(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    event_type: str = Field(
-        description="A name of your own, of two words or more: `order.shipped`. The first is none of billhook's.",
-        json_schema_extra={"pattern": r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", "maxLength": LONGEST_EVENT_TYPE},
-    )
-    data: dict[str, Any] = Field(description="What receivers get as `data`.")
-    customer: Text | None = Field(None, description="Whom it is about, for endpoints that want things in order.")
+class NewMessage(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    event_type: Annotated[
+        str,
+        msgspec.Meta(
+            description="A name of your own, of two words or more: `order.shipped`. The first is none of billhook's.",
+            extra_json_schema={"pattern": r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", "maxLength": LONGEST_EVENT_TYPE},
+        ),
+    ]
+    data: Annotated[
+        msgspec.Raw,
+        msgspec.Meta(description="What receivers get as `data`, byte by byte.", extra_json_schema={"type": "object"}),
+    ]
+    customer: Annotated[
+        Text | None, msgspec.Meta(description="Whom it is about, for endpoints that want things in order.")
+    ] = None
     subscription: Text | None = None
-    occurred_at: AwareDatetime | None = Field(None, description="What receivers get as `timestamp`. Left out: now.")
+    occurred_at: Annotated[
+        Annotated[datetime, msgspec.Meta(tz=True)] | None,
+        msgspec.Meta(description="What receivers get as `timestamp`. Left out: now."),
+    ] = None
 
 
-class MessagePublished(BaseModel):
-    id: str = Field(description="The `webhook-id` that receivers see.")
-    deliveries: int = Field(description="How many endpoints it goes to.")
+class MessagePublished(msgspec.Struct, frozen=True):
+    id: Annotated[str, msgspec.Meta(description="The `webhook-id` that receivers see.")]
+    deliveries: Annotated[int, msgspec.Meta(description="How many endpoints it goes to.")]
 
 
-@router.post(
-    "",
-    status_code=201,
-    responses={
-        200: {
-            "model": MessagePublished,
+OPERATION: Final[dict[str, Any]] = {
+    "tags": ["messages"],
+    "summary": "Publish Message",
+    "description": "Publish an event to the endpoints that want it, once for each key.",
+    "operationId": "publish_message",
+    "security": [{"HTTPBearer": []}],
+    "parameters": [
+        {
+            "name": "merchant_id",
+            "in": "query",
+            "required": False,
+            "description": "Whose it shall be. Needed with the operator's key, else left out.",
+            "schema": {"type": "string", "pattern": "^[a-z]{2,8}_[0-9a-f]{32}$"},
+        },
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": True,
+            "description": "Yours for this event. The same request under the same key is answered again, and published"
+            " once.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+        },
+    ],
+    **bodies.asks(NewMessage),
+    "responses": {
+        "201": {"description": "It is durable, and on its way.", **bodies.answers(MessagePublished)},
+        "200": {
             "description": "It was published before, under this key.",
             "headers": {REPLAYED: {"schema": {"type": "string", "enum": ["true"]}}},
-        }
+            **bodies.answers(MessagePublished),
+        },
+        **{str(status): answer for status, answer in refusals.DECLARED.items()},
     },
-)
-async def publish_message(
-    env: EnvIn, caller: CallerIn, owner: OwnerIn, publisher: PublisherIn, key: Key, new: NewMessage, response: Response
-) -> MessagePublished:
-    """Publish an event to the endpoints that want it, once for each key."""
-    if caller.merchant_id is None:
-        await asyncio.to_thread(_check_merchant, env, owner)
-    # Field by field: a copy of all that is in `data` would cost more than the rest.
-    publication = Publication(new.event_type, new.data, new.customer, new.subscription, new.occurred_at)
-    published = await publisher.answer(prepared(owner, key, publication, env.clock()))
-    if published.replayed:
-        response.status_code = 200
-        response.headers[REPLAYED] = "true"
-    return MessagePublished(id=published.message_id, deliveries=published.deliveries)
+}
+"""The route's entry in the OpenAPI document: FastAPI does not serve it, so it cannot describe it."""
+
+_DECODER: Final = msgspec.json.Decoder(NewMessage)
+_WANTED: Final = (b"authorization", b"content-length", b"content-type", b"idempotency-key")
+
+
+def publishing_line(env: Env) -> GroupCommit[Prepared, Published]:
+    """Where publications wait: all of them share the next transaction."""
+    return GroupCommit("publish", Publisher(env), largest=LARGEST_BATCH, size=lambda one: len(one.message.body))
+
+
+class PublishRoute:
+    """The ASGI endpoint before all others: answers its route, and passes on everything else."""
+
+    def __init__(self, app: ASGIApp, env: Env, callers: Callers, line: GroupCommit[Prepared, Published]) -> None:
+        self._app = app
+        self._clock = env.clock
+        self._callers = callers
+        self._line = line
+        self._limit = env.settings.message_limit_kib * 1024
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            published = await self._publish(scope, receive)
+        except Exception as error:
+            response = refusals.answer(error)
+            response.raw_headers += HEADERS
+            await response(scope, receive, send)
+            return
+        body = b'{"id":"%s","deliveries":%d}' % (published.message_id.encode(), published.deliveries)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *HEADERS]
+        if published.replayed:
+            headers.append((REPLAYED.lower().encode(), b"true"))
+        status = 200 if published.replayed else 201
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _publish(self, scope: Any, receive: Any) -> Published:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
+        authorization = headers.get(b"authorization", "")
+        remembered = self._callers.remembered(authorization)
+        caller = remembered or await self._callers.of(authorization)
+        try:
+            body = await body_of(receive, headers.get(b"content-length", ""), self._limit)
+            if len(body) > READ_BESIDE:
+                new = await asyncio.to_thread(self._read, scope, headers, body, caller)
+            else:
+                new = self._read(scope, headers, body, caller)
+        except (Refusal, Refused):
+            if remembered is not None:  # whoever's key was revoked hears that, and nothing else
+                await self._callers.of(authorization)
+            raise
+        try:
+            return await self._line.submit(new)
+        except KeyRevoked:
+            self._callers.forget(authorization)
+            raise wrong_key() from None
+        except NoMerchant:
+            raise not_found("merchant") from None
+        except LineFull:
+            raise Refusal(
+                503, "busy", "More is waiting than can be stored in time. Send it again.", {"Retry-After": "1"}
+            ) from None
+
+    def _read(self, scope: Any, headers: Mapping[bytes, str], body: bytes, caller: Caller) -> Prepared:
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        owner = owner_of(caller, query.get("merchant_id", [None])[-1])
+        key = headers.get(b"idempotency-key")
+        if key is None:
+            raise Refusal(422, "invalid", "header.Idempotency-Key: It is missing.")
+        content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json" and not content_type.endswith("+json"):
+            raise Refusal(422, "invalid", "body: It must be JSON, with `Content-Type: application/json`.")
+        new = _decoded(body)
+        publication = Publication(new.event_type, bytes(new.data), new.customer, new.subscription, new.occurred_at)
+        return prepared(owner, key, publication, self._clock(), api_key_id=caller.api_key_id)
+
+
+def _decoded(body: bytes) -> NewMessage:
+    if not body:
+        raise Refusal(422, "invalid", "body: It is missing.")
+    try:
+        with refusing():
+            new = _DECODER.decode(body)
+    except BodyRefused as error:
+        refuse_unreadable(body)
+        raise Refusal(400, error.code, str(error)) from None
+    if not bytes(new.data).startswith(b"{"):
+        raise Refusal(422, "invalid", "body.data: It must be a JSON object.")
+    return new

@@ -1,0 +1,192 @@
+"""Publications: what merchants say themselves, once for each idempotency key.
+
+What is published is written in one statement on PostgreSQL, in one transaction on SQLite: the key, the message and its
+deliveries. The same statement looks whether the caller's key is good still, and whether the merchant's endpoints are
+those that the deliveries were made for (`merchants.endpoints_version`); of what is not so, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from billhook.rules.delivery import HELD
+from billhook.store.bulk import among, insert_many
+from billhook.store.database import Database, Tx
+from billhook.store.deliveries import NewDelivery, deliveries, delivery_rows
+from billhook.store.merchants import api_keys, merchants
+from billhook.store.messages import Message, add_messages
+from billhook.store.schema import Instant, metadata
+
+publications = sa.Table(
+    "publications",
+    metadata,
+    # An idempotency key speaks once a merchant: two requests that race meet in the primary key.
+    sa.Column("merchant_id", sa.Text, primary_key=True),
+    sa.Column("idempotency_key", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),  # of the request: the same key with another one is refused
+    sa.Column("message_id", sa.Text, sa.ForeignKey("messages.id"), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index("ix_publications_created_at", "created_at"),
+)
+
+Identity = tuple[str, str]
+"""A merchant and an idempotency key of theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A message to be published, and who says it."""
+
+    message: Message
+    idempotency_key: str
+    sha256: bytes
+    """Of the request."""
+    api_key_id: str | None
+    """The caller's key, which must not be revoked; None where the caller needs none."""
+
+    @property
+    def identity(self) -> Identity:
+        return self.message.merchant_id, self.idempotency_key
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    message_ids: set[str]
+    """Of those that were published now."""
+    due: list[str]
+    """Their deliveries, to ring for."""
+
+
+def publish(
+    database: Database,
+    new: Sequence[Prepared],
+    addressed: Sequence[NewDelivery],
+    versions: Mapping[str, int],
+    now: datetime,
+) -> Written:
+    """Publish those whose key is good, whose merchant's endpoints are of the version that `addressed` was made for, and
+    whose idempotency key has not spoken."""
+    rows = delivery_rows(addressed, now)
+    if database.sqlite:
+        with database.begin() as tx:
+            said = _in_one_transaction(tx, new, rows, versions, now)
+    else:
+        with database.statement() as tx:
+            said = _in_one_statement(tx, new, rows, versions, now)
+    return Written(said, [row["id"] for row in rows if row["message_id"] in said and row["state"] != HELD])
+
+
+_PUBLISH: Final = """
+WITH asked AS (
+  SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[], %b::timestamptz[], %b::text[],
+                       %b::text[], %b::bytea[], %b::text[], %b::bigint[])
+    AS one(id, merchant_id, type, key, body, occurred_at, customer, subscription, sha256, api_key_id, version)
+), good AS (
+  SELECT asked.* FROM asked JOIN merchants ON merchants.id = merchant_id AND merchants.endpoints_version = version
+   WHERE api_key_id IS NULL
+      OR EXISTS (SELECT FROM api_keys WHERE api_keys.id = asked.api_key_id AND revoked_at IS NULL)
+), spoken AS (
+  INSERT INTO publications (merchant_id, idempotency_key, sha256, message_id, created_at)
+  SELECT merchant_id, key, sha256, id, %b FROM good ORDER BY merchant_id, key
+  ON CONFLICT DO NOTHING RETURNING message_id
+), said AS (
+  INSERT INTO messages (id, merchant_id, type, object_kind, object_id, body, inbox_id, number, occurred_at, created_at,
+                        customer, subscription)
+  SELECT id, merchant_id, type, 'publication', key, body, id, 0, occurred_at, %b, customer, subscription
+    FROM good JOIN spoken ON message_id = id
+), addressed AS (
+  INSERT INTO deliveries (id, merchant_id, message_id, endpoint_id, subject, lane, state, created_at, due_at,
+                          finished_at)
+  SELECT id, merchant_id, message_id, endpoint_id, subject, lane, state, %b, %b, finished_at
+    FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
+      AS one(id, merchant_id, message_id, endpoint_id, subject, lane, state, finished_at) JOIN spoken USING (message_id)
+)
+SELECT message_id FROM spoken
+"""
+# In the order of the keys, as all writers: two batches with the same keys in other orders would wait for each other.
+_DELIVERY: Final = ("id", "merchant_id", "message_id", "endpoint_id", "subject", "lane", "state", "finished_at")
+
+
+def _in_one_statement(
+    tx: Tx,
+    new: Sequence[Prepared],
+    rows: Sequence[Mapping[str, Any]],
+    versions: Mapping[str, int],
+    now: datetime,
+) -> set[str]:
+    fields = [
+        (
+            one.message.id,
+            one.message.merchant_id,
+            one.message.type,
+            one.idempotency_key,
+            one.message.body,
+            one.message.occurred_at,
+            one.message.customer,
+            one.message.subscription,
+            one.sha256,
+            one.api_key_id,
+            versions[one.message.merchant_id],
+        )
+        for one in new
+    ]
+    columns = [list(column) for column in zip(*fields, strict=True)]
+    addressed = [[row[name] for row in rows] for name in _DELIVERY]
+    found = tx.exec_driver_sql(_PUBLISH, (*columns, now, now, now, now, *addressed))
+    return set(found.scalars())
+
+
+def _in_one_transaction(
+    tx: Tx,
+    new: Sequence[Prepared],
+    rows: Sequence[Mapping[str, Any]],
+    versions: Mapping[str, int],
+    now: datetime,
+) -> set[str]:
+    """SQLite has one writer, so what is looked at here stays so until the end."""
+    m, k = merchants.c, api_keys.c
+    current = {row[0]: row[1] for row in tx.execute(sa.select(m.id, m.endpoints_version).where(m.id.in_(versions)))}
+    keys = {one.api_key_id for one in new if one.api_key_id is not None}
+    good = {None, *tx.execute(sa.select(k.id).where(k.id.in_(keys), k.revoked_at.is_(None))).scalars()}
+    spoken: set[Identity] = set(find_publications(tx, {one.identity for one in new}))
+    said: list[Prepared] = []
+    for one in new:
+        merchant_id = one.message.merchant_id
+        stands = one.api_key_id in good and current.get(merchant_id) == versions[merchant_id]
+        if stands and one.identity not in spoken:
+            spoken.add(one.identity)
+            said.append(one)
+    ids = {one.message.id for one in said}
+    add_messages(tx, [one.message for one in said], now)
+    insert_many(tx, deliveries, [row for row in rows if row["message_id"] in ids])
+    add_publications(tx, [NewPublication(*one.identity, one.sha256, one.message.id) for one in said], now)
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class NewPublication:
+    merchant_id: str
+    idempotency_key: str
+    sha256: bytes
+    message_id: str
+
+
+def add_publications(tx: Tx, new: Sequence[NewPublication], now: datetime) -> None:
+    """Remember what keys published. Raises `IntegrityError` where another request was first."""
+    fields = NewPublication.__slots__
+    insert_many(tx, publications, [{"created_at": now, **{name: getattr(one, name) for name in fields}} for one in new])
+
+
+def find_publications(tx: Tx, keys: Collection[Identity]) -> dict[Identity, sa.RowMapping]:
+    """What these keys, each with its merchant's id, have published."""
+    c = publications.c
+    asked = among(tx, c.merchant_id, {merchant_id for merchant_id, _ in keys})
+    query = sa.select(publications).where(asked, among(tx, c.idempotency_key, {key for _, key in keys}))
+    rows = tx.execute(query).mappings()
+    found = {(row["merchant_id"], row["idempotency_key"]): row for row in rows}
+    return {key: found[key] for key in keys if key in found}

@@ -1,0 +1,121 @@
+"""All that waits shares the next call; and a thread that dies does not die in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from billhook.runtime.group_commit import WAITING_BYTES_LIMIT, GroupCommit, LineEnded, LineFull
+
+
+def answers(line: GroupCommit[Any, Any], items: Sequence[Any]) -> list[Any]:
+    """What each of the items is answered with, when all come at once."""
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(*(line.submit(item) for item in items), return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
+def test_what_comes_while_a_call_is_under_way_shares_the_next() -> None:
+    calls: list[int] = []
+    busy, go_on = threading.Event(), threading.Event()
+
+    def do(items: Sequence[int]) -> list[int]:
+        calls.append(len(items))
+        busy.set()
+        go_on.wait(30)
+        return [item * 2 for item in items]
+
+    line = GroupCommit("double", do, largest=4)
+
+    async def ask() -> list[int]:
+        first = asyncio.create_task(line.submit(1))
+        await asyncio.to_thread(busy.wait, 30)
+        rest = [asyncio.create_task(line.submit(item)) for item in range(2, 8)]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(first, *rest)
+
+    assert asyncio.run(ask()) == [2, 4, 6, 8, 10, 12, 14]
+    assert calls == [1, 4, 2]
+    line.stop()
+
+
+def test_each_is_answered_for_itself_and_one_that_left_holds_up_nobody() -> None:
+    line: GroupCommit[int, int] = GroupCommit("odd", lambda items: [_odd(item) for item in items], largest=10)
+    one, two, three = answers(line, [1, 2, 3])
+    assert (one, three) == (1, 3)
+    assert isinstance(two, ValueError)
+
+    async def leave() -> int:
+        gone = asyncio.create_task(line.submit(5))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return await line.submit(7)
+
+    assert asyncio.run(leave()) == 7
+    line.stop()
+
+
+def _odd(item: int) -> int | Exception:
+    return item if item % 2 else ValueError(item)
+
+
+def test_what_the_call_raises_is_the_answer_of_all_and_the_thread_goes_on() -> None:
+    calls: list[Callable[[Sequence[int]], list[int]]] = [_away, list]
+    line: GroupCommit[int, int] = GroupCommit("away", lambda items: calls.pop(0)(items), largest=10)
+    assert [type(answer) for answer in answers(line, [1])] == [ConnectionError]
+    assert answers(line, [2]) == [2]
+    assert line.problem is None
+    line.stop()
+
+
+def _away(items: Sequence[int]) -> list[int]:
+    raise ConnectionError("away")
+
+
+@pytest.mark.parametrize("fault", ["ends", "forgets"])
+def test_a_thread_that_dies_says_so_and_leaves_nobody_waiting(fault: str) -> None:
+    def do(items: Sequence[int]) -> list[int]:
+        if fault == "ends":
+            raise SystemExit("out of memory")
+        return []
+
+    line = GroupCommit("doomed", do, largest=1)
+    assert [type(answer) for answer in answers(line, [1, 2, 3])] == [LineEnded] * 3
+    assert line.problem is not None
+    assert "doomed" in line.problem
+    assert [type(answer) for answer in answers(line, [4])] == [LineEnded]
+    line.stop()
+
+
+def test_bodies_that_are_too_many_bytes_together_are_refused() -> None:
+    go_on = threading.Event()
+
+    def do(items: Sequence[int]) -> list[int]:
+        go_on.wait(30)
+        return list(items)
+
+    line = GroupCommit("large", do, largest=1, size=lambda item: item)
+
+    async def ask() -> list[Any]:
+        tasks: list[asyncio.Task[int]] = []
+        for size in (1, WAITING_BYTES_LIMIT, 1, 1):
+            tasks.append(asyncio.create_task(_submit(line, size)))
+            await asyncio.sleep(0.01)
+        go_on.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(ask())
+    assert found[:2] == [1, WAITING_BYTES_LIMIT]
+    assert LineFull in [type(answer) for answer in found[2:]]
+    line.stop()
+
+
+def _submit(line: GroupCommit[int, int], item: int) -> Coroutine[Any, Any, int]:
+    return line.submit(item)
