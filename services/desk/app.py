@@ -50,7 +50,7 @@ SUBJECTS = (
 
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
-    app = desk(env, probe_routes(Probes(env, health)))
+    app = desk(env, health, probe_routes(Probes(env, health)))
 
     async def service(scope: Any, receive: Any, send: Any) -> None:
         health.tick()
@@ -59,9 +59,10 @@ def build(env: Env, health: Health) -> ASGIApp:
     return service
 
 
-def desk(env: Env, probes: Sequence[BaseRoute] = ()) -> ASGIApp:
+def desk(env: Env, health: Health, probes: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The API itself: FastAPI's routes, and before them the one that is asked the most."""
     callers, line = Callers(env), publishing.publishing_line(env)
+    health.watch(lambda: line.problem or callers.line.problem)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

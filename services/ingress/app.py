@@ -22,6 +22,7 @@ from services.ingress.sources import SourceDirectory
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
     line = inbox_line(env.database, env.bell, env.metrics, env.clock)
+    health.watch(lambda: line.problem)
     sources = SourceDirectory(env.database, env.vault)
     ingest = IngestRoute(line, sources, env.metrics, env.clock)
 

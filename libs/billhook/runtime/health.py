@@ -45,7 +45,8 @@ class Probes:
         if path == "/metrics":
             return 200, CONTENT_TYPE_LATEST, generate_latest(self._env.metrics.registry)
         if path == "/livez":
-            return _answer(None if self._health.alive else "the main loop has not come around for ten minutes")
+            stalled = None if self._health.alive else "the main loop has not come around for ten minutes"
+            return _answer(self._health.problem or stalled)
         return _answer(self._not_ready())
 
     def _not_ready(self) -> str | None:

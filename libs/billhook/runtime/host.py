@@ -7,6 +7,9 @@ import gc
 import logging
 import signal
 import socket
+import threading
+import time
+from typing import TYPE_CHECKING
 
 from billhook import logs
 from billhook.errors import SettingsError
@@ -16,7 +19,13 @@ from billhook.runtime.service import Health, Service
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
 
+if TYPE_CHECKING:
+    import uvicorn
+
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+"""How often a process looks whether all its parts live."""
 
 
 def run_service(service: Service, env: Env) -> int:
@@ -40,11 +49,14 @@ def _consume(service: Service, env: Env) -> int:
     running = service.start(env, health)
     _spare_the_collector()
     log.info("started", extra={"port": probes.port})
-    stop.wait()
+    while (problem := health.problem) is None and not stop.wait(LOOK_SECONDS):
+        pass
+    if problem is not None:
+        log.critical("a part of the process has died, so it ends", extra={"reason": problem})
     drained = running.stop(env.settings.drain_seconds)
     probes.close()
     log.info("stopped", extra={"drained": drained})
-    return 0 if drained else 1
+    return 0 if drained and problem is None else 1
 
 
 def _spare_the_collector() -> None:
@@ -60,8 +72,9 @@ def _serve(service: Service, env: Env) -> int:
 
     assert service.app is not None
     check_port(env.settings, service.name)
+    health = Health()
     config = uvicorn.Config(
-        service.app(env, Health()),
+        service.app(env, health),
         host=env.settings.host,
         port=env.settings.port_of(service.name),
         loop="uvloop",
@@ -80,8 +93,17 @@ def _serve(service: Service, env: Env) -> int:
     # end this process as if it had not drained at all.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    threading.Thread(target=_end_with_its_parts, args=(health, server), name="watch", daemon=True).start()
     server.run()
-    return 0 if server.started else 1
+    return 0 if server.started and health.problem is None else 1
+
+
+def _end_with_its_parts(health: Health, server: uvicorn.Server) -> None:
+    """Let the process end when a part of it has died."""
+    while (problem := health.problem) is None:
+        time.sleep(LOOK_SECONDS)
+    log.critical("a part of the process has died, so it ends", extra={"reason": problem})
+    server.should_exit = True
 
 
 def check_port(settings: Settings, service: str) -> None:

@@ -27,6 +27,17 @@ class Health:
     STALLED_AFTER_SECONDS = 600.0
     """The longest batch a consumer may be at (`billhook.queue.consumer.LONGEST_BATCH`)."""
 
+    watched: list[Callable[[], str | None]] = field(default_factory=list)
+
+    def watch(self, problem: Callable[[], str | None]) -> None:
+        """Ask this too: it answers why the process cannot go on, once a part of it has died."""
+        self.watched.append(problem)
+
+    @property
+    def problem(self) -> str | None:
+        """Which part has died, in a sentence. The process has to end: it would go on without it, and look well."""
+        return next(filter(None, (ask() for ask in self.watched)), None)
+
     def tick(self) -> None:
         self.ticked_at = time.monotonic()
 
