@@ -188,9 +188,17 @@ def test_dead_letters_are_replayed_in_bulk_up_to_a_bound(desk: Desk, world: Worl
     for number in range(4):
         add_letter(desk.env, ours.merchant_id, ours.ids["source_id"], f"more_{number}")
     path = "/v1/dead-letters/replay"
-    assert desk.post(path, {"queue": "deliveries"}, key=ours.key).json() == {"replayed": 0, "more": False}
-    assert desk.post(path, {"queue": "inbox", "limit": 3}, key=ours.key).json() == {"replayed": 3, "more": True}
-    assert desk.post(path, {"queue": "inbox"}, key=ours.key).json() == {"replayed": 2, "more": False}
+    assert desk.post(path, {"queue": "deliveries"}, key=ours.key).json() == {
+        "replayed": 0,
+        "refused": [],
+        "more": False,
+    }
+    assert desk.post(path, {"queue": "inbox", "limit": 3}, key=ours.key).json() == {
+        "replayed": 3,
+        "refused": [],
+        "more": True,
+    }
+    assert desk.post(path, {"queue": "inbox"}, key=ours.key).json() == {"replayed": 2, "refused": [], "more": False}
     assert len(desk.get("/v1/dead-letters").json()["data"]) == 1, "another merchant's"
 
 
