@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from store.databases import NOW
@@ -91,7 +92,7 @@ def test_a_claimed_delivery_becomes_a_letter_to_the_endpoint_as_it_is_now(databa
         found = {letter.delivery_id: letter for letter in letters(tx, rows)}
         assert letters(tx, []) == []
     assert found[first] == Letter(
-        first, "mrc_a", sent.id, here, 1, "invoice.paid", sent.body, pruned=False, subject=None, lane="fresh"
+        first, "mrc_a", sent.id, here, 1, 1, "invoice.paid", sent.body, pruned=False, subject=None, lane="fresh"
     )
     assert found[second].endpoint.disabled_at == NOW
     assert found[second].subject == "cus_1"
@@ -112,14 +113,16 @@ def test_every_attempt_is_kept_in_order(database: Database) -> None:
         Attempt("mrc_a", "dlv_1", 1, NOW, 30, "5xx", 503, "the endpoint answered 503", b"busy", (("Server", "x"),)),
         Attempt("mrc_a", "dlv_1", 2, LATER, 5000, "timeout", None, "no answer in 5 s", b"", (("Server", "x"),)),
     ]
+    sent = {"url": "https://a.test/hook", "request_headers": (("webhook-id", "msg_1"),)}
+    attempts = [msgspec.structs.replace(attempt, **sent) for attempt in attempts]
+    lists = {"response_headers": [["Server", "x"]], "request_headers": [["webhook-id", "msg_1"]]}
     with database.begin() as tx:
         add_attempts(tx, attempts)
         add_attempts(tx, [])
         kept = list_attempts(tx, ["dlv_1"], merchant_id="mrc_a")
         fields = Attempt.__struct_fields__
         assert [{field: row[field] for field in fields} for row in kept] == [
-            {field: getattr(attempt, field) for field in fields} | {"response_headers": [["Server", "x"]]}
-            for attempt in attempts
+            {field: getattr(attempt, field) for field in fields} | lists for attempt in attempts
         ]
         assert list_attempts(tx, ["dlv_1"], merchant_id="mrc_b") == []
 
