@@ -61,6 +61,33 @@ def test_what_is_ready_goes_out_at_once_with_its_file(office: Office) -> None:
     assert "130.90" in mail["body"]
 
 
+def test_the_mail_of_an_invoice_that_was_paid_since_asks_for_nothing(office: Office) -> None:
+    invoice = office.issued(msgspec.structs.replace(TERMS, pay_url="https://pay.test/7"))
+    make_ready(office)
+    office.do(invoices.pay, invoice.id)
+    office.do(invoices.send, invoice.id, "invoice")
+    [mail] = office.rows("mails")
+    assert "https://pay.test/7" not in mail["body"]
+    assert "130.90 paid on" in mail["body"]
+
+
+def test_what_goes_out_by_default_is_what_the_state_calls_for(office: Office) -> None:
+    paid, void = office.issued(), office.issued()
+    office.do(invoices.pay, paid.id)
+    office.do(invoices.void, void.id)
+    sent = [office.do(invoices.send, subject, None).document_id for subject in (paid.id, void.id, office.issued().id)]
+    kinds = {row["id"]: row["kind"] for row in office.rows("documents")}
+    assert [kinds[document] for document in sent] == ["receipt", "void", "invoice"]
+
+
+def test_an_attachment_keeps_the_letters_of_its_language(office: Office) -> None:
+    invoice = office.issued(msgspec.structs.replace(TERMS, locale="ja"))
+    make_ready(office)
+    office.do(invoices.send, invoice.id, "invoice")
+    [mail] = office.rows("mails")
+    assert mail["attachments"][0]["name"].endswith("書-INV-0001.pdf")
+
+
 def test_who_asks_twice_sends_once_and_later_again(office: Office) -> None:
     invoice = office.issued()
     make_ready(office)

@@ -192,6 +192,8 @@ def test_what_was_taken_back_is_told_and_not_asked_for(hosted: Hosted) -> None:
     page = opened(here).text
     assert re.search(r"<dt>Amount credited</dt><dd>−€10.00</dd>.*\n.*<dt>Amount due</dt><dd>€775.68</dd>", page)
     assert "€775.68 due" in page
+    assert "Credit note CN-0001: The PDF is being made." in page
+    assert opened(f"{here}/credit-note-1.pdf").status_code == 404
 
 
 def test_a_bucket_hands_the_file_out_itself_for_a_few_minutes(

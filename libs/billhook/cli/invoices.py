@@ -208,7 +208,9 @@ def credit(
 @commands.command("send")
 def send(
     invoice_id: InvoiceId,
-    kind: Annotated[str, typer.Option(help="invoice, receipt or void.")] = "invoice",
+    kind: Annotated[
+        str | None, typer.Option(help="invoice, receipt or void. Left out: what its state calls for.")
+    ] = None,
     to: Annotated[list[str] | None, typer.Option(help="An address; repeatable. Left out: the buyer's.")] = None,
     as_json: Json = False,
 ) -> None:

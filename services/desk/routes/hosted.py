@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -24,6 +24,8 @@ from billhook.rules.book import Invoice
 from billhook.store import book, links
 from billhook.store.database import Tx
 from billhook.store.documents import list_documents, read_snapshot
+from billhook.store.own_credit_notes import list_own_credit_notes
+from billhook.store.own_invoices import OWN
 from services.desk.dependencies import CallerIn, EnvIn, Id, Page
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.documents import file_answer, find_invoice, invoice_subject, logo_uri
@@ -124,12 +126,23 @@ def _open(tx: Tx, token: str, now: datetime) -> _Opened | None:
         files = {"document": void}
     elif row["status"] == "paid" and (receipt := _newest(documents, "receipt")):
         files["receipt"] = receipt
-    return _Opened(row, _credited(tx, row), files) if files["document"] else None
+    if not files["document"]:
+        return None
+    return _Opened(row, _credited(tx, row), files | _credit_notes(tx, row))
 
 
 def _newest(documents: Sequence[Any], kind: str) -> Any:
     found = [row for row in documents if row["kind"] == kind]
     return max(found, key=lambda row: (row["state"] == "ready", row["created_at"], row["id"]), default=None)
+
+
+def _credit_notes(tx: Tx, row: Any) -> dict[str, Any]:
+    """The documents of the invoice's own credit notes, the oldest first."""
+    if row["source_id"] != OWN:
+        return {}
+    notes = list_own_credit_notes(tx, row["id"])
+    documents = (_newest(list_documents(tx, note.id, merchant_id=row["merchant_id"]), "credit_note") for note in notes)
+    return {f"credit-note-{place}": document for place, document in enumerate(documents, 1) if document is not None}
 
 
 def _credited(tx: Tx, row: Any) -> int:
@@ -155,11 +168,12 @@ def get_page(env: EnvIn, request: Request, token: str) -> Response:
     document = shown_now(issued, invoice, opened.credited)
     downloads = [
         Download(
-            title=shown(read_snapshot(row["snapshot"])).title,
+            title=said.name if row["kind"] == "credit_note" else said.title,
             path=f"{token}/{name}.pdf",
             state=_STATES.get(row["state"], "making"),
         )
         for name, row in opened.files.items()
+        for said in [shown(read_snapshot(row["snapshot"]))]
     ]
     nonce = secrets.token_urlsafe(16)
     logo = logo_uri(env, issued.seller.logo)
@@ -174,6 +188,8 @@ def get_file(env: EnvIn, request: Request, token: str, file: str) -> Response:
     if opened is None or row is None or row["state"] != "ready":
         return _gone(request)
     subject = invoice_subject(opened.row)
+    if row["kind"] == "credit_note":
+        subject = replace(subject, name=read_snapshot(row["snapshot"]).number or subject.name)
     url = env.objects.presigned(row["object_key"], REDIRECT_SECONDS, document_name(row["kind"], subject.name))
     if url is not None:
         return RedirectResponse(url, 302, _HEADERS)

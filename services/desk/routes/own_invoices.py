@@ -67,7 +67,9 @@ class Paid(BaseModel):
 class Sending(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    kind: DocumentKind = "invoice"
+    kind: DocumentKind | None = Field(
+        default=None, description="Left out: the receipt once it is paid, the copy that says so once it is void."
+    )
     to: list[Text] | None = Field(
         default=None, description="Addresses. Left out: the buyer's.", min_length=1, max_length=10
     )
