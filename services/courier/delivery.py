@@ -23,7 +23,6 @@ from billhook.rules.delivery import (
     DEADLINE_SECONDS,
     HELD,
     LONGEST_SCHEDULE,
-    LONGEST_TIMEOUT_SECONDS,
     SCHEDULE_SECONDS,
     after_attempt,
     as_told,
@@ -100,12 +99,12 @@ Result = tuple[Errand, Outcome, Tried | None]
 
 
 class Delivery:
-    """The handler of the deliveries. Many are under way at once, so `Rounds` performs them."""
+    """The handler of the deliveries. Many are under way at once, so `Dispatcher` performs them."""
 
     table: sa.Table = deliveries
     batch = 128
-    # Longer than a request may take and its result may wait for the settler, so that no lease ends under a request.
-    lease = timedelta(seconds=LONGEST_TIMEOUT_SECONDS + 5)
+    # Renewed while a request is under way, so it is only what a delivery waits for when its courier was killed.
+    lease = timedelta(seconds=8)
     max_attempts = LONGEST_SCHEDULE + 1
 
     def __init__(self, vault: Vault) -> None:
@@ -117,7 +116,7 @@ class Delivery:
         return [Errand(letter) for letter in letters(tx, rows)]
 
     def perform(self, jobs: Sequence[Errand]) -> Sequence[Result]:
-        raise TypeError("deliveries are performed many at a time, by Rounds")
+        raise TypeError("deliveries are performed many at a time, by Dispatcher")
 
     def request(self, errand: Errand, now: datetime) -> Outgoing | Outcome:
         """One attempt: a fresh timestamp and signature, always the same `webhook-id`; or how it ends without one."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from billhook.queue.leases import Leases
 from billhook.rules import breaker, bucket
 from billhook.rules.breaker import Breaker
 from billhook.rules.delivery import answers
@@ -34,6 +35,16 @@ SLOW_SECONDS = 1.0
 SHORTEST_WAIT = timedelta(seconds=0.1)
 LONGEST_WAIT = timedelta(minutes=5)
 """How far work is put off at most: whatever the reason was, it may be gone by then."""
+
+IN_FLIGHT = 384
+"""Requests under way in one process. It sends some 2,000 a second: at 100 ms each that is 200, and a claim brings
+the next 128 while those are sent."""
+
+ASSURED = 32
+"""Of these, what every merchant finds while others fill the rest."""
+
+LARGEST_SHARE = IN_FLIGHT - 128
+"""Where one merchant's share ends beyond what it is assured of: however many endpoints of it hang, others find 128."""
 
 MOST_KNOWN = 10_000
 """Endpoints that are remembered; of those that have nothing under way, any may be forgotten."""
@@ -51,6 +62,7 @@ class Traffic:
     """The last time to which something was put off for want of tokens."""
     cap: int | None = None
     """What its merchant allows to be under way at once."""
+    merchant_id: str = ""
     left: set[str] = field(default_factory=set)
     """Lanes in whose table something due was left because there was no room."""
 
@@ -68,6 +80,25 @@ class Gates:
         self.now = now
         self.lock = threading.Lock()
         self._known: dict[str, Traffic] = {}
+        self._busy: Counter[str] = Counter()
+        """What is under way for each merchant."""
+        self._all_busy = 0
+        self.recovered: set[str] = set()
+        """Endpoints that answered after they had been down: what was put off for them may fall due."""
+
+    def enter(self, endpoint_id: str, merchant_id: str, places: int) -> None:
+        """So many more are under way (fewer, if negative). Call it with the lock."""
+        traffic = self.traffic(endpoint_id)
+        traffic.merchant_id = merchant_id
+        traffic.busy += places
+        self._all_busy += places
+        self._busy[merchant_id] += places
+        if not self._busy[merchant_id]:
+            del self._busy[merchant_id]
+
+    def share(self, merchant_id: str) -> int:
+        """How many more may go out for a merchant: some always, and more while the others' share is free."""
+        return max(0, ASSURED - self._busy[merchant_id], LARGEST_SHARE - self._all_busy)
 
     def traffic(self, endpoint_id: str) -> Traffic:
         found = self._known.get(endpoint_id)
@@ -97,6 +128,8 @@ class Gates:
             traffic = self.traffic(endpoint_id)
             traffic.seconds += (seconds - traffic.seconds) / 4
             if answers(outcome, status_code):
+                if traffic.breaker.opened:
+                    self.recovered.add(endpoint_id)
                 traffic.breaker = breaker.succeeded(traffic.breaker)
             else:
                 traffic.breaker = breaker.failed(traffic.breaker, now, pause_seconds)
@@ -106,7 +139,7 @@ class Gates:
         half of what may be under way, since a claim costs as much as sending 50 messages."""
         with self.lock:
             traffic = self.traffic(endpoint_id)
-            traffic.busy -= 1
+            self.enter(endpoint_id, traffic.merchant_id, -1)
             if not traffic.left:
                 return set()
             room = traffic.room(self.now())
@@ -124,8 +157,10 @@ class Admission:
     """The gates during one claim in one lane; `admit` runs in its transaction. Rows that it lets in carry their
     `endpoint`, as it was read there."""
 
-    def __init__(self, gates: Gates, lane: str) -> None:
+    def __init__(self, gates: Gates, lane: str, leases: Leases | None = None) -> None:
+        """`leases`: what this process has in hand."""
         self._gates = gates
+        self._leases = leases
         self._lane = lane
         self.found = 0
         self.put_off: list[tuple[str, datetime]] = []
@@ -135,6 +170,7 @@ class Admission:
         self.settle(())  # a claim whose rows cannot be prepared together is done once more
         self.found, self.put_off = len(rows), []
         now = self._gates.now()
+        rows = self._not_in_hand(tx, rows, now)
         waiting: dict[str, list[Row]] = defaultdict(list)
         ready, not_yet = ordering.in_turn(tx, rows, now)
         for row, at in not_yet:
@@ -151,7 +187,7 @@ class Admission:
                 if endpoint.rate_limit is not None and count:
                     count, at = self._tokens(endpoint, endpoint.rate_limit, queue, count, now)
                     spent.append((endpoint_id, at))
-                self._gates.traffic(endpoint_id).busy += count
+                self._gates.enter(endpoint_id, endpoint.merchant_id, count)
             self._taken[endpoint_id] += count
             admitted += [{**row, "endpoint": endpoint} for row in queue[:count]]
         save_tokens(tx, spent)
@@ -162,8 +198,17 @@ class Admission:
         """Give back the places of what was admitted and then not taken; `kept` has an endpoint id for each that was."""
         with self._gates.lock:
             for endpoint_id, places in (self._taken - Counter(kept)).items():
-                self._gates.traffic(endpoint_id).busy -= places
+                self._gates.enter(endpoint_id, self._gates.traffic(endpoint_id).merchant_id, -places)
         self._taken = Counter()
+
+    def _not_in_hand(self, tx: Tx, rows: Sequence[Row], now: datetime) -> Sequence[Row]:
+        """Whose lease has run out by the wall clock although it is under way here keeps it: it is not sent twice."""
+        leases = self._leases
+        if leases is None:
+            return rows
+        mine = [(row["id"], now + leases.lease) for row in rows if leases.holds(row["id"])]
+        work.defer(tx, deliveries.deliveries, mine)
+        return rows if not mine else [row for row in rows if not leases.holds(row["id"])]
 
     def _places(
         self, endpoint: Endpoint, traffic: Traffic, queue: Sequence[Row], under_way: Mapping[str, int], now: datetime
@@ -173,9 +218,12 @@ class Admission:
             return len(queue)  # nothing will be sent
         if traffic.breaker.is_open(now):
             until = traffic.breaker.open_until or now
-            for row in queue:  # spread over as long again: what has piled up shall not come back at once
+            self._put_off(queue[0], until, now)  # the probe
+            for row in queue[1:]:  # spread over as long again: what has piled up shall not come back at once
                 self._put_off(row, until + (until - now) * random.random(), now)
             return 0
+        if traffic.breaker == Breaker() and endpoint.failing_since is not None:
+            traffic.breaker = breaker.SUSPECT  # it was down when the process before this one ended
         traffic.cap = endpoint.max_in_flight
         places = traffic.room(now)
         elsewhere = 0
@@ -183,10 +231,12 @@ class Admission:
             busy = under_way.get(endpoint.id, 0)
             elsewhere = busy - traffic.busy
             places = min(places, endpoint.max_in_flight - busy)
-        places = max(0, min(places, len(queue)))
+        share = self._gates.share(endpoint.merchant_id)
+        crowded = share < min(places, len(queue))
+        places = max(0, min(places, share, len(queue)))
         if places == len(queue):
             return places
-        if elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS:
+        if elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS and not crowded:
             traffic.left.add(self._lane)  # somebody will leave soon, and look
         else:
             wait = max(SHORTEST_WAIT, timedelta(seconds=traffic.seconds))

@@ -7,24 +7,25 @@ from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery
+from services.courier.dispatcher import Dispatcher
 from services.courier.mailing import Mailing
-from services.courier.rounds import Rounds
 
 
 def start(env: Env, health: Health) -> Running:
-    rounds = Rounds(
+    dispatcher = Dispatcher(
         Steps(Delivery(env.vault), env.database, env.bell, env.metrics, env.clock),
+        env.database,
         lambda lane: Listener(env.broker, lane_name(lane), env.metrics),
-        lambda connections: WebhookClient(connections=connections, reach=env.reach),
+        lambda connections: WebhookClient(connections=connections, reach=env.reach, parts=health.parts),
         env.metrics,
         env.clock,
-        health.tick,
+        health.parts,
     )
     mails = Steps(Mailing(env.mailer, env.objects, env.clock), env.database, env.bell, env.metrics, env.clock)
-    mailing = BatchConsumer(mails, Listener(env.broker, mails.queue, env.metrics), env.metrics, lambda: None)
-    rounds.start()
+    mailing = BatchConsumer(mails, Listener(env.broker, mails.queue, env.metrics), env.metrics, health.parts)
+    dispatcher.start()
     mailing.start()
-    return Together(rounds, mailing)
+    return Together(dispatcher, mailing)
 
 
 SERVICE = Service(

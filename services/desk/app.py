@@ -53,7 +53,6 @@ def build(env: Env, health: Health) -> ASGIApp:
     app = desk(env, health, probe_routes(Probes(env, health)))
 
     async def service(scope: Any, receive: Any, send: Any) -> None:
-        health.tick()
         await app(scope, receive, send)
 
     return service

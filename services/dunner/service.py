@@ -27,12 +27,12 @@ def start(env: Env, health: Health) -> Running:
         env.clock,
         admit=Admission(env.settings.provider_calls_per_second, env.clock).admit,
     )
-    calendars = BatchConsumer(cases, Listener(env.broker, cases.queue, env.metrics), env.metrics, health.tick)
+    calendars = BatchConsumer(cases, Listener(env.broker, cases.queue, env.metrics), env.metrics, health.parts)
     collecting = BatchConsumer(
         attempts,
         Listener(env.broker, attempts.queue, env.metrics),
         env.metrics,
-        lambda: None,
+        health.parts,
         look_seconds=LOOK_SECONDS,
     )
     calendars.start()

@@ -38,7 +38,6 @@ def build(env: Env, health: Health) -> ASGIApp:
 
     async def ingress(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            health.tick()
             path: str = scope["path"]
             if path.startswith("/v1/sources/") and path.endswith("/events"):
                 await ingest(scope, receive, send)

@@ -17,7 +17,7 @@ def start(env: Env, health: Health) -> Running:
     rendering = Rendering(env.engines, env.objects, env.metrics, env.clock)
     steps = Steps(rendering, env.database, env.bell, env.metrics, env.clock)
     listener = Listener(env.broker, steps.queue, env.metrics)
-    consumers = [BatchConsumer(steps, listener, env.metrics, health.tick) for _ in range(AT_ONCE)]
+    consumers = [BatchConsumer(steps, listener, env.metrics, health.parts) for _ in range(AT_ONCE)]
     for consumer in consumers:
         consumer.start()
     return Together(*consumers)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from billhook.metrics import Metrics
+from billhook.parts import Part, Parts
 from billhook.runtime.clock import Clock
 from billhook.store import retention
 from billhook.store.database import Database, Tx
@@ -27,8 +28,16 @@ class Pruner:
     """The loop. Zero days keep everything."""
 
     def __init__(
-        self, database: Database, metrics: Metrics, clock: Clock, *, keep_attempts_days: int, keep_messages_days: int
+        self,
+        database: Database,
+        metrics: Metrics,
+        clock: Clock,
+        parts: Parts,
+        *,
+        keep_attempts_days: int,
+        keep_messages_days: int,
     ) -> None:
+        self._parts = parts
         self._database = database
         self._metrics = metrics
         self._clock = clock
@@ -37,24 +46,26 @@ class Pruner:
         self._after = ""
         """The last message that was looked at in this round."""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pruning", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = self._parts.start("pruner", self._run)
 
     def stop(self, timeout: float) -> bool:
         self._stopping.set()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, part: Part) -> None:
         wait = PAUSE_SECONDS
+        part.rest()
         while not self._stopping.wait(wait):
+            part.tick()
             try:
                 wait = PAUSE_SECONDS if self.prune() else EVERY_SECONDS
             except Exception as error:
                 log.error("not pruned", extra={"reason": str(error)[:500]})
                 wait = AFTER_ERROR_SECONDS
+            part.rest()
 
     def prune(self) -> bool:
         """A batch of each table; returns whether there may be more."""

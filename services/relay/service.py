@@ -13,15 +13,15 @@ from services.relay.sweep import Sweeper
 
 
 def start(env: Env, health: Health) -> Running:
-    # The sweep alone says that the relay is alive: what hangs beside it must not hide that it hangs.
-    sweeper = Sweeper(env.database, env.broker, env.bell, env.metrics, env.clock, health.tick)
+    sweeper = Sweeper(env.database, env.broker, env.bell, env.metrics, env.clock, health.parts)
     steps = Steps(Replaying(env.database, env.clock), env.database, env.bell, env.metrics, env.clock)
     listener = Listener(env.broker, steps.queue, env.metrics)
-    consumer = BatchConsumer(steps, listener, env.metrics, lambda: None, look_seconds=LOOK_SECONDS)
+    consumer = BatchConsumer(steps, listener, env.metrics, health.parts, look_seconds=LOOK_SECONDS)
     pruner = Pruner(
         env.database,
         env.metrics,
         env.clock,
+        health.parts,
         keep_attempts_days=env.settings.keep_attempts_days,
         keep_messages_days=env.settings.keep_messages_days,
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 from billhook.metrics import Metrics
+from billhook.parts import Part, Parts
 from billhook.queue.bell import Bell, DoorbellBroker
 from billhook.runtime.clock import Clock
 from billhook.store import work
@@ -39,29 +39,28 @@ class Sweeper:
         bell: Bell,
         metrics: Metrics,
         clock: Clock,
-        tick: Callable[[], None],
+        parts: Parts,
     ) -> None:
         self._database = database
         self._broker = broker
         self._bell = bell
         self._metrics = metrics
         self._clock = clock
-        self._tick = tick
+        self._parts = parts
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = self._parts.start("sweep", self._run)
 
     def stop(self, timeout: float) -> bool:
         self._stopping.set()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, part: Part) -> None:
         gauges_at = float("-inf")
         while not self._stopping.wait(EVERY_SECONDS):
-            self._tick()
+            part.tick()
             try:
                 self.sweep()
                 self._database.checkpoint()

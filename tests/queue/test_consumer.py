@@ -16,6 +16,7 @@ from store.databases import NOW
 from store.events import accept, arrival, put, row
 
 from billhook.errors import TryAgain, Unprocessable
+from billhook.parts import Parts
 from billhook.queue.consumer import BatchConsumer, Rings, Steps
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
 from billhook.store import dead_letters, migrate, work
@@ -88,7 +89,7 @@ class Office:
         self.line = line
         self.clock = ManualClock(NOW)
         self.steps: Steps[Event, NewDocument] = Steps(clerk, database, line.bell, line.metrics, self.clock)
-        self.consumer = BatchConsumer(self.steps, line.listener, line.metrics, tick=lambda: None)
+        self.consumer = BatchConsumer(self.steps, line.listener, line.metrics, Parts())
 
     def made(self) -> list[str]:
         with self.database.read() as tx:

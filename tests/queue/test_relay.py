@@ -11,6 +11,7 @@ from store.databases import NOW
 from store.events import arrival, put
 from store.history import delivery, endpoint_of
 
+from billhook.parts import Parts
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.clock import system_clock
 from billhook.store import inbox, work
@@ -28,7 +29,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def sweeper(database: Database, line: Line) -> Sweeper:
     clock = ManualClock(NOW + GRACE)
-    return Sweeper(database, line.broker, line.bell, line.metrics, clock, tick=lambda: None)
+    return Sweeper(database, line.broker, line.bell, line.metrics, clock, Parts())
 
 
 def test_what_is_due_is_rung_for_by_name(sweeper: Sweeper, database: Database, line: Line) -> None:
@@ -70,7 +71,7 @@ class Walker:
     def __init__(self, database: Database, line: Line) -> None:
         self.database = database
         steps = Steps(Replaying(database, system_clock), database, line.bell, line.metrics, system_clock)
-        self.consumer = BatchConsumer(steps, line.listener, line.metrics, lambda: None, look_seconds=LOOK_SECONDS)
+        self.consumer = BatchConsumer(steps, line.listener, line.metrics, Parts(), look_seconds=LOOK_SECONDS)
 
     def job(self, replay_id: str) -> Replay:
         with self.database.read() as tx:

@@ -46,3 +46,9 @@ def test_no_more_are_given_than_the_rate_and_one_burst_allow(rate: float, calls:
         total += granted
         elapsed = (now - NOW).total_seconds()
         assert total <= max(1.0, rate) + elapsed * rate + 1e-3 * rate + 1
+
+
+def test_a_clock_that_was_ahead_and_is_set_back_keeps_nobody_waiting() -> None:
+    _, spent = take(None, 5.0, 5, NOW + timedelta(hours=1))
+    _, spent = take(spent, 5.0, 1, NOW)
+    assert take(spent, 5.0, 1, NOW + timedelta(seconds=0.2))[0] == 1

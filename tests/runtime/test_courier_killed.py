@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from billhook.rules.breaker import FIRST_WINDOW
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
 from billhook.runtime.valkey import free_port
@@ -108,7 +109,7 @@ def test_a_courier_killed_in_mid_send_sends_again_under_the_same_ids_and_leaves_
     with shop() as (url, merchant):
         sent = publish(env, url)
         with courier(chosen) as first:
-            eventually(lambda: len(merchant.heard) >= 10, "sending")
+            eventually(lambda: len(merchant.heard) >= FIRST_WINDOW, "sending")
             first.send_signal(signal.SIGKILL)
             first.wait()
         in_mid_send = set(merchant.heard)

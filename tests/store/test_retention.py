@@ -11,6 +11,7 @@ from store.databases import NOW
 from store.history import delivery, endpoint_of, made, said, sent, tried
 
 from billhook.metrics import Metrics
+from billhook.parts import Parts
 from billhook.store import dead_letters, retention
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
@@ -135,7 +136,7 @@ def old_things(database: Database) -> dict[str, Any]:
 
 def pruner(database: Database, metrics: Metrics, attempts: int, messages: int) -> Pruner:
     clock = ManualClock(NOW)
-    return Pruner(database, metrics, clock, keep_attempts_days=attempts, keep_messages_days=messages)
+    return Pruner(database, metrics, clock, Parts(), keep_attempts_days=attempts, keep_messages_days=messages)
 
 
 def counts(metrics: Metrics) -> tuple[float | None, ...]:

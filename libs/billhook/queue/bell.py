@@ -229,6 +229,15 @@ class Listener:
             self._changed.notify_all()
         self._worker.stop(timeout=2_000)
 
+    def problem(self) -> str | None:
+        """Why it hears nothing more although nobody closed it, in a sentence."""
+        if not self._started or self._closed:
+            return None
+        threads = [*self._worker.consumers.values(), *self._worker.workers]
+        if threads and all(thread.is_alive() for thread in threads):
+            return None
+        return f"the listener of {self._queue} ended"
+
     def look(self) -> None:
         """Make the next `take` look into SQL."""
         with self._changed:

@@ -22,8 +22,10 @@ from typing import Generic, Protocol, TypeVar
 import sqlalchemy as sa
 
 from billhook.metrics import Metrics
+from billhook.parts import Part, Parts
 from billhook.queue.bell import Listener
-from billhook.rules.retry import Dead, Defer, Done, Outcome, Retry, after_failure
+from billhook.queue.leases import Leases
+from billhook.rules.retry import Dead, Defer, Done, Outcome, Retry, after_failure, describe
 from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx, is_store_away
 from billhook.store.dead_letters import DeadLetter
@@ -74,9 +76,8 @@ class Handler(Protocol[J, E]):
         """Write the effects of results that are still ours, in the transaction that marks them."""
 
 
-LONGEST_BATCH = timedelta(minutes=10)
-"""A batch that takes longer is taken for stuck: its lease is no longer renewed. The longest that can be is a batch of
-documents whose every page hangs until its deadline, 8 minutes."""
+SETTLE_AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, *[5.0] * 24)
+"""Waits between the tries to write what came of work that cannot be done again: two minutes in all."""
 
 Prepare = Callable[[Tx, Sequence[work.Row]], Sequence[J]]
 
@@ -137,25 +138,18 @@ class Steps(Generic[J, E]):
     def _keeping(self, token: str, ids: Sequence[str]) -> Iterator[None]:
         """Renew the lease while the block runs, so that it can be as short as the wait after a crash should be."""
         done = threading.Event()
-
-        def renew() -> None:
-            lease = self.handler.lease
-            renewals = int(LONGEST_BATCH / lease * 3)
-            while renewals > 0 and not done.wait(lease.total_seconds() / 3):
-                renewals -= 1
-                try:
-                    with self._database.begin() as tx:
-                        work.renew(tx, self.handler.table, token, ids, self._now() + lease)
-                except Exception as error:
-                    log.warning("lease not renewed", extra={"queue": self.queue, "reason": str(error)[:200]})
-
-        keeper = threading.Thread(target=renew, name="keeper", daemon=True)
+        leases = self.leases()
+        leases.take(token, ids)
+        keeper = threading.Thread(target=leases.keep, args=(done,), name="keeper", daemon=True)
         keeper.start()
         try:
             yield
         finally:
             done.set()
             keeper.join()
+
+    def leases(self) -> Leases:
+        return Leases(self._database, self.handler.table, self.handler.lease, self._now)
 
     def _do(self, token: str, jobs: Sequence[J]) -> None:
         try:
@@ -247,6 +241,52 @@ class Steps(Generic[J, E]):
         self._count("stale", len(results) - len(ours))
         self._bell.ring_all(rings)
 
+    def settle_surely(
+        self,
+        tokens: Mapping[str, str],
+        results: Sequence[tuple[J, Outcome, E]],
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Settle results of work that must not be done again for it: once more, after a while, where the database is
+        away; else each by itself, and one that cannot be written even so is a dead letter with the reason. Raises if
+        the database stays away."""
+        waits = iter(SETTLE_AGAIN_SECONDS)
+        while True:
+            try:
+                self.settle(tokens, results)
+                return
+            except Exception as error:
+                self._metrics.store_errors.labels(self.queue).inc()
+                log.error("not settled", extra={"queue": self.queue, "count": len(results), "reason": str(error)[:500]})
+                refused = None if is_store_away(error) else error
+                seconds = next(waits, None)
+                if refused is None and seconds is None:
+                    raise
+            if refused is None and seconds is not None:
+                wait(seconds)
+            elif refused is not None and len(results) > 1:
+                for result in results:
+                    self.settle_surely({result[0].id: tokens[result[0].id]}, [result], wait)
+                return
+            elif refused is not None:
+                self._bury_unsettled(tokens, results[0][0], refused, wait)
+                return
+
+    def _bury_unsettled(
+        self, tokens: Mapping[str, str], job: J, error: Exception, wait: Callable[[float], object]
+    ) -> None:
+        reason = f"it was done, and what came of it cannot be written: {describe(error)}"
+        for seconds in SETTLE_AGAIN_SECONDS:
+            try:
+                with self._database.begin() as tx:
+                    if work.lock_claimed(tx, self.handler.table, tokens):
+                        self._mark(tx, [(job, Dead(reason))], self._now())
+                return
+            except Exception as again:
+                if not is_store_away(again):
+                    raise
+                wait(seconds)
+
     def fail(self, token: str, job: J, error: Exception) -> None:
         """Settle a job whose performing or effects raised."""
         with self._database.begin() as tx:
@@ -303,7 +343,7 @@ class BatchConsumer(Generic[J, E]):
         steps: Steps[J, E],
         listener: Listener,
         metrics: Metrics,
-        tick: Callable[[], None],
+        parts: Parts,
         *,
         look_seconds: float | None = None,
     ) -> None:
@@ -313,13 +353,13 @@ class BatchConsumer(Generic[J, E]):
         self._steps = steps
         self._listener = listener
         self._metrics = metrics
-        self._tick = tick
+        self._parts = parts
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=steps.queue, daemon=True)
 
     def start(self) -> None:
         self._listener.start()
-        self._thread.start()
+        self._parts.watch(self._listener.problem)
+        self._thread = self._parts.start(f"consumer of {self._steps.queue}", self._run)
 
     def stop(self, timeout: float) -> bool:
         """Finish the batch in hand and stop; False if it did not end in time (its lease will run out)."""
@@ -328,10 +368,11 @@ class BatchConsumer(Generic[J, E]):
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, part: Part) -> None:
         while not self._stopping.is_set():
-            self._tick()
+            part.rest()
             ids = self._listener.take(self._steps.handler.batch, timeout=self._look_seconds or 1.0)
+            part.tick()
             if ids == [] and self._look_seconds is None:
                 continue
             try:

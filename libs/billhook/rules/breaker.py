@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-FIRST_WINDOW: Final = 16
+FIRST_WINDOW: Final = 4
 """Requests to an endpoint of which nothing is known: enough for a good one to show itself within milliseconds, and so
-few that ten which hang leave most of a process's room to the others."""
+few that fifty which hang leave room to the others."""
 
 LARGEST_WINDOW: Final = 128
 
@@ -25,8 +25,10 @@ TRIP: Final = 5
 """Failures in a row that open it. A single bad answer among good ones says nothing."""
 
 OPEN_SECONDS: Final = 5.0
+PATIENT_AFTER: Final = 12
 OPEN_SECONDS_LIMIT: Final = 300.0
-"""It stays open for 5, 10, 20 … 300 s: while an endpoint is down, messages wait for it without using up attempts."""
+"""It stays open for 5 s a dozen times, so that an outage of a minute is over for us too when it is over; then for 10,
+20 … 300 s. While an endpoint is down, messages wait for it without using up attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,18 @@ class Breaker:
     open_until: datetime | None = None
 
     def is_open(self, now: datetime) -> bool:
-        return self.open_until is not None and now < self.open_until
+        # A time further away than that was said by a clock that has been set back since.
+        limit = timedelta(seconds=OPEN_SECONDS_LIMIT)
+        return self.open_until is not None and now < self.open_until <= now + limit
 
 
 WELL: Final = Breaker(LARGEST_WINDOW)
 """What an endpoint ends at that answers."""
+
+
+SUSPECT: Final = Breaker(1, TRIP - 1, 1)
+"""What an endpoint begins at whose last attempts failed, as its record says: with a probe. So a restart does not forget
+who is down."""
 
 
 def succeeded(breaker: Breaker) -> Breaker:
@@ -60,8 +69,8 @@ def failed(breaker: Breaker, now: datetime, pause_seconds: float | None = None) 
     failures = breaker.failures + 1
     if failures < TRIP and pause_seconds is None:
         return Breaker(breaker.window, failures, breaker.opened)
-    seconds = min(OPEN_SECONDS * 2.0**breaker.opened, OPEN_SECONDS_LIMIT)
+    seconds = min(OPEN_SECONDS * 2.0 ** max(0, breaker.opened - PATIENT_AFTER + 1), OPEN_SECONDS_LIMIT)
     seconds = max(seconds, min(pause_seconds or 0.0, OPEN_SECONDS_LIMIT))
     # The exponent stays where the time does not grow any more.
-    opened = min(breaker.opened + 1, 10)
+    opened = min(breaker.opened + 1, PATIENT_AFTER + 10)
     return Breaker(1, max(failures, TRIP), opened, now + timedelta(seconds=seconds))

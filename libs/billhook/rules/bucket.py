@@ -17,7 +17,8 @@ BURST_SECONDS: Final = 1.0
 def take(spent: datetime | None, rate: float, wanted: int, now: datetime) -> tuple[int, datetime]:
     """How many of `wanted` tokens there are, and the instant after taking them."""
     start = now - timedelta(seconds=max(BURST_SECONDS, 1 / rate))
-    spent = start if spent is None else max(spent, start)
+    # Never later than now, unless a clock was ahead when they were given and has been set back.
+    spent = start if spent is None else min(max(spent, start), now)
     # A microsecond is the resolution of the instant: without it the last token of a full bucket would be missing.
     there = floor(((now - spent).total_seconds() + 1e-6) * rate)
     granted = max(0, min(wanted, there))

@@ -30,8 +30,8 @@ STARTING_SECONDS = 60.0
 
 
 class Probes:
-    """Answers the three paths. Liveness is the process's own loop; readiness asks the database, at most once a second;
-    neither depends on the queue, since everything but latency survives without it."""
+    """Answers the three paths. Liveness is that every part of the process lives and none hangs; readiness asks the
+    database, at most once a second; neither depends on the queue: everything but latency survives without it."""
 
     def __init__(self, env: Env, health: Health) -> None:
         self._env = env
@@ -45,8 +45,7 @@ class Probes:
         if path == "/metrics":
             return 200, CONTENT_TYPE_LATEST, generate_latest(self._env.metrics.registry)
         if path == "/livez":
-            stalled = None if self._health.alive else "the main loop has not come around for ten minutes"
-            return _answer(self._health.problem or stalled)
+            return _answer(self._health.parts.problem)
         return _answer(self._not_ready())
 
     def _not_ready(self) -> str | None:

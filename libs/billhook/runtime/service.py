@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from billhook.errors import SettingsError
+from billhook.parts import Parts
 from billhook.runtime.env import Env
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -18,32 +18,21 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 @dataclass
 class Health:
-    """What `/livez` and `/readyz` answer from. A loop calls `tick` each time around."""
+    """What `/livez` and `/readyz` answer from, and what ends the process."""
 
-    ticked_at: float = field(default_factory=time.monotonic)
+    parts: Parts = field(default_factory=Parts)
+    """The threads without which the service is none."""
     waiting_for: str | None = None
     """What keeps a service from working although it lives, in a sentence for its operator."""
 
-    STALLED_AFTER_SECONDS = 600.0
-    """The longest batch a consumer may be at (`billhook.queue.consumer.LONGEST_BATCH`)."""
-
-    watched: list[Callable[[], str | None]] = field(default_factory=list)
-
     def watch(self, problem: Callable[[], str | None]) -> None:
         """Ask this too: it answers why the process cannot go on, once a part of it has died."""
-        self.watched.append(problem)
+        self.parts.watch(problem)
 
     @property
     def problem(self) -> str | None:
         """Which part has died, in a sentence. The process has to end: it would go on without it, and look well."""
-        return next(filter(None, (ask() for ask in self.watched)), None)
-
-    def tick(self) -> None:
-        self.ticked_at = time.monotonic()
-
-    @property
-    def alive(self) -> bool:
-        return time.monotonic() - self.ticked_at < self.STALLED_AFTER_SECONDS
+        return self.parts.death
 
 
 class Running(Protocol):

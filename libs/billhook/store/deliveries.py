@@ -171,6 +171,27 @@ def under_way(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> dict[str,
     return {row[0]: row[1] for row in tx.execute(query)}
 
 
+def pull_forward(tx: Tx, endpoint_id: str, now: datetime, limit: int) -> int:
+    """Let fall due what was put off while an endpoint was down, the oldest first: what was never tried and nobody
+    holds. What failed has its schedule. Returns how many they were."""
+    waiting = (
+        sa.select(deliveries.c.id)
+        .where(
+            deliveries.c.endpoint_id == endpoint_id,
+            deliveries.c.state == DUE,
+            deliveries.c.due_at > now,
+            deliveries.c.attempts == 0,
+            deliveries.c.token.is_(None),
+        )
+        .order_by(deliveries.c.id)
+        .limit(limit)
+    )
+    ids = list(tx.execute(waiting.with_for_update(skip_locked=True)).scalars())
+    if ids:
+        tx.execute(sa.update(deliveries).where(among(tx, deliveries.c.id, ids)).values(due_at=now))
+    return len(ids)
+
+
 def to_retry_lane(tx: Tx, ids: Collection[str]) -> None:
     """What failed does not stand in the way of first attempts again; what is replayed stays where it is."""
     if ids:

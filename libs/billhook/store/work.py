@@ -163,13 +163,14 @@ def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None
         )
 
 
-def renew(tx: Tx, table: sa.Table, token: str, ids: Collection[str], until: datetime) -> None:
-    """Hold on to rows that are still ours for longer."""
-    ours = sa.select(table.c.id).where(among(tx, table.c.id, ids), table.c.token == token, table.c.state == DUE)
+def renew(tx: Tx, table: sa.Table, tokens: Mapping[str, str], until: datetime) -> None:
+    """Hold on to rows that are still ours under their tokens (id → token) for longer."""
+    held = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
     # What is locked is being settled at this moment. Waiting for it, in an order of our own, could be a circle.
-    found = list(tx.execute(ours.with_for_update(skip_locked=True)).scalars())
-    if found:
-        tx.execute(sa.update(table).where(among(tx, table.c.id, found)).values(due_at=until))
+    rows = tx.execute(held.with_for_update(skip_locked=True))
+    ours = [row_id for row_id, token in rows if token == tokens[row_id]]
+    if ours:
+        tx.execute(sa.update(table).where(among(tx, table.c.id, ours)).values(due_at=until))
 
 
 def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int, only: Only | None = None) -> list[str]:

@@ -1,0 +1,96 @@
+"""The leases of what this process has in hand. They can be as short as the wait after a crash should be, because they
+are renewed: by the monotonic clock, which no step of the wall clock can stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from billhook.store import work
+from billhook.store.database import Database
+
+log = logging.getLogger(__name__)
+
+LONGEST_BATCH = timedelta(minutes=10)
+"""What takes longer is taken for stuck: its lease is no longer renewed. The longest that can be is a batch of documents
+whose every page hangs until its deadline, 8 minutes."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    token: str
+    taken_at: float
+    renewed_at: float
+
+
+class Leases:
+    """Used by all threads of a consumer."""
+
+    def __init__(
+        self,
+        database: Database,
+        table: sa.Table,
+        lease: timedelta,
+        now: Callable[[], datetime],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lease = lease
+        self._database = database
+        self._table = table
+        self._now = now
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._held: dict[str, _Lease] = {}
+
+    def take(self, token: str, ids: Iterable[str]) -> None:
+        now = self._monotonic()
+        with self._lock:
+            self._held.update((row_id, _Lease(token, now, now)) for row_id in ids)
+
+    def release(self, ids: Iterable[str]) -> None:
+        with self._lock:
+            for row_id in ids:
+                self._held.pop(row_id, None)
+
+    def holds(self, row_id: str) -> bool:
+        return row_id in self._held
+
+    def token(self, row_id: str) -> str:
+        return self._held[row_id].token
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def renew(self) -> None:
+        """Renew all that has used up a third of its lease, but for what is stuck."""
+        now = self._monotonic()
+        third, longest = self.lease.total_seconds() / 3, LONGEST_BATCH.total_seconds()
+        with self._lock:
+            wanted = {
+                row_id: lease.token
+                for row_id, lease in self._held.items()
+                if now - lease.renewed_at >= third and now - lease.taken_at < longest
+            }
+        if not wanted:
+            return
+        with self._database.begin() as tx:
+            work.renew(tx, self._table, wanted, self._now() + self.lease)
+        with self._lock:
+            for row_id in wanted:
+                if row_id in self._held:
+                    self._held[row_id].renewed_at = now
+
+    def keep(self, done: threading.Event) -> None:
+        """Renew until `done`, whatever becomes of the database meanwhile."""
+        while not done.wait(self.lease.total_seconds() / 6):
+            try:
+                self.renew()
+            except Exception as error:
+                log.warning("leases not renewed", extra={"queue": self._table.name, "reason": str(error)[:200]})

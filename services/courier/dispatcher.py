@@ -1,0 +1,313 @@
+"""The dispatcher: many deliveries under way at once, between two kinds of transaction, in a thread a role.
+
+    a thread a lane claims when there is room ─▶ the client's thread sends ─▶ one thread settles what has come back
+                                                 one thread renews the leases of all of it meanwhile
+
+It drives the consumer machinery (`billhook.queue.consumer.Steps`) as batches do, one delivery at a time: nobody waits
+for anybody else's endpoint. What is in hand here is never sent twice, and what came of it is written sooner or later.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final, Protocol
+
+import sqlalchemy as sa
+
+from billhook.metrics import Metrics
+from billhook.outlets.webhooks.exchange import Request
+from billhook.outlets.webhooks.response import Response
+from billhook.parts import Part, Parts
+from billhook.queue.bell import Listener
+from billhook.queue.consumer import Steps
+from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
+from billhook.runtime.clock import Clock
+from billhook.store.database import Database
+from billhook.store.deliveries import deliveries, pull_forward
+from services.courier.delivery import Delivery, Errand, Outgoing, Result, Tried
+from services.courier.gates import IN_FLIGHT, Admission, Gates
+
+log = logging.getLogger(__name__)
+
+ROOM: Final = {FRESH: IN_FLIGHT, RETRY: 160, REPLAY: 32}
+"""What each lane may hold: first attempts always find 192 places that no retry and no replay can take."""
+
+LEAST_ROOM: Final = 16
+"""A claim costs as much as sending 50 messages, so it is not made for one place that has become free."""
+
+BYTES_IN_HAND: Final = 64 * 1024 * 1024
+"""Of bodies: 384 of the largest would be more. A claim is made while there are fewer."""
+
+GATHER_SECONDS: Final = 0.01
+"""How long the settler waits for more to come back: a transaction costs the same for one attempt and for twenty."""
+
+PULLED: Final = 2000
+"""Deliveries that fall due together at an endpoint that is up again; the next follow in the settler's next turn."""
+
+
+class Client(Protocol):
+    """What sends: `billhook.outlets.webhooks.client.WebhookClient`."""
+
+    def send(self, request: Request, done: Callable[[Response], None]) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Lane:
+    """One lane of the deliveries, with its bell."""
+
+    name: str
+    listener: Listener
+    busy: int = 0
+    claiming: int = 0
+    """Room held by a claim that has not come back."""
+    look_at: datetime | None = None
+    """When the first of what was put off falls due again."""
+
+
+class Dispatcher:
+    """The courier's loops."""
+
+    def __init__(
+        self,
+        steps: Steps[Errand, Tried | None],
+        database: Database,
+        listen: Callable[[str], Listener],
+        open_client: Callable[[int], Client],
+        metrics: Metrics,
+        clock: Clock,
+        parts: Parts,
+    ) -> None:
+        assert isinstance(steps.handler, Delivery)
+        self._delivery = steps.handler
+        self._steps = steps
+        self._database = database
+        self._open_client = open_client
+        self._metrics = metrics
+        self._clock = clock
+        self._parts = parts
+        self._gates = Gates(clock)
+        self._lanes = {name: Lane(name, listen(name)) for name in LANES}
+        self._leases = steps.leases()
+        """All that is in hand: claimed, and not settled yet."""
+        self._bytes = 0
+        self._results: list[Result] = []
+        self._changed = threading.Condition()
+        """Guards the lanes, the results and the bytes; notified when there is room or something to settle."""
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        self._client = self._open_client(IN_FLIGHT)
+        for lane in self._lanes.values():
+            lane.listener.start()
+            self._parts.watch(lane.listener.problem)
+        for lane in self._lanes.values():
+            self._parts.start(f"{lane.name} claimer", partial(self._serve, lane))
+        self._settler = self._parts.start("settler", self._settle)
+        self._keeper = self._parts.start("lease keeper", self._keep)
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the requests under way and stop. What does not end in time keeps its lease and is sent again."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        with ThreadPoolExecutor(len(self._lanes)) as pool:  # each waits for its last question to the queue
+            list(pool.map(lambda lane: lane.listener.close(), self._lanes.values()))
+        self._settler.join(timeout)
+        self._ended.set()
+        self._client.close()
+        return not self._settler.is_alive()
+
+    # Claiming.
+
+    def _serve(self, lane: Lane, part: Part) -> None:
+        while not self._stopping.is_set():
+            part.rest()
+            limit = self._wait_for_room(lane)
+            if limit < LEAST_ROOM:
+                continue
+            ids = lane.listener.take(limit, self._patience(lane))
+            part.tick()
+            if ids == [] and not self._is_time(lane):
+                continue
+            with self._changed:
+                lane.claiming = len(ids) if ids else limit
+            try:
+                self._claim(lane, ids or None, limit)
+            finally:
+                with self._changed:
+                    lane.claiming = 0
+                    self._changed.notify_all()
+
+    def _wait_for_room(self, lane: Lane) -> int:
+        """How much may be claimed; less than `LEAST_ROOM` if there was no room for a while."""
+        with self._changed:
+            limit = min(self._room_in(lane), self._delivery.batch)
+            if limit < LEAST_ROOM:
+                self._changed.wait(1.0)
+            return limit
+
+    def _room_in(self, lane: Lane) -> int:
+        under_way = sum(lane.busy + lane.claiming for lane in self._lanes.values())
+        if self._bytes > BYTES_IN_HAND:
+            return 0
+        if lane.name == REPLAY and under_way >= IN_FLIGHT // 2:
+            return 0  # what people asked for again waits while there is much to do for the first time
+        return min(ROOM[lane.name] - lane.busy, IN_FLIGHT - under_way)
+
+    def _patience(self, lane: Lane) -> float:
+        if lane.look_at is None:
+            return 1.0
+        return min(1.0, max(0.0, (lane.look_at - self._clock()).total_seconds()))
+
+    def _is_time(self, lane: Lane) -> bool:
+        if lane.look_at is None or self._clock() < lane.look_at:
+            return False
+        lane.look_at = None
+        return True
+
+    def _claim(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> None:
+        admission = Admission(self._gates, lane.name, self._leases)
+        only = deliveries.c.lane == lane.name
+        if full := self._gates.full():
+            only = sa.and_(only, deliveries.c.endpoint_id.not_in(full))
+        try:
+            token, errands = self._steps.claim(ids, limit, only, admission.admit)
+        except Exception as error:
+            admission.settle(())
+            self._metrics.store_errors.labels(self._steps.queue).inc()
+            log.error("deliveries not claimed", extra={"reason": str(error)[:500]})
+            self._stopping.wait(1.0)
+            lane.listener.look()
+            return
+        admission.settle([errand.endpoint.id for errand in errands])
+        self._leases.take(token, [errand.id for errand in errands])
+        self._metrics.in_flight.inc(len(errands))
+        with self._changed:
+            lane.busy += len(errands)
+            self._bytes += sum(len(errand.letter.body) for errand in errands)
+        for errand in errands:
+            self._send(lane, errand)
+        if ids is None and admission.found >= limit:
+            lane.listener.look()  # there may be more behind what was found
+        self._remember(lane, admission)
+
+    def _remember(self, lane: Lane, admission: Admission) -> None:
+        """Look for what was put off when the first of it falls due; the relay would find it up to a second later."""
+        if admission.put_off:
+            first = min(at for _, at in admission.put_off)
+            lane.look_at = first if lane.look_at is None else min(lane.look_at, first)
+        self._metrics.deferred.inc(len(admission.put_off))
+        self._metrics.open_breakers.set(self._gates.open_breakers())
+
+    # Sending.
+
+    def _send(self, lane: Lane, errand: Errand) -> None:
+        started = self._clock()
+        outgoing = self._delivery.request(errand, started)
+        if not isinstance(outgoing, Outgoing):
+            self._back(lane, (errand, outgoing, None))
+            return
+        shown = outgoing.shown
+
+        def done(response: Response) -> None:
+            self._back(lane, self._delivery.result(errand, response, started, shown))
+
+        self._client.send(outgoing.request, done)
+
+    def _back(self, lane: Lane, result: Result) -> None:
+        errand, _, tried = result
+        if tried is not None:
+            attempt, seconds = tried.attempt, tried.attempt.duration_ms / 1000
+            self._gates.answered(errand.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
+        if not _is_counted_in_sql(errand):
+            self._leave(errand)
+        with self._changed:
+            lane.busy -= 1
+            self._bytes -= len(errand.letter.body)
+            self._results.append(result)
+            if len(self._results) == 1 or lane.busy % LEAST_ROOM == 0:
+                self._changed.notify_all()
+
+    def _leave(self, errand: Errand) -> None:
+        for name in self._gates.leave(errand.endpoint.id):
+            self._lanes[name].listener.look()
+
+    # Settling.
+
+    def _settle(self, part: Part) -> None:
+        """Write what has come back, everything at once; while one transaction runs, the next batch gathers."""
+        while True:
+            part.rest()
+            with self._changed:
+                self._changed.wait_for(lambda: self._results or self._is_over(), 0.5)
+                if not self._results and self._is_over():
+                    return
+            part.tick()
+            self._ended.wait(GATHER_SECONDS)
+            with self._changed:
+                results, self._results = self._results, []
+            if results:
+                self._write(results)
+            self._pull_forward()
+
+    def _is_over(self) -> bool:
+        claiming = any(lane.claiming for lane in self._lanes.values())
+        return self._ended.is_set() or (self._stopping.is_set() and not claiming and len(self._leases) == 0)
+
+    def _write(self, results: Sequence[Result]) -> None:
+        self._count(results)
+        ids = [errand.id for errand, _, _ in results]
+        try:
+            self._steps.settle_surely({row_id: self._leases.token(row_id) for row_id in ids}, results, self._ended.wait)
+        except Exception as error:
+            # The database stays away. Their leases run out and they are sent again, under the same webhook-id.
+            log.error("deliveries not settled", extra={"reason": str(error)[:500], "count": len(results)})
+        finally:
+            self._leases.release(ids)
+        for errand, _, _ in results:
+            if _is_counted_in_sql(errand):
+                self._leave(errand)
+
+    def _count(self, results: Sequence[Result]) -> None:
+        attempts = [tried for _, _, tried in results if tried is not None]
+        for outcome, count in Counter(tried.attempt.outcome for tried in attempts).items():
+            self._metrics.deliveries.labels(outcome).inc(count)
+        for tried in attempts:
+            self._metrics.delivery_seconds.observe(tried.attempt.duration_ms / 1000)
+        self._metrics.connections.inc(sum(tried.connected for tried in attempts))
+        self._metrics.in_flight.dec(len(results))
+
+    def _pull_forward(self) -> None:
+        """What was put off for endpoints that are up again falls due, as much at a time as is soon sent."""
+        with self._gates.lock:
+            endpoint_ids, self._gates.recovered = self._gates.recovered, set()
+        for endpoint_id in endpoint_ids:
+            try:
+                with self._database.begin() as tx:
+                    pulled = pull_forward(tx, endpoint_id, self._clock(), PULLED)
+            except Exception as error:  # it falls due by itself, a little later
+                log.warning("nothing pulled forward", extra={"endpoint": endpoint_id, "reason": str(error)[:200]})
+                continue
+            if pulled:
+                self._lanes[FRESH].listener.look()
+            if pulled == PULLED:
+                with self._gates.lock:
+                    self._gates.recovered.add(endpoint_id)
+
+    def _keep(self, part: Part) -> None:
+        part.rest()
+        self._leases.keep(self._ended)
+
+
+def _is_counted_in_sql(errand: Errand) -> bool:
+    """Whether its place is free only when SQL says so: the endpoint's cap holds over all couriers."""
+    return errand.endpoint.max_in_flight is not None

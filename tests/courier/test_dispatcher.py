@@ -1,0 +1,227 @@
+"""What is in hand is sent once and settled sooner or later, whatever clocks, databases and merchants do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from consumers.world import World
+from courier.dispatching import Client, dispatching, until
+
+from billhook.outlets.webhooks.response import Response
+from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
+from billhook.store import dead_letters, merchants
+from billhook.store.deliveries import address, deliveries
+from billhook.store.endpoints import create_endpoint
+from billhook.store.messages import Message, add_messages
+from services.courier import delivery as courier_delivery
+from services.courier.gates import ASSURED, LARGEST_SHARE
+
+URL = "https://merchant.test/hook"
+
+
+def test_what_is_due_is_sent_and_settled(world: World) -> None:
+    world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+    assert world.rows("delivery_attempts", "outcome", "status_code") == [("2xx", 200)]
+
+
+def test_a_delivery_under_way_is_not_sent_again_when_the_clock_jumps_ahead(world: World) -> None:
+    world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        for _ in range(3):
+            world.clock.move(seconds=60)
+            ahead = world.clock()
+            office.look()
+            until(lambda ahead=ahead: world.rows("deliveries", "due_at")[0][0] > ahead, "keeping its lease")
+        assert len(office.client.sent) == 1
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+        world.say()
+        office.look()
+        until(lambda: office.client.sent)
+        office.answer()
+        until(lambda: office.states() == ["delivered"] * 2)
+    assert office.parts.problem is None
+    assert world.rows("deliveries", "attempts") == [(1,)] * 2
+
+
+def test_leases_are_short_and_renewed_while_a_request_is_under_way(world: World) -> None:
+    assert courier_delivery.Delivery.lease <= timedelta(seconds=10)
+    world.endpoint(URL)
+    world.say()
+    with dispatching(world, lease=timedelta(milliseconds=200)) as office:
+        until(lambda: office.client.sent)
+        for _ in range(3):
+            world.clock.move(seconds=0.15)
+            kept = world.clock() + timedelta(milliseconds=200)
+            until(lambda kept=kept: world.rows("deliveries", "due_at")[0][0] >= kept, "renewing the lease")
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+
+
+def test_a_result_that_cannot_be_written_takes_no_other_along(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.endpoint(URL)
+    for _ in range(FIRST_WINDOW):
+        world.say()
+    poisoned = world.rows("deliveries", "id")[1][0]
+    written = courier_delivery.add_attempts
+
+    def refuse(tx: sa.Connection, attempts: list[courier_delivery.Attempt]) -> None:
+        if any(attempt.delivery_id == poisoned for attempt in attempts):
+            raise sa.exc.DataError("INSERT", {}, ValueError("a byte that no column takes"))
+        written(tx, attempts)
+
+    monkeypatch.setattr(courier_delivery, "add_attempts", refuse)
+    with dispatching(world) as office:
+        until(lambda: len(office.client.sent) == FIRST_WINDOW)
+        office.answer()
+        until(lambda: Counter(office.states()) == {"delivered": FIRST_WINDOW - 1, "dead": 1})
+    with world.database.read() as tx:
+        (letter,) = dead_letters.list_dead(tx)
+    assert letter["work_id"] == poisoned
+    assert "a byte that no column takes" in letter["reason"]
+
+
+def test_a_result_waits_for_a_database_that_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.endpoint(URL)
+    world.say()
+    away = 2
+    settle = courier_delivery.Delivery.effects
+
+    def effects(self: courier_delivery.Delivery, *given: object) -> object:
+        nonlocal away
+        away -= 1
+        if away >= 0:
+            raise sa.exc.OperationalError("UPDATE", {}, ConnectionError("server closed the connection"))
+        return settle(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(courier_delivery.Delivery, "effects", effects)
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+    assert len(world.rows("delivery_attempts", "id")) == 1
+
+
+def test_one_merchant_whose_endpoints_hang_leaves_room_to_the_others(world: World) -> None:
+    for _ in range(100):
+        world.endpoint(URL)
+    for _ in range(FIRST_WINDOW):
+        world.say()
+    with world.database.begin() as tx:
+        other = merchants.create_merchant(tx, "Other Ltd", world.clock())
+        sealed = world.vault.seal("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        create_endpoint(tx, other.id, "https://other.test/hook", ["*"], sealed, world.clock())
+    with dispatching(world) as office:
+        until(lambda: len(office.client.sent) >= LARGEST_SHARE)
+        with world.database.begin() as tx:
+            message = Message.own(other.id, "order.shipped", "own", "", b"{}", world.clock())
+            address(tx, add_messages(tx, [message], world.clock()), world.clock())
+        world.clock.move(seconds=1)  # what was put off is due again, and stands before it
+        office.look()
+        until(lambda: "https://other.test/hook" in office.client.urls)
+        assert office.client.urls.count(URL) <= LARGEST_SHARE + ASSURED
+
+
+def test_what_waited_for_an_endpoint_that_was_down_falls_due_at_the_first_success(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    with dispatching(world) as office:
+        gates = office.dispatcher._gates
+        for _ in range(TRIP):
+            gates.answered(endpoint, "connect", None, None, 0.01)
+        for _ in range(6):
+            world.say()
+        office.look()
+        until(lambda: all(at > world.clock() for (at,) in world.rows("deliveries", "due_at")))
+        first = min(at for (at,) in world.rows("deliveries", "due_at"))
+        assert first - world.clock() == timedelta(seconds=OPEN_SECONDS)
+        assert office.client.sent == []
+
+        world.clock.at = first
+        office.look()
+        until(lambda: len(office.client.sent) == 1, "the probe")
+        office.answer()
+        world.say()
+        delivered = 1
+        while delivered < 7:
+            office.look()
+            until(lambda: office.client.sent, "sending what had waited")
+            delivered += len(office.client.sent)
+            office.answer()
+        until(lambda: office.states() == ["delivered"] * 7)
+    assert world.clock() == first  # nothing waited for the clock
+
+
+def test_a_restart_does_not_forget_who_is_down(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    with world.database.begin() as tx:
+        tx.execute(sa.text("UPDATE endpoints SET failing_since = created_at, last_failure_at = created_at"))
+    for _ in range(6):
+        world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.look()
+        assert len(office.client.sent) == 1
+        office.answer(Response("connect", error="no connection: Connection refused"))
+        until(lambda: office.dispatcher._gates.traffic(endpoint).breaker.is_open(world.clock()))
+
+
+def test_no_more_bodies_are_in_hand_than_fit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.courier.dispatcher.BYTES_IN_HAND", 1)
+    world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        world.say()
+        office.look()
+        assert office.dispatcher._room_in(office.dispatcher._lanes["fresh"]) == 0
+        office.answer()
+        until(lambda: office.client.sent)
+        office.answer()
+        until(lambda: office.states() == ["delivered"] * 2)
+
+
+def test_retries_and_replays_leave_room_to_first_attempts(world: World) -> None:
+    with dispatching(world) as office:
+        lanes = office.dispatcher._lanes
+        until(lambda: not any(bell._rung.is_set() for bell in office.bells.values()))
+        until(lambda: not any(lane.claiming for lane in lanes.values()))
+        lanes["retry"].busy = 160
+        assert office.dispatcher._room_in(lanes["retry"]) == 0
+        assert office.dispatcher._room_in(lanes["replay"]) == 32
+        assert office.dispatcher._room_in(lanes["fresh"]) == 224
+        lanes["fresh"].busy = 40
+        assert office.dispatcher._room_in(lanes["replay"]) == 0
+        lanes["retry"].busy = lanes["fresh"].busy = 0
+
+
+@pytest.mark.parametrize("part", ["_settle", "_serve", "_keep"])
+def test_a_part_that_dies_is_a_reason_to_end(world: World, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise KeyError("dlv_1")
+
+    monkeypatch.setattr(f"services.courier.dispatcher.Dispatcher.{part}", dies)
+    with dispatching(world) as office:
+        until(lambda: office.parts.death is not None)
+        assert "ended: KeyError: 'dlv_1'" in str(office.parts.problem)
+
+
+def test_stopping_waits_for_what_is_under_way(world: World) -> None:
+    world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        assert not office.dispatcher.stop(0.05)
+    assert isinstance(office.client, Client)
+    assert office.client.closed
+    with world.database.read() as tx:
+        assert tx.execute(sa.select(deliveries.c.token)).scalar() is not None
