@@ -17,6 +17,7 @@ from billhook.store.sources import Source
 
 _LONGEST_NAME = 255
 _LONGEST_EMAIL = 320
+_MOST_TAX_IDS = 5
 
 
 def unbilled(merchant: Merchant, source: Source, fact: Fact) -> CheckoutSession | None:
@@ -74,6 +75,7 @@ def _terms(session: CheckoutSession, buyer: Party) -> Terms:
             ),
         ),
         tax_inclusive=True,
+        tax_contained=session.amount_tax or 0,
         customer=session.customer,
         subscription=session.subscription,
         due_days=0,
@@ -82,13 +84,21 @@ def _terms(session: CheckoutSession, buyer: Party) -> Terms:
 
 
 def _buyer(tx: Tx, source: Source, account: str, session: CheckoutSession) -> Party:
+    """Whoever was named at the checkout; what was not said there, as the book knows the customer."""
+    known = _customer(tx, source, account, session)
+    email = next((text for text in (session.customer_email, known.email) if text and len(text) <= _LONGEST_EMAIL), None)
     stand_in = session.customer or session.client_reference_id or session.external_id
-    if session.customer is None:
-        return Party(name=stand_in[:_LONGEST_NAME])
-    customer_id = book_id(source.id, account, Customer(external_id=session.customer))
-    row = book.get(tx, "customer", customer_id, merchant_id=source.merchant_id)
-    known = None if row is None else book.value_of("customer", row)
-    if not isinstance(known, Customer):
-        return Party(name=stand_in[:_LONGEST_NAME])
-    email = known.email if known.email and len(known.email) <= _LONGEST_EMAIL else None
-    return Party(name=(known.name or email or stand_in)[:_LONGEST_NAME], email=email, address=known.address)
+    return Party(
+        name=(session.customer_name or known.name or email or stand_in)[:_LONGEST_NAME],
+        email=email,
+        address=session.customer_address or known.address,
+        tax_ids=tuple(text[:_LONGEST_NAME] for text in session.customer_tax_ids or ())[:_MOST_TAX_IDS],
+    )
+
+
+def _customer(tx: Tx, source: Source, account: str, session: CheckoutSession) -> Customer:
+    nobody = Customer(external_id=session.customer or "-")
+    customer_id = book_id(source.id, account, nobody)
+    row = book.get(tx, "customer", customer_id, merchant_id=source.merchant_id) if session.customer else None
+    known = nobody if row is None else book.value_of("customer", row)
+    return known if isinstance(known, Customer) else nobody

@@ -12,6 +12,7 @@ from consumers.world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from billhook.documents.view import shown
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store import queues
 from billhook.store.database import Database
@@ -69,6 +70,39 @@ def test_an_unknown_customer_is_named_by_what_there_is(shop: World) -> None:
     shop.arrive(shop.stripe_source, paid(3, "cs_3", customer=None))
     shop.post()
     assert sorted(row[0] for row in shop.rows("invoices", "customer_name")) == ["cs_3", "cus_1", "order 7"]
+
+
+def test_a_guests_invoice_is_made_out_to_the_guest_with_the_tax_that_was_paid(shop: World) -> None:
+    guest = {
+        "name": "Noor Example",
+        "email": "noor@example.com",
+        "address": {"line1": "Kade 2", "city": "Utrecht", "postal_code": "3511", "country": "NL"},
+        "tax_ids": [{"type": "eu_vat", "value": "NL123456789B01"}],
+    }
+    bought = {"amount_total": 2420, "total_details": {"amount_tax": 420, "amount_discount": 0, "amount_shipping": 0}}
+    shop.arrive(shop.stripe_source, paid(customer=None, customer_details=guest, **bought))
+    shop.post()
+
+    assert owned(shop)[0][:4] == ("INV-0001", "paid", 2420, 2420)
+    [kept] = shop.rows("invoices", "customer_name", "customer_email", "total", "tax", "tax_included")
+    assert kept == ("Noor Example", "noor@example.com", 2420, 420, 420)
+    snapshot = read_snapshot(shop.rows("documents", "kind", "snapshot")[0][1])
+    assert snapshot.buyer is not None
+    assert snapshot.buyer.address is not None
+    assert (snapshot.buyer.address.line1, snapshot.buyer.tax_ids) == ("Kade 2", ("NL123456789B01",))
+    document = shown(snapshot)
+    assert [f"{row.label} {row.amount}" for row in document.totals][:3] == [
+        *("Subtotal €24.20", "Total €24.20", "Includes Tax on €20.00 €4.20")
+    ]
+    assert document.lines[0].notes == ("Includes tax €4.20",)
+
+
+@pytest.mark.parametrize("tax", [4201, 5000])
+def test_more_tax_than_was_paid_is_a_dead_letter(shop: World, tax: int) -> None:
+    odd = shop.arrive(shop.stripe_source, paid(total_details={"amount_tax": tax}))
+    shop.post()
+    assert shop.state_of("inbox", odd)[0] == "dead"
+    assert owned(shop) == []
 
 
 @pytest.mark.parametrize(

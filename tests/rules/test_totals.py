@@ -296,3 +296,19 @@ def test_a_reverse_charge_needs_the_buyers_tax_id() -> None:
     nobody = msgspec.structs.replace(terms(line(1, tax=TaxRate(category="reverse_charge"))), buyer=Party(name="Ada"))
     with pytest.raises(ValueError, match="the buyer needs a tax id"):
         totals(nobody)
+
+
+def test_a_tax_of_which_only_the_amount_is_known_is_shared_by_the_lines() -> None:
+    lines = tuple(LineTerms(description=str(price), unit_amount=price) for price in ("1000", "1420", "3"))
+    terms = Terms(currency="eur", buyer=Party(name="A"), lines=lines, tax_inclusive=True, tax_contained=421)
+    made = totals(terms)
+    assert (made.total, made.tax, sum(line.tax for line in made.lines)) == (2423, 421, 421)
+    assert [(part.taxable, part.tax, part.percent) for part in made.taxes] == [(2002, 421, None)]
+    assert {(line.rate, line.tax_percent, line.tax_category) for line in made.lines} == {(0, None, None)}
+    for changed in ({"tax_inclusive": False}, {"tax_contained": 2424}, {"lines": (*lines, taxed("1"))}):
+        with pytest.raises(ValueError, match="tax_contained"):
+            totals(msgspec.structs.replace(terms, **changed))
+
+
+def taxed(price: str) -> LineTerms:
+    return LineTerms(description="taxed", unit_amount=price, tax=TaxRate(percent="19"))

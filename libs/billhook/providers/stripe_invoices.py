@@ -25,6 +25,7 @@ from billhook.providers.stripe_objects import (
     Expandable,
     Expanded,
     StripeObject,
+    TaxId,
     at,
     id_of,
 )
@@ -169,10 +170,6 @@ class SubscriptionDetails(msgspec.Struct):
 
 class InvoiceParent(msgspec.Struct):
     subscription_details: SubscriptionDetails | None = None
-
-
-class TaxId(msgspec.Struct):
-    value: str | None = None
 
 
 class Invoice(StripeObject, kw_only=True):

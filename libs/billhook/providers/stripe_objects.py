@@ -332,6 +332,21 @@ class SubscriptionSchedule(StripeObject, kw_only=True):
         )
 
 
+class TaxId(msgspec.Struct):
+    value: str | None = None
+
+
+class CustomerDetails(msgspec.Struct):
+    name: str | None = None
+    email: str | None = None
+    address: book.Address | None = None
+    tax_ids: list[TaxId] | None = None
+
+
+class TotalDetails(msgspec.Struct):
+    amount_tax: Amount | None = None
+
+
 class CheckoutSession(StripeObject, kw_only=True):
     customer: Expandable = None
     customer_account: Ref | None = None
@@ -344,8 +359,11 @@ class CheckoutSession(StripeObject, kw_only=True):
     currency: Currency | None = None
     amount_total: Amount | None = None
     client_reference_id: str | None = None
+    customer_details: CustomerDetails | None = None
+    total_details: TotalDetails | None = None
 
     def to_book(self) -> BookObject:
+        details, totals = self.customer_details or CustomerDetails(), self.total_details or TotalDetails()
         return book.CheckoutSession(
             **self.shared(),
             customer=id_of(self.customer) or self.customer_account,
@@ -357,5 +375,10 @@ class CheckoutSession(StripeObject, kw_only=True):
             payment_status=self.payment_status,
             currency=self.currency,
             amount_total=self.amount_total,
+            amount_tax=totals.amount_tax,
             client_reference_id=self.client_reference_id,
+            customer_name=details.name,
+            customer_email=details.email,
+            customer_address=details.address,
+            customer_tax_ids=tuple(known.value for known in details.tax_ids or () if known.value) or None,
         )

@@ -469,7 +469,14 @@ class CheckoutSession(BookObject, frozen=True, kw_only=True):
     payment_status: str | None = None
     currency: str | None = None
     amount_total: Amount | None = None
+    amount_tax: Amount | None = None
+    """What of `amount_total` is tax."""
     client_reference_id: str | None = None
+    customer_name: str | None = None
+    """As it was given at this checkout, like what follows: a guest is no customer."""
+    customer_email: str | None = None
+    customer_address: Address | None = None
+    customer_tax_ids: tuple[str, ...] | None = None
 
     @property
     def rank(self) -> int:

@@ -90,6 +90,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """On the whole: they come off after the lines' own discounts, and are spread over the lines before tax."""
     tax_inclusive: bool = False
     """Unit prices contain the tax."""
+    tax_contained: MinorUnits = 0
+    """The tax in prices that contain it, where its amount is known and its rates are not. Not beside rates."""
     customer: Ref | None = None
     """Whom it is for, in the merchant's words; invoices of one customer are found by it, and may be numbered by it."""
     subscription: Ref | None = None

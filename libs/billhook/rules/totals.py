@@ -55,6 +55,8 @@ def totals(terms: Terms) -> Totals:
             shares[line] += share
 
     taxes, tax_shares = taxes_on(left, groups, inclusive=terms.tax_inclusive, step=step)
+    if terms.tax_contained:
+        taxes, tax_shares = _contained(terms, rates, left, step)
     subtotal = sum(amount for amount, _ in prices)
     discount = sum(discount for _, discount in prices) + sum(allowance.amount for allowance in allowances)
     tax = sum(part.tax for part in taxes)
@@ -67,10 +69,17 @@ def totals(terms: Terms) -> Totals:
     if max(sum(abs(amount) for amount, _ in prices), total, *(abs(part.tax) for part in taxes)) > MOST:
         raise ValueError(f"lines: together they come to more than {_money(MOST, currency)}, which no invoice can.")
     places = {rate: None if rate is None else place for place, rate in enumerate(groups)}
+    if terms.tax_contained:
+        places = {None: 0}
+    without = None if terms.tax_contained else "outside_scope"
     each = zip(terms.lines, prices, shares, tax_shares, rates, strict=True)
     return Totals(
         lines=tuple(
-            _line(line, price, share, line_tax, rate, places[rate]) for line, price, share, line_tax, rate in each
+            msgspec.structs.replace(
+                _line(line, price, share, line_tax, rate, places[rate]),
+                tax_category=rate.category if rate else without,
+            )
+            for line, price, share, line_tax, rate in each
         ),
         allowances=tuple(allowances),
         taxes=taxes,
@@ -79,6 +88,19 @@ def totals(terms: Terms) -> Totals:
         tax=tax,
         total=total,
     )
+
+
+def _contained(
+    terms: Terms, rates: Sequence[TaxRate | None], left: Sequence[int], step: int
+) -> tuple[tuple[TaxTotal, ...], list[int]]:
+    """A tax of which only the amount is known, shared by the lines in proportion."""
+    if not terms.tax_inclusive or any(rates):
+        raise ValueError("tax_contained: only where prices contain the tax (tax_inclusive), and no line has a rate.")
+    tax, whole = terms.tax_contained, sum(left)
+    if tax % step or tax > whole or min(left) < 0:
+        raise ValueError("tax_contained: must be an amount of the currency, and not more than the lines come to.")
+    total = TaxTotal(taxable=whole - tax, tax=tax)
+    return (total,), list(allocate(tax, left, step))
 
 
 def priced(line: LineTerms, currency: str) -> tuple[int, int]:
@@ -148,7 +170,6 @@ def _line(
         allowance=allowance,
         tax=tax,
         tax_percent=rate.percent if rate else None,
-        tax_category=rate.category if rate else "outside_scope",
         rate=place,
         proration=line.proration,
         period_start=line.period_start,
