@@ -120,6 +120,12 @@ class Metrics:
             "Rows whose time was over: deleted, or emptied (messages). Nothing for days: no relay.",
             "table",
         )
+        self.collected = counter(
+            "payment_attempts_total",
+            "Attempts to collect, as they were settled. `unknown` rising: the provider does not answer; `canceled`: it"
+            " retries by itself, or was paid meanwhile.",
+            "status",
+        )
         self.documents = counter(
             "documents_rendered_total", "Documents made. `failed`: the reason is in the log and on the row.", "outcome"
         )

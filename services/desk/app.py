@@ -25,6 +25,7 @@ from services.desk.routes import (
     credit_notes,
     dead_letters,
     documents,
+    dunning,
     endpoint_actions,
     endpoints,
     events,
@@ -44,7 +45,7 @@ from services.desk.routes import (
 SUBJECTS = (
     *(merchants, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
     *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
-    *(messages, replays, dead_letters),
+    *(messages, replays, dead_letters, dunning),
 )
 
 

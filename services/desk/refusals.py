@@ -63,6 +63,7 @@ _OF_STATE = frozenset(
     {
         *("invoice_state", "invoice_empty", "invoice_credited", "e_invoice_incomplete"),
         *("document_failed", "template_in_use"),
+        *("dunning_state", "dunning_owner", "dunning_source", "dunning_key"),
         *("endpoints_too_many", "secrets_too_many"),
     }
 )

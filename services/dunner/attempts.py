@@ -23,6 +23,7 @@ from billhook.actions.dunning_attempts import attempt_failed, attempt_succeeded
 from billhook.actions.invoices import pay
 from billhook.actions.payment_apis import PaymentApis
 from billhook.errors import Refused, TryAgain, Unprocessable
+from billhook.metrics import Metrics
 from billhook.providers.payments import PaymentsApi
 from billhook.rules.book import Invoice
 from billhook.rules.dunning import invoice_cause
@@ -93,7 +94,8 @@ class Attempts:
     lease = timedelta(seconds=15)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, database: Database, apis: PaymentApis, clock: Clock) -> None:
+    def __init__(self, database: Database, apis: PaymentApis, clock: Clock, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._database = database
         self._apis = apis
         self._clock = clock
@@ -286,6 +288,7 @@ class Attempts:
         for job, outcome, verdict in results:
             if job.mode == "settled":
                 continue
+            self._metrics.collected.labels(verdict.status).inc()
             case = cases[job.case.id]
             parts.append(_written(tx, job, verdict, case, versions[case.policy_id], now))
             if isinstance(outcome, Dead):

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close, opened
 from billhook.actions.dunning_attempts import begin_attempt
-from billhook.actions.dunning_news import calendar_of, progress_of, tell_standing
+from billhook.actions.dunning_mails import write_to_customer
+from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell_standing
 from billhook.rules.dunning import after, ended
 from billhook.rules.dunning_calendar import Step
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
@@ -135,9 +136,14 @@ class Cases:
                 return tell_standing(tx, changed, now)
             case "attempt":
                 return begin_attempt(tx, changed, job.version, "dunning", now)
+            case "reminder":
+                add_steps(tx, [NewStep(changed, "reminder", detail=move.step.tone)], now)
+                occasion = f"reminder:{changed.reminders}"
+                return write_to_customer(tx, changed, job.version, move.step.tone, occasion, now)
             case kind:
-                add_steps(tx, [NewStep(changed, kind, detail=move.step.tone)], now)
-                return {}
+                add_steps(tx, [NewStep(changed, kind)], now)
+                occasion, next_at = f"upcoming:{move.step.index}", next_attempt_at(changed, job.version)
+                return write_to_customer(tx, changed, job.version, "upcoming", occasion, now, next_at=next_at)
 
 
 def _moved_on(job: CaseJob, step: Step, now: datetime) -> Case:

@@ -20,7 +20,7 @@ def start(env: Env, health: Health) -> Running:
         Cases(FinalAction(env.database, apis, env.clock), env.clock), env.database, env.bell, env.metrics, env.clock
     )
     attempts = Steps(
-        Attempts(env.database, apis, env.clock),
+        Attempts(env.database, apis, env.clock, env.metrics),
         env.database,
         env.bell,
         env.metrics,

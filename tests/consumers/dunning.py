@@ -39,7 +39,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.apis = PaymentApis(self.world.vault)
-        self.attempts_handler = Attempts(self.world.database, self.apis, self.world.clock)
+        self.attempts_handler = Attempts(self.world.database, self.apis, self.world.clock, self.world.metrics)
 
     def policy(self, policy: Policy = POLICY, kind: str = "merchant", scope: str = "", **more: Any) -> None:
         with self.world.database.begin() as tx:

@@ -34,13 +34,17 @@ BODIES = {
     "/v1/merchants/{merchant_id}/invoicing": {},
     "/v1/merchants/{merchant_id}/templates": {"name": "new", "source": "{{ document.name }}"},
     "/v1/merchants/{merchant_id}/logo": PIXEL,
+    "/v1/merchants/{merchant_id}/dunning": {},
+    "/v1/dunning/cases/{case_id}/grace": {"days": 1},
+    "/v1/dunning/cases/{case_id}/plan": {},
+    "/v1/dunning/cases/{case_id}/stop": {"reason": "they called"},
 }
 
 HEADERS = {"Idempotency-Key": "key-1"}
 """Whoever has no need of them passes over them."""
 
 OWN = "/v1/merchants/{merchant_id}"
-OWN_PARTS = tuple(f"{OWN}/{part}" for part in ("seller", "logo", "invoicing", "templates"))
+OWN_PARTS = tuple(f"{OWN}/{part}" for part in ("seller", "logo", "invoicing", "templates", "dunning"))
 """What a merchant may see and set of itself; all else about merchants is the operator's."""
 
 ASKS_FOR_WHOM = ("/v1/sources", "/v1/endpoints", "/v1/messages", "/v1/replays", "/v1/invoices")

@@ -22,6 +22,7 @@ from billhook.actions.endpoints import register_endpoint
 from billhook.actions.sources import register_source
 from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
 from billhook.rules.document import Seller, Snapshot
+from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.invoice import snapshot_of
 from billhook.rules.terms import CreditLine, CreditTerms, Terms
 from billhook.runtime.clock import Clock
@@ -32,6 +33,8 @@ from billhook.store import book, dead_letters, work
 from billhook.store.database import Database
 from billhook.store.deliveries import Attempt, NewDelivery, add_attempts, add_deliveries
 from billhook.store.documents import NewDocument, Rendered, add_documents, documents, list_documents, set_files
+from billhook.store.dunning_cases import Case, add_case
+from billhook.store.dunning_policies import set_policy
 from billhook.store.inbox import Arrival, accept, inbox
 from billhook.store.links import create_link
 from billhook.store.merchants import create_key, create_merchant, get_merchant
@@ -169,6 +172,7 @@ def settle(env: Env, name: str) -> Belongings:
     ids["object_id"] = add_to_book(
         env, merchant.id, source.id, Customer(external_id="cus_1", name=f"A customer of {name}")
     )
+    ids["customer_id"] = ids["object_id"]
     invoice = new_invoice()
     ids["invoice_id"] = add_to_book(env, merchant.id, source.id, invoice)
     add_ready_document(
@@ -248,9 +252,40 @@ STATES = {
 
 def ids_for(env: Env, route: str, whose: Belongings) -> dict[str, str]:
     """The ids that paths name; where the route does something with an own invoice, a fresh one that it fits."""
+    if "{case_id}" in route:
+        return {**whose.ids, "case_id": open_case(env, whose)}
     if route not in STATES:
         return whose.ids
     return {**whose.ids, "invoice_id": own_invoice(env, whose.merchant_id, finalized=STATES[route])}
+
+
+def open_case(env: Env, whose: Belongings, **fields: Any) -> str:
+    """A dunning case of a fresh invoice."""
+    with env.database.begin() as tx:
+        version = set_policy(tx, whose.merchant_id, "merchant", "", PRESETS["polar"], NOW, by="ada")
+        invoice = new_id("in")
+        values: dict[str, Any] = {
+            "id": new_id("case"),
+            "merchant_id": whose.merchant_id,
+            "source_id": whose.ids["source_id"],
+            "account": "",
+            "invoice_id": f"inv_{invoice}",
+            "invoice": invoice,
+            "customer": "cus_1",
+            "currency": "eur",
+            "amount": 1000,
+            "policy_id": version.id,
+            "zone": "UTC",
+            "stage": "grace",
+            "owing": True,
+            "opened_at": NOW,
+            "grace_until": NOW + timedelta(days=7),
+            "ends_at": NOW + timedelta(days=21),
+            "created_at": NOW,
+        }
+        case = Case(**{**values, **fields})
+        add_case(tx, case, NOW)
+    return case.id
 
 
 def add_replay(env: Env, whose: Belongings) -> None:

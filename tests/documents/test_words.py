@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from babel import Locale
 
-from billhook.documents.words import PLACEHOLDERS, HostedWords, Words, languages, read_language
+from billhook.documents.words import PLACEHOLDERS, DunningWords, HostedWords, Words, languages, read_language
 from billhook.errors import LanguageError
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,9 @@ def test_the_translators_page_lists_the_files_and_what_is_in_braces() -> None:
 
 
 def test_only_keys_that_exist_have_placeholders() -> None:
-    assert PLACEHOLDERS.keys() <= {*Words.__struct_fields__, *HostedWords.__struct_fields__}
+    assert PLACEHOLDERS.keys() <= {
+        name for kind in (Words, HostedWords, DunningWords) for name in kind.__struct_fields__
+    }
 
 
 def test_a_language_added_as_the_page_says_is_spoken_and_nothing_else_is_touched(tmp_path: Path) -> None:

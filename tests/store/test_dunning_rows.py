@@ -10,8 +10,9 @@ import pytest
 from store.databases import NOW
 from store.dunning import new_attempt, new_case
 
+from billhook.rules.book import Change, Customer, book_id
 from billhook.rules.dunning_policy import PRESETS
-from billhook.store import dunning_cases, payment_attempts, provider_limits, standings
+from billhook.store import book, dunning_cases, payment_attempts, provider_limits, standings
 from billhook.store.database import Database
 from billhook.store.dunning_policies import current_policies, narrowest, policies_of, retire_policy, set_policy
 
@@ -105,13 +106,20 @@ def test_processes_share_one_bucket_and_a_pause(database: Database) -> None:
 
 
 def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> None:
-    book_id = f"cus_{'0' * 32}"
+    customer = Customer(external_id="cus_1")
+    known = book_id("src_1", "", customer)
     with database.begin() as tx:
-        dunning_cases.add_case(tx, new_case("mrc_1", customer_id=book_id), NOW)
+        book.apply(tx, [book.Entry("mrc_1", "src_1", "", Change(customer, NOW))], NOW)
+        assert dunning_cases.debts_of_customer(tx, known, merchant_id="mrc_1") == []
+        dunning_cases.add_case(tx, new_case("mrc_1", customer_id=known), NOW)
+        dunning_cases.add_case(tx, new_case("mrc_1", "in_3", customer="own", customer_id="cus_own"), NOW)
         dunning_cases.add_case(tx, new_case("mrc_1", "in_2", owing=False), NOW)
         dunning_cases.add_case(tx, new_case("mrc_2"), NOW)
         assert len(dunning_cases.debts(tx, "mrc_1", "cus_1")) == 1
-        assert len(dunning_cases.debts(tx, "mrc_1", book_id)) == 1
+        assert len(dunning_cases.debts_of_customer(tx, known, merchant_id="mrc_1") or []) == 1
+        assert len(dunning_cases.debts_of_customer(tx, known, merchant_id=None) or []) == 1
+        assert dunning_cases.debts_of_customer(tx, known, merchant_id="mrc_2") is None
+        assert len(dunning_cases.debts_of_customer(tx, "cus_own", merchant_id="mrc_1") or []) == 1
         assert dunning_cases.debts(tx, "mrc_1", "cus_2") == []
 
 

@@ -26,7 +26,9 @@ from billhook.store import (
     documents,
     dunning_cases,
     dunning_policies,
+    dunning_report,
     endpoints,
+    failed_invoices,
     inbox,
     invoice_exports,
     links,
@@ -83,7 +85,10 @@ def open_shop(tx: Tx) -> Shop:
     invoice = f"inv_of_{source}"
     documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", "billhook-2", b"")], NOW)
     message = messages.Message(new_id("msg"), merchant, "x", "customer", "cus", b"", event.id, 0, NOW)
-    messages.add_messages(tx, [message], NOW)
+    failed = messages.Message.own(
+        merchant, "invoice.payment_failed", "invoice", book_id(source, "", entries[1]), b"", NOW
+    )
+    messages.add_messages(tx, [message, failed], NOW)
     publications.add_publications(tx, [publications.NewPublication(merchant, "key", b"", message.id)], NOW)
     mails.add_mails(tx, [mails.NewMail(merchant, "same", "a@b.test", "s", "t")], NOW)
     endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
@@ -99,7 +104,7 @@ def open_shop(tx: Tx) -> Shop:
     links.create_link(tx, merchant, invoice, NOW + timedelta(days=1), NOW)
     template = templates.create_template(tx, merchant, "same", "<p>", NOW).id
     dunning_policies.set_policy(tx, merchant, "merchant", "", PRESETS["polar"], NOW, by="key")
-    case = new_case(merchant, source_id=source, subscription="sub_same")
+    case = new_case(merchant, source_id=source, customer_id=customer_id, subscription="sub_same")
     dunning_cases.add_case(tx, case, NOW)
     dunning_cases.add_steps(tx, [dunning_cases.NewStep(case, "declined")], NOW)
     standings.set_standing(tx, merchant, "cus_1", "grace", NOW)
@@ -155,6 +160,10 @@ QUESTIONS: dict[str, Question] = {
     "dunning_cases.debts": lambda tx, shop, merchant: [
         dunning_cases.get_case(tx, debt.case) for debt in dunning_cases.debts(tx, merchant, "cus_1")
     ],
+    "dunning_cases.debts_of_customer": lambda tx, shop, merchant: [
+        dunning_cases.get_case(tx, debt.case)
+        for debt in dunning_cases.debts_of_customer(tx, shop.customer, merchant_id=merchant) or []
+    ],
     "dunning_cases.get_case": lambda tx, shop, merchant: dunning_cases.get_case(tx, shop.case, merchant_id=merchant),
     "dunning_cases.list_cases": lambda tx, shop, merchant: dunning_cases.list_cases(tx, merchant_id=merchant),
     "dunning_cases.open_cases": lambda tx, shop, merchant: dunning_cases.open_cases(
@@ -179,6 +188,14 @@ QUESTIONS: dict[str, Question] = {
         for one in found
     ],
     "endpoints.endpoints_of_merchants": lambda tx, shop, merchant: endpoints.endpoints_of_merchants(tx, [merchant]),
+    "dunning_report.dunning_report": lambda tx, shop, merchant: [
+        dunning_cases.get_case(tx, shop.case)
+        for count in dunning_report.dunning_report(
+            tx, merchant_id=merchant, since=NOW, until=NOW, now=NOW
+        ).open_cases.values()
+        if merchant == shop.merchant and count == 1
+    ],
+    "failed_invoices.failed_invoices": lambda tx, shop, merchant: failed_invoices.failed_invoices(tx, merchant),
     "inbox.get_event": lambda tx, shop, merchant: inbox.get_event(tx, shop.event, merchant_id=merchant),
     "inbox.list_conflicts": lambda tx, shop, merchant: inbox.list_conflicts(tx, merchant_id=merchant),
     "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),

@@ -13,6 +13,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from billhook.actions.book_update import BookUpdate, NewWork, merged
+from billhook.actions.dunning_mails import withdraw, write_to_customer
 from billhook.actions.dunning_news import ENDS, calendar_of, next_attempt_at, progress_of, tell, tell_standing
 from billhook.rules.book import Customer, Invoice, Subscription, book_id
 from billhook.rules.dunning import Cause, after, invoice_cause
@@ -118,6 +119,7 @@ def close(tx: Tx, case: Case, cause: Cause, now: datetime, **more: Any) -> NewWo
         {"due_at": now, "token": None} if pending else {"state": "done", "token": None, "finished_at": now}
     )
     change_case(tx, case, closed, **work)
+    withdraw(tx, case)
     add_steps(tx, [NewStep(closed, cause, by, detail)], now)
     version = policies_of(tx, [case.policy_id])[case.policy_id]
     return merged(
@@ -179,8 +181,12 @@ def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork
     """Tell that a case is open."""
     add_steps(tx, [NewStep(case, case.cause or "due")], now)
     parts = [tell(tx, "dunning.case_opened", case, version, now), tell_standing(tx, case, now)]
-    if next_attempt_at(case, version) is not None:
+    next_at = next_attempt_at(case, version)
+    if next_at is not None:
         parts.append(tell(tx, "dunning.attempt_scheduled", case, version, now))
+    # A due date that passed is told by the reminder of that day.
+    if version.policy.remind_after_failure and case.cause != "due":
+        parts.append(write_to_customer(tx, case, version, "failed", "opened", now, next_at=next_at))
     return merged(parts)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close
+from billhook.actions.dunning_mails import write_to_customer
 from billhook.actions.dunning_news import next_attempt_at, tell
 from billhook.rules.dunning import Cause, after
 from billhook.rules.payment_attempts import Answer, Trigger
@@ -84,6 +85,10 @@ def attempt_failed(
     said = ": ".join(word for word in (answer.code, answer.message) if word)
     add_steps(tx, [NewStep(changed, cause, detail=f"attempt {attempt.number}: {said}"[:500])], now)
     parts: list[NewWork] = [tell(tx, "dunning.attempt_failed", changed, version, now), {"dunning_cases": [case.id]}]
-    if next_attempt_at(changed, version) is not None:
+    next_at = next_attempt_at(changed, version)
+    if next_at is not None:
         parts.append(tell(tx, "dunning.attempt_scheduled", changed, version, now))
+    if version.policy.remind_after_failure:
+        occasion = f"attempt:{attempt.number}"
+        parts.append(write_to_customer(tx, changed, version, "failed", occasion, now, next_at=next_at))
     return merged(parts)

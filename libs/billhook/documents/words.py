@@ -1,4 +1,4 @@
-"""The words on documents and on the hosted page: one file a language, `languages/<language>.toml`.
+"""The words on documents, on the hosted page and in reminders: one file a language, `languages/<language>.toml`.
 
 Terms are those that law and custom use for invoices in each language: "Steuerschuldnerschaft des Leistungsempfängers"
 is what a German tax office looks for, a translation of "reverse charge" is not. In languages that have no file the
@@ -119,11 +119,33 @@ class HostedWords(msgspec.Struct, frozen=True, kw_only=True):
     gone_why: str
 
 
+class DunningWords(msgspec.Struct, frozen=True, kw_only=True):
+    """What customers are told by mail of a payment that failed, or that is to be made."""
+
+    subject_failed: str
+    collect_failed: str
+    try_again: str
+    """After it, where it is tried again."""
+    subject_upcoming: str
+    upcoming: str
+    subject_reminder: str
+    remind_friendly: str
+    """Before the due date; `remind_due` on it, `remind_overdue` and `remind_last` after it."""
+    remind_due: str
+    remind_overdue: str
+    remind_last: str
+    confirm: str
+    """The bank wants the customer (3-D Secure)."""
+    other_method: str
+    pay_here: str
+
+
 class Language(msgspec.Struct, frozen=True, kw_only=True):
     """A file: its tables are named as these fields."""
 
     document: Words
     hosted_page: HostedWords
+    dunning: DunningWords
 
 
 PLACEHOLDERS: Final[dict[str, frozenset[str]]] = {
@@ -140,6 +162,17 @@ PLACEHOLDERS: Final[dict[str, frozenset[str]]] = {
     "tax_included": frozenset({"tax"}),
     "transfer_reference": frozenset({"number"}),
     "page": frozenset({"page", "pages"}),
+    "subject_failed": frozenset({"number"}),
+    "collect_failed": frozenset({"amount", "number"}),
+    "try_again": frozenset({"date"}),
+    "subject_upcoming": frozenset({"number", "date"}),
+    "upcoming": frozenset({"amount", "number", "date"}),
+    "subject_reminder": frozenset({"number"}),
+    "remind_friendly": frozenset({"amount", "number", "date"}),
+    "remind_due": frozenset({"amount", "number"}),
+    "remind_overdue": frozenset({"amount", "number", "date"}),
+    "remind_last": frozenset({"amount", "number", "date"}),
+    "pay_here": frozenset({"link"}),
 }
 """What each sentence is completed with. A sentence that is not here has nothing in braces."""
 
@@ -158,6 +191,10 @@ def hosted_words(language: str) -> HostedWords:
     """`language` is a BCP 47 tag."""
     name = language.partition("-")[0]
     return _language(name if name in languages() else _WITHOUT_A_FILE).hosted_page
+
+
+def dunning_words(locale: Locale) -> DunningWords:
+    return _language(locale.language if locale.language in languages() else _WITHOUT_A_FILE).dunning
 
 
 def negotiated(accepted: str) -> str:
@@ -188,10 +225,11 @@ def read_language(file: Path) -> Language:
     return Language(
         document=_words(file, tables, "document", Words),
         hosted_page=_words(file, tables, "hosted_page", HostedWords),
+        dunning=_words(file, tables, "dunning", DunningWords),
     )
 
 
-W = TypeVar("W", Words, HostedWords)
+W = TypeVar("W", Words, HostedWords, DunningWords)
 
 
 def _words(file: Path, tables: dict[str, object], name: str, kind: type[W]) -> W:

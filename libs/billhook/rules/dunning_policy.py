@@ -26,6 +26,24 @@ Tone = Literal["friendly", "due", "overdue", "last"]
 Day = Annotated[int, Meta(ge=-LONGEST_DAYS, le=LONGEST_DAYS)]
 
 
+MailKind = Literal["failed", "upcoming", "friendly", "due", "overdue", "last"]
+FILLED_IN: Final = ("number", "amount", "date", "link", "customer", "merchant")
+"""What stands in braces in the words of a mail."""
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+
+
+class MailText(msgspec.Struct, frozen=True, kw_only=True):
+    """A merchant's own words for one kind of mail, in place of billhook's."""
+
+    subject: Annotated[str, Meta(min_length=1, max_length=200)]
+    text: Annotated[str, Meta(min_length=1, max_length=5000)]
+
+
+def filled_in(text: str, values: Mapping[str, str]) -> str:
+    """Words with what stands in braces filled in. What is filled in is only text: braces in it stay braces."""
+    return _BRACES.sub(lambda found: values.get(found[1], found[0]), text)
+
+
 class Reminder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A mail to the customer on one day of the case."""
 
@@ -53,6 +71,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remind_days_before_attempt: Annotated[int, Meta(ge=1, le=30)] | None = None
     remind_after_failure: bool = True
     """Write to the customer when the case opens and after each attempt that failed."""
+    mails: dict[MailKind, MailText] = {}
+    """The merchant's own words."""
     end_day: Annotated[int, Meta(ge=0, le=2 * LONGEST_DAYS)] = 30
     """The day on which the case is given up, if nothing came."""
     final_action: FinalAction = "none"
@@ -117,6 +137,13 @@ def refusals(policy: Policy) -> list[str]:
         found.append(f"`grace_days` ({policy.grace_days}) must not be more than `end_day` ({policy.end_day})")
     if policy.zone is not None and policy.zone not in available_timezones():
         found.append(f"`zone` must be a name of the IANA time zone database, such as Europe/Berlin: {policy.zone!r}")
+    for kind, words in policy.mails.items():
+        unknown = sorted({name for name in _BRACES.findall(words.subject + words.text) if name not in FILLED_IN})
+        if unknown:
+            known = ", ".join(f"{{{name}}}" for name in FILLED_IN)
+            found.append(f"`mails.{kind}` has {{{unknown[0]}}}, which nothing fills in; there are {known}")
+        if "\0" in words.subject + words.text:
+            found.append(f"`mails.{kind}` has a NUL character, which no database keeps")
     if policy.owner == "provider" and days:
         found.append("`attempts` must be empty where the provider owns the retries: two who try charge twice")
     if policy.owner == "provider" and policy.final_action != "none":

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
-from billhook.store.work import due_index, work_columns
+from billhook.store.work import DUE, due_index, work_columns
 
 mails = sa.Table(
     "mails",
@@ -82,6 +82,20 @@ def _row(mail: NewMail, now: datetime) -> dict[str, Any]:
         **vars(mail),
         "attachments": [vars(attachment) for attachment in mail.attachments],
     }
+
+
+def withdraw_mails(tx: Tx, merchant_id: str, about: str) -> None:
+    """Take back what was written about this (the beginning of `about`) and that nobody has tried to send yet."""
+    c = mails.c
+    tx.execute(
+        sa.delete(mails).where(
+            c.merchant_id == merchant_id,
+            c.about.startswith(about, autoescape=True),
+            c.state == DUE,
+            c.token.is_(None),
+            c.attempts == 0,
+        )
+    )
 
 
 def list_mails(

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from billhook.actions.sources import new_signing_secret
 from billhook.errors import SignatureRefused
+from billhook.rules.dunning_policy import Policy as DunningPolicy
 from billhook.rules.signing import verify
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
@@ -33,10 +34,12 @@ from billhook.runtime.settings import Settings, read_settings
 from billhook.store import book
 from billhook.store.deliveries import list_attempts, list_deliveries
 from billhook.store.documents import list_documents
+from billhook.store.dunning_policies import set_policy
 from billhook.store.endpoints import create_endpoint, set_disabled
 from billhook.store.merchants import Merchant, create_merchant
 from billhook.store.sources import create_source, disable_source, set_api_key
 from billhook_testing.fake_stripe import FakeStripe
+from billhook_testing.fake_stripe.world import Policy
 
 PATIENCE_SECONDS = 60.0
 
@@ -48,8 +51,16 @@ STORY = (
     ("they subscribe and pay their first invoice", ("invoice.finalized", "invoice.paid", "payment.succeeded")),
     ("the subscription is active", ("subscription.updated",)),
     ("a month later the card is declined", ("payment.failed", "invoice.payment_failed")),
+    ("it becomes a case, and is tried again in vain", ("dunning.case_opened", "dunning.attempt_failed")),
+    ("another card: the second attempt brings the money", ("dunning.recovered",)),
+    ("of somebody else it never comes: the case is given up", ("dunning.exhausted", "subscription.canceled")),
 )
 """What happens, and the news a merchant must hear of it."""
+
+
+PATIENT = DunningPolicy(name="demo", attempts=(0, 3, 7), end_day=14)
+STRICT = DunningPolicy(name="no patience", attempts=(0,), grace_days=0, end_day=0, final_action="cancel_subscription")
+"""Day 0 is at once: nobody watches a demo for a week."""
 
 
 @dataclass
@@ -85,10 +96,12 @@ def run_demo(settings: Settings) -> int:
     with _product(settings, console) as env, _receiver(env) as (url, arrivals):
         merchant, source_id, endpoint_id, secret = _register(env, url, arrivals.secret)
         ingress = f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source_id}/events"
-        with FakeStripe(webhook_secret=secret, webhook_url=ingress) as stripe:
+        # Its own retries are off: billhook makes them.
+        account = Policy(retry_days=())
+        with FakeStripe(webhook_secret=secret, webhook_url=ingress, policy=account) as stripe:
             with env.database.begin() as tx:
                 set_api_key(tx, source_id, env.vault.seal(stripe.api_key), stripe.url)
-            arrived = _play(console, stripe, arrivals)
+            arrived = _play(console, stripe, arrivals, env, merchant)
             files = _wait_for_files(env, merchant) if arrived else []
         with env.database.begin() as tx:  # nobody will be at these addresses any more
             disable_source(tx, source_id, env.clock())
@@ -159,9 +172,9 @@ def _register(env: Env, url: str, endpoint_secret: str) -> tuple[Merchant, str, 
     return merchant, source.id, endpoint.id, secret
 
 
-def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals) -> bool:
+def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals, env: Env, merchant: Merchant) -> bool:
     """Go through the story, each chapter when the news of the one before has arrived."""
-    acts = _acts(stripe)
+    acts = _acts(stripe, env, merchant)
     states = ["waiting"] * len(STORY)
 
     def shown() -> Table:
@@ -185,7 +198,7 @@ def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals) -> bool:
     return True
 
 
-def _acts(stripe: FakeStripe) -> Iterator[None]:
+def _acts(stripe: FakeStripe, env: Env, merchant: Merchant) -> Iterator[None]:
     """What the merchant's own system would do at Stripe, by the official SDK."""
     from stripe import StripeClient
 
@@ -206,9 +219,25 @@ def _acts(stripe: FakeStripe) -> Iterator[None]:
     v1.subscriptions.create({"customer": customer.id, "items": [{"price": price.id, "quantity": 2}]})
     yield
     yield
+    _dun(env, merchant, "merchant", "", PATIENT)
     _pay_with(v1, customer.id, "pm_card_chargeCustomerFail")
     stripe.advance(days=32)
     yield
+    yield
+    _pay_with(v1, customer.id, "pm_card_visa")
+    yield
+    other = v1.customers.create({"name": "Charles Babbage", "email": "charles@example.com"})
+    _dun(env, merchant, "customer", other.id, STRICT)
+    _pay_with(v1, other.id, "pm_card_visa")
+    v1.subscriptions.create({"customer": other.id, "items": [{"price": price.id, "quantity": 1}]})
+    _pay_with(v1, other.id, "pm_card_chargeCustomerFail")
+    stripe.advance(days=32)
+    yield
+
+
+def _dun(env: Env, merchant: Merchant, kind: str, scope: str, policy: DunningPolicy) -> None:
+    with env.database.begin() as tx:
+        set_policy(tx, merchant.id, kind, scope, policy, env.clock(), by="demo")
 
 
 def _pay_with(v1: Any, customer: str, card: str) -> None:

@@ -1,0 +1,109 @@
+"""What the customer of a case is told by mail: that a payment failed and what comes next, reminders, and where to pay.
+
+A mail is written in the transaction of its step, once for each occasion. When the case ends, what was not sent yet is
+withdrawn: nobody is asked for money that came.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from billhook.actions.book_update import NewWork
+from billhook.documents.wording import Wording
+from billhook.documents.words import DunningWords, dunning_words
+from billhook.errors import Unprocessable
+from billhook.outlets.mail.mime import mailbox
+from billhook.rules.book import Invoice
+from billhook.rules.dunning_policy import MailKind, filled_in
+from billhook.rules.money import parse_locale
+from billhook.store import book
+from billhook.store.database import Tx
+from billhook.store.dunning_cases import Case
+from billhook.store.dunning_policies import PolicyVersion
+from billhook.store.mails import NewMail, add_mails, withdraw_mails
+from billhook.store.merchants import get_merchant
+from billhook.store.own_invoices import OWN, get_own_invoice
+
+
+def write_to_customer(
+    tx: Tx,
+    case: Case,
+    version: PolicyVersion,
+    kind: MailKind,
+    occasion: str,
+    now: datetime,
+    *,
+    next_at: datetime | None = None,
+) -> NewWork:
+    """One mail of this kind. Nothing where nobody knows the customer's address."""
+    merchant = get_merchant(tx, case.merchant_id)
+    row = book.get(tx, "invoice", case.invoice_id)
+    invoice = None if row is None else book.value_of("invoice", row)
+    if merchant is None or not isinstance(invoice, Invoice) or not _can_be_mailed(invoice.customer_email):
+        return {}
+    own = get_own_invoice(tx, case.invoice_id) if case.source_id == OWN else None
+    locale = (own.terms.locale if own else None) or merchant.locale
+    wording, words = Wording(locale, case.currency, case.zone), dunning_words(parse_locale(locale))
+    values = {
+        "number": case.number or case.invoice,
+        "amount": wording.money(case.amount),
+        "date": wording.day(next_at if kind in ("failed", "upcoming") and next_at else case.opened_at),
+        "link": case.pay_url or "",
+        "customer": invoice.customer_name or "",
+        "merchant": merchant.name,
+    }
+    theirs = version.policy.mails.get(kind)
+    if theirs is not None:
+        subject, text = filled_in(theirs.subject, values), filled_in(theirs.text, values)
+    else:
+        subject, text = _ours(words, kind, case, values, next_at is not None)
+    assert invoice.customer_email is not None
+    about = f"{_about(case)}{occasion}"
+    mail = NewMail(case.merchant_id, about, invoice.customer_email, " ".join(subject.split())[:200], text)
+    return {"mails": add_mails(tx, [mail], now)}
+
+
+def withdraw(tx: Tx, case: Case) -> None:
+    """Take back what was written about a case and not sent yet."""
+    withdraw_mails(tx, case.merchant_id, _about(case))
+
+
+def _about(case: Case) -> str:
+    return f"dunning:{case.id}:"
+
+
+def _ours(
+    words: DunningWords, kind: MailKind, case: Case, values: dict[str, str], tried_again: bool
+) -> tuple[str, str]:
+    said: dict[MailKind, tuple[str, str]] = {
+        "failed": (words.subject_failed, words.collect_failed),
+        "upcoming": (words.subject_upcoming, words.upcoming),
+        "friendly": (words.subject_reminder, words.remind_friendly),
+        "due": (words.subject_reminder, words.remind_due),
+        "overdue": (words.subject_reminder, words.remind_overdue),
+        "last": (words.subject_reminder, words.remind_last),
+    }
+    subject, first = said[kind]
+    lines = [first]
+    if kind == "failed":
+        if case.cause == "action_required":
+            lines.append(words.confirm)
+        elif case.cause in ("declined_for_good", "method_missing"):
+            lines.append(words.other_method)
+        elif tried_again:
+            lines.append(words.try_again)
+    if case.pay_url:
+        lines.append(words.pay_here)
+    text = "\n\n".join(filled_in(line, values) for line in [*lines, "{merchant}"])
+    return filled_in(subject, values), f"{text}\n"
+
+
+def _can_be_mailed(address: Any) -> bool:
+    if not isinstance(address, str):
+        return False
+    try:
+        mailbox(address)
+    except Unprocessable:
+        return False
+    return True
