@@ -292,7 +292,7 @@ class Dispatcher:
             endpoint_ids, self._gates.recovered = self._gates.recovered, set()
         for endpoint_id in endpoint_ids:
             try:
-                with self._database.begin() as tx:
+                with self._database.begin(durable=False) as tx:
                     pulled = pull_forward(tx, endpoint_id, self._clock(), PULLED)
             except Exception as error:  # it falls due by itself, a little later
                 log.warning("nothing pulled forward", extra={"endpoint": endpoint_id, "reason": str(error)[:200]})

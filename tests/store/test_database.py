@@ -194,3 +194,14 @@ def test_an_error_does_not_say_what_a_statement_was_given(database: Database) ->
     with pytest.raises(sa.exc.DBAPIError) as refused, database.begin() as tx:
         tx.execute(sa.text("INSERT INTO nowhere VALUES (:email)"), {"email": "ada@example.com"})
     assert "ada@example.com" not in str(refused.value)
+
+
+def test_only_what_may_be_lost_is_not_synced(database: Database) -> None:
+    if database.sqlite:
+        pytest.skip("SQLite syncs every commit")
+    said = []
+    for durable in (True, False, True):
+        with database.begin(durable=durable) as tx:
+            said.append(tx.exec_driver_sql("SHOW synchronous_commit").scalar())
+    assert said[1] == "off"
+    assert said[0] == said[2] != "off"

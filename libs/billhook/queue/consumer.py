@@ -190,7 +190,7 @@ class Steps(Generic[J, E]):
     ) -> tuple[str, Sequence[J]]:
         now = self._now()
         table, handler = self.handler.table, self.handler
-        with self._database.begin() as tx:
+        with self._database.begin(durable=False) as tx:
             claim = work.claim(
                 tx,
                 table,

@@ -80,7 +80,7 @@ class Leases:
             }
         if not wanted:
             return
-        with self._database.begin() as tx:
+        with self._database.begin(durable=False) as tx:
             work.renew(tx, self._table, wanted, self._now() + self.lease)
         with self._lock:
             for row_id in wanted:

@@ -50,10 +50,16 @@ class Database:
         self._queue = _WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
 
     @contextmanager
-    def begin(self) -> Iterator[Tx]:
-        """A transaction that writes; committed when the block ends well, rolled back when it raises."""
+    def begin(self, *, durable: bool = True) -> Iterator[Tx]:
+        """A transaction that writes; committed when the block ends well, rolled back when it raises.
+
+        Not `durable`: PostgreSQL answers before it has synced, and a crash of its server may take the transaction back.
+        That is for claims, renewals and deferrals: one that is lost makes work due earlier, and no more.
+        """
         if self._queue is None:
             with self.engine.begin() as tx:
+                if not durable:
+                    tx.exec_driver_sql("SET LOCAL synchronous_commit = off")
                 yield tx
         else:
             with self._queue, self.engine.connect().execution_options(billhook_begin="IMMEDIATE") as tx, tx.begin():
