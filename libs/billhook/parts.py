@@ -24,16 +24,16 @@ class Part:
         self.death: str | None = None
 
     def tick(self) -> None:
-        """It begins with something."""
+        """The part begins a piece of work."""
         self._since = time.monotonic()
 
     def rest(self) -> None:
-        """It waits, for as long as there is nothing to do."""
+        """The part waits for work, which may take as long as it likes."""
         self._since = None
 
     @property
     def problem(self) -> str | None:
-        """Why the process cannot do without a restart, in a sentence."""
+        """Why the process has to be restarted, in a sentence; None while the part works."""
         if self.death is not None:
             return f"the {self.name} ended: {self.death}"
         since = self._since
@@ -43,7 +43,7 @@ class Part:
 
 
 class Parts:
-    """All of them."""
+    """The parts of one process."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -52,7 +52,7 @@ class Parts:
     def start(
         self, name: str, run: Callable[[Part], None], *, stalled_after_seconds: float = STALLED_AFTER_SECONDS
     ) -> threading.Thread:
-        """Start a thread. It may return when it was told to; what it raises is its death."""
+        """Start a thread. It may return once it was told to stop; an exception counts as its death."""
         part = Part(name, stalled_after_seconds)
 
         def live() -> None:
@@ -70,12 +70,12 @@ class Parts:
         return thread
 
     def watch(self, problem: Callable[[], str | None]) -> None:
-        """Ask this too: for threads of a library."""
+        """Ask this function too how things are: for threads that a library started."""
         self._watched.append(problem)
 
     @property
     def death(self) -> str | None:
-        """How a part ended that the process cannot do without."""
+        """How a part ended, or what a watched function reports; None while all live."""
         return next((part.problem for part in self._parts if part.death is not None), None) or next(
             filter(None, (problem() for problem in self._watched)), None
         )

@@ -21,9 +21,9 @@ _MARKS: Final = "\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}"
 class Text:
     """Writes a value so that it keeps its own direction between words of the other one.
 
-    The PDF engine shifts Arabic letters that share a line with anything else, so that they lie on top of each other:
-    unless each word is a box of its own, and in it what is not a letter too. It cannot tell in which order boxes
-    follow each other, so a run of them is given its direction, and what stands between two runs is kept to itself.
+    wkhtmltopdf shifts Arabic letters that share a line with other characters, so that they overlap. So each word is a
+    box of its own, and inside it whatever is not a letter is another. The engine does not know the order of boxes
+    either: a run of them is given its direction, and the text between two runs is isolated.
     """
 
     def __init__(self, direction: str) -> None:

@@ -32,8 +32,8 @@ class RoutedRequest:
 
 
 def choose(*, wish: Engine, setting: Engine, own: bool) -> Literal["wkhtmltopdf", "typst"]:
-    """Which engine draws a document: what must be, what the operator set, what the merchant wishes, Typst. Where it is
-    to be wkhtmltopdf and that is not installed, the document waits for it."""
+    """Which engine draws a document. The first of these decides: what its template needs, the operator's setting, the
+    merchant's; otherwise it is Typst. A document for wkhtmltopdf waits while that is not installed."""
     if own:
         return "wkhtmltopdf"
     return next((said for said in (setting, wish) if said != "auto"), "typst")
@@ -58,12 +58,12 @@ class Engines:
         return RoutedRequest(request, engine, own)
 
     def name_of(self, routed: RoutedRequest) -> str:
-        """The engine's, with its version: a part of a document's content address."""
+        """The engine's name and version, which are part of a document's content address."""
         return self._typst.name if routed.engine == "typst" else self._wkhtmltopdf.name
 
     def draw(self, routed: Sequence[RoutedRequest]) -> Iterator[tuple[int, Drawn]]:
-        """The place of each document among `routed`, and its PDF or the reason there is none: each as soon as it is
-        drawn, while the engine goes on with the next. No document can spoil another."""
+        """Yields the index of each document in `routed`, with its PDF or the reason there is none, as soon as it is
+        drawn; the engine goes on with the next meanwhile. No document can spoil another."""
         html = [place for place, one in enumerate(routed) if one.engine == "wkhtmltopdf"]
         typst = [place for place, one in enumerate(routed) if one.engine == "typst"]
         yield from self._draw_html(routed, html)
@@ -90,7 +90,7 @@ class Engines:
 
 
 def _own_pages(routed: Sequence[RoutedRequest], places: Sequence[int]) -> dict[int, str | RenderError]:
-    """The pages of merchants' own templates, in one go: they are made in a process of their own."""
+    """The pages of merchants' own templates. All at once, because each call starts a process."""
     asked = [(place, own) for place in places if (own := routed[place].own) is not None]
     requests = [(own, routed[place].request.shown, _data_uri(routed[place].request.logo)) for place, own in asked]
     made = own_html(requests) if requests else []

@@ -1,7 +1,7 @@
 """The page behind a hosted link: an invoice as it stands now, for whoever was sent the link.
 
-It says what the document says, because it is made from the same value; only what became of the invoice since is told
-anew. It has no script, and nothing in it comes from elsewhere.
+It says what the document says, because it is made from the same value; only what happened to the invoice since
+(payments, credit notes, a void) is added. It has no script, and nothing in it comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Download(msgspec.Struct, frozen=True):
 
 
 def shown_now(issued: Snapshot, invoice: Invoice, credited: int = 0) -> Shown:
-    """What an invoice's document says, had it been written now: paid since, void since, taken back in part. `credited`
-    is what its credit notes come to."""
+    """What an invoice's document would say if it were issued now: paid, void or partly credited since. `credited` is
+    the sum of its credit notes."""
     if issued.kind == "void" or invoice.status == "void":
         return shown(msgspec.structs.replace(issued, kind="void", status="void", voided_at=invoice.voided_at))
     before, after = _credited(invoice, credited)
@@ -52,8 +52,8 @@ def shown_now(issued: Snapshot, invoice: Invoice, credited: int = 0) -> Shown:
 
 
 def _credited(invoice: Invoice, noted: int) -> tuple[int, int]:
-    """What credit notes took off before it was paid, and after. Where the invoice does not say, all of it is before the
-    payment, but for what was to be paid nevertheless."""
+    """The amounts credited before the payment and after it. Where the invoice does not say: of a paid invoice, what its
+    `amount_due` is below the total was credited before and the rest after; of any other, all of it before."""
     if invoice.credited_before_payment or invoice.credited_after_payment:
         return invoice.credited_before_payment, invoice.credited_after_payment
     before = min(noted, max(invoice.total - invoice.amount_due, 0)) if invoice.status == "paid" else noted

@@ -1,4 +1,4 @@
-"""A merchant's logo, looked at before it is kept: every document of theirs will be drawn with it."""
+"""A merchant's logo, checked before it is stored: a broken one would fail in every document of theirs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _one_at_a_time = Lock()
 
 
 def checked_logo(content: bytes) -> Logo:
-    """What is to be stored of a picture, with the key to store its bytes under. Raises `Refused`."""
+    """The logo as settings hold it, with the key of the object store for its bytes. Raises `Refused`."""
     if len(content) > LARGEST_LOGO:
         raise Refused("logo_too_large", f"A logo may have at most {LARGEST_LOGO // 1024} KiB.")
     try:
@@ -41,7 +41,7 @@ def checked_logo(content: bytes) -> Logo:
         raise _too_many_pixels() from None
     except Refused:
         raise
-    except Exception:  # a decoder fails in many ways over broken files, and all of them mean this
+    except Exception:  # decoders raise many kinds of exceptions for broken files
         raise Refused("logo_invalid", "A logo must be a PNG or JPEG file; this is none, or it is damaged.") from None
     digest = hashlib.sha256(content).hexdigest()
     key = f"logos/{digest[:2]}/{digest[2:]}.{_ENDINGS[media_type]}"

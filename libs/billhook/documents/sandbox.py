@@ -110,7 +110,7 @@ def _too_long(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _placed(error: BaseException, said: str) -> str:
-    """With the line of the template where it happened, if it is known."""
+    """The error, with the line of the template where it happened if that is known."""
     line: int | None = getattr(error, "lineno", None)
     step: TracebackType | None = error.__traceback__
     while step is not None:

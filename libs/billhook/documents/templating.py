@@ -45,9 +45,9 @@ def check_template(source: str) -> None:
 def own_html(pages: Sequence[OwnPage], *, seconds: int = CPU_SECONDS) -> list[str | RenderError]:
     """Each document as its merchant's template writes it, or why it could not, in order.
 
-    A page that breaks a limit costs its neighbours nothing but the time it took, and the other pages of its template
-    are not tried: they would use up as much. `seconds` of the processor's time are for each page; by the clock it may
-    be three times that, and the longest a call can take is 20 s more than all pages may.
+    A page that breaks a limit delays the others and does nothing else to them. The other pages of its template are not
+    tried, since they would use up as much. `seconds` of the processor's time are for each page; by the clock it may be
+    three times that, and the longest a call can take is 20 s more than all pages may.
     """
     templates = list(dict.fromkeys(source for source, _, _ in pages))
     asked = [
@@ -77,7 +77,7 @@ def _plain(document: Shown) -> dict[str, Any]:
 
 
 def _run(templates: Sequence[str], asked: Sequence[dict[str, Any]], until: float, seconds: int) -> list[dict[str, Any]]:
-    """Its answers, which are fewer than were asked for if the process was killed or had no more time."""
+    """The answers of the process: fewer than requested if it was killed or ran out of time."""
     with tempfile.TemporaryFile() as questions, tempfile.TemporaryFile() as answers:
         for line in (templates, *asked):
             questions.write(json.dumps(line).encode() + b"\n")
@@ -86,7 +86,7 @@ def _run(templates: Sequence[str], asked: Sequence[dict[str, Any]], until: float
             [sys.executable, "-I", "-m", "billhook.documents.sandbox", str(seconds)],
             stdin=questions,
             stdout=answers,
-            stderr=subprocess.PIPE,  # read only because its end wakes us at once; a bare wait with a deadline polls
+            stderr=subprocess.PIPE,  # read because its end wakes us at once; `wait` with a timeout polls
             env={},
             cwd=tempfile.gettempdir(),
         ) as process:

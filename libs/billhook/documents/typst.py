@@ -87,46 +87,46 @@ class TypstRenderer:
         self.name: Final = f"typst-{version('typst')}"
         self._seconds = seconds
         self._command = command or (sys.executable, "-P", "-m", "billhook.documents.typst_process")
-        self._idle: list[_Setter] = []
+        self._idle: list[_Process] = []
 
     def render(self, requests: Iterable[RenderRequest]) -> list[bytes | RenderError]:
         """One PDF, or the reason there is none, for each, in order; no document can spoil another."""
         return list(self.draw(requests))
 
     def draw(self, requests: Iterable[RenderRequest]) -> Iterator[bytes | RenderError]:
-        """The same, one by one."""
+        """As `render`, but yields each as soon as it is drawn."""
         return (self._one(_work(request, self._seconds)) for request in requests)
 
     def _one(self, work: Work) -> bytes | RenderError:
         try:
-            setter = self._taken() or _Setter(self._command)
+            process = self._taken() or _Process(self._command)
         except OSError as error:
             return RenderError("Typst could not be started", str(error))
         try:
-            answer = setter.ask(work)
+            answer = process.ask(work)
         except TimeoutError:
-            setter.close()
+            process.close()
             return RenderError(f"not drawn within {work.seconds:g} s")
         except (OSError, EOFError, msgspec.DecodeError):
-            return RenderError("Typst ended and left no document", setter.close())
+            return RenderError("Typst ended and left no document", process.close())
         if answer.grown:
-            setter.close()
+            process.close()
         else:
-            self._idle.append(setter)
+            self._idle.append(process)
         if answer.missing:
             return RenderError(
                 f"as an e-invoice it cannot be drawn: no font here has {answer.missing[:_MESSAGE_LIMIT]}"
             )
         return answer.pdf or RenderError("Typst cannot draw this document", answer.error[:_MESSAGE_LIMIT])
 
-    def _taken(self) -> _Setter | None:
-        """One that waits, and that nobody ended meanwhile."""
-        with contextlib.suppress(IndexError):  # as soon as another thread is faster
+    def _taken(self) -> _Process | None:
+        """An idle process that is still alive; None if there is none."""
+        with contextlib.suppress(IndexError):  # no idle one is left
             while True:
-                setter = self._idle.pop()
-                if setter.alive:
-                    return setter
-                setter.close()
+                process = self._idle.pop()
+                if process.alive:
+                    return process
+                process.close()
         return None
 
     def close(self) -> None:
@@ -134,8 +134,8 @@ class TypstRenderer:
             self._idle.pop().close()
 
 
-class _Setter:
-    """One process, and the directory that is all it may read."""
+class _Process:
+    """One process, and the only directory that it may read."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
         self._place = tempfile.mkdtemp(prefix="billhook-typst-")
@@ -146,7 +146,7 @@ class _Setter:
                 files("billhook.documents").joinpath("templates", MAIN).read_text(encoding="utf-8"), encoding="utf-8"
             )
             environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-            # Its threads would take the core of the other engine, to draw a page hardly sooner.
+            # More threads would take the other engine's core and make a page hardly faster.
             environment |= {"TZ": "UTC", "RAYON_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
                 [*command, self._place],
@@ -183,7 +183,7 @@ class _Setter:
         return content
 
     def close(self) -> str:
-        """End it; returns the last of what it said."""
+        """End the process; returns the end of its standard error."""
         self._process.kill()
         self._process.wait()
         self._messages.seek(max(0, self._messages.seek(0, os.SEEK_END) - _MESSAGE_LIMIT))

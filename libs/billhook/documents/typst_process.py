@@ -65,7 +65,7 @@ def send(connection: socket.socket, message: Work | TypstResult) -> None:
 
 
 def serve(connection: socket.socket, place: Path) -> None:
-    """Until the other side hangs up. `place` holds the template."""
+    """Answer requests until the connection is closed. `place` is the directory with the template."""
     resource.setrlimit(resource.RLIMIT_AS, (_LARGEST, _LARGEST))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     fonts = Path(__file__).parent / "fonts"
@@ -76,7 +76,7 @@ def serve(connection: socket.socket, place: Path) -> None:
     stream = connection.makefile("rb")
     while head := stream.read(8):
         work = decoder.decode(stream.read(int.from_bytes(head)))
-        signal.setitimer(signal.ITIMER_REAL, work.seconds + 1)  # nobody handles it: it ends the process
+        signal.setitimer(signal.ITIMER_REAL, work.seconds + 1)  # not handled, so it ends the process
         pdf, error, missing = _compiled(compiler, place, work)
         signal.setitimer(signal.ITIMER_REAL, 0)
         send(connection, TypstResult(pdf, error, _peak() > _GROWN, missing))
@@ -88,7 +88,7 @@ def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes,
         if picture and work.picture:
             picture.write_bytes(work.picture[1])
         return _drawn(compiler, work)
-    except (OSError, ValueError) as error:  # no room for the logo, or Typst takes an argument for wrong
+    except (OSError, ValueError) as error:  # no room for the logo, or an argument that Typst refuses
         return b"", str(error), ""
     finally:
         if picture:
@@ -96,8 +96,8 @@ def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes,
 
 
 def _drawn(compiler: typst.Compiler, work: Work) -> tuple[bytes, str, str]:
-    """PDF/A-3b and PDF/UA-1. What has characters that no font here has is no such file: then it is neither, with boxes
-    in their place, or where it has to be the former, question marks."""
+    """PDF/A-3b and PDF/UA-1. A text with characters that no font here has cannot be either. Then it becomes a plain PDF
+    with boxes in their place or, where it must be PDF/A-3b (`archival`), one with question marks."""
     document = work.document.decode()
     pdf, reason = _tried(compiler, work, document, _STANDARDS)
     if pdf or not work.archival:
@@ -129,8 +129,8 @@ def _tried(compiler: typst.Compiler, work: Work, document: str, standards: PDFSt
 
 
 def _peak() -> int:
-    """Bytes; the system counts in kilobytes, but for macOS. What `getrusage` says on Linux began with the size of the
-    process that started this one."""
+    """The most memory this process has used, in bytes. `getrusage` counts in kilobytes, except on macOS; on Linux its
+    figure is never below the size of the parent process, so that is read from /proc."""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

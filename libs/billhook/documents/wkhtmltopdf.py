@@ -1,13 +1,13 @@
 """Pages into PDF.
 
-The engine is wkhtmltopdf 0.12.6, an old WebKit that nobody mends any more, so it is given nothing to hurt with: no
-script, no file but the page itself, no network, little environment, and a deadline after which it is killed. Many
-pages go through one process, since starting it costs five times what drawing a page does; it is always a few pages
-ahead of whoever takes the PDFs away.
+The engine is wkhtmltopdf 0.12.6, an old WebKit that nobody maintains any more, so it is confined: no script, no file
+but the page itself, no network, little environment, and a deadline after which it is killed. Many pages go through one
+process, since starting it costs five times what drawing a page does; it is always given a few pages more than have been
+taken from it.
 
-pdfkit spells the command. It is never handed a page: pdfkit turns `<meta name="pdfkit-…">` inside a page into
-command-line options (CVE-2025-26240), which is how a customer's name could read a server's files. It also waits for
-the process without a limit, so the process is run here.
+pdfkit builds the command line. It is never handed a page: pdfkit turns `<meta name="pdfkit-…">` inside a page into
+command-line options (CVE-2025-26240), which is how a customer's name could read a server's files. It also waits for the
+process without a limit, so the process is run here.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Wkhtmltopdf:
             while True:
                 while len(laid) < _AHEAD and (page := next(rest, None)) is not None:
                     laid.append(page[1])
-                    engine.lay(page[0])
+                    engine.add(page[0])
                 if not laid:
                     break
                 pdf = engine.take(self._seconds)
@@ -168,7 +168,7 @@ class Wkhtmltopdf:
                 self._keep(engine)
 
     def _keep(self, engine: _Engine) -> None:
-        """For the next batch, which in a busy hour comes at once; for none longer than that."""
+        """Keep the engine for the next batch, which in a busy hour comes at once, and end it after `_IDLE_SECONDS`."""
         if not engine.fit:
             engine.close()
             return
@@ -180,7 +180,7 @@ class Wkhtmltopdf:
     def _dismiss(self, engine: _Engine) -> None:
         try:
             self._idle.remove(engine)
-        except ValueError:  # somebody uses it
+        except ValueError:  # a batch has taken it
             return
         engine.close()
 
@@ -203,31 +203,33 @@ class _Engine:
         (self._place / "fonts.conf").write_text(_fonts(self._environment.get("FONTCONFIG_FILE")), encoding="utf-8")
         self._environment["FONTCONFIG_FILE"] = str(self._place / "fonts.conf")
         self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(self._place), "TMPDIR": str(self._place)}
-        # Qt shuffles its hash tables anew in each process, and a PDF's fonts stand in the order of one.
+        # Qt seeds its hash tables at random in each process, and a PDF lists its fonts in the order of one: without
+        # this, equal pages would be different files.
         self._environment["QT_HASH_SEED"] = "0"
         self._process: subprocess.Popen[bytes] | None = None
         self._said = b""
-        self._laid = 0
+        self._added = 0
         self._drawn = 0
 
     @property
     def fit(self) -> bool:
-        """Whether it may go on: the engine lives, has nothing before it, and has not drawn so much that it grew."""
+        """Whether the next batch may use it: the process is alive, has nothing left to draw, and has not drawn so many
+        pages that its memory grew."""
         process = self._process
         alive = process is not None and process.poll() is None
-        return alive and self._drawn == self._laid and self._drawn < _PAGES_A_PROCESS
+        return alive and self._drawn == self._added and self._drawn < _PAGES_A_PROCESS
 
-    def lay(self, page: str) -> None:
-        index = self._laid
+    def add(self, page: str) -> None:
+        index = self._added
         (self._place / f"{index}.html").write_bytes(page.encode("utf-8", "replace"))
-        self._laid += 1
+        self._added += 1
         if self._process is None:
             self._start()
         else:
             self._feed(index)
 
     def take(self, seconds: float) -> bytes | RenderError:
-        """The PDF of the first page that was laid and not yet taken."""
+        """The PDF of the first page that was given to the engine and not taken yet."""
         index = self._drawn
         if self._process is None:
             self._start()
@@ -256,7 +258,7 @@ class _Engine:
             process.__exit__(None, None, None)
 
     def _start(self) -> None:
-        """A process with all that is laid before it."""
+        """Start a process, and give it all pages that are not drawn yet."""
         self._process = subprocess.Popen(
             [*self._command, "--read-args-from-stdin"],
             stdin=subprocess.PIPE,
@@ -268,22 +270,22 @@ class _Engine:
             start_new_session=True,
         )
         self._said = b""
-        for index in range(self._drawn, self._laid):
+        for index in range(self._drawn, self._added):
             self._feed(index)
 
     def _feed(self, index: int) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         # One line is one document. The engine splits a line at spaces and has its own quoting: our names need none.
-        with contextlib.suppress(BrokenPipeError):  # it died, and whoever waits for it learns why
+        with contextlib.suppress(BrokenPipeError):  # the process died: `_wait` says why
             self._process.stdin.write(f"{index}.html {index}.pdf\n".encode())
 
     def _wait(self, seconds: float) -> RenderError | None:
-        """Wait until the engine has done one page more; the reason, if it will not."""
+        """Wait until the engine has drawn one more page; returns the reason if it does not."""
         assert self._process is not None
         assert self._process.stderr is not None
         messages = self._process.stderr.fileno()
-        ready = select.poll()  # which has no limit on the numbers of descriptors
+        ready = select.poll()  # `select` refuses descriptors above 1023
         ready.register(messages, select.POLLIN)
         deadline = time.monotonic() + seconds
         while not (done := _DONE.search(self._said)):

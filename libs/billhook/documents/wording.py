@@ -57,7 +57,8 @@ class Wording:
     def money(self, amount: int) -> str:
         return self._signed(_money(amount, self._currency, self._name))
 
-    # A number that is none is shown as it came: the totals stand, and one odd line must not hold up the document.
+    # Text that is no number is shown as it came: the totals are right without it, and one odd line must not hold up the
+    # document.
 
     def unit_price(self, unit_amount: str) -> str:
         try:

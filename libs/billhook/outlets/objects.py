@@ -1,7 +1,7 @@
 """Object storage: files written once, under names that say what is in them.
 
-A name is never given to other content, so writing is safe to repeat: whoever was killed half-way does it again, and two
-who do it at once end with the same object.
+A name is never given to other content, so writing is safe to repeat: after a kill half-way it is done again, and two
+processes that write at once end with the same object.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Objects(Protocol):
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         """An address that gives the object to whoever asks within so many seconds, to be saved as `name`.
 
-        None where the storage has no such addresses: then it is for the caller to hand the object out. Whether there is
+        None where the storage has no such addresses: then the caller has to serve the object itself. Whether there is
         an object is not looked at. Raises TryAgain.
         """
 

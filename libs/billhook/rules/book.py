@@ -36,8 +36,8 @@ ASKED = 1000
 """The lowest rank of an answer of the provider's: above every state that an event of the same second told of."""
 
 
-# A status is kept as text: providers come up with new ones, and what they send must not be lost for a word that nobody
-# knew. What is known of them is in the examples, and of one that is not, the rank is that of an object under way.
+# A status is text, not an enumeration: providers add new ones, and an object must not be lost for a status that
+# billhook does not know. The examples list the known ones; an unknown one has the rank of an object under way.
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -285,7 +285,7 @@ class Invoice(BookObject, frozen=True, kw_only=True):
 
     @property
     def rank(self) -> int:
-        # A failed payment leaves the status `open`; counting its tries keeps the later of two open states on top.
+        # A failed payment leaves the status `open`; the number of attempts tells which of two open states is the later.
         rank = _INVOICE_RANK.get(self.status, _INVOICE_RANK["open"])
         return DELETED if self.deleted else rank * 20 + min(self.attempt_count, 19)
 
@@ -504,8 +504,8 @@ KINDS: dict[str, type[BookObject]] = {
 
 
 def book_id(source_id: str, account: str, value: BookObject) -> str:
-    """billhook's id of a provider's object: derived from the provider's, so that whoever meets the object first, in
-    whatever order, names it alike without asking the database."""
+    """billhook's id of a provider's object: derived from the provider's, so that events in any order, in any process,
+    give an object the same id without asking the database."""
     identity = "\0".join((source_id, account, value.kind, value.external_id))
     return f"{value.prefix}_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
@@ -522,18 +522,18 @@ STATUSES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def complete(value: BookObject) -> bool:
-    """Whether all of an object was told, and not only its first lines or items."""
+    """Whether an event carried the whole object, and not only its first lines or items."""
     return all(getattr(value, f"{name}_complete", True) for name in ("lines", "items"))
 
 
-def completed(told: BookObject, answer: BookObject) -> BookObject:
-    """An object as it was told, with the lines or items that an event leaves out and an answer has."""
-    if isinstance(told, Invoice) and isinstance(answer, Invoice) and not told.lines_complete:
+def completed(partial: BookObject, answer: BookObject) -> BookObject:
+    """The object of an event, with the lines or items that the event left out taken from the provider's answer."""
+    if isinstance(partial, Invoice) and isinstance(answer, Invoice) and not partial.lines_complete:
         period = {"period_start": answer.period_start, "period_end": answer.period_end}
-        return replace(told, lines=answer.lines, lines_complete=answer.lines_complete, **period)
-    if isinstance(told, Subscription) and isinstance(answer, Subscription) and not told.items_complete:
-        return replace(told, items=answer.items, items_complete=answer.items_complete)
-    return told
+        return replace(partial, lines=answer.lines, lines_complete=answer.lines_complete, **period)
+    if isinstance(partial, Subscription) and isinstance(answer, Subscription) and not partial.items_complete:
+        return replace(partial, items=answer.items, items_complete=answer.items_complete)
+    return partial
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -591,7 +591,7 @@ class Related(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Translation(msgspec.Struct, frozen=True):
-    """What one provider event means. Nothing in it: the event is kept and `ignored`."""
+    """What one provider event means. With nothing in it, the event is kept and marked `ignored`."""
 
     changes: tuple[Change, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -613,7 +613,7 @@ def latest(changes: list[Change]) -> list[Change]:
 def tied(known: Version, change: Change) -> bool:
     """Two different states of one object with one timestamp: only the provider can say which is the later.
 
-    A deletion is nobody's tie: nothing comes after it, and a provider may no longer know the object.
+    A deletion never ties with anything: nothing comes after it, and the provider may not know the object any more.
     """
     at, rank, digest = known
     final = rank == DELETED or change.object.deleted

@@ -99,7 +99,7 @@ def _line(invoice: Snapshot, place: int, before: int, taken: int) -> Line:
     line = invoice.lines[place]
     tax = _tax_in(invoice, line, before + taken) - _tax_in(invoice, line, before)
     amount = taken if invoice.tax_inclusive else taken - tax
-    whole = amount == line.amount  # it was not discounted either, so it can be told as it was
+    whole = amount == line.amount  # no discount either, so the line's quantity and price can be repeated
     return Line(
         description=line.description,
         quantity=line.quantity if whole else "1",
@@ -117,7 +117,8 @@ def _line(invoice: Snapshot, place: int, before: int, taken: int) -> Line:
 
 
 def _tax_in(invoice: Snapshot, line: Line, taken: int) -> int:
-    """The tax in a part of a line. At nothing it is nothing, at the whole line its tax, and it never falls between."""
+    """The tax in a part of a line. Zero for nothing, the line's whole tax for the whole line, and never falling in
+    between."""
     gross = _gross(invoice, line)
     sign = 1 if gross > 0 else -1
     return round_half_up(sign * taken * line.tax, sign * gross, quantum(invoice.currency))

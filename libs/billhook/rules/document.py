@@ -162,7 +162,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def net(self) -> int:
-        """What tax on top is added to."""
+        """The amount that tax on top is added to."""
         return self.subtotal - self.discount - self.credits + self.shipping
 
     @property
@@ -172,7 +172,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def balance(self) -> int:
-        """What a balance with the seller added to, or took from, what is and was to be paid."""
+        """What the customer's balance with the seller added to the amount to pay, or took off it."""
         return self.amount_remaining + self.amount_paid - (self.total - self.credited)
 
     def includes(self, tax: TaxTotal) -> bool:

@@ -55,7 +55,7 @@ _WAITING: Final[Mapping[Cause, Stage]] = {
 _RUNNING: Final[Mapping[Cause, Stage]] = {**_CLOSING, "deadline": "exhausted", "unanswerable": "canceled"}
 
 AFTER: Final[Mapping[Stage, Mapping[Cause, Stage]]] = {
-    # A scheduled case that ends was never one: nobody hears of it.
+    # A scheduled case that ends never began: no message is sent of it.
     "scheduled": {"due": "grace", **dict.fromkeys(_CLOSING, "canceled")},
     "grace": {"grace_over": "retrying", "declined": "grace", "method_added": "grace", **_WAITING, **_RUNNING},
     "retrying": {"declined": "retrying", "method_added": "retrying", **_WAITING, **_RUNNING},
@@ -98,7 +98,7 @@ def invoice_cause(invoice: Invoice) -> Cause | None:
             return "voided"
         case "uncollectible":
             return "written_off"
-        case _:  # a draft, an open one, or one whose state its provider came up with later
+        case _:  # a draft, an open one, or one with a status newer than this list
             return None
 
 

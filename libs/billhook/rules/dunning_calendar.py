@@ -112,8 +112,8 @@ class Calendar:
         return steps[0] if steps else None
 
     def passed(self, progress: Progress, now: datetime) -> int:
-        """The attempts to count when one is made now: those whose time came while nobody could make them are not made
-        up for, or a customer would be charged several times in a row after an outage."""
+        """How many attempts count as made if one is made now. Those that were due during an outage are not made up for,
+        or the customer would be charged several times in a row."""
         return max(progress.attempts + 1, sum(at <= now for at in self.attempts))
 
     def passed_reminders(self, progress: Progress, now: datetime) -> int:
@@ -125,17 +125,17 @@ class Calendar:
             return []
         left = [Step(at, "attempt", i) for i, at in enumerate(self.attempts) if i >= progress.attempts]
         if progress.stage == "awaiting_customer":
-            # Only the last one is left to a card that was declined for good.
+            # After a hard decline only the last attempt is made.
             left = left[-1:] if self.policy.last_attempt_after_hard_decline else []
         before = self.policy.remind_days_before_attempt
         if before is None:
             return left
-        told = [
+        reminders = [
             Step(step.at - timedelta(days=before), "attempt_reminder", step.index)
             for step in left
             if step.index >= progress.attempt_reminders and step.at - timedelta(days=before) > self.opened_at
         ]
-        return left + told
+        return left + reminders
 
     def _reminders(self, progress: Progress) -> list[Step]:
         return [Step(at, "reminder", i, tone) for i, (at, tone) in enumerate(self.reminders) if i >= progress.reminders]

@@ -125,5 +125,5 @@ def _taxes(snapshot: Snapshot, net: Amounts) -> Iterator[str]:
 
 
 def plain(text: str | None) -> str:
-    """What of a text can stand in XML."""
+    """The text without the characters that XML cannot hold."""
     return _NOT_XML.sub("", text or "").strip()

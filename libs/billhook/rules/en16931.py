@@ -1,11 +1,10 @@
 """The arithmetic of EN 16931: what a document's amounts are once no price has tax in it.
 
-The standard knows prices without tax only, and adds up from below: lines, less the discounts on the whole, are what
-tax is charged on. A document whose prices include the tax has been added up the other way, so its lines are turned
-round here: what a line is without tax is what was charged less its share of the tax, which is exact, since the shares
-add up to the tax. Only discounts are divided by the rate and rounded, and what that takes from or gives to a discount,
-the amount before the discount takes or gives too. So every sum of the standard (BR-CO-10 to 15, BR-S-8) holds to the
-cent.
+The standard knows prices without tax only, and adds up from below: lines, less the discounts on the whole, are what tax
+is charged on. A document whose prices include the tax has been added up the other way, so its lines are converted here:
+what a line is without tax is what was charged less its share of the tax, which is exact, since the shares add up to the
+tax. Only discounts are divided by the rate and rounded, and what that takes from or gives to a discount, the amount
+before the discount takes or gives too. So every sum of the standard (BR-CO-10 to 15, BR-S-8) holds to the cent.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class NetLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
-    """All of one rate, in minor units."""
+    """The totals of one rate, in minor units."""
 
     rate: Rate
     allowance: int
@@ -97,7 +96,7 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def amounts(snapshot: Snapshot) -> Amounts:
-    """Of a snapshot whose lines all have a category."""
+    """The amounts of a snapshot whose lines all have a category."""
     lines = tuple(_net_line(line, snapshot) for line in snapshot.lines)
     reasons: dict[str, dict[str, None]] = {}
     for tax in snapshot.taxes:
@@ -124,7 +123,7 @@ def decimal_text(minor: int, currency: str) -> str:
 
 
 def step(currency: str) -> int:
-    """Between two amounts that the standard can write, in minor units."""
+    """The smallest step between two amounts that the standard can write, in minor units."""
     finest: int = 10 ** max(0, exponent(currency) - DECIMALS)
     return max(quantum(currency), finest)
 

@@ -20,7 +20,7 @@ _MOST_TAX_IDS: Final = 5
 
 def documents_due(invoice: Invoice) -> tuple[DocumentKind, ...]:
     """The documents a state of an invoice calls for: an invoice once it is final, a receipt once money came for it, and
-    the invoice marked as void once it is. Of a state that a provider came up with later nobody knows what it calls for.
+    the invoice marked as void once it is. A status that is not known here calls for none.
     """
     if invoice.deleted or invoice.status == "draft":
         return ()
@@ -71,7 +71,7 @@ def snapshot_of(
         tax_inclusive=bool(invoice.tax) and invoice.tax == _included(invoice),
         allowances=(Allowance(amount=invoice.discount),) if invoice.discount else (),
         taxes=_taxes(invoice),
-        subtotal=sum(line.amount for line in invoice.lines) if _all_told(invoice) else invoice.subtotal,
+        subtotal=sum(line.amount for line in invoice.lines) if _has_all_lines(invoice) else invoice.subtotal,
         discount=invoice.discount,
         credits=invoice.credits,
         shipping=invoice.shipping,
@@ -99,12 +99,12 @@ def period_of(invoice: Invoice) -> tuple[datetime | None, datetime | None]:
     return min(starts, default=None), max(ends, default=None)
 
 
-def _all_told(invoice: Invoice) -> bool:
+def _has_all_lines(invoice: Invoice) -> bool:
     return bool(invoice.lines) and invoice.lines_complete
 
 
 def _taxes(invoice: Invoice) -> tuple[TaxTotal, ...]:
-    """What is put on top, and what is contained: providers tell no rate."""
+    """The tax on top and the tax included, both without a rate: providers do not send one."""
     included = _included(invoice)
     parts = (TaxTotal(tax=invoice.tax - included), TaxTotal(tax=included, included=True))
     return tuple(part for part in parts if part.tax)

@@ -53,7 +53,7 @@ def failing_notice(
         ),
     }[stage]
     facts = [
-        # Without its query, which may hold a token: mail is read by many a machine on its way.
+        # Without its query, which may hold a token: mail passes through many machines.
         f"  Endpoint:       {parts.scheme}://{parts.netloc}{parts.path}",
         f"  Id:             {endpoint_id}",
         *([] if stage == "gone" else [f"  Failing since:  {_at(failing_since)}"]),
@@ -83,7 +83,7 @@ def _span(length: timedelta) -> str:
 
 
 def _line(text: str) -> str:
-    """A text of others on one line, without what could pass for a line of ours."""
+    """Someone else's text on one line, so that it cannot imitate a line of ours."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 

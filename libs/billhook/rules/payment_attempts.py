@@ -14,7 +14,7 @@ COUNTS: Final[Mapping[Trigger, bool]] = {
     # The first try of a period, and those of the policy.
     "cycle": True,
     "dunning": True,
-    # Somebody did something about it: that never uses up what the policy grants.
+    # Made because someone acted: these never use up the attempts that the policy grants.
     "method_added": False,
     "customer": False,
     "operator": False,

@@ -73,7 +73,7 @@ def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: flo
 def describe(error: BaseException) -> str:
     """An error as a line for people: at most 500 characters, without what a column of text cannot hold.
 
-    Merchants read it. What nobody foresaw may name the server's files, which are none of their business."""
+    Merchants read it. An unexpected error may name files of the server, so paths are left out of those."""
     if isinstance(error, (Unprocessable, TryAgain)):
         said = str(error)
     else:

@@ -37,8 +37,8 @@ ACTIVE = Standing(state="active")
 
 
 def standing_of(debts: Sequence[Debt], now: datetime) -> Standing:
-    """The worst of all. It is counted from the times of the cases, and not from what was written down of them: a grace
-    is over at its end, whether or not anybody has got round to it."""
+    """The worst standing that any debt leads to. It is computed from the cases' times and not from a stored state: a
+    grace period is over at its end, whether or not a worker has got to it."""
     if not debts:
         return ACTIVE
     ordered = sorted(debts, key=lambda debt: (debt.grace_until, debt.case))

@@ -1,4 +1,4 @@
-"""Which of the states that one second had is the last, where nobody can be asked.
+"""Which of several states of one second is the last, where the provider cannot be asked.
 
 An event that changed something may say what it changed it from (Stripe's `previous_attributes`). So each state has its
 own digest and perhaps that of the state before it, and a second's states form a chain: its end is the last one.
@@ -30,7 +30,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def together(states: Iterable[Seen]) -> list[Seen]:
-    """Each once, in an order of their own: of what was told twice, whatever has its fields."""
+    """Each state once, sorted. Of a state that is there twice, the one with its fields counts."""
     found: dict[tuple[str, str | None, int], Seen] = {}
     for state in states:
         if state.key not in found or found[state.key].object is None:
@@ -39,14 +39,14 @@ def together(states: Iterable[Seen]) -> list[Seen]:
 
 
 def last(states: Iterable[Seen]) -> Seen:
-    """The one that no other took the place of. Where the chain has gaps, or nobody said what was before, it is the one
-    furthest along its life; and only where that is equal too, the digest decides, which has no meaning but makes every
-    order end the same."""
+    """The state that no other replaced. Where the chain has gaps, or events do not say what was before, it is the state
+    furthest along the object's life (`rank`). Where that is equal too the digest decides: it means nothing, but makes
+    every order of events end the same."""
     known = list(states)
     links = {(state.before, state.digest) for state in known if state.before not in (None, state.digest)}
     left = {before for before, _ in links}
-    # A state may be come back to: it is the end if it was reached more often than left. Where an object begins is a way
-    # to reach its first state.
+    # An object may return to a state: that is the end if it was reached more often than left. The creation of an object
+    # counts as reaching its first state.
     reached = [digest for _, digest in links] + list({state.digest for state in known if state.rank == FIRST})
     times_left = [before for before, _ in links]
     ends = [

@@ -1,6 +1,6 @@
 """`billhook up`: the whole product on one machine, a child process a service, until Ctrl-C or SIGTERM.
 
-A child that falls is started again, each time after a longer wait. At the end the services drain first and the queue
+A child that dies is started again, each time after a longer wait. At the end the services drain first and the queue
 goes last.
 """
 
@@ -96,7 +96,7 @@ class Supervisor:
         return self._drain()
 
     def watch(self) -> None:
-        """Look once, and start again what fell."""
+        """Look once, and start again what died."""
         if self._valkey and self._valkey.pid is None:
             log.error("the queue fell; starting it again", extra={"reason": self._valkey.death})
             try:

@@ -1,5 +1,5 @@
 """How many templates a process tries at once. A try may take half a minute of a thread and of a processor; without a
-limit forty of them are all the threads that a desk has, and nobody is answered."""
+limit forty of them would take all threads of a desk, and no other request would be answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_ONCE: Final = 2
 
 
 class Trials:
-    """One for each merchant, and `AT_ONCE` altogether; whoever comes when there is no room is refused at once."""
+    """One for each merchant, and `AT_ONCE` altogether; when there is no room a request is refused at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -121,43 +121,43 @@ def apply(tx: Tx, entries: Sequence[Entry], now: datetime) -> None:
     statement. States of one second that no answer of the provider's has settled are kept together until the next, and
     compared all at once (`rules/versions.py`). So any order of events and any number of writers end in the same book.
     """
-    newest: dict[Key, list[_Told]] = {}
+    newest: dict[Key, list[_Incoming]] = {}
     for entry in entries:
-        told, known = _Told(entry, entry.change.version), newest.get(entry.key)
-        if known is None or known[0].at < told.at:
-            newest[entry.key] = [told]
-        elif known[0].at == told.at:
-            known.append(told)
+        incoming, known = _Incoming(entry, entry.change.version), newest.get(entry.key)
+        if known is None or known[0].at < incoming.at:
+            newest[entry.key] = [incoming]
+        elif known[0].at == incoming.at:
+            known.append(incoming)
     while newest:
         newest = _apply(tx, newest, now)
 
 
-def _apply(tx: Tx, newest: dict[Key, list[_Told]], now: datetime) -> dict[Key, list[_Told]]:
+def _apply(tx: Tx, newest: dict[Key, list[_Incoming]], now: datetime) -> dict[Key, list[_Incoming]]:
     """Returns what has to be compared again: somebody else wrote the object at the same moment."""
     held = _held(tx, newest)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    alone: dict[Key, list[_Told]] = {}
+    alone: dict[Key, list[_Incoming]] = {}
     for key in sorted(newest):  # one order of locks for all writers
-        told, known = newest[key], held.get(key)
-        at, settled = told[0].at, any(one.settled for one in told)
+        incoming, known = newest[key], held.get(key)
+        at, settled = incoming[0].at, any(one.settled for one in incoming)
         if known is not None and (known.at > at or (known.at == at and known.rank >= ASKED and not settled)):
             continue
         if settled or known is None or known.at < at:
-            rows[key[0]].append(_row(*_latest(told), now))
+            rows[key[0]].append(_row(*_latest(incoming), now))
             if known is None and not settled:
-                alone[key] = told
+                alone[key] = incoming
         else:
-            _merge(tx, key[0], known, told, now)
+            _merge(tx, key[0], known, incoming, now)
     for kind in sorted(rows):
         tx.execute(_upsert(TABLES[kind], tx.dialect.name), rows[kind])
     if not alone or tx.dialect.name == "sqlite":  # which has one writer at a time
         return {}
     # Another writer may have brought the same object at this moment. By now the row is ours, and can be compared.
     found = versions(tx, alone)
-    return {key: told for key, told in alone.items() if found[key] != _latest(told)[0].version}
+    return {key: incoming for key, incoming in alone.items() if found[key] != _latest(incoming)[0].version}
 
 
-class _Told(NamedTuple):
+class _Incoming(NamedTuple):
     """An entry and its version, which takes time to compute."""
 
     entry: Entry
@@ -169,7 +169,7 @@ class _Told(NamedTuple):
 
     @property
     def settled(self) -> bool:
-        """Deleted, or answered by the provider: above all that events of that second told of."""
+        """Deleted, or answered by the provider: this outranks every state that events of that second carried."""
         return self.version[1] >= ASKED
 
     def seen(self, **fields: Any) -> Seen:
@@ -187,7 +187,7 @@ class _Held(msgspec.Struct, frozen=True):
 
 
 def _held(tx: Tx, keys: Collection[Key]) -> dict[Key, _Held]:
-    """What the book holds of these. Nobody else changes it until the transaction ends."""
+    """What the book holds of these objects, locked until the transaction ends."""
     wanted: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for kind, *rest in sorted(keys):
         wanted[kind].append((rest[0], rest[1], rest[2]))
@@ -203,25 +203,25 @@ def _held(tx: Tx, keys: Collection[Key]) -> dict[Key, _Held]:
     return found
 
 
-def _states(told: Sequence[_Told]) -> list[Seen]:
-    return together(one.seen(object=msgspec.to_builtins(one.entry.change.object)) for one in told)
+def _states(incoming: Sequence[_Incoming]) -> list[Seen]:
+    return together(one.seen(object=msgspec.to_builtins(one.entry.change.object)) for one in incoming)
 
 
-def _latest(told: Sequence[_Told]) -> tuple[_Told, list[Seen]]:
+def _latest(incoming: Sequence[_Incoming]) -> tuple[_Incoming, list[Seen]]:
     """The last of several states of one second, and all of them, where they matter to what may still come."""
-    if len(told) == 1:
-        return told[0], [] if told[0].settled else [told[0].seen()]
-    newest = max(told, key=lambda one: one.version)
+    if len(incoming) == 1:
+        return incoming[0], [] if incoming[0].settled else [incoming[0].seen()]
+    newest = max(incoming, key=lambda one: one.version)
     if newest.settled:
         return newest, []
-    seen = _states(told)
+    seen = _states(incoming)
     chosen = last(seen)
-    return next(one for one in told if one.version[1:] == (chosen.rank, chosen.digest)), seen
+    return next(one for one in incoming if one.version[1:] == (chosen.rank, chosen.digest)), seen
 
 
-def _merge(tx: Tx, kind: str, held: _Held, told: Sequence[_Told], now: datetime) -> None:
-    """Compare what was told with all that is known of the same second."""
-    seen = together([*held.seen, *_states(told)])
+def _merge(tx: Tx, kind: str, held: _Held, incoming: Sequence[_Incoming], now: datetime) -> None:
+    """Compare incoming states with all known states of the same second."""
+    seen = together([*held.seen, *_states(incoming)])
     if len(seen) == len(held.seen):
         return
     chosen, table = last(seen), TABLES[kind]
@@ -232,8 +232,8 @@ def _merge(tx: Tx, kind: str, held: _Held, told: Sequence[_Told], now: datetime)
     if chosen.digest != row["version_digest"]:
         fields = next(state.object for state in seen if state.digest == chosen.digest)
         change = Change(msgspec.convert(fields, KINDS[kind]), held.at)
-        entry = msgspec.structs.replace(told[0].entry, change=change)
-        changed = _row(_Told(entry, change.version), [], now)
+        entry = msgspec.structs.replace(incoming[0].entry, change=change)
+        changed = _row(_Incoming(entry, change.version), [], now)
     changed |= {
         "version_rank": chosen.rank,
         "version_digest": chosen.digest,
@@ -252,8 +252,8 @@ def _plain_seen(seen: Sequence[Seen], shown: str) -> Any:
     ]
 
 
-def _row(told: _Told, seen: Sequence[Seen], now: datetime) -> dict[str, Any]:
-    entry, (at, rank, digest) = told
+def _row(incoming: _Incoming, seen: Sequence[Seen], now: datetime) -> dict[str, Any]:
+    entry, (at, rank, digest) = incoming
     value = entry.change.object
     return {
         **{name: _plain(getattr(value, name)) for name in value.__struct_fields__},

@@ -121,8 +121,8 @@ class _WriteQueue:
             raise
 
     def _lock(self, file: IO[bytes], started: float) -> None:
-        """No wait for a file lock can be given a limit, so where one is held a thread waits for us: whoever asks is
-        woken at once all the same. A thread that was given up on lets go of what it gets too late."""
+        """Waiting for a file lock cannot time out, so where the lock is held a thread waits in our place, and wakes the
+        caller as soon as it has the lock. A thread that was given up on releases a lock that it gets too late."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
@@ -197,7 +197,7 @@ class _BoundedConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
         except psycopg.errors._WaitTimeout:
-            # Whatever comes now belongs to a question that nobody waits for any more.
+            # An answer that comes now would be taken for that of the next statement.
             self.pgconn.finish()
             raise psycopg.OperationalError(f"PostgreSQL did not answer within {self.answer_seconds:g} s") from None
 
@@ -206,11 +206,11 @@ def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.En
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
     arguments: dict[str, Any] = {"connect_timeout": 4, "application_name": "billhook"}
     if answer_seconds is not None:
-        # What a server holds on our behalf it gives up when we do. Where the URL has options of its own they count.
+        # The server gives up a statement, or its wait for a lock, when we do. Options in the URL take precedence.
         if "options" not in url.query:
             limit = int(answer_seconds * 1000)
             arguments["options"] = f"-c statement_timeout={limit} -c lock_timeout={limit}"
-        # A peer that vanished without a word is found out while nothing is asked, too.
+        # Keep-alives notice a peer that has vanished, also while no statement is under way.
         arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
     engine = sa.create_engine(
         url,
@@ -277,6 +277,6 @@ def is_store_away(error: BaseException) -> bool:
         return True
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
-    told = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
-    # Without a code of the server's the client speaks: it could not connect, or lost the connection.
-    return told is None or told.startswith((*_AWAY_SQLSTATES, *_AWAY_SQLITE))
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+    # Without a code of the server's the error is the client's own: it could not connect, or lost the connection.
+    return code is None or code.startswith((*_AWAY_SQLSTATES, *_AWAY_SQLITE))

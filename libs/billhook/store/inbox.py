@@ -162,7 +162,7 @@ def _with_duplicates(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list
 
 
 def _rearm(tx: Tx, ids: set[str], now: datetime) -> None:
-    """A sender that sends again what is not processed yet wants it done: due now, or back from the dead."""
+    """An event that is sent again before it was processed becomes due now, also if it was dead."""
     if not ids:
         return
     # Locked in one order, as everywhere, before two updates take them in whatever order they like.

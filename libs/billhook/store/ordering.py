@@ -1,4 +1,4 @@
-"""What stays in order at an endpoint that asks for it: one rule, for whoever claims deliveries and whoever ends them.
+"""What stays in order at an endpoint that asks for it: one rule, for claiming deliveries and for ending them.
 
 The endpoint's `ordering` gives each delivery a key (`deliveries.subject`: a customer, or a subscription). Within a key
 a delivery waits for every earlier one that is still in line, and goes past all others:
@@ -10,8 +10,8 @@ a delivery waits for every earlier one that is still in line, and goes past all 
     delivered, dead, canceled or expired                            goes        goes
     replayed after it was delivered or dead, or backfilled          goes        waits
 
-Held is not over: nobody has heard of it yet, so it keeps its place. What is replayed has had its turn, and may fail for
-hours once more: nothing new waits for it. (`tests/store/test_ordering.py` is this table.)
+A held delivery has not been sent yet, so it keeps its place. A replayed one has had its turn and may fail for hours
+once more, so nothing new waits for it. (`tests/store/test_ordering.py` tests this table.)
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Line:
     first_new: InLine | None
 
     def ahead_of(self, row: Row) -> InLine | None:
-        """Whom a due delivery has to wait for; None when it is its turn."""
+        """The delivery that a due one has to wait for; None when it is its turn."""
         ahead = self.first if row["replayed"] else self.first_new
         return None if ahead is None or ahead.delivery_id >= row["id"] else ahead
 
@@ -105,7 +105,7 @@ def lines(tx: Tx, keys: Collection[OrderingKey], *, excluding: Collection[str] =
 
 def _held_in_line(key: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """The first delivery of each key that is held and that a replay on its way has still to put back. A replay of some
-    event types alone counts for all: it is soon past those that it leaves."""
+    event types counts as one of all types: it soon passes those that it leaves out."""
     c, job = deliveries.c, replays.c
     reaches = sa.and_(
         job.state == DUE,
@@ -128,7 +128,7 @@ def release(tx: Tx, over: Mapping[str, OrderingKey], now: datetime) -> list[InLi
             if one is not None and one.due_at is not None:
                 nexts[one.delivery_id] = one
     if nexts:
-        # Only one that was never tried has waited for its turn: another is in the waits of its schedule.
+        # Only one that was never tried has waited for its turn; any other waits for its next retry.
         waiting = sa.update(deliveries).where(
             deliveries.c.id.in_([*nexts]), deliveries.c.attempts == 0, deliveries.c.token.is_(None)
         )

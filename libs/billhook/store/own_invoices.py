@@ -1,7 +1,7 @@
 """Own invoices: what merchants have billhook charge, from the draft on.
 
-The row holds what billhook alone knows (the terms, the number, what was taken back); as everybody else sees it, an own
-invoice is an entry of the book. Both are written in one transaction, by `billhook.actions.invoices`.
+The row holds what billhook alone knows (the terms, the number, what was taken back); for all other code an own invoice
+is an entry of the book. Both are written in one transaction, by `billhook.actions.invoices`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Attempts to collect an invoice. The row and its idempotency key are committed before a provider hears of it, and of
-one invoice at most one is under way: the partial unique index holds that."""
+"""Attempts to collect an invoice. The row and its idempotency key are committed before the provider is called, and at
+most one attempt for an invoice is under way: a partial unique index enforces that."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def change_attempt(tx: Tx, attempt_id: str, **changes: Any) -> None:
 
 
 def submit(tx: Tx, attempt_ids: Collection[str], now: datetime) -> None:
-    """Mark what is about to go out. From here on nobody knows what became of it until the provider has said so."""
+    """Mark what is about to be sent. From here on its outcome is unknown until the provider has told it."""
     if attempt_ids:
         c = payment_attempts.c
         first = sa.func.coalesce(c.submitted_at, sa.bindparam("first_sent", now, type_=Instant))
@@ -117,7 +117,8 @@ def submit(tx: Tx, attempt_ids: Collection[str], now: datetime) -> None:
 
 
 def in_flight(tx: Tx, case_ids: Collection[str]) -> dict[str, str]:
-    """The attempts under way of these cases: case → how its work stands (`dead`: nobody goes on with it)."""
+    """The attempts under way of these cases: case → the state of the attempt's work (`dead`: no worker will continue
+    it)."""
     c = payment_attempts.c
     query = sa.select(c.case_id, c.state).where(among(tx, c.case_id, case_ids), c.status.in_(IN_FLIGHT))
     return {row.case_id: row.state for row in tx.execute(query)}
@@ -134,8 +135,8 @@ def count_attempts(tx: Tx, case_id: str) -> int:
 
 
 def ask_soon(tx: Tx, invoice_ids: Collection[str], now: datetime) -> list[str]:
-    """Have it asked at once what became of the attempts at these invoices that nobody knows the end of. One that is
-    being settled at this moment is left alone: waiting for it here could be a circle."""
+    """Make the attempts at these invoices whose outcome is unknown due at once, so that the provider is asked. One that
+    is being settled at this moment is left alone: waiting for its lock here could deadlock."""
     c = payment_attempts.c
     mine = sa.select(c.id).where(
         among(tx, c.invoice_id, invoice_ids), c.status.in_(("unknown", "requires_action")), c.state == DUE
@@ -147,7 +148,7 @@ def ask_soon(tx: Tx, invoice_ids: Collection[str], now: datetime) -> list[str]:
 
 
 def put_in_turn(tx: Tx, turns: Sequence[tuple[str, datetime]]) -> None:
-    """Let due rows that this transaction has locked wait for their turn."""
+    """Defer due rows that this transaction has locked until their turn at the provider."""
     if turns:
         tx.execute(
             sa.update(payment_attempts)

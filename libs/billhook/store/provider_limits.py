@@ -1,5 +1,5 @@
-"""How many calls a provider's account takes: one bucket an account, shared by all processes. Whoever wants to call gets
-its turn in the transaction that claims the work."""
+"""How many calls a provider's account takes: one bucket an account, shared by all processes. A call gets its turn in
+the transaction that claims its work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ provider_limits = sa.Table(
     sa.Column("source_id", sa.Text, nullable=False),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("spent", Instant),  # see `billhook.rules.bucket`
-    sa.Column("paused_until", Instant),  # the provider asked to be left alone
+    sa.Column("paused_until", Instant),  # the provider asked for a pause (429)
     sa.PrimaryKeyConstraint("source_id", "account"),
 )
 
@@ -34,7 +34,7 @@ def reserve_calls(tx: Tx, source_id: str, account: str, count: int, rate: float,
 
 
 def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
-    """Whether the provider wants to be left alone for now."""
+    """Whether the provider has asked for a pause that is not over."""
     c = provider_limits.c
     query = sa.select(c.paused_until).where(c.source_id == source_id, c.account == account)
     until = tx.execute(query).scalar()
@@ -42,7 +42,7 @@ def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
 
 
 def pause_calls(tx: Tx, source_id: str, account: str, until: datetime) -> None:
-    """Leave the account alone until then."""
+    """Make no call for this account until then."""
     _, paused_until = _locked(tx, source_id, account)
     if paused_until is None or paused_until < until:
         _change(tx, source_id, account, paused_until=until)

@@ -89,7 +89,7 @@ def _messages_after(
         row
         for row in found
         if row["pruned_at"] is None
-        # What billhook said of its endpoints is news no longer, and a ping was for one of them.
+        # Notices about endpoints are out of date by now, and a ping was for one endpoint only.
         and row["type"] not in OPERATIONAL_EVENTS
         and wants(endpoint.event_types, row["type"])
         and _asked(replay, row["type"])
@@ -100,8 +100,8 @@ def _messages_after(
 def _read(
     tx: Tx, seen: sa.Select[Any], whose: sa.Column[str], owner: str, after: str, before: str
 ) -> Sequence[sa.RowMapping]:
-    """The owner's next rows. Asked for as a range of pairs, which only the index of pairs answers: given the owner and
-    the ids apart, a planner may walk along all ids and pass over everybody else's."""
+    """The owner's next rows. A comparison of (owner, id) pairs, which only the index of pairs can answer: with two
+    separate conditions a planner may walk the index of all ids and skip the rows of every other owner."""
     pair = (whose, whose.table.c.id)
     place = sa.tuple_(*pair)
     query = seen.where(place > sa.tuple_(owner, after), place < sa.tuple_(owner, before))

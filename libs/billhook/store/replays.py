@@ -196,8 +196,8 @@ def cancel(tx: Tx, replay_id: str, now: datetime) -> bool:
 
 
 def advance(tx: Tx, replay_id: str, cursor: str, count: int) -> None:
-    """Go on behind `cursor`, `count` having been put back. A step that got on wipes out the failures before it: in
-    thousands of steps there may be more of them than one piece of work is allowed."""
+    """Go on behind `cursor`, `count` having been put back. A step that succeeds resets the count of attempts: thousands
+    of steps may have more failures among them than one piece of work is allowed."""
     tx.execute(
         sa.update(replays)
         .where(replays.c.id == replay_id)

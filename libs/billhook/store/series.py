@@ -2,8 +2,8 @@
 
 A number is taken by counting up the series' row in the transaction that uses it. The row stays locked until that
 transaction ends, so the next one waits for it: what is rolled back, or dies with its process, gives its number back
-before anybody else could have taken one. A sequence of the database would be faster and leave gaps, for it never counts
-back.
+before anybody else could have taken one. A sequence of the database would be faster but leave gaps, because a rollback
+does not give its numbers back.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What merchants were last told of their customers' standing, so that they hear of each change once. What it *is* is
-read from the cases (`dunning_cases.debts`), which no clock can make stale."""
+"""What merchants were last told of their customers' standing, so that they hear of each change once. The standing
+itself is computed from the cases (`dunning_cases.debts`), so it is never out of date."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _EXEMPTIONS: Final = {"AE": "VATEX-EU-AE", "O": "VATEX-EU-O"}
 
 
 def cii(snapshot: Snapshot, amounts: Amounts) -> bytes:
-    """Of a snapshot that lacks nothing."""
+    """The XML of a snapshot of which nothing is `missing`."""
     root = Element("rsm:CrossIndustryInvoice", {f"xmlns:{prefix}": uri for prefix, uri in _NAMESPACES.items()})
     context = SubElement(root, "rsm:ExchangedDocumentContext")
     _text(SubElement(context, "ram:GuidelineSpecifiedDocumentContextParameter"), "ram:ID", PROFILE)
@@ -197,7 +197,7 @@ class _Writer:
         if not self.credit and self.snapshot.due_at:
             self.date(SubElement(into, "ram:SpecifiedTradePaymentTerms"), "ram:DueDateDateTime", self.snapshot.due_at)
         elif self.credit and due:
-            # BR-CO-25 wants a word on when anything that is due is paid.
+            # BR-CO-25: where anything is to be paid, say by when or under which terms.
             terms = SubElement(into, "ram:SpecifiedTradePaymentTerms")
             _text(terms, "ram:Description", f"{self.words.corrects} {self.snapshot.corrects}")
 
@@ -227,7 +227,7 @@ class _Writer:
             _text(SubElement(into, tag), f"{of}:DateTimeString", self.day(at), format="102")
 
     def day(self, at: datetime) -> str:
-        """As the document for people says it."""
+        """The day that the document for people shows."""
         return day_of(at, self.snapshot.zone).strftime("%Y%m%d")
 
 

@@ -1,6 +1,7 @@
 """Sending mail: over SMTP, or into a directory where no server is set.
 
-At least once: whoever dies before it could note that a mail was taken sends it again, under the same Message-ID.
+At least once: a process that dies before it could record that a mail was accepted sends it again, under the same
+Message-ID.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ log = logging.getLogger(__name__)
 
 class Mailer(Protocol):
     def send(self, mail: Mail) -> None:
-        """Return once somebody else answers for the mail. Raises `Unprocessable` where it was refused for good, with
-        the server's words, and `TryAgain` where it was not taken this time."""
+        """Return once the mail was accepted. Raises `Unprocessable`, with the server's words, where it was refused for
+        good, and `TryAgain` where it was not accepted this time."""
 
 
 def open_mailer(url: str, sender: str) -> Mailer:

@@ -97,7 +97,7 @@ def compose(mail: Mail, sender: Mailbox) -> bytes:
         "Subject": _encoded(_one_line("the subject", mail.subject), len("Subject: ")),
         "Date": format_datetime(mail.date),
         "Message-ID": mail.message_id,
-        # RFC 3834: nobody's absence notice answers a program.
+        # RFC 3834: no out-of-office reply to a mail that a program sent.
         "Auto-Submitted": "auto-generated",
     }
     body = EmailMessage(_POLICY)
@@ -120,7 +120,8 @@ def _written(box: Mailbox, taken: int) -> str:
 
 
 def _encoded(text: str, taken: int) -> str:
-    """Text for a header of whose first line so much is taken: as it is, or in encoded words (RFC 2047)."""
+    """Text for a header, as it is or in encoded words (RFC 2047). `taken`: how many characters of its first line are
+    used up."""
     if text.isascii() and "=?" not in text and taken + len(text) <= _LINE:
         return text
     return Header(text, "utf-8", maxlinelen=_LINE - taken).encode(linesep="\r\n")

@@ -29,7 +29,7 @@ _USAGE: Final = (
 
 
 class SmtpMailer:
-    """Each mail has a connection of its own, so that none suffers from what another one brought about."""
+    """Each mail has a connection of its own, so that a failure of one does not affect the next."""
 
     def __init__(
         self, url: str, sender: str, *, tls: ssl.SSLContext | None = None, deadline_seconds: float = DEADLINE_SECONDS
@@ -65,7 +65,7 @@ class SmtpMailer:
                         self._log_in(smtp)
                         self._hand_over(smtp, recipient, content)
                     finally:
-                        # What became of the mail is known: how the goodbye goes cannot change it.
+                        # The mail is accepted or refused by now; a failing QUIT does not change that.
                         with suppress(OSError):
                             smtp.quit()
             except smtplib.SMTPResponseException as error:
@@ -93,7 +93,7 @@ class SmtpMailer:
             try:
                 smtp.login(self._user, self._password)
             except smtplib.SMTPAuthenticationError as error:
-                # Not its words, which may repeat what it was sent.
+                # Not the server's words, which may repeat the password.
                 raise TryAgain(f"{self._server} refused the user name or the password ({error.smtp_code})") from None
 
     def _hand_over(self, smtp: smtplib.SMTP, recipient: str, content: bytes) -> None:

@@ -90,7 +90,7 @@ _Head = tuple[int | None, list[Field], str | None]
 
 
 class Surroundings(Protocol):
-    """What an exchange asks its client in the midst of libcurl's work."""
+    """What an exchange asks its client during a transfer."""
 
     def vetted(self, exchange: Exchange, address: Address) -> bool:
         """Whether this address was found for the host lately. Raises `Forbidden` where nobody may connect to it."""
@@ -132,7 +132,7 @@ class Exchange:
             (pycurl.MAXAGE_CONN, KEEPALIVE_SECONDS),
             (pycurl.DNS_CACHE_TIMEOUT, CACHE_SECONDS),
             (pycurl.POST, 1),
-            (pycurl.USERAGENT, ""),  # whoever sends says who it is
+            (pycurl.USERAGENT, ""),  # the caller sets its own
             (pycurl.HEADERFUNCTION, self._on_header),
             (pycurl.WRITEFUNCTION, self._on_body),
             (pycurl.OPENSOCKETFUNCTION, self._on_open),
@@ -206,7 +206,7 @@ class Exchange:
         return 1
 
     def _on_open(self, _: int, target: Any) -> _Handed | int:
-        """The last word, on the very address that is about to be connected to."""
+        """The final check, of the very address that is about to be connected to."""
         if self._sent:
             self._again = True
             return pycurl.SOCKET_BAD
