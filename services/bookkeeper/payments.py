@@ -1,5 +1,5 @@
-"""Payments that nobody invoices: a checkout that was paid becomes an invoice of billhook's own, where its merchant
-wants that and the provider made none."""
+"""Payments without an invoice: a checkout that was paid becomes an invoice of billhook's own, where its merchant wants
+that and the provider made none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _MOST_TAX_IDS = 5
 
 
 def unbilled(merchant: Merchant, source: Source, fact: Fact) -> CheckoutSession | None:
-    """The checkout that a fact says was paid, if an invoice is to be made of it. A test takes no number."""
+    """The checkout that a fact says was paid, if an invoice is to be made of it. None in test mode, which must not use
+    up a number of the series."""
     session = fact.object
     if (
         merchant.invoicing.invoice_payments
@@ -57,7 +58,7 @@ def paid_terms(
     """What the invoice charges, and whom: by name, where the book knows the customer by now."""
     return PaidTerms(
         merchant,
-        # Several events tell of one checkout: the checkout it is that is paid once.
+        # Several events are about one checkout, so its id, and not the event's, decides what is the same payment.
         (source.id, account, session.external_id),
         _terms(session, _buyer(tx, source, account, session)),
         paid_at,

@@ -22,7 +22,7 @@ _answered: set[type[msgspec.Struct]] = set()
 
 
 async def raw_body(request: Request) -> bytes:
-    """The body as it came; the gate has seen to its size."""
+    """The body as it came; `authentication.py` has limited its size."""
     return await request.body()
 
 
@@ -42,13 +42,13 @@ def read(kind: type[T]) -> Callable[[bytes], T]:
 
 
 def asks(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """What the document says of a route that reads this value: its `openapi_extra`."""
+    """The `openapi_extra` of a route that reads this value."""
     _asked.add(kind)
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference(kind)}}}}
 
 
 def answers(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """What the document says of an answer that is this value, as JSON."""
+    """The entry in the OpenAPI document for a response that is this value as JSON."""
     _answered.add(kind)
     return {"content": {"application/json": {"schema": _reference(kind)}}}
 

@@ -73,7 +73,8 @@ _OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def answer(error: Exception) -> JSONResponse:
-    """The response that an error becomes. What is not the caller's doing is logged, and not told."""
+    """The response that an error becomes. An error that is not the caller's fault is logged, without details in the
+    response."""
     match error:
         case Refusal():
             return _response(error.status, error.code, str(error), error.headers)

@@ -4,8 +4,8 @@ prepare   the merchant's template and wish, beside the snapshot
 perform   snapshot → what it says → PDF (with the e-invoice in it) → object store, each while the next is being drawn
 effects   the file's key, hash and size, and the mails it goes out with, in the transaction that marks it ready
 
-A file is named by all that it is made of, so doing it twice comes to the same file: whoever was killed between storing
-and settling finds it there, and does not draw it again.
+A file is named by all that it is made of, so rendering it twice gives the same file: after a kill between storing and
+settling, the next worker finds it there and does not draw it again.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PreparedRender:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A file, and what it says: for the mails that it goes out with."""
+    """A file, and what its document says: for the mails it is attached to."""
 
     file: Rendered
     said: Shown
@@ -92,9 +92,9 @@ class Rendering:
     """The handler of the documents."""
 
     table: sa.Table = documents
-    # Engines are kept from batch to batch, so a large one gains nothing, and leaves the other consumer without work.
-    # Though every document takes its 30 seconds and is killed, that is 8 minutes: less than the 10 after which a batch
-    # counts as stuck.
+    # Engines are kept from batch to batch, so a larger batch gains nothing and leaves the other consumer without work.
+    # Even if every document takes its 30 seconds and is killed, a batch takes 8 minutes: less than the 10 after which
+    # it counts as stuck.
     batch = 16
     lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
@@ -134,7 +134,7 @@ class Rendering:
         for job in jobs:
             try:
                 render = self._prepared(job, logos)
-                # A try before may have stored the file and died before it could say so.
+                # An earlier attempt may have stored the file and died before it could settle.
                 file = self._stored(render.key) if job.attempts > 1 else None
             except Exception as error:
                 results.append(self._failed(job, error))
@@ -177,7 +177,7 @@ class Rendering:
             except TryAgain as error:
                 yield self._failed(render.job, error)
                 if isinstance(pdf, bytes):
-                    # The store is away. Each try takes a minute to find that out: one is enough for a batch.
+                    # The object store is away. Each try takes a minute to find that out: one is enough for a batch.
                     yield from (self._failed(other.job, error) for other in left.values())
                     return
             except Exception as error:
@@ -198,7 +198,7 @@ class Rendering:
         try:
             self._objects.put_once(render.key, file)
         except ObjectDiffers:
-            # Other fonts or another library drew it before. What is stored is what was made of this, and stays.
+            # It was drawn before, with other fonts or another version of a library. The file that is stored stays.
             stored = self._stored(render.key)
             if stored is None:
                 raise

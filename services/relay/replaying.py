@@ -3,8 +3,9 @@
 perform   look at the window behind the job's cursor
 effects   put back what matched and move the cursor, in the transaction that lets the job fall due again
 
-A job never runs ahead of the couriers: what it has put back and nobody has tried is bounded, and that is also all that
-is still delivered when it is canceled. Between two steps the job is a row like any other; every relay may take it.
+A job never runs ahead of the couriers: the number of deliveries that it has put back and that were not tried yet is
+bounded, and no more than those are still sent after it is canceled. Between two steps the job is a row like any other;
+every relay may take it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Replaying:
 
 
 def _reachable(tx: Tx, replay: Replay) -> dict[str, Endpoint]:
-    """The merchant's endpoints that can be sent to. What is held for a disabled one stays held, whoever asks."""
+    """The merchant's endpoints that can be sent to. Deliveries held for a disabled one stay held."""
     return {
         endpoint.id: endpoint
         for endpoint in endpoints_of_merchants(tx, [replay.merchant_id])
@@ -127,7 +128,7 @@ def _wait(now: datetime) -> Defer:
 
 
 def _put_back(tx: Tx, replay: Replay, rows: Sequence[sa.RowMapping], now: datetime) -> list[str]:
-    """Between the look and this moment a row may have changed: what is no longer as it was found is left alone."""
+    """Put back the rows that the step found. A row that has changed since then is left alone."""
     if not rows:
         return []
     if replay.kind == BACKFILL:

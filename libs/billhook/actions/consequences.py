@@ -5,8 +5,8 @@ then walks `CONSEQUENCES`, all in the transaction of its caller: work is there e
 
 A new consumer adds a line to the list (docs/add-a-consumer.md): a function that looks at the updates, adds rows of
 work, and returns their ids under the name of the bell that its consumer listens to (the table's name, see
-`store/queues.py`). An event that is replayed comes by again, so a function must add nothing twice: a unique key in its
-table says what once is.
+`store/queues.py`). A replayed event goes through the list again, so a function must add nothing twice: a unique key in
+its table has to prevent that.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def deliveries(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
 def _messages(update: BookUpdate) -> Iterator[Message]:
     for place, fact in enumerate(update.facts):
         message_id = new_id("msg")
-        # Whoever processes an event again finds its facts announced. What no event caused is announced by the verb
-        # that did it, and verbs do nothing twice.
+        # An event's messages are unique by its id and their number, so processing it again adds none. What no event
+        # caused is a verb of our own: its message has an id of its own, and a verb does nothing twice.
         inbox_id, number = (message_id, 0) if update.event_id is None else (update.event_id, place)
         yield Message(
             message_id,
@@ -78,4 +78,4 @@ CONSEQUENCES: Final[tuple[Consequence, ...]] = (
     documents,
     dunning,
 )
-"""In the order in which they are added."""
+"""Called in this order."""

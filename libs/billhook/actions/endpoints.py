@@ -85,7 +85,7 @@ def rotate(
     else is said. Returns the secret if it must be told."""
     if not 0 <= overlap_seconds <= LONGEST_OVERLAP_SECONDS:
         raise Refused("overlap_seconds_invalid", f"`overlap_seconds` must be 0 to {LONGEST_OVERLAP_SECONDS} (a week).")
-    # Of two rotations at the same time the second must see what the first one left, or one secret is lost.
+    # Locked: of two rotations at the same time the second must see the first one's secret, or that is lost.
     endpoint = endpoints_of(tx, [endpoint_id], lock=True)[endpoint_id]
     key, public, told = _secret(secret, signing, _signing(endpoint))
     now = env.clock()
@@ -137,8 +137,8 @@ def enable_endpoint(tx: Tx, endpoint_id: str, *, replay_held: bool, by: str, now
 
 
 def delete_endpoint(tx: Tx, endpoint_id: str, now: datetime) -> None:
-    """Send nothing to it any more; `cancel_all` ends what waits for it. The row stays for its deliveries' sake, without
-    what is of no use to them."""
+    """Send nothing to it any more; `cancel_all` ends what waits for it. The row stays because deliveries refer to it,
+    without headers and former secrets, which nothing needs any more."""
     update_endpoint(tx, endpoint_id, deleted_at=now, headers=None, previous_secrets=None)
 
 
@@ -214,7 +214,7 @@ def _checked_url(env: Env, url: str) -> str:
 
 def _secret(given: str | None, signing: Scheme | None, otherwise: Scheme) -> tuple[str, str | None, str | None]:
     """What to sign with, the public key if it has one, and what is to be told of it: only a shared secret that billhook
-    made. Nobody else needs a private key, for receivers verify with the public one."""
+    made. A private key is never told, because receivers verify with the public one."""
     if given is None:
         scheme = signing or otherwise
         secret = new_secret(scheme)

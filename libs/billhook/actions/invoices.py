@@ -76,8 +76,8 @@ _REFERENCE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 @dataclass(frozen=True)
 class CheckedTerms:
-    """Terms that can be charged and stored, and what they come to. Of thousands of lines that takes a second, so it is
-    found out before a transaction opens: nobody waits for it."""
+    """Terms that can be charged and stored, and what they come to. For thousands of lines the check takes a second, so
+    it is done before a transaction opens, while no lock is held."""
 
     terms: Terms
     digest: bytes
@@ -106,7 +106,7 @@ def check(terms: Terms) -> CheckedTerms:
 
 
 def draft(tx: Tx, merchant: Merchant, checked: CheckedTerms, key: str | None = None, *, now: datetime) -> Step:
-    """A new draft. The same key and the same terms are the same invoice, whatever became of it since."""
+    """A new draft. The same key with the same terms returns the same invoice, in whatever state it is by now."""
     if key is None:
         external_id, digest_kept = new_id("own"), None
     else:
@@ -177,7 +177,7 @@ def pay(
     if reference is not None and not _REFERENCE.fullmatch(reference):
         raise Refused("reference_invalid", "`reference` must be one line of 1 to 255 characters.")
     merchant, invoice = locked(tx, invoice_id)
-    _after(invoice, "pay")  # before its dates are looked at, which a draft has none of
+    _after(invoice, "pay")  # checked first: a draft has none of the dates below
     if paid_at is not None and (
         paid_at.tzinfo is None or not (invoice.finalized_at or invoice.created_at) <= paid_at <= now
     ):
@@ -195,7 +195,7 @@ def void(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     merchant, invoice = locked(tx, invoice_id)
     state = _after(invoice, "void")
     if invoice.amount_credited:
-        # The credit notes correct it: void, it would be corrected twice.
+        # The credit notes correct it already; a void would correct it twice.
         raise Refused("invoice_credited", "The invoice has credit notes, so it cannot be void. Credit what is left.")
     voided = replace(invoice, state=state, voided_at=now, updated_at=later(invoice, now))
     return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.voided", voided)], now)
@@ -222,14 +222,14 @@ class PaidTerms:
 
 
 def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWork:
-    """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now, for
-    dates go up with the numbers, and was paid when it was."""
+    """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now,
+    because dates must rise with the numbers, and keeps the payment's own date."""
     rings: list[NewWork] = []
     by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
     for one in paid:
         new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), check(one.terms), now, None)
         by_id.setdefault(new.id, (one, new))
-    # All rows in order before the first number: no two transactions wait for each other in a circle.
+    # All rows are inserted, in order, before the first number is taken: otherwise two transactions could deadlock.
     fresh = [by_id[invoice_id] for invoice_id in sorted(by_id) if add_own_invoice(tx, by_id[invoice_id][1])]
     for one, new in sorted(fresh, key=lambda pair: _series(pair[0].merchant, pair[1], now)):
         final, shown = _finalized(tx, one.merchant, new, now)
@@ -323,7 +323,7 @@ def _finalized(tx: Tx, merchant: Merchant, invoice: OwnInvoice, now: datetime) -
         raise Refused("invoice_empty", "The draft has no lines: an invoice must say what it is for.")
     shown = _shown(merchant, invoice, now)
     _, series = _series(merchant, invoice, now)
-    # From here to the end of the transaction everybody else who numbers in this series waits.
+    # From here to the end of the transaction the series is locked for everyone else.
     sequence = next_number(tx, merchant.id, series)
     number = number_text(series, sequence, merchant.invoicing.invoices.digits)
     shown = msgspec.structs.replace(shown, number=number)
@@ -359,7 +359,7 @@ def _changed(
     news: Sequence[tuple[str, OwnInvoice]],
     now: datetime,
 ) -> Step:
-    """Write what differs of the row, and the rest with it."""
+    """Write the columns that differ, and with them the book, the messages and the documents."""
     last = news[-1][1]
     entries = _entries(news, shown)
     changes = {name: value for name, value in vars(last).items() if value != getattr(before, name)}

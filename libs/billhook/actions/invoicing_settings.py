@@ -60,7 +60,7 @@ def change_invoicing(tx: Tx, merchant_id: str, settings: InvoicingSettings) -> M
 
 
 def _merchant(tx: Tx, merchant_id: str) -> Merchant:
-    """Locked, for what is written is made of what was read: of two who change it at once none may lose the other's."""
+    """Locked, because what is written is made of what was read: of two changes at once neither may be lost."""
     merchant = get_merchant(tx, merchant_id, lock=True)
     if merchant is None:
         raise Refused("merchant_unknown", f"There is no merchant {merchant_id!r}.")

@@ -29,17 +29,17 @@ _TICK = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Step:
-    """What a verb left behind."""
+    """The result of a verb."""
 
     invoice: OwnInvoice
     rings: NewWork = field(default_factory=dict)
     credit_note: OwnCreditNote | None = None
     replayed: bool = False
-    """It was done before, under the same key: nothing changed."""
+    """The verb was done before under the same key, and changed nothing now."""
 
 
 def locked(tx: Tx, invoice_id: str) -> tuple[Merchant, OwnInvoice]:
-    """An own invoice that nobody else changes until the transaction ends, and whose it is."""
+    """An own invoice, locked until the transaction ends, and its merchant."""
     invoice = get_own_invoice(tx, invoice_id, lock=True)
     if invoice is None:
         raise Refused(
@@ -133,7 +133,7 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
 
 
 def invoice_documents(merchant: Merchant, invoice: OwnInvoice, entry: Invoice, shown: Snapshot) -> list[NewDocument]:
-    """The documents that its state calls for; the ones that exist already are asked for again in vain."""
+    """The documents that its state calls for. Asking again for one that exists changes nothing."""
     return [new_document(merchant, invoice.id, _shown_as(kind, shown, invoice)) for kind in documents_due(entry)]
 
 

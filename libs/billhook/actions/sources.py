@@ -1,4 +1,4 @@
-"""Registering sources and contacts, and putting failed work back: what the desk and the commands do alike.
+"""Registering sources and contacts, and replaying failed work: what the desk and the commands do alike.
 
 Endpoints have a file of their own: `endpoints.py`.
 """
@@ -140,5 +140,5 @@ def ring(env: Env, rings: Mapping[str, Collection[str]]) -> None:
     try:
         for queue, ids in rings.items():
             env.bell.ring(queue, ids)
-    except (SettingsError, ValueError) as error:  # no queue is set, or its address cannot be read
+    except (SettingsError, ValueError) as error:  # no queue is configured, or its URL is malformed
         log.info("not rung", extra={"reason": str(error)})

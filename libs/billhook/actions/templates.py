@@ -1,4 +1,5 @@
-"""Merchants' own templates: tried on samples before they are kept, for a wrong one would fail in every document."""
+"""Merchants' own templates: tried on samples before they are stored, because a wrong one would fail in every
+document."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def retire(tx: Tx, merchant_id: str, template_id: str, now: datetime) -> bool:
 
 
 def _samples() -> list[tuple[Shown, str | None]]:
-    """One with everything in it, one with next to nothing, and a credit note: what a template must not trip over."""
+    """An invoice with everything in it, one with next to nothing, and a credit note: a template must work for all
+    three."""
     seller = Seller(name="Sample & Co", website="https://example.com", registration="HRB 1", bank=("IBAN XX00",))
     line = Line(
         description="Seats <b>",

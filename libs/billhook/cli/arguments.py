@@ -1,4 +1,4 @@
-"""What commands are given: whose it shall be, secrets that no history keeps, lines of text."""
+"""Arguments that commands share: the merchant, secrets that stay out of the shell's history, lines of text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def owner_of(tx: Tx, given: str | None) -> str:
 
 
 def secret_of(given: str | None) -> str | None:
-    """A secret from the command line, or with `-` from standard input, where no history keeps it."""
+    """A secret from the command line, or with `-` from standard input, which stays out of the shell's history."""
     read = sys.stdin.readline().strip() if given == "-" else given
     if read is not None and not (read.isascii() and read.isprintable() and read):
         raise CommandError("A secret is one line of printable ASCII characters.")

@@ -1,5 +1,5 @@
-"""The commands to look at what came in and what failed, and to do it again. Nobody has to be rung: the relay finds what
-a replay made due."""
+"""The commands to look at what came in and what failed, and to do it again. Nothing has to ring: the relay finds what a
+replay made due."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
     for column in columns:
         table.add_column(column.replace("_", " "), no_wrap=True)
     for row in rows:
-        # As Text: what others wrote is no markup here.
+        # As `Text`, so that values are never read as markup.
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     console = Console(file=sys.stdout, width=WIDTH, highlight=False)
     with console.capture() as captured:

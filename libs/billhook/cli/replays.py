@@ -155,7 +155,7 @@ def _follow(env: Env, replay_id: str) -> None:
 
 
 def _looks(env: Env, replay_id: str) -> Iterator[Replay]:
-    """How it is, again and again until it is over."""
+    """Yields the replay's state, again and again until it is over."""
     while True:
         with env.database.read() as tx:
             replay = _find(tx, replay_id)
@@ -166,7 +166,7 @@ def _looks(env: Env, replay_id: str) -> Iterator[Replay]:
 
 
 def _in_lines(env: Env, replay_id: str) -> Replay:
-    """For a log: a line whenever it got on."""
+    """For a log: a line each time there is progress."""
     said = None
     for replay in _looks(env, replay_id):
         line = _line(replay)

@@ -1,7 +1,7 @@
 """Going through a provider's lists page by page, newest first, and never without an end.
 
-A cursor is text, so that whoever walks can put it into a row and go on after a crash. It holds what the page ended
-with: a list that turns back shows it.
+A cursor is text, so that it can be stored in a row and the walk goes on after a crash. It holds where the page ended,
+so a list that repeats itself is noticed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def after(cursor: str | None, what: str) -> str | None:
 def next_cursor(cursor: str | None, shown: Sequence[tuple[str, str]], *, more: bool, what: str) -> str | None:
     """The cursor of the page after this one. `shown` has the id and the place (text that only falls) of each object.
 
-    Raises `Unprocessable` for a list that cannot come to an end.
+    Raises `Unprocessable` for a list that repeats itself and would never end.
     """
     if not more:
         return None

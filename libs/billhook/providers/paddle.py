@@ -28,7 +28,8 @@ from billhook.rules.storable import in_utc, storable
 
 
 class Meaning(msgspec.Struct, frozen=True):
-    """What one type of event is about, and under which public names it is told: those that its object bears out."""
+    """What one type of event is about, and the public names it may be announced under: those that its object
+    confirms."""
 
     read_as: type[PaddleObject]
     facts: tuple[str, ...] = ()

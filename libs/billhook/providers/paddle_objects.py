@@ -41,7 +41,7 @@ class PaddleObject(msgspec.Struct, kw_only=True):
         raise NotImplementedError
 
     def told(self, facts: tuple[str, ...]) -> tuple[str, ...]:
-        """Which of the facts that an event may tell its object bears out."""
+        """Those of the facts that its event may announce which the object confirms."""
         return facts
 
 

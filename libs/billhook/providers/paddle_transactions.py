@@ -119,7 +119,7 @@ class PaymentTry(msgspec.Struct, kw_only=True):
         return int(self.amount) if self.status == "captured" else 0
 
     def outcome(self) -> PaymentStatus:
-        """What a payment waits for of which this was the last try, and which is not paid yet."""
+        """The status of an unpaid payment whose last try was this one."""
         if self.failed:
             return "requires_payment_method"
         if self.status == "action_required":

@@ -10,8 +10,9 @@ from billhook.rules.payment_attempts import Answer
 
 
 class PaymentsApi(ProviderApi, Protocol):
-    """A provider that can be asked to move money. What it does not answer is `pending`; `TryAgain` means that certainly
-    nothing happened. An attempt has one key for good: the same request under it never charges a second time."""
+    """A provider that can be asked to move money. `pending` is the outcome where no answer came; `TryAgain` means that
+    certainly nothing happened. An attempt has one key for good: the same request under it never charges a second
+    time."""
 
     def pay_invoice(self, invoice: str, *, key: str, account: str) -> Answer:
         """Charge what is open of an invoice of the provider's."""
@@ -30,7 +31,7 @@ class PaymentsApi(ProviderApi, Protocol):
         """What became of an attempt to charge a customer."""
 
     def cancel_payment(self, payment: str, *, account: str) -> Answer:
-        """Make sure that nothing comes of a payment any more; where it was too late, say what came."""
+        """Cancel a payment so that it cannot succeed any more; where it was too late, return its outcome."""
 
     def cancel_subscription(self, subscription: str, *, account: str) -> str | None:
         """Why it could not be done; None if it is done."""

@@ -1,4 +1,4 @@
-"""What a payment provider, or an in-house system, is to billhook: who signed it, what is it, what does it mean."""
+"""What billhook needs of a payment provider, or an in-house system: who signed an event, what it is, what it means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOLERANCE_SECONDS = 300
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What the door needs to know of an event: its id is what makes a second delivery a duplicate."""
+    """What the ingress needs to know of an event: its id is what makes a second delivery a duplicate."""
 
     external_id: str
     type: str
@@ -30,7 +30,7 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 class ProviderApi(Protocol):
-    """A provider's own API: asked when events alone cannot say what is true, and gone through to find what never came.
+    """A provider's own API: asked when events alone cannot say what is true, and listed to find events that never came.
 
     All methods raise `TryAgain`, or `Unprocessable` for what asking again does not change (`NotPermitted` where the key
     lacks a permission). `account` is the connected account that is asked about.

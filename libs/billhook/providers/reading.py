@@ -1,4 +1,5 @@
-"""Reading what anyone may have sent: at the door a refusal, behind it a reason that a person can act on."""
+"""Decoding what anyone may have sent: the ingress refuses what is malformed, the bookkeeper gives a reason that a
+person can act on."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _NEEDED = {"product": "name", "price": "currency"}
 
 
 def open_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Decode at the door. What comes back was valid JSON as a whole, not only in the fields that are read."""
+    """Decode in the ingress. The body was valid JSON as a whole, not only in the fields that are read."""
     try:
         body.decode()  # msgspec checks the grammar of what it skips, but not the encoding of the strings in it
         return decoder.decode(body)
@@ -35,7 +36,8 @@ def open_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def printable(name: str, value: str) -> str:
-    """`value`, if it can be an id or a type; raises `BodyRefused` for control characters, emptiness and novels."""
+    """`value`, if it can be an id or a type; raises `BodyRefused` for control characters, and for texts that are empty
+    or too long."""
     if 0 < len(value) <= LONGEST_NAME and value.isprintable():
         return value
     code = f"{name.replace('webhook-', '')}_invalid"
@@ -43,7 +45,7 @@ def printable(name: str, value: str) -> str:
 
 
 def understand(decoder: msgspec.json.Decoder[T], body: bytes, event_type: str) -> T:
-    """Decode behind the door. Raises `Unprocessable` with the type, what was expected, and where."""
+    """Decode in the bookkeeper. Raises `Unprocessable` with the type, what was expected, and where."""
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -51,7 +53,7 @@ def understand(decoder: msgspec.json.Decoder[T], body: bytes, event_type: str) -
 
 
 def misunderstood(what: str, error: Exception) -> Unprocessable:
-    """What msgspec found, as a dead letter's reason: its paths start at `$`, which says nothing to a person."""
+    """msgspec's error as a dead letter's reason, without the `$` that its paths start with."""
     return Unprocessable(f"{what}: {str(error).replace('`$.', '`')}")
 
 

@@ -79,7 +79,9 @@ class Standard(Provider):
             value = msgspec.structs.replace(value, deleted=True)
         value = reading.whole(storable(value, event_type), event_type)
         status = getattr(value, "status", None)
-        if value.kind in STATUSES and status not in STATUSES[value.kind]:  # a vocabulary of ours: this is misspelt
+        if (
+            value.kind in STATUSES and status not in STATUSES[value.kind]
+        ):  # the vocabulary is billhook's own, so an unknown word is a mistake
             raise Unprocessable(f"{event_type}: Invalid enum value {status!r} - at `data.status`")
         at = in_utc(event.timestamp or received_at, event_type, "timestamp")
         return Translation((Change(value, at),), (Fact(event_type, value, at),))

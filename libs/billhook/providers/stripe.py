@@ -264,8 +264,8 @@ def _related(meaning: Meaning, body: bytes, head: _Head) -> Translation:
 
 
 def _digest_before(meaning: Meaning, body: bytes, previous: dict[str, Any]) -> str | None:
-    """The digest of the object as it was before the event, as far as the book knows objects. None where that cannot be
-    told: an event is not refused for what it says of the past."""
+    """The digest of the object as the book would have held it before the event. None where that cannot be worked out:
+    an event is not refused for what it says of the past."""
     try:
         value = msgspec.json.decode(body)["data"]["object"]
         (found, *_) = entries(msgspec.convert(_put_back(value, previous), meaning.read_as), "")
@@ -275,7 +275,7 @@ def _digest_before(meaning: Meaning, body: bytes, previous: dict[str, Any]) -> s
 
 
 def _put_back(value: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]:
-    """What changed is told with its value from before; a key of `metadata` that there was not is null."""
+    """Stripe sends the former value of each field that changed; a key of `metadata` that did not exist is null."""
     before = dict(value)
     for name, old in previous.items():
         inner = value.get(name)

@@ -1,7 +1,7 @@
 """Collecting at Stripe: pay an invoice, charge a customer off session, and find out what became of either.
 
-Every call that moves money carries the attempt's own idempotency key. What has no answer is `pending`: only asking
-tells what became of it.
+Every call that moves money carries the attempt's own idempotency key. Without an answer the outcome is `pending`, until
+a later question finds out what happened.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class StripeCollecting(StripeApi):
         return method["id"] if isinstance(method, dict) else method
 
     def _judged(self, intent: dict[str, Any], since: datetime, account: str, action_url: str | None = None) -> Answer:
-        """What a payment intent says of the attempt that was sent at `since`."""
+        """What a payment intent says about the attempt that was sent at `since`."""
         reference, status = intent.get("id"), intent.get("status")
         if status == "succeeded":
             return Answer("succeeded", reference=reference)
@@ -191,7 +191,7 @@ class StripeCollecting(StripeApi):
         except stripe.RateLimitError as error:
             raise TryAgain(reason_of(error), after_seconds=retry_after(error) or 1.0) from error
         except stripe.IdempotencyError as error:
-            # Another process sends this very attempt at this moment.
+            # Another process is sending the same attempt at this moment.
             return Answer("pending", "idempotency_key_in_use", str(error)[:300])
         except stripe.InvalidRequestError as error:
             said = str(error.user_message or error)[:300]

@@ -86,7 +86,7 @@ def _find_open(tx: Tx, dead_letter_id: str, caller: Caller) -> Any:
 
 @router.get("")
 def list_dead_letters(env: EnvIn, caller: CallerIn, query: Annotated[LetterQuery, Query()]) -> Page[DeadLetterShown]:
-    """The open letters, the newest first."""
+    """The open dead letters, the newest first."""
     with env.database.read() as tx:
         found = dead_letters.list_dead(
             tx,
@@ -100,7 +100,7 @@ def list_dead_letters(env: EnvIn, caller: CallerIn, query: Annotated[LetterQuery
 
 @router.get("/{dead_letter_id}")
 def get_dead_letter(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown:
-    """A letter, open or resolved."""
+    """A dead letter, open or resolved."""
     with env.database.read() as tx:
         return _show(_find(tx, dead_letter_id, caller))
 
@@ -120,7 +120,7 @@ def replay(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown:
 
 @router.post("/{dead_letter_id}/discard")
 def discard(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown:
-    """Close the letter without doing the work."""
+    """Close the dead letter without doing the work."""
     with env.database.begin() as tx:
         discard_dead_letters(tx, [_find_open(tx, dead_letter_id, caller)], by=caller.key_id, now=env.clock())
         return _show(_find(tx, dead_letter_id, caller))
@@ -128,7 +128,7 @@ def discard(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown
 
 @router.post("/replay")
 def replay_many(env: EnvIn, caller: CallerIn, bulk: Bulk) -> BulkDone:
-    """Replay the open letters of a queue, the newest first, up to a bound."""
+    """Replay the open dead letters of a queue, the newest first, up to a bound."""
     if caller.merchant_id is not None and bulk.merchant_id not in (None, caller.merchant_id):
         raise not_found("merchant")
     merchant_id = caller.merchant_id or bulk.merchant_id

@@ -1,7 +1,7 @@
 """Hosted pages: links that show one invoice to whoever holds them, and what they lead to.
 
 The token is all there is to a link, so nothing here may give it away: pages send no referrer and are kept by nobody.
-And nothing may tell a token that was once good from one that never was.
+And no answer may differ between a token that was once good and one that never was.
 """
 
 from __future__ import annotations

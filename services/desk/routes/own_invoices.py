@@ -40,7 +40,7 @@ Key = Annotated[
 
 
 def made_before(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """What the document says of the answer to a key that was used before."""
+    """The entry in the OpenAPI document for the answer to a key that was used before."""
     header = {REPLAYED: {"schema": {"type": "string", "enum": ["true"]}}}
     return {200: {"model": model, "description": "It was made before, under this key.", "headers": header}}
 
