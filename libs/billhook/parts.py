@@ -11,7 +11,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 STALLED_AFTER_SECONDS = 600.0
-"""The longest that a part may be at one thing: the longest batch of a consumer (`billhook.queue.leases`)."""
+"""The longest that a part may be at one thing: as long as a batch of a consumer may take (`LONGEST_BATCH`)."""
 
 
 class Part:
