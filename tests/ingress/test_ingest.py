@@ -46,6 +46,14 @@ def test_a_known_id_with_other_bytes_is_kept_beside_and_counted(door: Door) -> N
     assert door.env.metrics.events_conflict.labels("stripe")._value.get() == 1
 
 
+def test_an_event_sent_again_says_how_many_endpoints_still_wait_and_is_the_same(door: Door) -> None:
+    first = door.stripe(stripe_event("evt_1", pending_webhooks=2))
+    again = door.stripe(stripe_event("evt_1", pending_webhooks=1))
+    assert again.json == {"id": first.json["id"], "status": "duplicate"}
+    other = door.stripe(stripe_event("evt_1", pending_webhooks=1, livemode=True))
+    assert other.json["status"] == "conflict"
+
+
 def test_the_same_id_at_once_is_one_event(door: Door) -> None:
     from consumers.world import stripe_signature
 
@@ -116,6 +124,19 @@ def test_a_body_is_json_with_an_id_or_refused(door: Door, body: bytes, status: i
     assert answer.status == status
     assert len(door.stored("id")) == (status == 200)
     assert door.stripe(stripe_event("evt_after")).status == 200
+
+
+@pytest.mark.parametrize("half", [b"\\ud800", b"\\udc00", b"\\uD800 and on", b"\\\\\\udfff"])
+def test_half_a_character_is_refused_as_such(door: Door, half: bytes) -> None:
+    answer = door.stripe(b'{"id": "evt_1", "type": "x", "s": "' + half + b'"}')
+    assert (answer.status, answer.code) == (400, "lone_surrogate")
+
+
+def test_whole_characters_and_what_only_looks_like_half_of_one_are_taken(door: Door) -> None:
+    body = b'{"id": "evt_1", "type": "x", "s": "\\ud83d\\ude00 \\\\ud800 \\u00e4"}'
+    assert door.stripe(body).status == 200
+    broken = door.stripe(body[:-1])
+    assert (broken.status, broken.code) == (400, "not_json")
 
 
 def test_bytes_that_are_no_text_are_refused(door: Door) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from billhook.errors import BodyRefused, Unprocessable
 from billhook.rules.book import BookObject
 from billhook.rules.money import known_currency
+from billhook.rules.storable import half_a_character
 
 T = TypeVar("T")
 
@@ -32,6 +33,11 @@ def open_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except msgspec.ValidationError as error:
         raise BodyRefused("not_an_event", f"The body is not an event: {error}.") from None
     except msgspec.DecodeError as error:
+        if half_a_character(body):
+            raise BodyRefused(
+                "lone_surrogate",
+                "A string in the body holds half a character: a \\ud800 to \\udfff without its other half.",
+            ) from None
         raise BodyRefused("not_json", f"The body is not JSON: {error}.") from None
 
 

@@ -139,6 +139,8 @@ EVENTS: Final[dict[str, Meaning]] = {
 _HEADER = "stripe-signature"
 _USUAL = re.compile(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}(?:,v[01]=[0-9a-f]{64})*\Z", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
+_PENDING = re.compile(rb'"pending_webhooks"\s*:\s*[0-9]+')
+"""To how many endpoints an event is still to be sent: another number at each sending."""
 
 
 _TEST_KEY = re.compile(r"(?:sk|rk)_test_")
@@ -214,6 +216,7 @@ class Stripe(Provider):
             type=reading.printable("type", event.type),
             account=reading.printable("account", account) if (account := event.account or event.context) else "",
             livemode=event.livemode,
+            content=_PENDING.sub(b"", body),
         )
 
     def livemode_of(self, api_key: str) -> bool | None:

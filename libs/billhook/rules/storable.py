@@ -1,7 +1,8 @@
-"""What SQL can hold: texts without NUL characters, and times that no time zone of a session pushes out of range."""
+"""What SQL can hold: whole texts without NUL characters, and times that no time zone of a session pushes out of range."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,18 @@ from billhook.rules.book import BookObject
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 """One year short of what `datetime` holds, so that no time zone of a database session can push a time out of it."""
+
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape in a JSON text: both halves of a character, a half by itself, or another."""
+
+
+def half_a_character(text: bytes) -> bool:
+    """Whether a JSON text escapes half of a character (a lone surrogate): its grammar allows that, and nothing that
+    holds texts can hold it."""
+    return any(escape[1] for escape in _ESCAPE.finditer(text))
 
 
 def storable(value: BookObject, what: str) -> BookObject:
