@@ -73,9 +73,14 @@ class NotPermitted(KeyRefused):
     """A provider's API key may not do what it was used for. The message names the permission, as the provider does."""
 
 
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+"""The longest that anybody outside is left alone because it asked for that. A `Retry-After` of days would be as good as
+losing the work, and whoever is asked once an hour has no reason to complain."""
+
+
 class TryAgain(BillhookError):
-    """Something outside was not ready (time-out, rate limit, outage)."""
+    """Something outside was not ready (time-out, rate limit, outage). It may say when it wants to be asked again."""
 
     def __init__(self, message: str, *, after_seconds: float | None = None) -> None:
         super().__init__(message)
-        self.after_seconds = after_seconds
+        self.after_seconds = None if after_seconds is None else min(LONGEST_PAUSE_SECONDS, after_seconds)

@@ -15,9 +15,6 @@ begins in the evening is over before work is given up in the morning."""
 
 MAX_ATTEMPTS = len(SCHEDULE_SECONDS) + 1
 
-PATIENCE_LIMIT_SECONDS = 24 * 3600
-"""The longest `Retry-After` that is obeyed: a longer wait would be as good as losing the work."""
-
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -66,7 +63,7 @@ def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: flo
         return Dead(f"gave up after {attempts} attempts: {reason}")
     wait = float(SCHEDULE_SECONDS[attempts - 1])
     if isinstance(error, TryAgain) and error.after_seconds is not None:
-        wait = max(wait, min(error.after_seconds, PATIENCE_LIMIT_SECONDS))
+        wait = max(wait, error.after_seconds)
     return Retry(now + timedelta(seconds=wait * (1 + 0.2 * jitter)), reason)
 
 
