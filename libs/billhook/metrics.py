@@ -56,6 +56,12 @@ class Metrics:
             "Events refused at the door. Many of `signature_mismatch`: a secret was rotated on one side only.",
             "reason",
         )
+        self.requests_cut = counter(
+            "http_requests_cut_total",
+            "Requests and connections that a server ended by itself: `slow` to arrive, too many connections (`full`),"
+            " more `bodies` than it holds at once. Many: who is that?",
+            "reason",
+        )
         self.commit_rows = histogram(
             "ingress_commit_batch_rows",
             "Events sharing one commit. Growing is how the door keeps up.",

@@ -143,8 +143,7 @@ async def body_of(receive: Any, announced: str, limit: int) -> bytes:
     try:
         return await read_body(receive, announced, limit)
     except BodyTooLarge:
-        message = f"The body may have at most {limit // 1024} KiB here."
-        raise Refusal(413, "too_large", message, {"Connection": "close"}) from None
+        raise Refusal(413, "too_large", f"The body may have at most {limit // 1024} KiB here.") from None
     except Disconnected:
         raise Refusal(400, "disconnected", "The request ended before its body did.") from None
 

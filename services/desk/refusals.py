@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, compile_path
 
 from billhook.errors import Refused, SettingsError, TryAgain
 from billhook.store.database import is_store_away
@@ -50,6 +51,7 @@ DECLARED: Final[dict[int | str, dict[str, Any]]] = {
         401: "The key is missing, unknown or revoked.",
         403: "Only the operator's key may do this.",
         404: "There is no such thing, or it belongs to another merchant.",
+        408: "The request did not arrive in time.",
         409: "The thing is not in a state in which this can be done.",
         413: "The body is larger than it may be: 64 KiB, if nothing else is said.",
         422: "A field is missing or cannot be what was sent.",
@@ -124,9 +126,22 @@ def _response(status: int, code: str, message: str, headers: Mapping[str, str] |
     return JSONResponse({"error": {"code": code, "message": message}}, status, dict(headers or {}))
 
 
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """What the path can be asked for: the framework names the methods of its first route alone."""
+    fitting = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    served = {method for route in fitting for method in getattr(route, "methods", None) or ()}
+    documented = (  # among them what is answered before FastAPI's routes
+        item for path, item in app.openapi()["paths"].items() if compile_path(path)[0].match(request.scope["path"])
+    )
+    return served | {method.upper() for item in documented for method in item if method != "parameters"}
+
+
 def install(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return answer(error)
+        response = answer(error)
+        if response.status_code == 405:
+            response.headers["Allow"] = ", ".join(sorted(_methods(app, request)))
+        return response
 
     for kind in (
         Refusal,

@@ -1,6 +1,6 @@
 """The hot route, `POST /v1/sources/{source_id}/events`: what is checked, in which order, and what each answer is.
 
-    method, content type, size → source → signature over the raw bytes → JSON with an id → one durable commit → 2xx
+    method, content type → source → size → signature over the raw bytes → JSON with an id → one durable commit → 2xx
 
 Whatever fails costs only the request it came with: nothing is stored, and the answer says what the sender can do.
 """
@@ -30,7 +30,7 @@ _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
 _KEPT = {name: (*provider.headers, "content-type", "user-agent") for name, provider in PROVIDERS.items()}
 """The headers stored with an event, by provider: those it reads, and two for whoever looks at the event later."""
-_READ = {name.encode(): name for kept in _KEPT.values() for name in (*kept, "content-length")}
+_READ = {name.encode(): name for kept in _KEPT.values() for name in (*kept, "content-length", "content-encoding")}
 
 
 class Answer(Exception):
@@ -95,14 +95,6 @@ class IngestRoute:
         headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         _check_request(scope["method"], headers)
         try:
-            body = await read_body(receive, headers.get("content-length", ""), MAX_BODY_BYTES)
-        except BodyTooLarge:
-            message = f"An event may have at most {MAX_BODY_BYTES} bytes."
-            raise Answer(413, "too_large", message, (b"connection", b"close")) from None
-        except Disconnected:
-            raise Answer(400, "disconnected", "The request ended before its body did.") from None
-        now = self._clock()
-        try:
             source = await self._sources.find(scope["path"][_PREFIX:-_SUFFIX])
         except SourcesAway:
             raise Answer(
@@ -110,6 +102,13 @@ class IngestRoute:
             ) from None
         if source is None:
             raise Answer(404, "unknown_source", "There is no such source. Check the address with `billhook sources`.")
+        try:
+            body = await read_body(receive, headers.get("content-length", ""), MAX_BODY_BYTES)
+        except BodyTooLarge:
+            raise Answer(413, "too_large", f"An event may have at most {MAX_BODY_BYTES} bytes.") from None
+        except Disconnected:
+            raise Answer(400, "disconnected", "The request ended before its body did.") from None
+        now = self._clock()
         provider = PROVIDERS[source.provider]
         try:
             provider.verify(headers, body, source.secrets, now)
@@ -155,3 +154,5 @@ def _check_request(method: str, headers: dict[str, str]) -> None:
     content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise Answer(415, "not_json", "Events are JSON: send Content-Type: application/json.")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+        raise Answer(415, "compressed", "Events are taken as they were signed: send them without Content-Encoding.")

@@ -24,7 +24,8 @@ _REFUSALS = {
     404: "There is no such source.",
     405: "Only POST is allowed.",
     413: "The body is larger than 1 MiB.",
-    415: "The content type is not JSON.",
+    408: "The request did not arrive in time.",
+    415: "The content type is not JSON, or the body is compressed.",
     503: "The event could not be stored; Retry-After says when to send again.",
 }
 

@@ -183,3 +183,17 @@ def test_the_probes_need_no_key(desk: Desk) -> None:
     assert desk.get("/livez", key=None).json() == {"status": "ok"}
     assert desk.get("/readyz", key=None).json() == {"status": "ok"}
     assert "process_resident_memory_bytes" in desk.get("/metrics", key=None).text
+
+
+@pytest.mark.parametrize(
+    "path, methods",
+    [
+        ("/v1/merchants", "GET, POST"),
+        ("/v1/messages", "GET, POST"),
+        ("/v1/invoices/oin_1", "DELETE, GET, PUT"),
+        ("/livez", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_none_is_told_which_there_are(desk: Desk, path: str, methods: str) -> None:
+    answer = desk.ask("PATCH", path, OPERATOR)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)

@@ -160,7 +160,19 @@ def test_a_large_body_is_refused_before_it_is_read_and_while_it_is(door: Door) -
     announced = door.client.send(door.path(), [b""], [(b"content-length", b"%d" % (MAX_BODY_BYTES + 1))])
     assert (announced.status, announced.code) == (413, "too_large")
     streamed = door.client.send(door.path(), [b"x" * 65_536] * 40, [])
-    assert (streamed.status, streamed.headers["connection"]) == (413, "close")
+    assert (streamed.status, streamed.code) == (413, "too_large")
+
+
+def test_of_an_unknown_source_no_body_is_read(door: Door) -> None:
+    answer = door.client.send(door.path("src_none"), [], [], hang_up=True)  # the first look at it would be the last
+    assert (answer.status, answer.code) == (404, "unknown_source")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity, br"])
+def test_a_compressed_body_is_told_that_it_is(door: Door, encoding: str) -> None:
+    answer = door.stripe(stripe_event("evt_1"), content_encoding=encoding)
+    assert (answer.status, answer.code) == (415, "compressed")
+    assert door.stripe(stripe_event("evt_1"), content_encoding="identity").status == 200
 
 
 def test_the_largest_body_is_taken(door: Door) -> None:

@@ -1,4 +1,4 @@
-"""What SQL can hold: whole texts without NUL characters, and times that no time zone of a session pushes out of range."""
+"""What SQL can hold: texts without NUL or half characters, times that no time zone of a session pushes too far."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import math
 import signal
 import socket
 import threading
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from billhook import logs
 from billhook.errors import SettingsError
+from billhook.runtime import descriptors
+from billhook.runtime.draining import Draining
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, ProbeServer
 from billhook.runtime.service import Health, Service
@@ -31,8 +34,9 @@ LOOK_SECONDS = 0.5
 def run_service(service: Service, env: Env) -> int:
     """Run until told to stop; the exit code is 0 when everything in hand was finished."""
     logs.set_up(service.name, env.settings.log_level)
+    limit = descriptors.raise_limit()
     try:
-        return _serve(service, env) if service.app is not None else _consume(service, env)
+        return _serve(service, env, limit) if service.app is not None else _consume(service, env)
     finally:
         env.close()
 
@@ -67,35 +71,43 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _serve(service: Service, env: Env) -> int:
+def _serve(service: Service, env: Env, limit: int) -> int:
     import uvicorn
+
+    from billhook.runtime.connections import MOST_CONNECTIONS, Bounds
 
     assert service.app is not None
     check_port(env.settings, service.name)
     health = Health()
+    app = Draining(service.app(env, health))
     config = uvicorn.Config(
-        service.app(env, health),
+        app,
         host=env.settings.host,
         port=env.settings.port_of(service.name),
         loop="uvloop",
-        http="httptools",
+        http=Bounds(env.metrics, connections=min(MOST_CONNECTIONS, max(16, limit - descriptors.SPARE))).protocol,
+        ws="none",
         access_log=False,
         log_config=None,
         lifespan="on",
         # Idle keep-alive connections are kept for longer than a sender's own pause between events.
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(env.settings.drain_seconds),
+        timeout_graceful_shutdown=math.ceil(env.settings.drain_seconds),
         server_header=False,
         proxy_headers=False,  # nothing here asks where a request came from
     )
     server = uvicorn.Server(config)
+    # It counts what it cancels at the end of a drain, in words of its own; ours come below.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Cancel "))
     # When uvicorn has drained it raises the signal once more for whoever was there before it; by default that would
     # end this process as if it had not drained at all.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_its_parts, args=(health, server), name="watch", daemon=True).start()
     server.run()
-    return 0 if server.started and health.problem is None else 1
+    if app.cut:
+        log.error("requests were cut off: they took longer than the drain", extra={"count": app.cut})
+    return 0 if server.started and health.problem is None and not app.cut else 1
 
 
 def _end_with_its_parts(health: Health, server: uvicorn.Server) -> None:

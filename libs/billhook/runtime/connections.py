@@ -1,0 +1,175 @@
+"""What a connection of an HTTP server may hold, and for how long.
+
+A request has to arrive in time, the bodies that arrive have to fit together, and a connection that waits for nothing
+makes way when all are taken: so whoever keeps half requests or silent connections open costs only their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from billhook.metrics import Metrics
+
+RECEIVE_SECONDS: Final = 20.0
+"""How long a request may take from its first byte to its last, and a new connection until its first request is here.
+Below the shortest drain that is any use; 1 MiB in this time is 50 KiB a second."""
+
+MOST_CONNECTIONS: Final = 10_000
+
+BODIES_LIMIT: Final = 128 * 1024 * 1024
+"""Bytes of all bodies that are here and not yet answered."""
+
+
+class Bounds:
+    """What the connections of one server share."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        connections: int = MOST_CONNECTIONS,
+        receive_seconds: float = RECEIVE_SECONDS,
+        bodies_limit: int = BODIES_LIMIT,
+    ) -> None:
+        self.connections = connections
+        self.receive_seconds = receive_seconds
+        self.bodies_limit = bodies_limit
+        self.body_bytes = 0
+        self.idle: dict[BoundedConnection, None] = {}
+        """Connections without a request under way, the one that has been idle for longest first."""
+        self._cut = {reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "bodies")}
+
+    def count(self, reason: str) -> None:
+        self._cut[reason].inc()
+
+    @property
+    def protocol(self) -> type[asyncio.Protocol]:
+        """What uvicorn makes for each connection."""
+        return cast("type[asyncio.Protocol]", functools.partial(BoundedConnection, self))
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """uvicorn's connection, with bounds."""
+
+    def __init__(self, bounds: Bounds, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bounds = bounds
+        self._deadline: asyncio.TimerHandle | None = None
+        self._receiving = True
+        """Whether a request is on its way here: begun, or the first one awaited."""
+        self._held = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        bounds = self._bounds
+        if len(self.connections) > bounds.connections:
+            if not bounds.idle:
+                self._refuse("full", 503, "busy", "There are more connections than can be served. Send again.")
+                return
+            bounds.count("full")
+            next(iter(bounds.idle))._close()
+        bounds.idle[self] = None
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._bounds.idle.pop(self, None)
+        self._release()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._receiving and self._deadline is None and not self.transport.is_closing():
+            self._arm()
+
+    def on_message_begin(self) -> None:
+        self._receiving = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._bounds.idle.pop(self, None)
+        self._unset_keepalive_if_required()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            return  # dropped
+        bounds = self._bounds
+        if bounds.body_bytes + len(body) > bounds.bodies_limit:
+            self._refuse("bodies", 503, "busy", "More is being sent than can be held. Send again.")
+            return
+        self._held += len(body)
+        bounds.body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._receiving = False
+        self._disarm()
+        super().on_message_complete()
+        if self.cycle.response_complete:  # answered before it was all here: the rest was dropped
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        self._release()
+        if self.pipeline and self._deadline is not None:  # it could not arrive while we did not read
+            self._disarm()
+            self._arm()
+        super().on_response_complete()
+        if not self.cycle.response_complete or self.transport.is_closing():
+            return
+        if self.cycle.more_body and self.expect_100_continue:
+            self._close()  # whether the body still comes cannot be known, nor where the next request begins
+        else:
+            self._bounds.idle[self] = None
+
+    def _release(self) -> None:
+        self._bounds.body_bytes -= self._held
+        self._held = 0
+
+    def _arm(self) -> None:
+        self._deadline = self.loop.call_later(self._bounds.receive_seconds, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.pipeline or (self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body):
+            self._arm()  # it is held up by the answer to the request before it, which is ours to give
+        elif self.scope is None:
+            self._close()  # never said a word
+        else:
+            seconds = f"{self._bounds.receive_seconds:g}"
+            self._refuse("slow", 408, "too_slow", f"The request did not arrive within {seconds} seconds. Send again.")
+
+    def _close(self) -> None:
+        self._bounds.idle.pop(self, None)
+        self.transport.close()
+
+    def _refuse(self, reason: str, status: int, code: str, message: str) -> None:
+        """Answer in place of the application, which hears that its request ended, and close."""
+        self._bounds.count(reason)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            body = json.dumps({"error": {"code": code, "message": message}}).encode()
+            self.transport.write(
+                STATUS_LINE[status]
+                + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+                + (b"retry-after: 1\r\n" if status == 503 else b"")
+                + b"connection: close\r\n\r\n"
+                + body
+            )
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._close()

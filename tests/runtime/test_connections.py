@@ -1,0 +1,264 @@
+"""What a server bounds: the time a request takes to arrive, its connections, the bodies it holds. Over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import uvicorn
+
+from billhook.metrics import Metrics
+from billhook.runtime.connections import Bounds
+from billhook.runtime.request_body import read_body
+
+HOST = "127.0.0.1"
+
+
+class App:
+    """Reads the body and answers with its length; waits for a word before it answers `/held`, reads nothing at
+    `/early`."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.ended: list[BaseException | None] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        body = b""
+        try:
+            if scope["path"] != "/early":
+                body = await read_body(receive, "", 1 << 30)
+        except Exception as error:
+            self.ended.append(error)
+            raise
+        if scope["path"] == "/held":
+            while not self.go.is_set():
+                await asyncio.sleep(0.01)
+        said = b"%d" % len(body)
+        headers = [(b"content-length", b"%d" % len(said))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+
+@dataclass
+class Served:
+    port: int
+    app: App
+    metrics: Metrics
+    stack: ExitStack
+
+    def connect(self) -> socket.socket:
+        return self.stack.enter_context(socket.create_connection((HOST, self.port), timeout=20))
+
+    def cut(self, reason: str) -> float:
+        return float(self.metrics.requests_cut.labels(reason)._value.get())
+
+
+@contextmanager
+def served(**limits: Any) -> Iterator[Served]:
+    app, metrics = App(), Metrics()
+    bounds = Bounds(metrics, **{"connections": 100, "receive_seconds": 30.0, **limits})
+    listener = socket.create_server((HOST, 0))
+    config = uvicorn.Config(
+        app, http=bounds.protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    with ExitStack() as stack:
+        yield Served(listener.getsockname()[1], app, metrics, stack)
+    app.go.set()
+    server.should_exit = True
+    thread.join()
+
+
+def request(body: bytes = b"", path: str = "/", *, announced: int | None = None, more: str = "") -> bytes:
+    length = len(body) if announced is None else announced
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {length}\r\n\r\n".encode() + body
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """The next answer; status 0 when the connection ended without one."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = connection.recv(1)
+        if not piece:
+            return 0, head
+        head += piece
+    (length,) = (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    body = b""
+    while len(body) < length:
+        body += connection.recv(length - len(body))
+    return int(head.split()[1]), body
+
+
+def ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def eventually(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "half", [b"PO", b"POST / HTTP/1.1\r\nHost: x\r\nX-", request(b"{", announced=100)], ids=["word", "head", "body"]
+)
+def test_half_a_request_is_told_that_it_took_too_long(half: bytes) -> None:
+    with served(receive_seconds=0.3) as server:
+        connection = server.connect()
+        connection.sendall(half)
+        status, body = answer(connection)
+        assert (status, json.loads(body)["error"]["code"]) == (408, "too_slow")
+        assert ended(connection)
+        assert server.cut("slow") == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_request_in_drops_does_not_get_more_time_for_each_drop() -> None:
+    with served(receive_seconds=0.5) as server:
+        connection = server.connect()
+        connection.sendall(request(announced=10**6))
+        with suppress(OSError):  # reset, broken pipe or aborted, as the system likes
+            while server.cut("slow") == 0:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+
+@pytest.mark.timeout(60)
+def test_a_connection_that_never_speaks_is_closed() -> None:
+    with served(receive_seconds=0.3) as server:
+        assert ended(server.connect())
+
+
+@pytest.mark.timeout(60)
+def test_a_second_half_request_on_a_kept_connection_is_bounded_too() -> None:
+    with served(receive_seconds=0.3) as server:
+        connection = server.connect()
+        connection.sendall(request(b"abc"))
+        assert answer(connection) == (200, b"3")
+        connection.sendall(request(b"abc")[:20])
+        assert answer(connection)[0] == 408
+
+
+@pytest.mark.timeout(60)
+def test_what_takes_long_to_answer_is_not_slow_to_arrive() -> None:
+    with served(receive_seconds=1.0) as server:
+        connection = server.connect()
+        connection.sendall(request(b"abc", "/held") + request(b"de")[:-1])  # the second one begun already
+        waited = server.connect()
+        assert ended(waited)  # so the time is over
+        connection.sendall(b"e")
+        server.app.go.set()
+        assert (answer(connection), answer(connection)) == ((200, b"3"), (200, b"2"))
+
+
+@pytest.mark.timeout(60)
+def test_connections_that_wait_for_nothing_make_way() -> None:
+    with served(connections=4) as server:
+        used = server.connect()
+        used.sendall(request(b"a"))
+        assert answer(used) == (200, b"1")
+        silent = [server.connect() for _ in range(3)]
+        crowd = [server.connect() for _ in range(3)]
+        for connection in crowd:
+            connection.sendall(request(b"ab"))
+            assert answer(connection) == (200, b"2")
+        assert ended(used)  # idle for longest
+        assert [ended(connection) for connection in silent[:2]] == [True, True]
+
+
+@pytest.mark.timeout(60)
+def test_where_all_are_at_work_one_more_is_told_to_come_again() -> None:
+    with served(connections=3) as server:
+        working = [server.connect() for _ in range(3)]
+        for connection in working:
+            connection.sendall(request(b"a", "/held"))
+        one_more = server.connect()
+        status, body = answer(one_more)
+        while status == 0:  # it came before those were seen to work
+            one_more = server.connect()
+            status, body = answer(one_more)
+        assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
+        server.app.go.set()
+
+
+@pytest.mark.timeout(60)
+def test_bodies_that_do_not_fit_together_are_sent_again_and_room_comes_back() -> None:
+    with served(bodies_limit=100_000) as server:
+        first = server.connect()
+        first.sendall(request(b"x" * 60_000, "/held"))
+        second = server.connect()
+
+        def refused() -> bool:
+            nonlocal second
+            second = server.connect()
+            second.sendall(request(b"x" * 60_000))
+            status, body = answer(second)
+            return status == 503 and json.loads(body)["error"]["code"] == "busy"
+
+        eventually(refused)
+        assert ended(second)
+        server.app.go.set()
+        assert answer(first) == (200, b"60000")
+        third = server.connect()
+        third.sendall(request(b"x" * 90_000))
+        assert answer(third) == (200, b"90000")
+        gone = server.connect()
+        gone.sendall(request(b"x" * 50_000, announced=90_000))
+        gone.close()
+
+        def taken() -> bool:
+            third.sendall(request(b"x" * 90_000))
+            return answer(third)[0] == 200
+
+        eventually(taken)
+
+
+@pytest.mark.timeout(60)
+def test_what_is_answered_before_it_is_here_is_dropped_and_the_connection_goes_on() -> None:
+    with served(bodies_limit=100_000) as server:
+        connection = server.connect()
+        connection.sendall(request(b"x", "/early", announced=1_000_001))
+        assert answer(connection) == (200, b"0")
+        connection.sendall(b"x" * 1_000_000 + request(b"abc"))
+        assert answer(connection) == (200, b"3")
+
+
+@pytest.mark.timeout(60)
+def test_where_a_body_may_or_may_not_come_the_connection_ends() -> None:
+    with served() as server:
+        connection = server.connect()
+        connection.sendall(request(b"", "/early", announced=10, more="Expect: 100-continue\r\n"))
+        assert answer(connection) == (200, b"0")
+        assert ended(connection)
+
+
+def test_the_limit_of_descriptors_is_raised_to_what_is_allowed() -> None:
+    script = (
+        "import resource\n"
+        "from billhook.runtime.descriptors import raise_limit\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (300, 700))\n"
+        "print(raise_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 700:
+        pytest.skip("fewer than 700 descriptors are allowed here")
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "700 (700, 700)"
