@@ -17,7 +17,9 @@ CALLS: Final = 2
 """Of one attempt: the last look, and the charge."""
 LAPSED: Final = timedelta(seconds=1)
 """Whoever did not come within a second of its turn gets another one: turns that piled up would all be taken at once."""
-NOW: Final = timedelta(milliseconds=20)
+AHEAD: Final = timedelta(seconds=1)
+"""Whose turn comes so soon is taken already, and waits for it in hand: between two claims a busy machine lets pass more
+than a turn."""
 
 
 class Admission:
@@ -37,14 +39,14 @@ class Admission:
             fresh = []
             for row in theirs:
                 turn = row["slot_at"]
-                if turn is not None and not paused and now - LAPSED <= turn <= now + NOW:
+                if turn is not None and not paused and now - LAPSED <= turn <= now + AHEAD:
                     admitted.append(row)
                 else:
                     fresh.append(row)
             turns = reserve_calls(tx, source_id, account, len(fresh), self._rate, now) if fresh else []
             for row, turn in zip(fresh, turns, strict=True):
-                if turn <= now + NOW:
-                    admitted.append(row)
+                if turn <= now + AHEAD:
+                    admitted.append({**row, "slot_at": turn})
                 else:
                     waiting.append((row["id"], turn))
         put_in_turn(tx, waiting)

@@ -9,6 +9,7 @@ effects   what came of it: for the attempt, its case and an invoice of billhook'
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -68,6 +69,8 @@ class AttemptJob:
     case: Case
     source: Source | None
     mode: Mode
+    turn: datetime | None = None
+    """At the provider's account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,10 @@ class Attempts:
     lease = timedelta(seconds=15)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, database: Database, apis: PaymentApis, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, apis: PaymentApis, clock: Clock, metrics: Metrics, public: str | None = None
+    ) -> None:
+        self._public = public
         self._metrics = metrics
         self._database = database
         self._apis = apis
@@ -118,6 +124,7 @@ class Attempts:
                 cases[attempt.case_id],
                 sources.get(attempt.source_id),
                 _mode(attempt, cases[attempt.case_id], now),
+                row["slot_at"],
             )
             for attempt, row in zip(attempts, rows, strict=True)
         ]
@@ -145,6 +152,8 @@ class Attempts:
             refused = Answer("refused", "api_key_missing", "The source has no API key that could charge.")
             return job, Done("done"), Verdict("failed", refused)
         api = self._apis.of(job.source)
+        if job.turn is not None and job.turn > now:
+            time.sleep((job.turn - now).total_seconds())  # a second at most: see `Admission`
         try:
             if job.mode == "send":
                 return self._send(job, api, now)
@@ -290,13 +299,45 @@ class Attempts:
                 continue
             self._metrics.collected.labels(verdict.status).inc()
             case = cases[job.case.id]
-            parts.append(_written(tx, job, verdict, case, versions[case.policy_id], now))
+            parts.append(self._written(tx, job, verdict, case, versions[case.policy_id], now))
             if isinstance(outcome, Dead):
                 wake_case(tx, case.id, now)
                 parts.append({"dunning_cases": [case.id]})
             if verdict.pause_until is not None:
                 pause_calls(tx, job.attempt.source_id, job.attempt.account, verdict.pause_until)
         return merged(parts)
+
+    def _written(
+        self, tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, version: PolicyVersion, now: datetime
+    ) -> NewWork:
+        attempt, answer = job.attempt, verdict.answer
+        changes: dict[str, Any] = {
+            "status": verdict.status,
+            "asked": attempt.asked + int(verdict.asked),
+            "slot_at": None,
+        }
+        if answer is not None:
+            changes |= {"code": answer.code, "message": answer.message, "action_url": answer.action_url}
+            changes["reference"] = answer.reference or attempt.reference
+        change_attempt(tx, attempt.id, **changes)
+        match verdict.status:
+            case "succeeded":
+                return attempt_succeeded(tx, case, attempt, now)
+            case "failed":
+                assert answer is not None
+                return attempt_failed(tx, case, version, attempt, answer, now, public=self._public)
+            case "requires_action" if attempt.status != "requires_action" and answer is not None:
+                return attempt_failed(tx, case, version, attempt, answer, now, public=self._public)
+            case "canceled":
+                add_steps(tx, [NewStep(case, "attempt_canceled", detail=verdict.why)], now)
+                cause = invoice_cause(verdict.invoice) if verdict.invoice is not None else None
+                if cause is not None:
+                    return close(tx, case, cause, now, detail="as the last look before the attempt showed")
+                wake_case(tx, case.id, now)
+                return {"dunning_cases": [case.id]}
+            case "unknown" if attempt.status != "unknown":
+                add_steps(tx, [NewStep(case, "attempt_unknown", detail=answer.message if answer else None)], now)
+        return {}
 
 
 def _mode(attempt: Attempt, case: Case, now: datetime) -> Mode:
@@ -322,30 +363,3 @@ def _pay_own(tx: Tx, job: AttemptJob, verdict: Verdict, now: datetime) -> NewWor
         reason = f"The invoice was settled by other means while it was charged ({error}). Refund payment {reference}."
         dead_letters.bury(tx, payment_attempts.name, [DeadLetter(job.merchant_id, job.id, reason, job.attempts)], now)
         return {}
-
-
-def _written(tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
-    attempt, answer = job.attempt, verdict.answer
-    changes: dict[str, Any] = {"status": verdict.status, "asked": attempt.asked + int(verdict.asked), "slot_at": None}
-    if answer is not None:
-        changes |= {"code": answer.code, "message": answer.message, "action_url": answer.action_url}
-        changes["reference"] = answer.reference or attempt.reference
-    change_attempt(tx, attempt.id, **changes)
-    match verdict.status:
-        case "succeeded":
-            return attempt_succeeded(tx, case, attempt, now)
-        case "failed":
-            assert answer is not None
-            return attempt_failed(tx, case, version, attempt, answer, now)
-        case "requires_action" if attempt.status != "requires_action" and answer is not None:
-            return attempt_failed(tx, case, version, attempt, answer, now)
-        case "canceled":
-            add_steps(tx, [NewStep(case, "attempt_canceled", detail=verdict.why)], now)
-            cause = invoice_cause(verdict.invoice) if verdict.invoice is not None else None
-            if cause is not None:
-                return close(tx, case, cause, now, detail="as the last look before the attempt showed")
-            wake_case(tx, case.id, now)
-            return {"dunning_cases": [case.id]}
-        case "unknown" if attempt.status != "unknown":
-            add_steps(tx, [NewStep(case, "attempt_unknown", detail=answer.message if answer else None)], now)
-    return {}

@@ -66,7 +66,8 @@ class Cases:
     lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, final_action: FinalAction, now: Callable[[], datetime]) -> None:
+    def __init__(self, final_action: FinalAction, now: Callable[[], datetime], public: str | None = None) -> None:
+        self._public = public
         self._final_action = final_action
         self._now = now
 
@@ -139,11 +140,13 @@ class Cases:
             case "reminder":
                 add_steps(tx, [NewStep(changed, "reminder", detail=move.step.tone)], now)
                 occasion = f"reminder:{changed.reminders}"
-                return write_to_customer(tx, changed, job.version, move.step.tone, occasion, now)
+                return write_to_customer(tx, changed, job.version, move.step.tone, occasion, now, public=self._public)
             case kind:
                 add_steps(tx, [NewStep(changed, kind)], now)
                 occasion, next_at = f"upcoming:{move.step.index}", next_attempt_at(changed, job.version)
-                return write_to_customer(tx, changed, job.version, "upcoming", occasion, now, next_at=next_at)
+                return write_to_customer(
+                    tx, changed, job.version, "upcoming", occasion, now, next_at=next_at, public=self._public
+                )
 
 
 def _moved_on(job: CaseJob, step: Step, now: datetime) -> Case:

@@ -17,10 +17,14 @@ LOOK_SECONDS = 0.25
 def start(env: Env, health: Health) -> Running:
     apis = PaymentApis(env.vault)
     cases = Steps(
-        Cases(FinalAction(env.database, apis, env.clock), env.clock), env.database, env.bell, env.metrics, env.clock
+        Cases(FinalAction(env.database, apis, env.clock), env.clock, env.settings.public),
+        env.database,
+        env.bell,
+        env.metrics,
+        env.clock,
     )
     attempts = Steps(
-        Attempts(env.database, apis, env.clock, env.metrics),
+        Attempts(env.database, apis, env.clock, env.metrics, env.settings.public),
         env.database,
         env.bell,
         env.metrics,

@@ -28,6 +28,7 @@ from services.dunner.cases import Cases
 from services.dunner.final_action import FinalAction
 
 POLICY = PRESETS["polar"]
+PUBLIC = "https://bills.example"
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.apis = PaymentApis(self.world.vault)
-        self.attempts_handler = Attempts(self.world.database, self.apis, self.world.clock, self.world.metrics)
+        self.attempts_handler = Attempts(self.world.database, self.apis, self.world.clock, self.world.metrics, PUBLIC)
 
     def policy(self, policy: Policy = POLICY, kind: str = "merchant", scope: str = "", **more: Any) -> None:
         with self.world.database.begin() as tx:
@@ -81,7 +82,7 @@ class Shop:
         self.world.post()
 
     def cases_step(self) -> Steps[Any, Any]:
-        handler = Cases(FinalAction(self.world.database, self.apis, self.world.clock), self.world.clock)
+        handler = Cases(FinalAction(self.world.database, self.apis, self.world.clock), self.world.clock, PUBLIC)
         return Steps(handler, self.world.database, Silence(), self.world.metrics, self.world.clock)
 
     def attempts_step(self) -> Steps[Any, Any]:

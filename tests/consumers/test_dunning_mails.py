@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 import sqlalchemy as sa
-from consumers.dunning import POLICY, Shop, open_shop
+from consumers.dunning import POLICY, PUBLIC, Shop, open_shop
+from consumers.test_dunning_own import issued
 
-from billhook.rules.dunning_policy import MailText, Reminder, filled_in, refusals
+from billhook.rules.dunning_policy import PRESETS, MailText, Reminder, filled_in, refusals
 from billhook.store.database import Database
+from billhook.store.links import find_link
 from billhook.store.mails import mails
 from billhook.store.merchants import merchants
 
@@ -80,3 +83,16 @@ def test_words_that_nothing_fills_in_are_refused() -> None:
     policy = msgspec.structs.replace(POLICY, mails={"last": MailText(subject="x", text="{password}")})
     assert any("{password}" in reason for reason in refusals(policy))
     assert filled_in("{customer}", {"customer": "{link}", "link": "x"}) == "{link}"
+
+
+def test_an_own_invoice_is_shown_where_it_can_be_looked_at(shop: Shop) -> None:
+    shop.policy(PRESETS["reminders-only"])
+    _, invoice = issued(shop)
+    shop.pass_days(12)
+    ((subject, body),) = written(shop)
+    assert subject == f"Reminder: invoice {invoice.number}"
+    (token,) = re.findall(rf"{PUBLIC}/i/(\S+)", body)
+    with shop.world.database.read() as tx:
+        link = find_link(tx, token, shop.world.clock())
+    assert link is not None
+    assert link.invoice_id == invoice.id

@@ -166,8 +166,10 @@ QUESTIONS: dict[str, Question] = {
     ],
     "dunning_cases.get_case": lambda tx, shop, merchant: dunning_cases.get_case(tx, shop.case, merchant_id=merchant),
     "dunning_cases.list_cases": lambda tx, shop, merchant: dunning_cases.list_cases(tx, merchant_id=merchant),
-    "dunning_cases.open_cases": lambda tx, shop, merchant: dunning_cases.open_cases(
-        tx, merchant, shop.source, "", subscription="sub_same"
+    "dunning_cases.cases_concerned": lambda tx, shop, merchant: list(
+        dunning_cases.cases_concerned(
+            tx, [merchant], invoices=[], customers=["cus_1"], subscriptions=["sub_same"]
+        ).values()
     ),
     "dunning_cases.steps_of": lambda tx, shop, merchant: [
         dunning_cases.get_case(tx, shop.case) for _ in dunning_cases.steps_of(tx, shop.case, merchant_id=merchant)

@@ -6,7 +6,7 @@ is decided by what the book holds of their invoices now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -26,10 +26,10 @@ from billhook.store.dunning_cases import (
     NewStep,
     add_case,
     add_steps,
-    cases_of_invoices,
+    cases_concerned,
     change_case,
+    get_case,
     moved,
-    open_cases,
     remove_case,
 )
 from billhook.store.dunning_policies import PolicyVersion, current_policies, narrowest, policies_of
@@ -46,14 +46,19 @@ ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
 def dunning(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     """The consequence of book updates. Merchants that never set a policy cost one question a batch."""
     versions = current_policies(tx, {update.merchant.id for update in updates if _concerns(update)})
-    if not versions:
+    concerned = [update for update in updates if update.merchant.id in versions]
+    if not concerned:
         return {}
-    return merged(
-        rings
-        for update in updates
-        if update.merchant.id in versions
-        for rings in _follow(tx, update, versions[update.merchant.id], now)
-    )
+    # All cases in one order, before the first is changed: no two transactions wait for each other in a circle.
+    cases = _cases(tx, concerned)
+    parts = [rings for update in concerned for rings in _follow(tx, update, cases, versions, now)]
+    asked = {case.invoice_id for case in cases.values()} | {
+        fact.object.metadata[ATTEMPT_OF_INVOICE]
+        for update in concerned
+        for fact in update.facts
+        if fact.type.startswith("payment.") and ATTEMPT_OF_INVOICE in fact.object.metadata
+    }
+    return merged([*parts, {"payment_attempts": ask_soon(tx, asked, now) if asked else []}])
 
 
 def _concerns(update: BookUpdate) -> bool:
@@ -62,31 +67,60 @@ def _concerns(update: BookUpdate) -> bool:
     )
 
 
-def _follow(tx: Tx, update: BookUpdate, versions: Sequence[PolicyVersion], now: datetime) -> Iterator[NewWork]:
-    invoices = {
-        book_id(update.source_id, update.account, change.object): change.object
-        for change in update.changes
-        if isinstance(change.object, Invoice)
-    }
-    cases = cases_of_invoices(tx, invoices) if invoices else {}
-    for invoice_id in sorted(invoices):
-        known = _known(tx, "invoice", invoice_id)
-        if not isinstance(known, Invoice):
-            continue
-        if invoice_id in cases:
-            yield _settle_case(tx, cases[invoice_id], known, now)
-        else:
-            yield _open(tx, update, invoice_id, known, versions, now)
-    if cases:
-        yield {"payment_attempts": ask_soon(tx, cases, now)}
-    yield from _of_people(tx, update, now)
-    paid = {
-        fact.object.metadata[ATTEMPT_OF_INVOICE]
-        for fact in update.facts
-        if fact.type.startswith("payment.") and ATTEMPT_OF_INVOICE in fact.object.metadata
-    }
-    if paid:
-        yield {"payment_attempts": ask_soon(tx, paid, now)}
+def _cases(tx: Tx, updates: Sequence[BookUpdate]) -> dict[str, Case]:
+    """The cases that these updates may concern, locked, by their invoice."""
+    changed = [(update, change.object) for update in updates for change in update.changes]
+    return cases_concerned(
+        tx,
+        {update.merchant.id for update in updates},
+        invoices={
+            book_id(update.source_id, update.account, thing) for update, thing in changed if isinstance(thing, Invoice)
+        },
+        customers={thing.external_id for _, thing in changed if isinstance(thing, Customer)},
+        subscriptions={thing.external_id for _, thing in changed if isinstance(thing, Subscription)},
+    )
+
+
+def _follow(
+    tx: Tx,
+    update: BookUpdate,
+    cases: dict[str, Case],
+    versions: Mapping[str, Sequence[PolicyVersion]],
+    now: datetime,
+) -> Iterator[NewWork]:
+    told = {fact.object.external_id for fact in update.facts if fact.type in (*OPENING, "invoice.finalized")}
+    for change in update.changes:
+        thing = change.object
+        if isinstance(thing, Invoice):
+            invoice_id = book_id(update.source_id, update.account, thing)
+            if invoice_id not in cases and thing.external_id not in told:
+                continue
+            known = _known(tx, "invoice", invoice_id)
+            if not isinstance(known, Invoice):
+                continue
+            if invoice_id in cases:
+                yield _settle_case(tx, _fresh(tx, cases, invoice_id), known, now)
+            else:
+                yield _open(tx, update, invoice_id, known, versions[update.merchant.id], now)
+        elif isinstance(thing, (Customer, Subscription)):
+            for invoice_id, case in cases.items():
+                if _is_of(case, update, thing):
+                    yield _after_person(tx, _fresh(tx, cases, invoice_id), update, thing, change.at, now)
+
+
+def _fresh(tx: Tx, cases: Mapping[str, Case], invoice_id: str) -> Case:
+    """A case as it is by now: another update of the same batch may have changed it."""
+    case = cases[invoice_id]
+    return get_case(tx, case.id) or case
+
+
+def _is_of(case: Case, update: BookUpdate, thing: Customer | Subscription) -> bool:
+    if case.merchant_id != update.merchant.id or case.account != update.account:
+        return False
+    if isinstance(thing, Subscription):
+        return case.source_id == update.source_id and case.subscription == thing.external_id
+    # An own invoice is charged at the source that its customer is of.
+    return case.source_id in (update.source_id, OWN) and case.customer == thing.external_id
 
 
 def _settle_case(tx: Tx, case: Case, invoice: Invoice, now: datetime) -> NewWork:
@@ -265,25 +299,16 @@ def method_of(tx: Tx, source_id: str, account: str, customer: Customer | None, s
     return customer.default_payment_method if customer else None
 
 
-def _of_people(tx: Tx, update: BookUpdate, now: datetime) -> Iterator[NewWork]:
-    """What became of customers and subscriptions: gone, or with another payment method."""
-    where = (update.merchant.id, update.source_id, update.account)
-    for change in update.changes:
-        thing = change.object
-        if isinstance(thing, Customer):
-            for case in open_cases(tx, *where, customer=thing.external_id):
-                yield _after_person(tx, case, update, thing.deleted, "customer_deleted", change.at, now)
-        elif isinstance(thing, Subscription):
-            over = thing.status in ("canceled", "incomplete_expired")
-            for case in open_cases(tx, *where, subscription=thing.external_id):
-                yield _after_person(tx, case, update, over, "subscription_ended", change.at, now)
-
-
 def _after_person(
-    tx: Tx, case: Case, update: BookUpdate, gone: bool, cause: Cause, at: datetime, now: datetime
+    tx: Tx, case: Case, update: BookUpdate, thing: Customer | Subscription, at: datetime, now: datetime
 ) -> NewWork:
-    if gone:
-        return close(tx, case, cause, now)
+    """What became of a customer or a subscription means for a case: gone, or with another payment method."""
+    if not case.open:
+        return {}
+    if isinstance(thing, Customer) and thing.deleted:
+        return close(tx, case, "customer_deleted", now)
+    if isinstance(thing, Subscription) and thing.status in ("canceled", "incomplete_expired"):
+        return close(tx, case, "subscription_ended", now)
     customer = _known(tx, "customer", case.customer_id) if case.customer_id else None
     method = method_of(
         tx,
@@ -293,7 +318,7 @@ def _after_person(
         case.subscription if case.source_id != OWN else None,
     )
     # What was true before the case began is no news, in whatever order it is told.
-    if method is None or method == case.method or at < case.opened_at or not case.open:
+    if method is None or method == case.method or at < case.opened_at:
         return {}
     stage = after(case.stage, "method_added") or case.stage
     version = policies_of(tx, [case.policy_id])[case.policy_id]
@@ -301,8 +326,7 @@ def _after_person(
     changed = replace(moved(case, stage, "method_added", now), method=method, try_at_once=at_once)
     change_case(tx, case, changed, due_at=now, token=None)
     add_steps(tx, [NewStep(changed, "method_added")], now)
-    asked = ask_soon(tx, [case.invoice_id], now)
-    return {"dunning_cases": [case.id], "payment_attempts": asked}
+    return {"dunning_cases": [case.id]}
 
 
 def _known(tx: Tx, kind: str, object_id: str) -> Any:

@@ -68,7 +68,14 @@ def attempt_succeeded(tx: Tx, case: Case, attempt: Attempt, now: datetime) -> Ne
 
 
 def attempt_failed(
-    tx: Tx, case: Case, version: PolicyVersion, attempt: Attempt, answer: Answer, now: datetime
+    tx: Tx,
+    case: Case,
+    version: PolicyVersion,
+    attempt: Attempt,
+    answer: Answer,
+    now: datetime,
+    *,
+    public: str | None = None,
 ) -> NewWork:
     """What a failed attempt, or one that needs the customer, means for the case. It is looked at again at once."""
     if answer.code == "customer_deleted":
@@ -79,7 +86,7 @@ def attempt_failed(
     if cause == "declined" and next_attempt_at(case, version) is None:
         cause = "attempts_used_up"
     stage = after(case.stage, cause) or case.stage
-    changed = moved(case, stage, cause, now, decline_code=answer.code, pay_url=answer.action_url or case.pay_url)
+    changed = moved(case, stage, cause, now, decline_code=answer.code, pay_url=case.pay_url or answer.action_url)
     change_case(tx, case, changed)
     wake_case(tx, case.id, now)
     said = ": ".join(word for word in (answer.code, answer.message) if word)
@@ -90,5 +97,5 @@ def attempt_failed(
         parts.append(tell(tx, "dunning.attempt_scheduled", changed, version, now))
     if version.policy.remind_after_failure:
         occasion = f"attempt:{attempt.number}"
-        parts.append(write_to_customer(tx, changed, version, "failed", occasion, now, next_at=next_at))
+        parts.append(write_to_customer(tx, changed, version, "failed", occasion, now, next_at=next_at, public=public))
     return merged(parts)

@@ -6,8 +6,8 @@ withdrawn: nobody is asked for money that came.
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from billhook.actions.book_update import NewWork
 from billhook.documents.wording import Wording
@@ -21,9 +21,13 @@ from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.dunning_cases import Case
 from billhook.store.dunning_policies import PolicyVersion
+from billhook.store.links import create_link
 from billhook.store.mails import NewMail, add_mails, withdraw_mails
 from billhook.store.merchants import get_merchant
 from billhook.store.own_invoices import OWN, get_own_invoice
+
+LINK_OUTLIVES: Final = timedelta(days=30)
+"""How long after the end of the case the link of a mail still shows the invoice."""
 
 
 def write_to_customer(
@@ -35,8 +39,10 @@ def write_to_customer(
     now: datetime,
     *,
     next_at: datetime | None = None,
+    public: str | None = None,
 ) -> NewWork:
-    """One mail of this kind. Nothing where nobody knows the customer's address."""
+    """One mail of this kind. Nothing where nobody knows the customer's address. `public` is where customers reach the
+    desk: an own invoice without a link of its merchant's is shown there."""
     merchant = get_merchant(tx, case.merchant_id)
     row = book.get(tx, "invoice", case.invoice_id)
     invoice = None if row is None else book.value_of("invoice", row)
@@ -44,12 +50,17 @@ def write_to_customer(
         return {}
     own = get_own_invoice(tx, case.invoice_id) if case.source_id == OWN else None
     locale = (own.terms.locale if own else None) or merchant.locale
+    link = case.pay_url
+    if link is None and own is not None and public is not None:
+        # Made for this mail alone: of links only a digest is kept, so that a copy of the database opens nothing.
+        _, token = create_link(tx, case.merchant_id, case.invoice_id, case.ends_at + LINK_OUTLIVES, now)
+        link = f"{public}/i/{token}"
     wording, words = Wording(locale, case.currency, case.zone), dunning_words(parse_locale(locale))
     values = {
         "number": case.number or case.invoice,
         "amount": wording.money(case.amount),
         "date": wording.day(next_at if kind in ("failed", "upcoming") and next_at else case.opened_at),
-        "link": case.pay_url or "",
+        "link": link or "",
         "customer": invoice.customer_name or "",
         "merchant": merchant.name,
     }
@@ -57,7 +68,7 @@ def write_to_customer(
     if theirs is not None:
         subject, text = filled_in(theirs.subject, values), filled_in(theirs.text, values)
     else:
-        subject, text = _ours(words, kind, case, values, next_at is not None)
+        subject, text = _ours(words, kind, case.cause, values, next_at is not None)
     assert invoice.customer_email is not None
     about = f"{_about(case)}{occasion}"
     mail = NewMail(case.merchant_id, about, invoice.customer_email, " ".join(subject.split())[:200], text)
@@ -74,7 +85,7 @@ def _about(case: Case) -> str:
 
 
 def _ours(
-    words: DunningWords, kind: MailKind, case: Case, values: dict[str, str], tried_again: bool
+    words: DunningWords, kind: MailKind, cause: str | None, values: dict[str, str], tried_again: bool
 ) -> tuple[str, str]:
     said: dict[MailKind, tuple[str, str]] = {
         "failed": (words.subject_failed, words.collect_failed),
@@ -87,13 +98,13 @@ def _ours(
     subject, first = said[kind]
     lines = [first]
     if kind == "failed":
-        if case.cause == "action_required":
+        if cause == "action_required":
             lines.append(words.confirm)
-        elif case.cause in ("declined_for_good", "method_missing"):
+        elif cause in ("declined_for_good", "method_missing"):
             lines.append(words.other_method)
         elif tried_again:
             lines.append(words.try_again)
-    if case.pay_url:
+    if values["link"]:
         lines.append(words.pay_here)
     text = "\n\n".join(filled_in(line, values) for line in [*lines, "{merchant}"])
     return filled_in(subject, values), f"{text}\n"

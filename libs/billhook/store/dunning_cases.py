@@ -74,6 +74,16 @@ dunning_cases = sa.Table(
     ),
 )
 
+_DUE = sa.text(f"state = '{DUE}'")
+for _name in ("customer", "subscription"):
+    sa.Index(
+        f"ix_dunning_cases_due_{_name}",
+        dunning_cases.c.merchant_id,
+        dunning_cases.c[_name],
+        sqlite_where=_DUE,
+        postgresql_where=_DUE,
+    )
+
 dunning_steps = sa.Table(
     "dunning_steps",
     metadata,
@@ -171,11 +181,27 @@ def wake_case(tx: Tx, case_id: str, now: datetime) -> None:
     )
 
 
-def cases_of_invoices(tx: Tx, invoice_ids: Collection[str]) -> dict[str, Case]:
-    """The cases of these invoices, locked, by invoice."""
-    query = sa.select(*COLUMNS).where(among(tx, dunning_cases.c.invoice_id, invoice_ids))
-    rows = tx.execute(query.order_by(dunning_cases.c.id).with_for_update()).mappings()
-    return {row["invoice_id"]: Case(**row) for row in rows}
+def cases_concerned(
+    tx: Tx,
+    merchant_ids: Collection[str],
+    *,
+    invoices: Collection[str],
+    customers: Collection[str],
+    subscriptions: Collection[str],
+) -> dict[str, Case]:
+    """The cases of these invoices (the book's ids), and those under way of these customers and subscriptions (the
+    provider's ids): locked in one order, by invoice."""
+    c = dunning_cases.c
+    mine = (among(tx, c.merchant_id, merchant_ids), c.state == DUE)
+    parts = (
+        (invoices, (among(tx, c.invoice_id, invoices),)),
+        (customers, (*mine, among(tx, c.customer, customers))),
+        (subscriptions, (*mine, among(tx, c.subscription, subscriptions))),
+    )
+    ids = {
+        row_id for wanted, where in parts if wanted for row_id in tx.execute(sa.select(c.id).where(*where)).scalars()
+    }
+    return {case.invoice_id: case for case in cases_by_id(tx, ids, lock=True).values()} if ids else {}
 
 
 def cases_by_id(tx: Tx, case_ids: Collection[str], *, lock: bool = False) -> dict[str, Case]:
@@ -187,27 +213,6 @@ def cases_by_id(tx: Tx, case_ids: Collection[str], *, lock: bool = False) -> dic
 def get_case(tx: Tx, case_id: str, *, merchant_id: str | None = None, lock: bool = False) -> Case | None:
     case = cases_by_id(tx, [case_id], lock=lock).get(case_id)
     return case if case is not None and merchant_id in (None, case.merchant_id) else None
-
-
-def open_cases(
-    tx: Tx,
-    merchant_id: str,
-    source_id: str,
-    account: str,
-    *,
-    customer: str | None = None,
-    subscription: str | None = None,
-) -> list[Case]:
-    """What is under way of a customer or a subscription at one source, locked."""
-    c = dunning_cases.c
-    query = sa.select(*COLUMNS).where(c.merchant_id == merchant_id, c.account == account, c.state == DUE)
-    if customer is not None:
-        # An own invoice is charged at the source that its customer is of.
-        query = query.where(c.customer == customer, c.source_id.in_((source_id, "own")), c.owing)
-    else:
-        query = query.where(c.subscription == subscription, c.source_id == source_id, c.stage.in_(OPEN))
-    rows = tx.execute(query.order_by(c.id).with_for_update()).mappings()
-    return [Case(**row) for row in rows]
 
 
 def list_cases(
