@@ -113,6 +113,15 @@ OPERATIONAL_EVENTS: Final[dict[str, tuple[str, str]]] = {
         "There is nothing to collect any more, or nobody is to: `cause` says why. The case is closed.",
     ),
     "customer.standing_changed": ("standing", "A customer is in grace, suspended, or active again."),
+    "reconciliation.finding_confirmed": (
+        "finding",
+        "The book differs from what a provider shows, and it lasts: an event never came, or told something else. Where"
+        " `state` is `repaired`, the book was told again already.",
+    ),
+    "reconciliation.run_completed": (
+        "reconciliation_run",
+        "A comparison of a source with its provider ended. `incomplete`: `notes` say what could not be compared.",
+    ),
     "ping": ("endpoint", "Somebody tests the endpoint that this is sent to. It comes whatever that asked for."),
 }
 
@@ -184,3 +193,39 @@ class StandingNews(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     reason: str | None = None
     invoices: tuple[str, ...] = ()
+
+
+class FindingNews(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that reconciliation found. It is an object of billhook's own; `source` is where it was found."""
+
+    id: str
+    object: str = "finding"
+    source: str
+    finding_class: str
+    """missing_event, missing_local, missing_remote, status_mismatch, amount_mismatch…"""
+    state: str
+    """confirmed, reopened or repaired."""
+    kind: str
+    """Of the object, or `event`."""
+    external_id: str
+    fields: tuple[str, ...] = ()
+    """Those that differ."""
+    amount: int | None = None
+    """At stake, in minor units."""
+    currency: str | None = None
+
+
+class RunNews(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of reconciliation. It is an object of billhook's own; `source` is what was compared."""
+
+    id: str
+    object: str = "reconciliation_run"
+    source: str
+    state: str
+    """done or incomplete."""
+    since: datetime
+    until: datetime
+    compared: int
+    confirmed: int
+    repaired: int
+    notes: tuple[str, ...] = ()

@@ -132,6 +132,20 @@ class Metrics:
             " retries by itself, or was paid meanwhile.",
             "status",
         )
+        self.reconciliation_runs = counter(
+            "reconciliation_runs_total",
+            "Comparisons with providers that ended. `incomplete`: `billhook reconcile report` says what was left out."
+            " None for hours: no reconciler.",
+            "outcome",
+        )
+        self.reconciliation_compared = counter(
+            "reconciliation_compared_total", "Events and objects compared with what the provider shows."
+        )
+        self.reconciliation_findings = counter(
+            "reconciliation_findings_total",
+            "Differences that last. Any: `billhook reconcile findings`; `missing_event`: are webhooks refused or lost?",
+            "finding_class",
+        )
         self.documents = counter(
             "documents_rendered_total", "Documents made. `failed`: the reason is in the log and on the row.", "outcome"
         )

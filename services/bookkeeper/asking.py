@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import lru_cache
 
 from billhook.errors import KeyRefused, TryAgain, Unprocessable
-from billhook.providers import PROVIDERS
-from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
+from billhook.runtime.provider_apis import api_of, can_be_asked
 from billhook.store.sources import Source
 from billhook.store.vault import Vault
 
@@ -39,8 +37,7 @@ class Asking:
 
     @staticmethod
     def possible(source: Source) -> bool:
-        provider = PROVIDERS.get(source.provider)  # a source may be older than the list
-        return source.api_key is not None and provider is not None and provider.api is not None
+        return can_be_asked(source)
 
     def ask(self, source: Source, account: str, kind: str, external_id: str) -> Fetched:
         """Raises `TryAgain` where no answer came, or none is due yet. A key that is refused is no outage: the answer is
@@ -52,9 +49,8 @@ class Asking:
         if until is not None and refusal is not None and self._now() < until:
             return refusal
         self._respect_silence(whom)
-        api = _opened(source.provider, self._vault.open(source.api_key), source.api_base)
         try:
-            return api.fetch(kind, external_id, account=account)
+            return api_of(source, self._vault).fetch(kind, external_id, account=account)
         except KeyRefused as refused:
             self._refused[door] = (self._now() + REFUSED, refused)
             return refused
@@ -73,10 +69,3 @@ class Asking:
         if left > 0:
             raise TryAgain(f"not asked again yet, after: {reason}", after_seconds=left)
         del self._silent[whom]
-
-
-@lru_cache(maxsize=64)
-def _opened(provider: str, api_key: str, base_url: str | None) -> ProviderApi:
-    api = PROVIDERS[provider].api
-    assert api is not None, "asked only where it is `possible`"
-    return api(api_key, base_url=base_url)

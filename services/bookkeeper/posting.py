@@ -24,9 +24,21 @@ from billhook.actions.invoices import invoice_payments
 from billhook.errors import KeyRefused, Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
-from billhook.rules.book import BookObject, Change, Fact, Invoice, Related, complete, completed, tied
+from billhook.rules.book import (
+    KINDS,
+    BookObject,
+    Change,
+    Fact,
+    Invoice,
+    Related,
+    Translation,
+    complete,
+    completed,
+    tied,
+)
 from billhook.rules.document import DocumentKind
 from billhook.rules.invoice import documents_due, snapshot_of
+from billhook.rules.reconcile import OBSERVED, UNSIGNED, Observed
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store import book
@@ -114,8 +126,7 @@ class Posting:
 
     def _translate(self, event: Event) -> tuple[Event, Outcome, Posted]:
         try:
-            headers = msgspec.json.decode(event.headers, type=dict[str, str])
-            meaning = PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
+            meaning = _meaning(event)
             of_other_mode = meaning.livemode is not None and meaning.livemode != event.source.livemode
             if of_other_mode or not (meaning.changes or meaning.facts or meaning.related):
                 return event, Done("ignored"), Posted()
@@ -246,6 +257,13 @@ def _update(event: Event, posted: Posted) -> BookUpdate:
         event.source.livemode,
         event.id,
     )
+
+
+def _meaning(event: Event) -> Translation:
+    if event.type == OBSERVED and event.headers == UNSIGNED:
+        return Translation((msgspec.json.decode(event.body, type=Observed).change(KINDS),))
+    headers = msgspec.json.decode(event.headers, type=dict[str, str])
+    return PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
 
 
 def _entry(event: Event, change: Change) -> book.Entry:

@@ -38,6 +38,7 @@ from services.desk.routes import (
     messages,
     own_invoices,
     publishing,
+    reconciliation,
     replays,
     sources,
 )
@@ -45,7 +46,7 @@ from services.desk.routes import (
 SUBJECTS = (
     *(merchants, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
     *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
-    *(messages, replays, dead_letters, dunning),
+    *(messages, replays, dead_letters, dunning, reconciliation),
 )
 
 

@@ -39,6 +39,7 @@ from billhook.store import (
     own_invoices,
     publications,
     queues,
+    reconciliation,
     replays,
     sources,
     standings,
@@ -68,6 +69,8 @@ class Shop:
     own_credit_note: str
     template: str
     case: str
+    run: str
+    finding: str
 
 
 def open_shop(tx: Tx) -> Shop:
@@ -108,6 +111,13 @@ def open_shop(tx: Tx) -> Shop:
     dunning_cases.add_case(tx, case, NOW)
     dunning_cases.add_steps(tx, [dunning_cases.NewStep(case, "declined")], NOW)
     standings.set_standing(tx, merchant, "cus_1", "grace", NOW)
+    new_run = reconciliation.NewRun(
+        merchant_id=merchant, source_id=source, since=NOW, until=NOW, lists=["events"], repairs=True, by="key"
+    )
+    run = reconciliation.add_run(tx, new_run, NOW)
+    assert run is not None
+    finding = finding_of(merchant, source, run)
+    reconciliation.add_finding(tx, finding)
     return Shop(
         merchant,
         source,
@@ -124,6 +134,31 @@ def open_shop(tx: Tx) -> Shop:
         note.id,
         template,
         case.id,
+        run,
+        finding.id,
+    )
+
+
+def finding_of(merchant: str, source: str, run: str) -> reconciliation.Finding:
+    return reconciliation.Finding(
+        id=new_id("fnd"),
+        merchant_id=merchant,
+        source_id=source,
+        kind="customer",
+        external_id="cus_same",
+        finding_class="missing_local",
+        state="confirmed",
+        differences={},
+        seen={},
+        local_version="",
+        amount=None,
+        currency=None,
+        run_id=run,
+        suspected_by=None,
+        first_seen_at=NOW,
+        last_seen_at=NOW,
+        decided_by=None,
+        decided_at=None,
     )
 
 
@@ -225,6 +260,12 @@ QUESTIONS: dict[str, Question] = {
         endpoints.get_endpoint(tx, one.endpoint_id)
         for one in queues.stopped(stop_endpoint(tx, shop), merchant_id=merchant)
     ],
+    "reconciliation.get_finding": lambda tx, shop, merchant: reconciliation.get_finding(
+        tx, shop.finding, merchant_id=merchant
+    ),
+    "reconciliation.get_run": lambda tx, shop, merchant: reconciliation.get_run(tx, shop.run, merchant_id=merchant),
+    "reconciliation.list_findings": lambda tx, shop, merchant: reconciliation.list_findings(tx, merchant_id=merchant),
+    "reconciliation.list_runs": lambda tx, shop, merchant: reconciliation.list_runs(tx, merchant_id=merchant),
     "replays.get_replay": lambda tx, shop, merchant: replays.get_replay(tx, shop.replay, merchant_id=merchant),
     "replays.list_replays": lambda tx, shop, merchant: replays.list_replays(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),

@@ -1,8 +1,10 @@
-"""Arguments that commands share: the merchant, secrets that stay out of the shell's history, lines of text."""
+"""Arguments that commands share: the merchant, secrets that stay out of the shell's history, lines of text, times."""
 
 from __future__ import annotations
 
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -14,6 +16,25 @@ from billhook.store.database import Tx
 Owner = Annotated[
     str | None, typer.Option("--merchant", help="The merchant's id. May be left out where there is only one.")
 ]
+
+Time = Annotated[
+    str | None, typer.Option(metavar="TIME", help="2026-11-01, 2026-11-01T09:30 (UTC), or how long ago: 30m, 24h, 7d.")
+]
+
+_SPAN = re.compile(r"(\d{1,4})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def instant(text: str | None, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    if span := _SPAN.fullmatch(text):
+        return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(f"{text!r} is no time: use 2026-11-01, 2026-11-01T09:30, or how long ago: 24h.") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def owner_of(tx: Tx, given: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli import dunning, endpoints, inbox, invoices, invoicing, messages, replays
+from billhook.cli import dunning, endpoints, inbox, invoices, invoicing, messages, reconcile, replays
 from billhook.cli.accounts import key_commands, merchant_commands, source_commands
 from billhook.cli.checks import check_everything
 from billhook.cli.pages import write_pages
@@ -31,7 +31,8 @@ def attach(app: typer.Typer) -> None:
     """Add the operator's commands."""
     for group in (
         *(merchant_commands, key_commands, source_commands, endpoints.commands, invoices.commands),
-        *(messages.commands, replays.commands, dunning.commands, inbox.events, inbox.letters),
+        *(messages.commands, replays.commands, dunning.commands, reconcile.commands),
+        *(inbox.events, inbox.letters),
     ):
         app.add_typer(group)
     app.command()(inbox.replay)

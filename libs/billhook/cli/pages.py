@@ -15,7 +15,9 @@ from billhook.events import (
     VERSION,
     DunningNews,
     EndpointNews,
+    FindingNews,
     MailNews,
+    RunNews,
     StandingNews,
 )
 from billhook.metrics import Metrics
@@ -61,6 +63,8 @@ def events_page() -> str:
         "mail": MailNews,
         "dunning_case": DunningNews,
         "standing": StandingNews,
+        "finding": FindingNews,
+        "reconciliation_run": RunNews,
     }
     for kind, value in objects.items():
         lines += ["", f"## {kind}", "", *_summary(value), "| field | type |", "|---|---|", *_fields(value)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from billhook.actions.sources import ring
-from billhook.cli.arguments import Owner, owner_of
+from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.runtime.env import Env
 from billhook.store import replays
@@ -27,25 +25,7 @@ commands = command_group("replays", "Many deliveries again, or for an endpoint t
 
 LOOK_SECONDS = 0.5
 
-_SPAN = re.compile(r"(\d{1,4})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 ReplayId = Annotated[str, typer.Argument(metavar="REPLAY_ID")]
-Time = Annotated[
-    str | None, typer.Option(metavar="TIME", help="2026-11-01, 2026-11-01T09:30 (UTC), or how long ago: 30m, 24h, 7d.")
-]
-
-
-def _instant(text: str | None, now: datetime) -> datetime | None:
-    if text is None:
-        return None
-    if span := _SPAN.fullmatch(text):
-        return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise CommandError(f"{text!r} is no time: use 2026-11-01, 2026-11-01T09:30, or how long ago: 24h.") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _endpoint(tx: Tx, endpoint_id: str, merchant_id: str | None) -> Endpoint:
@@ -90,8 +70,8 @@ def start(
                 endpoint=found,
                 event_types=events or None,
                 states=states or None,
-                since=_instant(since, now),
-                until=_instant(until, now),
+                since=instant(since, now),
+                until=instant(until, now),
                 by=done_by(),
                 now=now,
             )

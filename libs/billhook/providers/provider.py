@@ -57,6 +57,10 @@ class ProviderApi(Protocol):
 
 
 class OpenApi(Protocol):
+    @property
+    def lists(self) -> Mapping[str, tuple[str, ...]]:
+        """As the API's own, before it is opened."""
+
     def __call__(self, api_key: str, *, base_url: str | None = None) -> ProviderApi:
         """The API under a key of the source's owner, at another address where one is given. Opens no connection."""
 

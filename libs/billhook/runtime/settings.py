@@ -75,6 +75,7 @@ class Settings(BaseSettings):
         description="How many calls a second the dunner makes to one account of a provider, all processes together.",
         gt=0,
     )
+    reconciler_port: Port = Field(8615, description="/livez /readyz /metrics of the reconciler.")
     allowed_networks: str = Field(
         "",
         description="Networks (CIDRs, comma-separated) that endpoints may be in although they are private, e.g."

@@ -70,6 +70,7 @@ def _table(value: type[BookObject]) -> sa.Table:
         sa.Column("updated_at", Instant, nullable=False),
         sa.UniqueConstraint("source_id", "account", "external_id"),
         sa.Index(f"ix_{name}_merchant_id", "merchant_id", "id"),
+        sa.Index(f"ix_{name}_created", "source_id", "created"),
         *(sa.Index(f"ix_{name}_{field.name}", "merchant_id", field.name) for field in fields if field.name in _INDEXED),
     )
 

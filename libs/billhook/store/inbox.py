@@ -149,7 +149,8 @@ def _with_duplicates(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list
         if row.id == arrival.id:
             receipts.append(Receipt(row.id, "accepted", to_do=True))
             continue
-        if bytes(row.sha256) == arrival.sha256:
+        # What came from a list of the provider's has no digest: it is no webhook's bytes, and in conflict with none.
+        if bytes(row.sha256) == arrival.sha256 or not (row.sha256 and arrival.sha256):
             receipts.append(Receipt(row.id, "duplicate", to_do=to_do))
         else:
             receipts.append(Receipt(row.id, "conflict", to_do=to_do))

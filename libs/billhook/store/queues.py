@@ -19,6 +19,7 @@ from billhook.store.endpoints import endpoints
 from billhook.store.inbox import inbox
 from billhook.store.mails import mails
 from billhook.store.payment_attempts import payment_attempts
+from billhook.store.reconciliation import reconciliation_runs
 from billhook.store.replays import replays
 
 _ALL = (
@@ -29,6 +30,7 @@ _ALL = (
     replays,
     dunning_cases,
     payment_attempts,
+    reconciliation_runs,
 )
 
 QUEUES: dict[str, sa.Table] = {table.name: table for table in _ALL}

@@ -6,7 +6,7 @@ from billhook_testing.fake_stripe import cards, proration, standing, subscriptio
 from billhook_testing.fake_stripe.errors import invalid
 from billhook_testing.fake_stripe.invoices import DAY
 from billhook_testing.fake_stripe.params import Params
-from billhook_testing.fake_stripe.routes import PAGING, Route, page, retrieve, within
+from billhook_testing.fake_stripe.routes import PAGING, Route, by, listing, page, retrieve, within
 from billhook_testing.fake_stripe.world import Json, World
 
 PATH = "/v1/subscriptions"
@@ -166,6 +166,7 @@ def _list_items(world: World, params: Params, ids: dict[str, str]) -> Json:
 
 
 ROUTES = [
+    listing("subscription_schedule", "/v1/subscription_schedules", customer=by("customer")),  # there are none
     Route("GET", "/v1/subscription_items", _list_items, f"{PAGING} subscription"),
     Route(
         "POST",

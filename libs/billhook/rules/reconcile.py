@@ -1,0 +1,206 @@
+"""What drifted: an object as its provider shows it beside the same object in the book, and what becomes of it.
+
+A difference counts when it persists. The first look makes a suspicion. The second, a settle window later, confirms it
+if neither side has moved in between: then the event that would tell of it did not come.
+
+    suspected ─▶ confirmed ─▶ repaired ─▶ reopened (it is back)
+        │            └──────▶ accepted ─▶ reopened (it is another one now)
+        └─▶ gone, if it was only on its way
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from billhook.rules.book import BookObject, Change, Invoice, complete
+
+FindingClass = Literal[
+    "missing_local",
+    "missing_remote",
+    "currency_mismatch",
+    "amount_mismatch",
+    "status_mismatch",
+    "period_mismatch",
+    "stale_projection",
+    "missing_event",
+    "unprocessed_event",
+]
+FindingState = Literal["suspected", "confirmed", "reopened", "repaired", "accepted"]
+OPEN: Final[tuple[FindingState, ...]] = ("confirmed", "reopened")
+"""What somebody, or a repair, has still to see to."""
+
+FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
+    # kind: the fields that are compared, by what a difference in them is. The first class that differs names it all.
+    "customer": {"stale_projection": ("name", "email")},
+    "product": {"stale_projection": ("name", "active")},
+    "price": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("unit_amount", "unit_amount_decimal"),
+        "stale_projection": ("active", "product", "interval", "interval_count"),
+    },
+    "subscription": {
+        "currency_mismatch": ("currency",),
+        "status_mismatch": ("status", "cancel_at_period_end", "cancel_at"),
+        "period_mismatch": ("current_period_start", "current_period_end", "trial_end"),
+        "stale_projection": ("customer", "items"),
+    },
+    "subscription_schedule": {
+        "status_mismatch": ("status", "end_behavior"),
+        "period_mismatch": ("current_phase_start", "current_phase_end"),
+        "stale_projection": ("customer", "subscription"),
+    },
+    "invoice": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("total", "tax", "amount_due", "amount_paid", "amount_remaining"),
+        "status_mismatch": ("status",),
+        "stale_projection": ("number", "customer", "subscription", "attempt_count"),
+    },
+    "payment": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("amount", "amount_received"),
+        "status_mismatch": ("status",),
+        "stale_projection": ("customer",),
+    },
+    "charge": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("amount", "amount_captured", "amount_refunded"),
+        "status_mismatch": ("status", "disputed"),
+        "stale_projection": ("payment", "customer"),
+    },
+    "invoice_payment": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("amount_paid",),
+        "status_mismatch": ("status",),
+        "stale_projection": ("invoice", "payment"),
+    },
+    "refund": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("amount",),
+        "status_mismatch": ("status",),
+        "stale_projection": ("payment", "charge"),
+    },
+    "credit_note": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("total", "tax"),
+        "status_mismatch": ("status",),
+        "stale_projection": ("invoice", "refund"),
+    },
+    "dispute": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("amount",),
+        "status_mismatch": ("status",),
+        "stale_projection": ("charge", "payment"),
+    },
+    "checkout_session": {
+        "currency_mismatch": ("currency",),
+        "amount_mismatch": ("amount_total",),
+        "status_mismatch": ("status", "payment_status"),
+        "stale_projection": ("customer", "payment", "invoice", "subscription"),
+    },
+}
+
+_BY_A_PERSON: Final = frozenset({"amount_mismatch", "currency_mismatch", "missing_remote", "unprocessed_event"})
+
+Difference = tuple[Any, Any]
+"""What the book says, and what the provider says."""
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """A difference between the book and the provider."""
+
+    kind: str
+    external_id: str
+    finding_class: FindingClass
+    differences: dict[str, Difference] = {}
+
+
+def compare(local: BookObject | None, remote: BookObject | None) -> Drift | None:
+    """How one object differs, if it does. None stands for an object that one side does not have; one that is deleted is
+    nowhere to be had."""
+    here = None if local is None or local.deleted else local
+    there = None if remote is None or remote.deleted else remote
+    if here is None:
+        # What the book knows as deleted stays so: a list may still show what was deleted a moment ago.
+        return Drift(there.kind, there.external_id, "missing_local") if there is not None and local is None else None
+    if there is None:
+        return Drift(here.kind, here.external_id, "missing_remote")
+    differences: dict[str, Difference] = {}
+    classes: list[FindingClass] = []
+    for finding_class, names in FIELDS[here.kind].items():
+        for name in names:
+            if name == "items" and not (complete(here) and complete(there)):
+                continue  # one side shows the first of them only
+            if getattr(here, name) != getattr(there, name):
+                differences[name] = (plain(getattr(here, name)), plain(getattr(there, name)))
+                classes.append(finding_class)
+    return Drift(here.kind, here.external_id, classes[0], differences) if classes else None
+
+
+def plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def at_stake(value: BookObject | None) -> tuple[int, str] | None:
+    """How much money an object is about."""
+    if value is None:
+        return None
+    currency = getattr(value, "currency", None)
+    names = ("total",) if isinstance(value, Invoice) else ("amount", "total", "amount_paid", "amount_total")
+    amounts = [amount for name in names if (amount := getattr(value, name, None)) is not None]
+    return (amounts[0], currency) if amounts and currency else None
+
+
+def repairs_itself(finding_class: FindingClass) -> bool:
+    """Whether the book is simply told again. What is about money, or undoes something, waits for a person."""
+    return finding_class not in _BY_A_PERSON
+
+
+def persists(version: str, seen: Mapping[str, Any], version_now: str, drift: Drift | None) -> bool | None:
+    """What the second look says of a suspicion: True, it persists; False, it is gone; None, one of the two sides has
+    moved since, so that what is seen now may be on its way. `version` is the book's, `seen` the differences, both as
+    they were at the first look."""
+    if drift is None:
+        return False
+    return True if (version, dict(seen)) == (version_now, told(drift)) else None
+
+
+def told(drift: Drift) -> dict[str, list[Any]]:
+    """The differences as they are kept: field → what the book says, what the provider says."""
+    return {name: list(sides) for name, sides in drift.differences.items()}
+
+
+def seen_again(state: FindingState, known: Mapping[str, Any], differences: Mapping[str, Any]) -> FindingState:
+    """What a finding becomes that is confirmed once more."""
+    if state == "accepted":
+        return "accepted" if dict(known) == dict(differences) else "reopened"
+    return "reopened" if state == "repaired" else "confirmed" if state == "suspected" else state
+
+
+OBSERVED: Final = "billhook.observed"
+"""The type of a synthetic event: an object as its provider showed it to the reconciler."""
+
+UNSIGNED: Final = b"{}"
+"""The headers of what billhook itself puts into the inbox. What a sender posts keeps those of its signature, so that
+nobody can post a synthetic event."""
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """The body of a synthetic event. It goes through the inbox, so that a repair has the effects that an event has."""
+
+    kind: str
+    object: dict[str, Any]
+    asked_at: datetime
+
+    @classmethod
+    def of(cls, value: BookObject, asked_at: datetime) -> Observed:
+        return cls(value.kind, msgspec.to_builtins(value), asked_at)
+
+    def change(self, kinds: Mapping[str, type[BookObject]]) -> Change:
+        """Later than all that was told before it was asked for. An event of the second in which it was asked for is a
+        tie, which the provider is asked to settle."""
+        value = msgspec.convert(self.object, kinds[self.kind])
+        return Change(value, self.asked_at.replace(microsecond=0), self.asked_at)

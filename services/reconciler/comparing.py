@@ -1,0 +1,99 @@
+"""One page of a provider's list beside what the inbox or the book has of it. Reads, and writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from billhook.providers.listing import ListedEvent, ListedObject, Page
+from billhook.providers.provider import ProviderApi
+from billhook.rules.book import BookObject
+from billhook.rules.reconcile import Drift, compare
+from billhook.store.database import Database, Tx
+from billhook.store.reconciliation import Held, Run, events_known, held_objects, made_between
+from billhook.store.work import DEAD
+
+MOST_MISSING = 1000
+"""Objects of the book that one page may leave out; with more, something is wrong with the list."""
+
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A difference at first sight."""
+
+    drift: Drift
+    version: str
+    """Of the book's object; empty where the book has none."""
+    value: BookObject | None
+    """The object that the difference is about, to say what is at stake."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a page showed."""
+
+    compared: int
+    missing_events: tuple[ListedEvent, ...] = ()
+    suspicions: tuple[Suspicion, ...] = ()
+    agreed: tuple[tuple[str, str], ...] = ()
+    """Kind and id of what is the same on both sides."""
+    notes: tuple[str, ...] = ()
+
+
+def look_at_events(database: Database, api: ProviderApi, run: Run) -> tuple[Looked, dict[str, Any]]:
+    """What of the provider's events is not in the inbox, or was given up there."""
+    page = api.list_events(since=run.since, until=run.until, cursor=run.cursor)
+    keys = {(event.account, event.external_id): event for event in page.items}
+    with database.read() as tx:
+        known = events_known(tx, run.source_id, keys)
+    missing = tuple(event for key, event in keys.items() if key not in known)
+    dead = {key[1] for key in keys if key in known and known[key][1] == DEAD}
+    suspected = tuple(Suspicion(Drift("event", one, "unprocessed_event"), DEAD, None) for one in sorted(dead))
+    agreed = tuple(("event", key[1]) for key in known if key[1] not in dead)
+    return Looked(len(keys), missing, suspected, agreed, _notes(page)), {"cursor": page.cursor}
+
+
+def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
+    """How the objects of a page differ from the book's, and which the book has and the page has not."""
+    page = api.list_objects(name, since=run.since, until=run.until, cursor=run.cursor)
+    upper = run.window_end or run.until
+    lower = _lower(page, run)
+    suspected: list[Suspicion] = []
+    agreed: list[tuple[str, str]] = []
+    with database.read() as tx:
+        for kind in api.lists[name]:
+            shown = {item.value.external_id: item.value for item in page.items if item.value.kind == kind}
+            held = held_objects(tx, run.source_id, kind, shown)
+            if lower is not None:
+                held |= _left_out(tx, run, kind, lower, upper, {*shown, *(one.external_id for one in page.unread)})
+            for external_id in sorted({*shown, *held}):
+                local, remote = held.get(external_id), shown.get(external_id)
+                drift = compare(local.value if local else None, remote)
+                if drift is None:
+                    agreed.append((kind, external_id))
+                else:
+                    value = remote or (local.value if local else None)
+                    suspected.append(Suspicion(drift, local.version if local else "", value))
+    looked = Looked(len(suspected) + len(agreed), (), tuple(suspected), tuple(agreed), _notes(page))
+    return looked, {"cursor": page.cursor, "window_end": lower or upper}
+
+
+def _lower(page: Page[ListedObject], run: Run) -> datetime | None:
+    """Down to where the page shows everything. Times may be whole seconds: what shares the last one may be on the next
+    page."""
+    if page.cursor is None:
+        return run.since
+    times = [item.value.created for item in page.items if item.value.created is not None]
+    return min(times) + _SECOND if times else None
+
+
+def _left_out(tx: Tx, run: Run, kind: str, lower: datetime, upper: datetime, shown: set[str]) -> dict[str, Held]:
+    found = made_between(tx, run.source_id, kind, lower, upper, limit=MOST_MISSING)
+    return {external_id: held for external_id, held in found.items() if external_id not in shown}
+
+
+def _notes(page: Page[Any]) -> tuple[str, ...]:
+    return tuple(f"not compared: {one.external_id}: {one.reason}" for one in page.unread)

@@ -1,0 +1,222 @@
+"""Running: a run goes through its lists a page at a time, then looks again at what it suspects.
+
+perform   ask the provider for the next page, and read what the inbox or the book has of it
+effects   write what was found and move the cursor, in the transaction that lets the run fall due again
+
+Between two steps the run is a row like any other: whoever takes it goes on, after a crash as well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from billhook.actions.reconciliation import EVENTS, SETTLE, take_in, tell_book
+from billhook.errors import TryAgain, Unprocessable
+from billhook.metrics import Metrics
+from billhook.providers import PROVIDERS
+from billhook.providers.provider import ProviderApi
+from billhook.queue.consumer import Rings
+from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
+from billhook.runtime.clock import Clock
+from billhook.runtime.provider_apis import api_of, can_be_asked
+from billhook.store.database import Database, Tx
+from billhook.store.reconciliation import (
+    DONE,
+    INCOMPLETE,
+    Finding,
+    Run,
+    change_run,
+    events_waiting,
+    reconciliation_runs,
+    suspicions,
+)
+from billhook.store.sources import Source, sources_of
+from billhook.store.vault import Vault
+from billhook.store.work import Row
+from services.reconciler import comparing, findings
+from services.reconciler.comparing import Looked
+from services.reconciler.findings import Verdict
+
+PATIENCE = 6
+"""Failures in a row (some 40 minutes) after which a list is given up and the run goes on with the next."""
+
+MOST_LOOKS = 10
+"""Second looks before what still moves is left as a suspicion."""
+
+AT_ONCE = 20
+"""Suspicions that one step looks at again, with a question to the provider each."""
+
+MOST_NOTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One claimed run."""
+
+    id: str
+    merchant_id: str
+    attempts: int
+    run: Run
+    source: Source | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step found, and how the run goes on."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    looked: Looked | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+Result = tuple[Job, Outcome, Step]
+
+
+class Reconciling:
+    """The handler of the runs."""
+
+    table: sa.Table = reconciliation_runs
+    batch = 1  # the runs take turns
+    lease = timedelta(seconds=30)
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(
+        self, database: Database, vault: Vault, metrics: Metrics, clock: Clock, *, settle: timedelta = SETTLE
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._metrics = metrics
+        self._clock = clock
+        self._settle = settle
+
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Job]:
+        sources = sources_of(tx, {row["source_id"] for row in rows})
+        return [
+            Job(row["id"], row["merchant_id"], row["attempts"], Run(**row), sources.get(row["source_id"]))
+            for row in rows
+        ]
+
+    def perform(self, jobs: Sequence[Job]) -> Sequence[Result]:
+        return [self._step(job) for job in jobs]
+
+    def _step(self, job: Job) -> Result:
+        if job.source is None or not can_be_asked(job.source):
+            return self._over(job, Step(notes=("the source has no API key any more",)))
+        if (note := self._of_other_mode(job.source)) is not None:
+            return self._over(job, Step(notes=(note,)))
+        api = api_of(job.source, self._vault)
+        if job.run.list_name is None:
+            return self._look_again(job, job.source, api)
+        try:
+            return self._walk(job, job.source, api, job.run.list_name)
+        except TryAgain as error:
+            if job.attempts >= PATIENCE:
+                return self._next_list(job, str(error))
+            now, jitter = self._clock(), random.random()
+            return job, after_failure(error, attempts=job.attempts, now=now, jitter=jitter), Step()
+        except Unprocessable as reason:
+            return self._next_list(job, str(reason))
+
+    def _of_other_mode(self, source: Source) -> str | None:
+        """What is wrong with a key that shows test objects for live ones, or the other way round."""
+        assert source.api_key is not None
+        live = PROVIDERS[source.provider].livemode_of(self._vault.open(source.api_key))
+        if live is None or live == source.livemode:
+            return None
+        key, mode = ("live", "test") if live else ("test", "live")
+        return f"not compared: the API key is for {key} mode, and the source is for {mode} mode"
+
+    def _walk(self, job: Job, source: Source, api: ProviderApi, name: str) -> Result:
+        run = job.run
+        if name == EVENTS:
+            page, following = comparing.look_at_events(self._database, api, run)
+        else:
+            page, following = comparing.look_at_objects(self._database, api, run, name)
+        changes: dict[str, Any] = {"compared": run.compared + page.compared, **following}
+        if following["cursor"] is None:
+            changes |= {"place": run.place + 1, "window_end": None}
+        return job, Defer(self._next_at(run, changes), ""), Step(changes, page, notes=page.notes)
+
+    def _next_list(self, job: Job, reason: str) -> Result:
+        changes = {"place": job.run.place + 1, "cursor": None, "window_end": None}
+        return job, Defer(self._next_at(job.run, changes), ""), Step(changes, notes=(f"not compared: {reason}",))
+
+    def _next_at(self, run: Run, changes: dict[str, Any]) -> datetime:
+        """At once; before the second look, once what was on its way has settled."""
+        last = changes.get("place", run.place) >= len(run.lists)
+        return self._clock() + (self._settle if last else timedelta(0))
+
+    def _look_again(self, job: Job, source: Source, api: ProviderApi) -> Result:
+        run, now = job.run, self._clock()
+        with self._database.read() as tx:
+            found = suspicions(tx, run.id, limit=AT_ONCE)
+            waiting = bool(found) and events_waiting(tx, run.source_id, now - self._settle)
+        if not found:
+            return self._over(job, Step())
+        if run.looks >= MOST_LOOKS:
+            note = f"{len(found)} or more objects changed too fast to be compared, or events wait to be processed"
+            return self._over(job, Step(notes=(note,)))
+        again = Defer(now + self._settle, "waits for what is on its way")
+        if waiting:
+            return job, again, Step({"looks": run.looks + 1})
+        try:
+            verdicts = tuple(findings.verdict(self._database, api, one, now) for one in found)
+        except TryAgain as error:
+            if job.attempts >= PATIENCE:
+                return self._over(job, Step(notes=(f"not looked at again: {error}",)))
+            return job, after_failure(error, attempts=job.attempts, now=now, jitter=random.random()), Step()
+        moving = any(verdict.persists is None for verdict in verdicts)
+        changes = {"looks": run.looks + 1} if moving else {}
+        return job, again if moving else Defer(now, ""), Step(changes, verdicts=verdicts)
+
+    def _over(self, job: Job, step: Step) -> Result:
+        return job, Done(INCOMPLETE if job.run.notes or step.notes else DONE), step
+
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
+        rings: dict[str, list[str]] = {"inbox": [], "deliveries": []}
+        for job, outcome, step in results:
+            run = job.run
+            changes = dict(step.changes)
+            if step.looked is not None:
+                assert job.source is not None
+                missing = step.looked.missing_events
+                if missing and run.repairs:
+                    rings["inbox"] += take_in(tx, job.source, missing, now)
+                events = findings.keep_missing_events(tx, run, missing, now)
+                findings.keep_suspicions(tx, run, step.looked, now)
+                changes |= _counted(run, events, len(events) if run.repairs else 0)
+                rings["deliveries"] += findings.tell(tx, run, events, now)
+                self._count(events)
+                self._metrics.reconciliation_compared.inc(step.looked.compared)
+            if step.verdicts:
+                assert job.source is not None
+                settled = findings.settle(tx, run, step.verdicts, now)
+                for value, asked_at in settled.repairs:
+                    rings["inbox"] += tell_book(tx, job.source, value, asked_at, now)
+                changes |= _counted(run, settled.confirmed, len(settled.repairs))
+                rings["deliveries"] += findings.tell(tx, run, settled.confirmed, now)
+                self._count(settled.confirmed)
+            if step.notes:
+                changes["notes"] = [*run.notes, *step.notes][:MOST_NOTES]
+            if changes:
+                change_run(tx, run.id, **changes)
+            if isinstance(outcome, Done):
+                shown = replace(run, **changes) if changes else run
+                rings["deliveries"] += findings.tell_of_run(tx, shown, outcome.state, now)
+                self._metrics.reconciliation_runs.labels(outcome.state).inc()
+        return rings
+
+    def _count(self, found: Sequence[Finding]) -> None:
+        for finding in found:
+            self._metrics.reconciliation_findings.labels(finding.finding_class).inc()
+
+
+def _counted(run: Run, found: Sequence[Finding], repaired: int) -> dict[str, int]:
+    return {"confirmed": run.confirmed + len(found), "repaired": run.repaired + repaired}

@@ -1,0 +1,405 @@
+"""What drifted between the provider, the inbox and the book is found, proved and repaired; and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from consumers.world import Silence, World, run_until_quiet
+
+from billhook.actions import reconciliation as verbs
+from billhook.parts import Parts
+from billhook.queue.consumer import Steps
+from billhook.rules.reconcile import OBSERVED
+from billhook.store import reconciliation, sources
+from billhook.store.book import TABLES
+from billhook.store.database import Database
+from billhook.store.inbox import Arrival, accept, inbox
+from billhook.store.reconciliation import Finding, Run
+from billhook.store.schema import metadata, new_id
+from billhook.store.work import DUE
+from billhook_testing.fake_stripe import FakeStripe
+from services.reconciler.running import Reconciling
+
+SETTLE = timedelta(seconds=30)
+
+
+@dataclass
+class Shop:
+    """A merchant whose Stripe is a fake one. Webhooks come when `hear` says so."""
+
+    world: World
+    fake: FakeStripe
+    heard: int = 0
+
+    def hear(self, *, but: tuple[str, ...] = ()) -> None:
+        """Let the webhooks of what happened since arrive, but for these types, and be processed."""
+        events = self.fake.events[self.heard :]
+        self.heard += len(events)
+        for event in events:
+            if event["type"] not in but:
+                self.world.arrive(self.world.stripe_source, event)
+        self.world.post()
+
+    def begin(self, **options: Any) -> str:
+        now = self.world.clock()
+        with self.world.database.begin() as tx:
+            source = sources.get_source(tx, self.world.stripe_source)
+            assert source is not None
+            since = options.pop("since", now - timedelta(days=400))
+            return verbs.begin_run(tx, verbs.run_of(source, since, now, by="test", **options), now)
+
+    def steps(self) -> Steps[Any, Any]:
+        world = self.world
+        handler = Reconciling(world.database, world.vault, world.metrics, world.clock, settle=SETTLE)
+        return Steps(handler, world.database, Silence(), world.metrics, world.clock)
+
+    def go_on(self, run_id: str) -> Run:
+        """Until the run is over; events that it takes in are processed meanwhile."""
+        for _ in range(200):
+            run_until_quiet(self.steps())
+            self.world.post()
+            run = self.run(run_id)
+            if run.state != DUE:
+                return run
+            self.world.clock.move(seconds=max(0, (run.due_at - self.world.clock()).total_seconds()))
+        raise AssertionError(f"it does not end: {self.run(run_id)}")
+
+    def reconcile(self, **options: Any) -> Run:
+        return self.go_on(self.begin(**options))
+
+    def repair(self, finding: Finding) -> list[str]:
+        return verbs.repair_finding(self.world.database, self.world.vault, self.world.clock, finding, by="ada")
+
+    def run(self, run_id: str) -> Run:
+        with self.world.database.read() as tx:
+            run = reconciliation.get_run(tx, run_id)
+        assert run is not None
+        return run
+
+    def findings(self) -> list[Finding]:
+        with self.world.database.read() as tx:
+            return reconciliation.list_findings(
+                tx, states=("suspected", "confirmed", "reopened", "repaired", "accepted")
+            )
+
+    def found(self) -> list[tuple[str, str, str]]:
+        return sorted((one.finding_class, one.kind, one.state) for one in self.findings())
+
+    def spoil(self, kind: str, **values: Any) -> str:
+        """Edit the last row of a kind, as nobody should; returns its id at the provider."""
+        table = TABLES[kind]
+        with self.world.database.begin() as tx:
+            external_id = tx.execute(sa.select(table.c.external_id).order_by(table.c.external_id).limit(1)).scalar_one()
+            if values:
+                tx.execute(sa.update(table).where(table.c.external_id == external_id).values(**values))
+        return str(external_id)
+
+    def value(self, kind: str, external_id: str, column: str) -> Any:
+        table = TABLES[kind]
+        with self.world.database.read() as tx:
+            query = sa.select(table.c[column]).where(table.c.external_id == external_id)
+            return tx.execute(query).scalar_one_or_none()
+
+
+@pytest.fixture
+def shop(database: Database) -> Iterator[Shop]:
+    with FakeStripe() as fake:
+        world = World.begin(database, api_key=fake.api_key, api_base=fake.url, livemode=False)
+        world.clock.move(seconds=(fake.clock.now() - world.clock()).total_seconds())
+        shop = Shop(world, fake)
+        trade(shop)
+        shop.hear()
+        yield shop
+
+
+def trade(shop: Shop, email: str = "ada@example.com") -> str:
+    """A customer subscribes and pays; time goes on for both sides."""
+    v1 = shop.fake.client().v1
+    customer = v1.customers.create({"email": email, "name": "Ada"})
+    card = v1.payment_methods.attach("pm_card_visa", {"customer": customer.id})
+    v1.customers.update(customer.id, {"invoice_settings": {"default_payment_method": card.id}})
+    recurring: Any = {"interval": "month"}
+    price = v1.prices.create(
+        {"product_data": {"name": "Pro"}, "currency": "usd", "unit_amount": 1900, "recurring": recurring}
+    )
+    v1.subscriptions.create({"customer": customer.id, "items": [{"price": price.id}]})
+    pass_time(shop, hours=1)
+    return customer.id
+
+
+def pass_time(shop: Shop, **time: float) -> None:
+    shop.fake.advance(**time)
+    shop.world.clock.move(seconds=timedelta(**time).total_seconds())
+
+
+def test_a_world_in_which_nothing_is_wrong_has_no_findings(shop: Shop) -> None:
+    run = shop.reconcile()
+    assert (run.state, run.notes, shop.found()) == ("done", [], [])
+    assert run.compared > 20
+    assert shop.world.rows("messages", "type").count(("reconciliation.run_completed",)) == 1
+
+
+def test_an_event_that_never_came_is_taken_in_and_told_to_merchants(shop: Shop) -> None:
+    customer = shop.fake.client().v1.customers.create({"email": "lost@example.com"})
+    shop.hear(but=("customer.created",))
+    assert shop.value("customer", customer.id, "email") is None
+    pass_time(shop, hours=1)
+
+    run = shop.reconcile()
+    assert shop.found() == [("missing_event", "event", "repaired")]
+    assert (run.confirmed, run.repaired) == (1, 1)
+    assert shop.value("customer", customer.id, "email") == "lost@example.com"
+    assert ("customer.created", customer.id) in shop.world.rows("messages", "type", "customer")
+    assert shop.world.rows("messages", "type").count(("reconciliation.finding_confirmed",)) == 1
+
+    again = shop.reconcile()
+    assert (again.confirmed, again.repaired, len(shop.findings())) == (0, 0, 1)
+
+
+def test_a_webhook_that_comes_after_all_is_no_conflict(shop: Shop) -> None:
+    shop.fake.client().v1.customers.create({"email": "late@example.com"})
+    late = shop.fake.events[-1]
+    shop.heard = len(shop.fake.events)
+    pass_time(shop, hours=1)
+    shop.reconcile()
+    shop.world.arrive(shop.world.stripe_source, json.dumps(late, indent=2).encode(), external_id=late["id"])
+    shop.world.post()
+    assert shop.world.rows("inbox_conflicts", "id") == []
+
+
+PLANTED: list[tuple[str, dict[str, Any], str]] = [
+    ("customer", {"email": "wrong@example.com"}, "stale_projection"),
+    ("subscription", {"status": "canceled"}, "status_mismatch"),
+    ("subscription", {"current_period_end": None}, "period_mismatch"),
+    ("invoice", {"status": "open"}, "status_mismatch"),
+    ("charge", {"status": "failed"}, "status_mismatch"),
+    ("product", {"active": False}, "stale_projection"),
+]
+
+
+@pytest.mark.parametrize(("kind", "wrong", "finding_class"), PLANTED)
+def test_a_row_that_differs_is_found_once_and_repaired(
+    shop: Shop, kind: str, wrong: dict[str, Any], finding_class: str
+) -> None:
+    [column] = wrong
+    right = shop.value(kind, shop.spoil(kind), column)
+    external_id = shop.spoil(kind, **wrong)
+    run = shop.reconcile()
+    assert shop.found() == [(finding_class, kind, "repaired")]
+    [finding] = shop.findings()
+    assert column in finding.differences
+    assert (run.confirmed, run.repaired) == (1, 1)
+    assert shop.value(kind, external_id, column) == right
+    again = shop.reconcile()
+    assert (again.confirmed, again.repaired, shop.found()) == (0, 0, [(finding_class, kind, "repaired")])
+
+
+def test_what_is_about_money_waits_for_a_person_who_repairs_it_once(shop: Shop) -> None:
+    external_id = shop.spoil("invoice", amount_paid=1, total=2)
+    run = shop.reconcile()
+    assert (shop.found(), run.repaired) == ([("amount_mismatch", "invoice", "confirmed")], 0)
+    [finding] = shop.findings()
+    assert finding.differences["total"] == [2, 1900]
+    assert (finding.amount, finding.currency) == (1900, "usd")
+    assert shop.reconcile().confirmed == 0
+
+    assert len(shop.repair(finding)) == 1
+    assert shop.repair(finding) == []
+    shop.world.post()
+    assert shop.value("invoice", external_id, "total") == 1900
+    assert shop.found() == [("amount_mismatch", "invoice", "repaired")]
+    assert shop.reconcile().confirmed == 0
+
+
+def test_what_was_accepted_is_told_again_only_when_it_is_another_difference(shop: Shop) -> None:
+    shop.spoil("invoice", total=2)
+    shop.reconcile()
+    [finding] = shop.findings()
+    with shop.world.database.begin() as tx:
+        verbs.accept_finding(tx, finding, by="ada", now=shop.world.clock())
+    assert shop.reconcile().confirmed == 0
+    assert shop.found() == [("amount_mismatch", "invoice", "accepted")]
+    shop.spoil("invoice", total=3)
+    assert shop.reconcile().confirmed == 1
+    assert shop.found() == [("amount_mismatch", "invoice", "reopened")]
+
+
+def test_an_object_that_the_book_lost_is_told_to_it_again(shop: Shop) -> None:
+    external_id = shop.spoil("customer")
+    with shop.world.database.begin() as tx:
+        tx.execute(sa.delete(TABLES["customer"]).where(TABLES["customer"].c.external_id == external_id))
+    shop.reconcile()
+    assert shop.found() == [("missing_local", "customer", "repaired")]
+    assert shop.value("customer", external_id, "email") == "ada@example.com"
+
+
+def test_an_object_that_the_provider_does_not_have_waits_for_a_person(shop: Shop) -> None:
+    external_id = shop.spoil("product")
+    with shop.world.database.begin() as tx:
+        table = TABLES["product"]
+        row = dict(tx.execute(sa.select(table).where(table.c.external_id == external_id)).mappings().one())
+        tx.execute(table.insert().values({**row, "id": "prod_ghost", "external_id": "prod_ghost"}))
+    shop.reconcile()
+    assert shop.found() == [("missing_remote", "product", "confirmed")]
+    [finding] = shop.findings()
+    shop.repair(finding)
+    shop.world.post()
+    assert shop.value("product", "prod_ghost", "deleted")
+    assert shop.reconcile().confirmed == 0
+
+
+def test_events_that_were_given_up_are_found(shop: Shop) -> None:
+    with shop.world.database.begin() as tx:
+        [lost] = tx.execute(sa.select(inbox.c.id).where(inbox.c.type == "customer.created")).scalars()
+        tx.execute(sa.update(inbox).where(inbox.c.id == lost).values(state="dead"))
+    shop.reconcile()
+    assert shop.found() == [("unprocessed_event", "event", "confirmed")]
+    with shop.world.database.begin() as tx:
+        tx.execute(sa.update(inbox).where(inbox.c.id == lost).values(state="processed"))
+    shop.reconcile()
+    assert shop.found() == [("unprocessed_event", "event", "repaired")]
+
+
+def test_many_faults_at_once_are_as_many_findings(shop: Shop) -> None:
+    for kind, wrong, _ in (PLANTED[0], PLANTED[1], PLANTED[3], PLANTED[4]):
+        shop.spoil(kind, **wrong)
+    shop.fake.client().v1.customers.create({"email": "lost@example.com"})
+    shop.heard = len(shop.fake.events)
+    pass_time(shop, hours=1)
+    run = shop.reconcile()
+    assert run.confirmed == len(shop.findings()) == 5
+    assert {one.state for one in shop.findings()} == {"repaired"}
+    assert shop.reconcile().confirmed == 0
+
+
+def test_what_is_only_on_its_way_is_no_finding(shop: Shop) -> None:
+    """Between the first look and the second the webhook comes; and one more change is made, whose webhook is late."""
+    v1 = shop.fake.client().v1
+    customer = trade(shop, "bob@example.com")
+    shop.hear()
+    v1.customers.update(customer, {"name": "Bob"})
+    run_id = shop.begin(lists=["customer"])
+    run_until_quiet(shop.steps())
+    assert shop.found() == [("stale_projection", "customer", "suspected")]
+    shop.hear()
+    v1.customers.update(customer, {"name": "Bobby"})
+    shop.world.clock.move(seconds=SETTLE.total_seconds())
+    run_until_quiet(shop.steps())
+    assert shop.found() == [("stale_projection", "customer", "suspected")]
+    shop.hear()
+    run = shop.go_on(run_id)
+    assert (run.state, run.confirmed, shop.found()) == ("done", 0, [])
+
+
+def test_a_run_that_dies_at_any_step_goes_on_and_ends_the_same(shop: Shop) -> None:
+    for kind, wrong, _ in (PLANTED[0], PLANTED[3]):
+        shop.spoil(kind, **wrong)
+    run_id = shop.begin()
+    for _ in range(400):
+        steps = shop.steps()
+        run = shop.run(run_id)
+        if run.state != DUE:
+            break
+        shop.world.clock.move(seconds=max(0, (run.due_at - shop.world.clock()).total_seconds()))
+        token, jobs = steps.claim(None, 1)
+        if jobs:
+            steps.handler.perform(jobs)  # and then the process dies: nothing is settled
+            shop.world.clock.move(seconds=31)
+            token, jobs = steps.claim(None, 1)
+            steps.settle({job.id: token for job in jobs}, steps.handler.perform(jobs))
+        shop.world.post()
+    run = shop.run(run_id)
+    assert (run.state, run.confirmed, run.repaired) == ("done", 2, 2)
+    assert {one.state for one in shop.findings()} == {"repaired"}
+
+
+def test_a_run_that_only_observes_changes_nothing(shop: Shop) -> None:
+    external_id = shop.spoil("customer", email="wrong@example.com")
+    shop.fake.client().v1.customers.create({"email": "lost@example.com"})
+    shop.heard = len(shop.fake.events)
+    pass_time(shop, hours=1)
+    run = shop.reconcile(repairs=False)
+    assert (run.confirmed, run.repaired) == (3, 0)  # the event, the customer it made, and the one that was edited
+    assert {one.state for one in shop.findings()} == {"confirmed"}
+    assert shop.value("customer", external_id, "email") == "wrong@example.com"
+    assert shop.reconcile().confirmed == 0
+    assert {one.state for one in shop.findings()} == {"repaired"}
+    assert shop.value("customer", external_id, "email") == "ada@example.com"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("forbidden", "rak_customer_read"), ("unknown_version", "customer"), ("repeat", "")]
+)
+def test_a_provider_that_misbehaves_is_compared_as_far_as_it_can_be(shop: Shop, fault: Any, said: str) -> None:
+    shop.fake.faults.api(fault, path="/v1/customers", probability=1.0)
+    run = shop.reconcile()
+    assert run.confirmed == 0
+    assert all(one.state == "suspected" for one in shop.findings())
+    assert (run.state, said in "".join(run.notes)) == ("incomplete" if said else "done", True)
+
+
+def test_a_provider_that_limits_for_an_hour_ends_the_list_and_not_the_run(shop: Shop) -> None:
+    shop.spoil("invoice", status="open")
+    shop.fake.faults.api("rate_limit", path="/v1/customers", probability=1.0, retry_after=3600)
+    run = shop.reconcile()
+    assert run.state == "incomplete"
+    assert "429" in "".join(run.notes)
+    assert shop.found() == [("status_mismatch", "invoice", "repaired")]
+
+
+def test_a_key_of_the_other_mode_compares_nothing(shop: Shop) -> None:
+    with shop.world.database.begin() as tx:
+        sources.set_mode(tx, shop.world.stripe_source, True)
+    run = shop.reconcile()
+    assert (run.state, run.compared, shop.found()) == ("incomplete", 0, [])
+    assert "test" in run.notes[0]
+
+
+def test_nobody_can_post_what_the_reconciler_puts_into_the_inbox(shop: Shop) -> None:
+    body = json.dumps({"kind": "customer", "object": {"external_id": "cus_x"}, "asked_at": "2026-01-01T00:00:00Z"})
+    headers = json.dumps({"webhook-id": "msg_1"}).encode()
+    now, source_id = shop.world.clock(), shop.world.own_source
+    posted = Arrival(
+        new_id("evt"),
+        shop.world.merchant_id,
+        source_id,
+        "",
+        "msg_1",
+        OBSERVED,
+        headers,
+        f'{{"type": "{OBSERVED}", "data": {body}}}'.encode(),
+        b"digest",
+        now,
+    )
+    with shop.world.database.begin() as tx:
+        accept(tx, [posted], now)
+    shop.world.post()
+    assert shop.world.state_of("inbox", posted.id)[0] == "ignored"
+    assert shop.value("customer", "cus_x", "email") is None
+
+
+def test_the_schedule_makes_each_slot_once(shop: Shop) -> None:
+    from services.reconciler.schedule import Scheduler
+
+    class Bell:
+        def ring(self, queue: str, ids: Any) -> None:
+            assert queue == metadata.tables["reconciliation_runs"].name
+
+    def runs() -> int:
+        with shop.world.database.read() as tx:
+            return len(reconciliation.list_runs(tx, merchant_id=shop.world.merchant_id))
+
+    bell: Any = Bell()
+    shop.world.clock.move(days=365)
+    one, other = (Scheduler(shop.world.database, bell, shop.world.clock, Parts()) for _ in range(2))
+    assert one.make_due()
+    assert (other.make_due(), runs()) == ([], 1)
+    shop.world.clock.move(seconds=3600)
+    assert other.make_due()
+    assert (one.make_due(), runs()) == ([], 2)
