@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -39,6 +39,9 @@ from billhook.store.payment_attempts import ask_soon
 from billhook.store.schema import new_id
 
 OPENING: Final = ("invoice.payment_failed", "invoice.payment_action_required", "invoice.overdue")
+LATEST: Final = timedelta(days=1)
+"""A failure that is heard of later than that (an outage, old events replayed) counts from here: nobody is given up for
+what nobody told them."""
 ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
 """The metadata of a payment that an attempt of ours made for an own invoice."""
 
@@ -201,7 +204,7 @@ def _open(
         return {}
     source_id = version.source_id or OWN if own else update.source_id
     debtor = _debtor(tx, source_id, update.account, invoice)
-    opened_at = (invoice.due_at or now) if own else min(told[0], now)
+    opened_at = (invoice.due_at or now) if own else max(min(told[0], now), now - LATEST)
     case = _new_case(update, version, invoice_id, invoice, debtor, opened_at, now, scheduled=own)
     first = calendar_of(case, version).next(progress_of(case))
     if not add_case(tx, case, first.at if first else now):

@@ -39,6 +39,7 @@ from billhook.store.endpoints import create_endpoint, set_disabled
 from billhook.store.merchants import Merchant, create_merchant
 from billhook.store.sources import create_source, disable_source, set_api_key
 from billhook_testing.fake_stripe import FakeStripe
+from billhook_testing.fake_stripe.clock import FakeClock
 from billhook_testing.fake_stripe.world import Policy
 
 PATIENCE_SECONDS = 60.0
@@ -97,8 +98,8 @@ def run_demo(settings: Settings) -> int:
         merchant, source_id, endpoint_id, secret = _register(env, url, arrivals.secret)
         ingress = f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source_id}/events"
         # Its own retries are off: billhook makes them.
-        account = Policy(retry_days=())
-        with FakeStripe(webhook_secret=secret, webhook_url=ingress, policy=account) as stripe:
+        account, clock = Policy(retry_days=()), FakeClock.running()
+        with FakeStripe(webhook_secret=secret, webhook_url=ingress, policy=account, clock=clock) as stripe:
             with env.database.begin() as tx:
                 set_api_key(tx, source_id, env.vault.seal(stripe.api_key), stripe.url)
             arrived = _play(console, stripe, arrivals, env, merchant)
