@@ -156,8 +156,9 @@ def test_documents_are_mailed_to_the_buyer_where_the_merchant_wants_it(office: O
     office.sell(Seller(name="Acme", address=BERLIN, tax_ids=("DE123456789",)))
     office.settle(email_documents=True, e_invoice=True)
     buyer = msgspec.structs.replace(TERMS.buyer, address=BERLIN)
-    invoice = office.paid(msgspec.structs.replace(TERMS, buyer=buyer))
-    office.paid(msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(buyer, email=None)))
+    dated = msgspec.structs.replace(TERMS, buyer=buyer, period_start=office.clock(), period_end=office.clock())
+    invoice = office.paid(dated)
+    office.paid(msgspec.structs.replace(dated, buyer=msgspec.structs.replace(buyer, email=None)))
     asked = [
         (row["kind"], row["mail_to"], row["e_invoice"])
         for row in office.rows("documents")
@@ -174,10 +175,14 @@ def test_what_an_e_invoice_lacks_is_said_before_it_has_a_number(office: Office) 
         office.do(invoices.finalize, draft.id)
     assert office.refused(invoices.finalize, draft.id) == "e_invoice_incomplete"
     office.sell(Seller(name="Acme", address=BERLIN, tax_ids=("DE123456789",)))
+    known = msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(TERMS.buyer, address=BERLIN))
+    office.do(invoices.change_draft, draft.id, invoices.check(known))
+    with pytest.raises(Refused, match="the date of supply is missing"):
+        office.do(invoices.finalize, draft.id)
     office.do(
         invoices.change_draft,
         draft.id,
-        invoices.check(msgspec.structs.replace(TERMS, buyer=msgspec.structs.replace(TERMS.buyer, address=BERLIN))),
+        invoices.check(msgspec.structs.replace(known, period_start=office.clock(), period_end=office.clock())),
     )
     assert office.do(invoices.finalize, draft.id).invoice.number == "INV-0001"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -33,6 +34,8 @@ E_TERMS = Terms(
     buyer=Party(name="Ada", email="ada@example.com", address=BERLIN),
     lines=TERMS.lines,
     customer="cus_1",
+    period_start=datetime(2026, 2, 1, 11, 7, 3, tzinfo=UTC),
+    period_end=datetime(2026, 2, 28, 11, 7, 3, tzinfo=UTC),
 )
 
 

@@ -24,7 +24,7 @@ from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.rules.book import Address
 from billhook.rules.credit import credit
 from billhook.rules.document import Seller, Snapshot
-from billhook.rules.e_invoice import missing
+from billhook.rules.e_invoice import asked_before_number, missing
 from billhook.rules.terms import CreditLine, CreditTerms, Discount, LineTerms, Party, TaxRate, Terms
 from billhook.rules.totals import totals
 
@@ -51,6 +51,8 @@ FULL = TaxRate(percent="19")
 REDUCED = TaxRate(percent="7.00")
 EXEMPT = TaxRate(category="exempt", reason="Education, §4 Nr. 21 UStG")
 REVERSE = TaxRate(category="reverse_charge")
+INTRA_COMMUNITY = TaxRate(category="intra_community")
+EXPORT = TaxRate(category="export")
 
 
 def invoice(terms: Terms, **changes: Any) -> Snapshot:
@@ -304,6 +306,67 @@ def test_a_reverse_charge_says_so_in_words_and_as_a_code() -> None:
     assert read.text("IncludedNote/Content") == "Steuerschuldnerschaft des Leistungsempfängers (Reverse Charge)."
 
 
+def test_a_supply_to_another_member_state_says_what_it_is_where_to_and_when() -> None:
+    supply = terms(line(tax=INTRA_COMMUNITY), discounts=(Discount(percent="10"),))
+    read = check(invoice(supply, period_start=ISSUED, period_end=DUE))
+    assert read.text("ApplicableHeaderTradeSettlement/ApplicableTradeTax/CategoryCode") == "K"
+    assert read.text("ExemptionReasonCode") == "VATEX-EU-IC"
+    assert read.text("ExemptionReason") == "Steuerfreie innergemeinschaftliche Lieferung."
+    assert read.text("ShipToTradeParty/PostalTradeAddress/CountryID") == "AT"
+    check(credit_note(invoice(supply, period_start=ISSUED, period_end=DUE), CreditTerms()))
+
+
+def test_an_export_says_what_it_is() -> None:
+    read = check(invoice(terms(line(tax=EXPORT))))
+    assert read.text("ApplicableHeaderTradeSettlement/ApplicableTradeTax/CategoryCode") == "G"
+    assert (read.text("ExemptionReasonCode"), read.text("ExemptionReason")) == (
+        "VATEX-EU-G",
+        "Steuerfreie Ausfuhrlieferung.",
+    )
+
+
+def test_supplies_and_exports_without_tax_need_vat_numbers_and_a_supply_its_date() -> None:
+    seller = msgspec.structs.replace(SELLER, tax_ids=("22/815/08154",))
+    buyer = msgspec.structs.replace(BUYER, tax_ids=("12345",))
+    assert missing(invoice(terms(line(tax=EXPORT), buyer=buyer), seller=seller)) == [
+        "the seller's VAT number is missing, which an export needs"
+    ]
+    assert missing(invoice(terms(line(tax=INTRA_COMMUNITY), buyer=buyer), seller=seller)) == [
+        "the buyer's VAT number is missing, which an intra-community supply needs",
+        "the seller's VAT number is missing, which an intra-community supply needs",
+        "the date of supply is missing, which an intra-community supply needs: say period_start and period_end of the"
+        " invoice or of each line",
+    ]
+
+
+def test_within_germany_the_date_of_supply_is_asked_for_and_the_delivery_party_told() -> None:
+    berlin = Address(line1="Torstr. 1", city="Berlin", postal_code="10119", country="de")
+    german = terms(line(), line(), buyer=msgspec.structs.replace(BUYER, address=berlin))
+    undated = invoice(german)
+    [lacking] = asked_before_number(undated)
+    assert "the date of supply is missing" in lacking
+    check(undated)  # one that has its number already is drawn
+    dated = [
+        invoice(german, period_start=ISSUED, period_end=DUE),
+        invoice(msgspec.structs.replace(german, lines=(line(period_start=ISSUED, period_end=DUE),) * 2)),
+    ]
+    for made in dated:
+        assert asked_before_number(made) == []
+        read = check(made)
+        place = "ShipToTradeParty/PostalTradeAddress"
+        assert [
+            read.text("ShipToTradeParty/Name"),
+            *map(read.text, (f"{place}/CityName", f"{place}/PostcodeCode")),
+        ] == [
+            "Käufer <AG>",
+            "Berlin",
+            "10119",
+        ]
+        period = "ApplicableHeaderTradeSettlement/BillingSpecifiedPeriod"
+        assert read.text(f"{period}/StartDateTime/DateTimeString") == "20260301"
+    assert asked_before_number(invoice(terms(line()))) == []
+
+
 def test_an_exemption_gives_its_reason_and_zero_rates_give_none() -> None:
     read = check(invoice(terms(line(tax=EXEMPT), line(tax=TaxRate(category="zero")), line())))
     assert [one.text for one in read.all("ExemptionReason")] == ["Education, §4 Nr. 21 UStG"]
@@ -389,6 +452,18 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
         facturx_xml(bare)
 
 
+def test_lines_that_say_too_little_do_not_hide_what_else_is_missing() -> None:
+    billed = invoice(terms(line(), line(tax=EXEMPT), line("1234567", tax=REVERSE), currency="kwd"))
+    vague = msgspec.structs.replace(billed.lines[0], tax_percent=None)
+    bare = msgspec.structs.replace(billed, lines=(vague, *billed.lines[1:]), taxes=(), due_at=None)
+    assert missing(bare) == [
+        "the due date is missing",
+        "the reason why lines are exempt is missing",
+        "line 1's rate and category of tax are missing",
+        "there are amounts of KWD with more than 2 decimals, and EN 16931 cannot write them",
+    ]
+
+
 @pytest.mark.parametrize(
     "changes, sentence",
     [
@@ -433,7 +508,7 @@ RATES = st.sampled_from(
     [
         *(FULL, TaxRate(name="USt", percent="19"), REDUCED, TaxRate(percent="7")),
         *(TaxRate(percent="8.1"), TaxRate(percent="25.5"), TaxRate(category="zero")),
-        *(EXEMPT, TaxRate(category="exempt", reason="Bank"), REVERSE),
+        *(EXEMPT, TaxRate(category="exempt", reason="Bank"), REVERSE, EXPORT),
     ]
 )
 DISCOUNTS = st.lists(

@@ -152,6 +152,21 @@ def test_reverse_charge_and_exemptions_are_explained_once(locale: str, note: str
     assert shown(snapshot).notes == (note, "Education")
 
 
+def test_what_crosses_a_border_without_tax_says_so_in_the_documents_language() -> None:
+    supply = TaxTotal(name="USt.", percent="0", category="intra_community", taxable=100, tax=0)
+    away = TaxTotal(name="USt.", percent="0", category="export", taxable=50, tax=0, reason="§ 6 UStG")
+    snapshot = Snapshot(
+        kind="invoice",
+        locale="de",
+        currency="eur",
+        seller=Seller(name="A"),
+        taxes=(supply, away),
+        subtotal=150,
+        total=150,
+    )
+    assert shown(snapshot).notes == ("Steuerfreie innergemeinschaftliche Lieferung.", "§ 6 UStG")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("currency", ["eur", "jpy", "kwd"])
 def test_every_language_says_everything(language: str, currency: str) -> None:

@@ -39,7 +39,7 @@ from billhook.errors import Refused, Unprocessable
 from billhook.rules.book import Address, Change, Invoice, book_id
 from billhook.rules.days import days_later
 from billhook.rules.document import TEMPLATE, Snapshot
-from billhook.rules.e_invoice import missing
+from billhook.rules.e_invoice import asked_before_number, missing
 from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
 from billhook.rules.money import parse_locale
 from billhook.rules.numbering import number_text, series_of
@@ -161,7 +161,7 @@ def finalize(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     _after(invoice, "finalize")
     if merchant.invoicing.e_invoice and invoice.terms.lines:
         numbered = msgspec.structs.replace(_shown(merchant, invoice, now), number="to come")
-        if lacking := missing(numbered):
+        if lacking := [*missing(numbered), *asked_before_number(numbered)]:
             raise Refused("e_invoice_incomplete", f"It cannot be an e-invoice yet: {'; '.join(lacking)}.")
     final, shown = _finalized(tx, merchant, invoice, now)
     news = [("invoice.finalized", final)]

@@ -339,6 +339,8 @@ class _Writer:
         special = {
             "reverse_charge": words.reverse_charge,
             "exempt": words.exempt,
+            "intra_community": words.intra_community,
+            "export": words.export,
             "outside_scope": words.outside_scope,
         }.get(tax.category or "")
         if special:
@@ -351,6 +353,9 @@ class _Writer:
             yield words.incomplete
         if any(tax.category == "reverse_charge" for tax in snapshot.taxes):
             yield words.reverse_charge_note
+        for category, note in (("intra_community", words.intra_community_note), ("export", words.export_note)):
+            if any(tax.category == category and not tax.reason for tax in snapshot.taxes):
+                yield note
         said = {words.reverse_charge.casefold(), "reverse charge"}
         yield from dict.fromkeys(
             tax.reason for tax in snapshot.taxes if tax.reason and tax.reason.casefold() not in said

@@ -92,8 +92,12 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
     reverse_charge: str
     exempt: str
+    intra_community: str
+    export: str
     outside_scope: str
     reverse_charge_note: str
+    intra_community_note: str
+    export_note: str
     transfer: str
     transfer_reference: str
     incomplete: str

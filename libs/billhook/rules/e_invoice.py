@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 from babel import Locale
 
 from billhook.rules.document import Line, Snapshot
-from billhook.rules.en16931 import DECIMALS, Amounts, amounts, decimal_text, step
+from billhook.rules.en16931 import DECIMALS, Amounts, amounts, decimal_text, rate_of, step
 from billhook.rules.money import exponent
 from billhook.rules.tax_ids import other_id_of, vat_id_of
-from billhook.rules.terms import Party
+from billhook.rules.terms import Party, TaxCategory
 
 _MOST_NAMED: Final = 10
 """Of problems with lines: of a thousand lines, most have the same one."""
+
+_NEED_VAT_IDS: Final[Mapping[TaxCategory, str]] = {
+    "reverse_charge": "a reverse charge",
+    "intra_community": "an intra-community supply",
+    "export": "an export",
+}
+"""BR-AE-2, BR-IC-2, BR-G-2."""
 
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, not even escaped."""
@@ -27,14 +35,39 @@ def missing(snapshot: Snapshot) -> list[str]:
     each, and none when an e-invoice can be made."""
     if snapshot.kind not in ("invoice", "credit_note"):
         return [f"only invoices and credit notes are e-invoices, and this is a document of kind {snapshot.kind}"]
-    whole = [*_document(snapshot), *_parties(snapshot), *_periods(snapshot)]
-    if on_lines := list(_lines(snapshot)):
-        # What the amounts come to can be told only once each line says how it is taxed.
-        more = len(on_lines) - _MOST_NAMED
-        return [*whole, *on_lines[:_MOST_NAMED], *([f"and {more} more of the lines"] if more > 0 else [])]
-    if too_fine := _too_fine(snapshot):
-        return [*whole, too_fine]
-    return [*whole, *_taxes(snapshot, amounts(snapshot))]
+    on_lines, too_fine = list(_lines(snapshot)), _too_fine(snapshot)
+    more = len(on_lines) - _MOST_NAMED
+    whole = [*_document(snapshot), *_parties(snapshot), *_periods(snapshot), *_categories(snapshot)]
+    whole += [*on_lines[:_MOST_NAMED], *([f"and {more} more of the lines"] if more > 0 else []), *too_fine]
+    # What the amounts come to can be told only once each line says how it is taxed, in amounts that can be written.
+    return whole if on_lines or too_fine else [*whole, *_sums(snapshot, amounts(snapshot))]
+
+
+def asked_before_number(snapshot: Snapshot) -> list[str]:
+    """What an invoice is not finalized without, though one that has its number already is drawn without it: within
+    Germany, when the service was rendered (BR-FX-EN-04, § 14 UStG)."""
+    if within_germany(snapshot) and not any(supplied(snapshot)):
+        return [
+            "the date of supply is missing, which invoices within Germany need: say period_start and period_end of the"
+            " invoice or of each line (both on one day are the day of delivery)"
+        ]
+    return []
+
+
+def within_germany(snapshot: Snapshot) -> bool:
+    return _country(snapshot.seller) == "DE" and _country(snapshot.buyer) == "DE"
+
+
+def supplied(snapshot: Snapshot) -> tuple[datetime | None, datetime | None]:
+    """When it was rendered: the period of the whole, or where it has none, from the first to the last day of the
+    lines, if each has both."""
+    if snapshot.period_start or snapshot.period_end:
+        return snapshot.period_start, snapshot.period_end
+    starts = [line.period_start for line in snapshot.lines if line.period_start and line.period_end]
+    ends = [line.period_end for line in snapshot.lines if line.period_start and line.period_end]
+    if not starts or len(starts) < len(snapshot.lines):
+        return None, None
+    return min(starts), max(filter(None, ends))
 
 
 def _document(snapshot: Snapshot) -> Iterator[str]:
@@ -61,15 +94,22 @@ def _parties(snapshot: Snapshot) -> Iterator[str]:
         yield "the buyer is missing"
         return
     yield from _party("buyer", buyer)
-    reverse_charge = any(line.tax_category == "reverse_charge" for line in snapshot.lines)
-    if reverse_charge and not vat_id_of(buyer):
-        yield "the buyer's VAT number is missing, which a reverse charge needs"
+    categories = {line.tax_category for line in snapshot.lines}
+    for category, needs in _NEED_VAT_IDS.items():
+        if category in categories and category != "export" and not vat_id_of(buyer):
+            yield f"the buyer's VAT number is missing, which {needs} needs"
+        if category in categories and category != "reverse_charge" and not vat_id_of(seller):
+            yield f"the seller's VAT number is missing, which {needs} needs"
+
+
+def _country(party: Party | None) -> str:
+    return plain(party.address.country).upper() if party and party.address else ""
 
 
 def _party(role: str, party: Party) -> Iterator[str]:
     if not plain(party.name):
         yield f"the {role}'s name is missing"
-    country = plain(party.address.country).upper() if party.address else ""
+    country = _country(party)
     if not country:
         yield f"the {role}'s country is missing"
     elif len(country) != 2 or country not in Locale("en").territories:
@@ -82,6 +122,11 @@ def _periods(snapshot: Snapshot) -> Iterator[str]:
     for what, start, end in periods:
         if start and end and end < start:
             yield f"{what} ends before it begins"
+    if any(line.tax_category == "intra_community" for line in snapshot.lines) and not any(supplied(snapshot)):
+        yield (
+            "the date of supply is missing, which an intra-community supply needs: say period_start and period_end of"
+            " the invoice or of each line"
+        )
 
 
 def _lines(snapshot: Snapshot) -> Iterator[str]:
@@ -96,7 +141,7 @@ def _numbered(snapshot: Snapshot) -> Iterator[tuple[int, Line]]:
     return enumerate(snapshot.lines, 1)
 
 
-def _too_fine(snapshot: Snapshot) -> str | None:
+def _too_fine(snapshot: Snapshot) -> list[str]:
     written = [snapshot.amount_remaining]
     for line in snapshot.lines:
         written += [line.charged, line.tax]
@@ -104,17 +149,20 @@ def _too_fine(snapshot: Snapshot) -> str | None:
             written += [line.discount, line.allowance]
     if any(amount % step(snapshot.currency) for amount in written):
         currency = snapshot.currency.upper()
-        return f"there are amounts of {currency} with more than {DECIMALS} decimals, and EN 16931 cannot write them"
-    return None
+        return [f"there are amounts of {currency} with more than {DECIMALS} decimals, and EN 16931 cannot write them"]
+    return []
 
 
-def _taxes(snapshot: Snapshot, net: Amounts) -> Iterator[str]:
-    codes = {part.rate.code for part in net.breakdowns}
+def _categories(snapshot: Snapshot) -> Iterator[str]:
+    codes = {rate_of(line.tax_category, line.tax_percent).code for line in snapshot.lines if line.tax_category}
     if "O" in codes and len(codes) > 1:
         yield "lines outside the scope of VAT cannot stand beside lines within it: say what tax each line has"
+    if "E" in codes and not any(tax.category == "exempt" and plain(tax.reason) for tax in snapshot.taxes):
+        yield "the reason why lines are exempt is missing"
+
+
+def _sums(snapshot: Snapshot, net: Amounts) -> Iterator[str]:
     for part in net.breakdowns:
-        if part.rate.code == "E" and not plain(part.reason):
-            yield "the reason why lines are exempt is missing"
         exact = abs(part.taxable) * part.rate.percent / 100
         off = Decimal(abs(abs(part.tax) - exact)).scaleb(-exponent(snapshot.currency))
         if off >= 1 or (part.tax and not part.rate.percent):

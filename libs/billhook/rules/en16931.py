@@ -32,6 +32,8 @@ _CODES: Final[Mapping[TaxCategory, str]] = {
     "zero": "Z",
     "exempt": "E",
     "reverse_charge": "AE",
+    "intra_community": "K",
+    "export": "G",
     "outside_scope": "O",
 }
 """UNTDID 5305."""

@@ -88,9 +88,10 @@ def _checked(rate: TaxRate, buyer: Party) -> TaxRate:
         raise ValueError(f"percent: must be 0 where the category is {rate.category}.")
     if rate.category == "exempt" and not reason:
         raise ValueError("reason: say why it is exempt. It has to stand on the invoice.")
+    if rate.category in ("reverse_charge", "intra_community") and not buyer.tax_ids:
+        what = "a reverse charge" if rate.category == "reverse_charge" else "an intra-community supply"
+        raise ValueError(f"category: for {what} the buyer needs a tax id (buyer.tax_ids).")
     if rate.category == "reverse_charge":
-        if not buyer.tax_ids:
-            raise ValueError("category: for a reverse charge the buyer needs a tax id (buyer.tax_ids).")
         reason = reason or "Reverse charge"
     plain = f"{Decimal(rate.percent).normalize():f}"
     return TaxRate(name=rate.name, percent=plain, category=rate.category, reason=reason)

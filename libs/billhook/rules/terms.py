@@ -30,8 +30,8 @@ Metadata = Annotated[
 ]
 """As much as Stripe keeps."""
 
-TaxCategory = Literal["standard", "zero", "exempt", "reverse_charge", "outside_scope"]
-"""EN 16931's categories of VAT (UNTDID 5305): S, Z, E, AE and O."""
+TaxCategory = Literal["standard", "zero", "exempt", "reverse_charge", "intra_community", "export", "outside_scope"]
+"""EN 16931's categories of VAT (UNTDID 5305): S, Z, E, AE, K, G and O."""
 
 MAX_LINES: Final = 10_000
 MAX_DISCOUNTS: Final = 20

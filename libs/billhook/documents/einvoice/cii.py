@@ -16,7 +16,7 @@ from billhook.documents.bank_lines import account_in
 from billhook.documents.words import Words, words_for
 from billhook.rules.days import day_of
 from billhook.rules.document import Line, Snapshot
-from billhook.rules.e_invoice import plain
+from billhook.rules.e_invoice import plain, supplied, within_germany
 from billhook.rules.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
 from billhook.rules.money import parse_locale
 from billhook.rules.tax_ids import other_id_of, vat_id_of
@@ -32,7 +32,7 @@ _NAMESPACES: Final = {
 }
 _DISCOUNT: Final = "95"
 """UNTDID 5189."""
-_EXEMPTIONS: Final = {"AE": "VATEX-EU-AE", "O": "VATEX-EU-O"}
+_EXEMPTIONS: Final = {"AE": "VATEX-EU-AE", "K": "VATEX-EU-IC", "G": "VATEX-EU-G", "O": "VATEX-EU-O"}
 """Why no VAT is charged, of the CEF's list, where there is one reason only."""
 
 
@@ -78,7 +78,8 @@ class _Writer:
         self.seller(SubElement(agreement, "ram:SellerTradeParty"))
         self.buyer(SubElement(agreement, "ram:BuyerTradeParty"))
         delivery = SubElement(into, "ram:ApplicableHeaderTradeDelivery")
-        start, end = self.snapshot.period_start, self.snapshot.period_end
+        self.ship_to(delivery)
+        start, end = supplied(self.snapshot)
         one_day = start and end and self.day(start) == self.day(end)
         if one_day:
             self.date(SubElement(delivery, "ram:ActualDeliverySupplyChainEvent"), "ram:OccurrenceDateTime", start)
@@ -131,6 +132,15 @@ class _Writer:
         if (vat := vat_id_of(buyer)) and not self.untaxed:
             _text(SubElement(into, "ram:SpecifiedTaxRegistration"), "ram:ID", vat, schemeID="VA")
 
+    def ship_to(self, delivery: Element) -> None:
+        """To the buyer's address: an intra-community supply has to say where to (BR-IC-12), and so has an invoice
+        within Germany (BR-FX-EN-04)."""
+        buyer = self.snapshot.buyer
+        if buyer and (within_germany(self.snapshot) or any(part.rate.code == "K" for part in self.amounts.breakdowns)):
+            into = SubElement(delivery, "ram:ShipToTradeParty")
+            _text(into, "ram:Name", buyer.name)
+            _address(into, buyer)
+
     def settlement(self, into: Element, start: datetime | None, end: datetime | None) -> None:
         snapshot = self.snapshot
         due = self.due()
@@ -174,7 +184,12 @@ class _Writer:
             _text(bank, "ram:BICID", account.bic)
 
     def breakdown(self, into: Element, part: Breakdown) -> None:
-        default = {"AE": self.words.reverse_charge, "O": self.words.outside_scope}.get(part.rate.code)
+        default = {
+            "AE": self.words.reverse_charge,
+            "K": self.words.intra_community_note,
+            "G": self.words.export_note,
+            "O": self.words.outside_scope,
+        }.get(part.rate.code)
         reason = (part.reason or default) if part.rate.code not in ("S", "Z") else None  # BR-S-10, BR-Z-10
         self.amount(into, "ram:CalculatedAmount", part.tax)
         _text(into, "ram:TypeCode", "VAT")
@@ -232,6 +247,13 @@ class _Writer:
 
 
 def _whereabouts(into: Element, party: Party) -> None:
+    _address(into, party)
+    if plain(party.email):
+        # BT-34 and BT-49; EM is the scheme of e-mail addresses in the CEF's list.
+        _text(SubElement(into, "ram:URIUniversalCommunication"), "ram:URIID", party.email, schemeID="EM")
+
+
+def _address(into: Element, party: Party) -> None:
     if address := party.address:
         at = SubElement(into, "ram:PostalTradeAddress")
         _text(at, "ram:PostcodeCode", address.postal_code)
@@ -240,9 +262,6 @@ def _whereabouts(into: Element, party: Party) -> None:
         _text(at, "ram:CityName", address.city)
         _text(at, "ram:CountryID", (address.country or "").upper())
         _text(at, "ram:CountrySubDivisionName", address.state)
-    if plain(party.email):
-        # BT-34 and BT-49; EM is the scheme of e-mail addresses in the CEF's list.
-        _text(SubElement(into, "ram:URIUniversalCommunication"), "ram:URIID", party.email, schemeID="EM")
 
 
 def _rate(into: Element, rate: Rate) -> None:
