@@ -92,6 +92,11 @@ class Metrics:
         self.rerung = counter(
             "sweeper_rerung_total", "Due work the relay rang for again. Steady growth: rings are lost.", "queue"
         )
+        self.clock_skew = gauge(
+            "database_clock_skew_seconds",
+            "By how much the database's clock is ahead of this process's. Beyond 1: work is early or late;"
+            " set both by NTP.",
+        )
         self.swept_at = gauge(
             "sweeper_last_success_timestamp_seconds", "When a sweep last ended well. Older than a minute: no relay."
         )

@@ -90,6 +90,12 @@ def _bearer(authorization: str) -> str:
     return key
 
 
+def refuse_two_keys(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """A proxy may have looked at the one, and we would go by the other."""
+    if sum(name.lower() == b"authorization" for name, _ in headers) > 1:
+        raise Refusal(400, "two_keys", "Send one `Authorization` header.")
+
+
 def wrong_key() -> Refusal:
     return _unauthorized("wrong_key", "This key is unknown or was revoked.")
 
@@ -117,6 +123,7 @@ class Authentication:
 
         try:
             headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            refuse_two_keys(scope["headers"])
             caller = await self._callers.of(headers.get(b"authorization", ""))
             body = await body_of(receive, headers.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import pytest
 from desk.world import NOW, OPERATOR, PIXEL, TERMS, Belongings, Desk, World, add_replay, ids_for
@@ -197,3 +199,16 @@ def test_the_probes_need_no_key(desk: Desk) -> None:
 def test_a_method_that_is_none_is_told_which_there_are(desk: Desk, path: str, methods: str) -> None:
     answer = desk.ask("PATCH", path, OPERATOR)
     assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+@pytest.mark.parametrize("path", ["/v1/merchants", "/v1/messages"])
+def test_two_keys_are_none(desk: Desk, path: str) -> None:
+    connection = HTTPConnection(desk.address.removeprefix("http://"))
+    connection.putrequest("POST", path)
+    for key in (OPERATOR, "bh_other"):
+        connection.putheader("Authorization", f"Bearer {key}")
+    connection.putheader("Content-Length", "0")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]["code"]) == (400, "two_keys")
+    connection.close()

@@ -21,6 +21,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.host import run_service
 from billhook.runtime.service import Service
 from billhook.runtime.settings import read_settings
+from billhook.store import migrate
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -35,7 +36,9 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
 
-sys.exit(run_service(Service("ingress", "", app=lambda env, health: app), Env(read_settings())))
+env = Env(read_settings())
+migrate.upgrade(env.database)
+sys.exit(run_service(Service("ingress", "", app=lambda env, health: app), env))
 """
 
 

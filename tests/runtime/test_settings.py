@@ -15,7 +15,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
 from billhook.store import migrate
 
-PASSWORD = "open-sesame"
+PASSWORD = "open-sesame-and-be-quick"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ PASSWORD = "open-sesame"
         ("database_url", "postgresql://host:port/books"),
         ("queue_url", "redis://host:port/0"),
         ("queue_url", "host:6379"),
+        ("log_level", "loud"),
+        ("operator_key", "sesame"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:

@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from store.databases import NOW
 
 from billhook.errors import SettingsError
-from billhook.store import migrate
+from billhook.store import fitness, migrate
 from billhook.store.database import Database
 from billhook.store.deliveries import deliveries
 from billhook.store.documents import NewDocument, add_documents, list_documents
@@ -29,7 +29,7 @@ NEWEST = max(path.name for path in (Path(migrate.__file__).parent / "migrations"
 
 UPGRADE = """
 import sys
-from billhook.store import migrate
+from billhook.store import fitness, migrate
 from billhook.store.database import Database
 database = Database(sys.argv[1])
 print("ready", flush=True)
@@ -105,13 +105,13 @@ def test_the_migrated_schema_is_to_the_letter_the_one_the_tables_describe(blank_
 
 def test_an_upgrade_is_pending_until_it_is_done(blank_url: str) -> None:
     with opened(blank_url) as database:
-        assert migrate.current(database) is None
-        assert migrate.pending(database)
+        assert fitness.revision(database) is None
+        assert fitness.misfit(database)
         migrate.upgrade(database)
-        assert migrate.current(database) == NEWEST
-        assert not migrate.pending(database)
+        assert fitness.revision(database) == NEWEST
+        assert not fitness.misfit(database)
         migrate.upgrade(database)
-        assert migrate.current(database) == NEWEST
+        assert fitness.revision(database) == NEWEST
 
 
 def test_what_was_due_before_lanes_is_due_in_the_lane_it_belongs_to(blank_url: str) -> None:
@@ -182,7 +182,7 @@ def test_processes_that_start_together_upgrade_once(blank_url: str) -> None:
         process.stdin.flush()
     assert [(process.communicate()[1], process.returncode) for process in starting] == [("", 0)] * 2
     with opened(blank_url) as database:
-        assert not migrate.pending(database)
+        assert not fitness.misfit(database)
 
 
 def test_an_upgrade_that_breaks_off_leaves_nothing_behind(blank_url: str) -> None:
@@ -191,7 +191,7 @@ def test_an_upgrade_that_breaks_off_leaves_nothing_behind(blank_url: str) -> Non
             tx.exec_driver_sql("CREATE TABLE deliveries (id INTEGER)")
         with pytest.raises(sa.exc.DBAPIError):
             migrate.upgrade(database)
-        assert migrate.current(database) is None
+        assert fitness.revision(database) is None
         with database.read() as tx:
             assert sa.inspect(tx).get_table_names() == ["deliveries"]
 
@@ -201,7 +201,7 @@ def test_the_database_of_a_newer_billhook_is_refused_with_a_reason(blank_url: st
         migrate.upgrade(database)
         with database.begin() as tx:
             tx.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        assert migrate.pending(database)
+        assert fitness.misfit(database)
         with pytest.raises(SettingsError, match="schema 9999"):
             migrate.upgrade(database)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
-from billhook.store import migrate
+from billhook.store import fitness
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ def check_everything(env: Env) -> list[Check]:
     return [
         _try("database", lambda: _database(env)),
         _try("schema", lambda: _schema(env)),
+        _try("clock", lambda: _clock(env)),
         _try("queue", lambda: _queue(env)),
         _try("secrets", lambda: _secrets(env)),
         _try("objects", lambda: _objects(env)),
@@ -45,9 +46,16 @@ def _database(env: Env) -> str:
 
 
 def _schema(env: Env) -> str:
-    if migrate.pending(env.database):
-        raise LookupError(f"at {migrate.current(env.database) or 'nothing'}: run `billhook migrate`")
-    return f"at {migrate.current(env.database)}"
+    if problem := fitness.misfit(env.database):
+        raise LookupError(problem)
+    return f"at {fitness.revision(env.database)}"
+
+
+def _clock(env: Env) -> str:
+    skew = fitness.clock_skew(env.database, env.clock)
+    if abs(skew) > fitness.MOST_SKEW_SECONDS:
+        raise LookupError(f"{fitness.skew_said(skew)}: work would be done early or late. Set both by NTP.")
+    return "the database's agrees with ours"
 
 
 def _queue(env: Env) -> str:

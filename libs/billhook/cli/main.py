@@ -5,6 +5,7 @@ An operator's commands work on the ledger itself, whether or not the product run
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ from billhook.runtime.host import run_service
 from billhook.runtime.service import find_service, service_names
 from billhook.runtime.settings import read_settings
 from billhook.runtime.supervisor import Supervisor
-from billhook.store import migrate
+from billhook.store import fitness, migrate
 from billhook.store.vault import new_key
 
 
@@ -55,13 +56,15 @@ def up() -> None:
     supervisor = Supervisor(settings, service_names())
     supervisor.check_ports()  # before anything is made: a key is shown only once
     env = Env(settings)
-    made_key = env.make_encryption_key()
+    env.make_var()
+    env.mailer  # noqa: B018 (refuses an address that cannot work)
     migrate.upgrade(env.database)
-    start = prepare(env)
+    made_key = env.make_encryption_key()
     supervisor.start()
     ready = wait_until_ready(settings, service_names(), supervisor.stopping, supervisor.watch)
     if ready or not supervisor.stopping.is_set():
-        typer.echo(banner(env, start, made_key=made_key, ready=ready))
+        # Last: a start that fails, or is stopped, must not have made a key that is shown only once.
+        typer.echo(banner(env, prepare(env), made_key=made_key, ready=ready))
     env.close()
     raise typer.Exit(supervisor.wait())
 
@@ -105,7 +108,7 @@ def migrate_command() -> None:
     """Create the database's schema, or bring it up to date."""
     env = Env(read_settings())
     migrate.upgrade(env.database)
-    typer.echo(f"The schema is at {migrate.current(env.database)}.")
+    typer.echo(f"The schema is at {fitness.revision(env.database)}.")
     env.close()
 
 
@@ -126,6 +129,7 @@ def docs(
 
 def main() -> None:
     """The entry point: an error of ours is one sentence, not a trace."""
+    os.umask(0o077)  # what is made under `var` is nobody else's
     try:
         app()
     except BillhookError as error:

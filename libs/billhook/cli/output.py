@@ -19,8 +19,8 @@ from rich.text import Text
 from billhook.errors import BillhookError
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
-from billhook.store import migrate
 from billhook.store.database import is_store_away
+from billhook.store.fitness import misfit
 
 WIDTH = 10_000
 """A line is as long as its content, also where a terminal has to wrap it: half an id is of no use."""
@@ -51,10 +51,8 @@ def opened() -> Iterator[Env]:
     env = None
     try:
         env = Env(read_settings())
-        if migrate.pending(env.database):
-            raise CommandError(
-                "The database does not have the schema of this billhook yet. Run `billhook migrate` first."
-            )
+        if problem := misfit(env.database):
+            raise CommandError(problem)
         yield env
     except BillhookError as error:
         typer.echo(f"billhook: {error}", err=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -34,8 +37,20 @@ class Env:
     @cached_property
     def database(self) -> Database:
         if self.settings.database.startswith("sqlite"):
-            self.settings.var.mkdir(parents=True, exist_ok=True)
+            self.make_var()
         return Database(self.settings.database)
+
+    def make_var(self) -> None:
+        """The directory of the embedded defaults: the ledger, keys and documents in it are nobody else's to read."""
+        var = self.settings.var
+        try:
+            var.mkdir(parents=True, exist_ok=True)
+            with suppress(PermissionError):  # somebody else's, who lets us write there
+                var.chmod(0o700)
+            if not os.access(var, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise SettingsError(f"BILLHOOK_VAR cannot be worked in: {var}: {error.strerror}.") from None
 
     @cached_property
     def vault(self) -> Vault:
@@ -58,7 +73,7 @@ class Env:
         path = self.encryption_key_file
         if self.settings.encryption_keys.get_secret_value() or path.exists():
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.make_var()
         path.touch(mode=0o600)
         path.write_text(new_key() + "\n")
         return True

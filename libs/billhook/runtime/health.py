@@ -18,6 +18,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
+from billhook.store.fitness import clock_skew
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -59,6 +60,7 @@ class Probes:
         try:
             with self._env.database.read() as tx:
                 tx.execute(sa.text("SELECT 1"))
+            self._env.metrics.clock_skew.set(clock_skew(self._env.database, self._env.clock))
         except Exception as error:
             log.warning("database not reachable", extra={"reason": str(error)})
             return "the database does not answer"

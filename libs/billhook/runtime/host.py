@@ -21,6 +21,8 @@ from billhook.runtime.health import Probes, ProbeServer
 from billhook.runtime.service import Health, Service
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
+from billhook.store.database import is_store_away
+from billhook.store.fitness import MOST_SKEW_SECONDS, clock_skew, misfit, skew_said
 
 if TYPE_CHECKING:
     import uvicorn
@@ -36,9 +38,26 @@ def run_service(service: Service, env: Env) -> int:
     logs.set_up(service.name, env.settings.log_level)
     limit = descriptors.raise_limit()
     try:
+        _look_at_database(env)
         return _serve(service, env, limit) if service.app is not None else _consume(service, env)
     finally:
         env.close()
+
+
+def _look_at_database(env: Env) -> None:
+    """Raises `SettingsError` where this code cannot work with the schema. A database that is away is waited for."""
+    try:
+        problem = misfit(env.database)
+        skew = clock_skew(env.database, env.clock)
+    except Exception as error:
+        if not is_store_away(error):
+            raise
+        log.warning("the database is away, so its schema was not looked at", extra={"reason": str(error)})
+        return
+    if problem is not None:
+        raise SettingsError(problem)
+    if abs(skew) > MOST_SKEW_SECONDS:
+        log.warning("the clocks differ", extra={"reason": skew_said(skew)})
 
 
 def _consume(service: Service, env: Env) -> int:

@@ -5,6 +5,7 @@ The supervisor starts its children with it: half a second of CPU and 10 MB less 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from billhook.errors import BillhookError
@@ -15,6 +16,7 @@ from billhook.runtime.settings import read_settings
 
 
 def main() -> int:
+    os.umask(0o077)  # what is made under `var` is nobody else's
     try:
         return run_service(find_service(sys.argv[1]), Env(read_settings()))
     except BillhookError as error:

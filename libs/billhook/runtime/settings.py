@@ -6,7 +6,7 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,6 +20,10 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 PORTS_BY_NAME = range(8700, 8900)
 """Where services listen that have no setting below."""
+
+
+SHORTEST_OPERATOR_KEY: Final = 20
+"""Characters. Whoever tries keys must not get there."""
 
 
 class _ServicePorts(PydanticBaseSettingsSource):
@@ -107,7 +111,9 @@ class Settings(BaseSettings):
         " 0 keeps them.",
         ge=0,
     )
-    log_level: str = Field("warning", description="debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="debug, info, warning or error."
+    )
     drain_seconds: float = Field(
         25.0, description="How long a process may finish what it has in hand after SIGTERM.", gt=0
     )
@@ -185,6 +191,12 @@ def read_settings(**overrides: Any) -> Settings:
     backend = _read_url("BILLHOOK_DATABASE_URL", settings.database).get_backend_name()
     if not settings.embedded_queue:
         _read_url("BILLHOOK_QUEUE_URL", settings.queue_url.get_secret_value())
+    operator_key = settings.operator_key.get_secret_value()
+    if operator_key and len(operator_key) < SHORTEST_OPERATOR_KEY:
+        raise SettingsError(
+            f"BILLHOOK_OPERATOR_KEY must have at least {SHORTEST_OPERATOR_KEY} characters: it opens everything"
+            " (`openssl rand -hex 24` makes one)."
+        )
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", settings.public):
         raise SettingsError(
             "BILLHOOK_PUBLIC_URL must be an address to put paths behind, such as https://bills.example."

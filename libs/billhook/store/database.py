@@ -24,6 +24,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from billhook.errors import SettingsError
+
 Tx = sa.Connection
 """An open transaction. Functions of this package take one and never end it."""
 
@@ -225,6 +227,13 @@ def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.En
     def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:
         connection = _BoundedConnection.connect(*words, **options)
         connection.answer_seconds = answer_seconds
+        encoding = connection.pgconn.parameter_status(b"server_encoding") or b"UTF8"
+        if encoding != b"UTF8":
+            connection.close()
+            raise SettingsError(
+                f"The database {url.database} is encoded in {encoding.decode()}, which cannot hold every text."
+                " Make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`."
+            )
         return connection
 
     return engine

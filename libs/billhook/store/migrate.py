@@ -8,11 +8,12 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
 
 from billhook.errors import SettingsError
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Tx, is_store_away
+from billhook.store.fitness import newer
 
 _LOCK: Final = 0x62696C6C686F6F6B
 """The advisory lock of everyone who migrates ("billhook" in ASCII). On SQLite the transaction itself is the lock."""
@@ -21,11 +22,18 @@ _LOCK: Final = 0x62696C6C686F6F6B
 def upgrade(database: Database) -> None:
     """Create the schema, or bring it up to date. Processes that start together wait for the first one.
 
-    Raises `SettingsError` when the database was made by a newer billhook than this one.
+    Raises `SettingsError` when it was made by a newer billhook than this one, is away, or cannot hold texts.
     """
     patient = Database(database.url.render_as_string(hide_password=False), answer_seconds=None)
     try:
         _upgrade(patient)
+    except (DBAPIError, OSError) as error:
+        if isinstance(error, DBAPIError) and not is_store_away(error):
+            raise
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        raise SettingsError(
+            f"The database {database.url.render_as_string()} cannot be worked with now, and was not changed: {reason}"
+        ) from None
     finally:
         patient.close()
 
@@ -39,21 +47,7 @@ def _upgrade(database: Database) -> None:
         try:
             command.upgrade(config, "head")
         except CommandError as error:
-            raise SettingsError(
-                f"The database is at schema {_revision(tx)}, which this billhook does not know:"
-                " it was made by a newer one. Start that version, or use another database."
-            ) from error
-
-
-def pending(database: Database) -> bool:
-    """Whether the schema is another than the one this code is written for."""
-    return current(database) != ScriptDirectory.from_config(_config()).get_current_head()
-
-
-def current(database: Database) -> str | None:
-    """The schema's revision; None where there is none yet."""
-    with database.read() as tx:
-        return _revision(tx)
+            raise SettingsError(newer(_revision(tx))) from error
 
 
 def _revision(tx: Tx) -> str | None:

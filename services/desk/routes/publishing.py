@@ -32,7 +32,7 @@ from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller
 from billhook.store.publications import Prepared
 from services.desk import bodies, refusals
-from services.desk.authentication import HEADERS, Callers, body_of, wrong_key
+from services.desk.authentication import HEADERS, Callers, body_of, refuse_two_keys, wrong_key
 from services.desk.dependencies import REPLAYED, owner_of
 from services.desk.refusals import Refusal, not_found
 
@@ -151,6 +151,7 @@ class PublishRoute:
 
     async def _publish(self, scope: Any, receive: Any) -> Published:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
+        refuse_two_keys(scope["headers"])
         authorization = headers.get(b"authorization", "")
         remembered = self._callers.remembered(authorization)
         caller = remembered or await self._callers.of(authorization)
