@@ -77,6 +77,10 @@ def test_a_period_is_written_to_standard_output(shell: Shell, merchant: Any) -> 
     assert (json.loads(line)["id"], json.loads(line)["total"]) == (issued["id"], 1000)
     assert shell("invoices", "export", "--format", "jsonl", "--to", "2020-01-01") == ""
     assert "2026-01-31" in shell.fails("invoices", "export", "--from", "soon")
+    assert ";10,00;" in shell("invoices", "export", "--preset", "excel")
+    shell.json("invoices", "credit", issued["id"])
+    [note] = csv.DictReader(io.StringIO(shell("invoices", "export", "--credit-notes")))
+    assert (note["invoice_number"], note["total"]) == ("INV-0001", "10.00")
 
 
 def test_what_cannot_be_done_with_an_invoice_is_one_sentence(shell: Shell, merchant: Any, tmp_path: Path) -> None:

@@ -13,20 +13,20 @@ import pytest
 from desk.world import NOW, Belongings, Desk, World, add_to_book, new_invoice, own_invoice, refused
 
 from billhook.actions.exports import PAGE, export
-from billhook.rules.book import Change, InvoiceLine
+from billhook.rules.book import Change, CreditNote, InvoiceLine
 from billhook.rules.export import COLUMNS
 from billhook.store import book
 
 
-def rows(desk: Desk, whose: Belongings, **query: Any) -> list[dict[str, str]]:
-    answer = desk.get("/v1/exports/invoices.csv", key=whose.key, **query)
+def rows(desk: Desk, whose: Belongings, what: str = "invoices", **query: Any) -> list[dict[str, str]]:
+    answer = desk.get(f"/v1/exports/{what}.csv", key=whose.key, **query)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     return [*csv.DictReader(io.StringIO(answer.content.decode(), newline=""), strict=True)]
 
 
-def lines(desk: Desk, whose: Belongings, **query: Any) -> list[dict[str, Any]]:
-    answer = desk.get("/v1/exports/invoices.jsonl", key=whose.key, **query)
+def lines(desk: Desk, whose: Belongings, what: str = "invoices", **query: Any) -> list[dict[str, Any]]:
+    answer = desk.get(f"/v1/exports/{what}.jsonl", key=whose.key, **query)
     assert answer.headers["Content-Type"].startswith("application/jsonl")
     return [json.loads(line) for line in answer.content.splitlines()]
 
@@ -41,7 +41,7 @@ def test_mirrored_and_own_invoices_are_in_one_file(desk: Desk, world: World) -> 
     kuwait = add(desk, ours, "in_kw", currency="kwd", total=-1050, customer_name='=HYPERLINK("https://x","y"), "z"')
     found = {row["id"]: row for row in rows(desk, ours)}
     assert len(found) == 3
-    assert all(list(row) == list(COLUMNS) for row in found.values())
+    assert all(list(row) == list(COLUMNS["invoice"]) for row in found.values())
     own = next(row for row in found.values() if row["source_id"] == "own")
     assert (own["number"], own["total"], own["currency"], own["amount_remaining"]) == (
         "INV-0001",
@@ -49,6 +49,8 @@ def test_mirrored_and_own_invoices_are_in_one_file(desk: Desk, world: World) -> 
         "eur",
         "10.90",
     )
+    assert (own["amount_credited"], own["tax_by_rate"]) == ("1.00", "VAT 19% of 10.00 is 1.90")
+    assert found[kuwait]["tax_by_rate"] == "", "the rates are the provider's"
     assert found[kuwait]["total"] == "-1.050"
     assert found[kuwait]["customer_name"] == '\'=HYPERLINK("https://x","y"), "z"'
     plain = {line["id"]: line for line in lines(desk, ours)}
@@ -56,6 +58,56 @@ def test_mirrored_and_own_invoices_are_in_one_file(desk: Desk, world: World) -> 
     assert plain[kuwait]["customer_name"].startswith("=HYPERLINK"), "programs compute nothing, so nothing is changed"
     assert plain.keys() == found.keys()
     assert {row["merchant_id"] for row in found.values()} == {ours.merchant_id}
+
+
+def test_credit_notes_have_an_export_of_their_own(desk: Desk, world: World) -> None:
+    ours = world.ours
+    mirrored = CreditNote(
+        external_id="cn_1",
+        number="C-1",
+        invoice="in_1",
+        status="void",
+        currency="kwd",
+        subtotal=500,
+        total=500,
+        created=NOW - timedelta(days=40),
+    )
+    void = add_to_book(desk.env, ours.merchant_id, ours.ids["source_id"], mirrored)
+    found = {row["id"]: row for row in rows(desk, ours, "credit-notes")}
+    assert found.keys() == {ours.ids["credit_note_id"], void}
+    own = found[ours.ids["credit_note_id"]]
+    assert list(own) == list(COLUMNS["credit_note"])
+    assert (own["number"], own["invoice_number"], own["status"]) == ("CN-0001", "INV-0001", "issued")
+    assert (own["subtotal"], own["tax"], own["total"]) == ("0.84", "0.16", "1.00")
+    assert own["tax_by_rate"] == "VAT 19% of 0.84 is 0.16"
+    assert own["created"].startswith("2026-01-05")
+    assert (found[void]["invoice_number"], found[void]["total"]) == ('A "quoted"/../name-0001', "0.500")
+    [line] = lines(desk, ours, "credit-notes", **{"from": "2026-01-01", "status": "issued"})
+    assert (line["id"], line["total"], line["tax_by_rate"][0]["tax"]) == (own["id"], 100, 16)
+    assert rows(desk, ours, "credit-notes", to="2025-01-01") == []
+    refused(desk.get("/v1/exports/credit-notes.csv", key=ours.key, status="open"), 422, "invalid", "status")
+
+
+def test_the_order_is_that_of_the_numbers(desk: Desk, world: World) -> None:
+    ours = world.ours
+    draft = add(desk, ours, "none", status="draft", number=None)
+    for number in ("T-10000", "T-0999", "T-9999", "S-2", "S-10"):
+        add(desk, ours, number, number=number)
+    numbers = [row["number"] for row in rows(desk, ours)]
+    assert [number for number in numbers if number[:2] in ("S-", "T-")] == [
+        *("S-2", "S-10"),
+        *("T-0999", "T-9999", "T-10000"),
+    ]
+    assert rows(desk, ours)[-1]["id"] == draft, "what has no number yet is at the end"
+
+
+def test_the_file_is_as_the_accountants_program_reads_it(desk: Desk, world: World) -> None:
+    answer = desk.get("/v1/exports/invoices.csv", key=world.ours.key, preset="excel", decimals="point")
+    assert answer.content.startswith(b'\xef\xbb\xbf"id";')
+    assert b";11.90;" in answer.content
+    assert b";11,90;" in desk.get("/v1/exports/invoices.csv", key=world.ours.key, preset="excel").content
+    refused(desk.get("/v1/exports/invoices.csv", key=world.ours.key, delimiter="|"), 422, "invalid", "delimiter")
+    refused(desk.get("/v1/exports/invoices.jsonl", key=world.ours.key, bom="true"), 422, "invalid", "bom")
 
 
 def test_a_period_is_half_open_and_begins_in_the_merchants_zone(desk: Desk, world: World) -> None:
@@ -120,7 +172,7 @@ def test_many_pages_miss_nothing_and_take_the_memory_of_one(desk: Desk, world: W
     assert len(numbers) == len(set(numbers)) == pages * PAGE + 7 + 2
 
     tracemalloc.start()
-    pieces = export(desk.env, ours.merchant_id, "csv", since=NOW - timedelta(days=1))
+    pieces = export(desk.env, "invoice", ours.merchant_id, "csv", since=NOW - timedelta(days=1))
     largest = max(len(piece) for piece in pieces)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -28,9 +28,9 @@ from billhook.store import (
     dunning_policies,
     dunning_report,
     endpoints,
+    exports,
     failed_invoices,
     inbox,
-    invoice_exports,
     links,
     mails,
     merchants,
@@ -232,13 +232,16 @@ QUESTIONS: dict[str, Question] = {
         ).open_cases.values()
         if merchant == shop.merchant and count == 1
     ],
+    "exports.exported_ids": lambda tx, shop, merchant: exports.exported_rows(
+        tx, "invoice", None, exports.exported_ids(tx, "invoice", merchant)
+    ),
+    "exports.exported_rows": lambda tx, shop, merchant: exports.exported_rows(
+        tx, "invoice", merchant, exports.exported_ids(tx, "invoice", shop.merchant)
+    ),
     "failed_invoices.failed_invoices": lambda tx, shop, merchant: failed_invoices.failed_invoices(tx, merchant),
     "inbox.get_event": lambda tx, shop, merchant: inbox.get_event(tx, shop.event, merchant_id=merchant),
     "inbox.list_conflicts": lambda tx, shop, merchant: inbox.list_conflicts(tx, merchant_id=merchant),
     "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),
-    "invoice_exports.invoices_between": lambda tx, shop, merchant: invoice_exports.invoices_between(
-        tx, merchant, since=None, until=None, status=None, after="", limit=9
-    ),
     "links.list_links": lambda tx, shop, merchant: links.list_links(tx, shop.invoice, merchant_id=merchant),
     "mails.list_mails": lambda tx, shop, merchant: mails.list_mails(tx, merchant_id=merchant),
     "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),

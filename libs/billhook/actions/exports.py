@@ -1,4 +1,4 @@
-"""Exporting invoices: what the desk and the commands do alike."""
+"""Exporting invoices and credit notes: what the desk and the commands do alike."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from billhook.errors import Refused
 from billhook.rules.days import zone_of
-from billhook.rules.export import csv_header, csv_row, json_line
+from billhook.rules.export import PLAIN, Kind, Style, csv_header, csv_row, json_line
 from billhook.runtime.env import Env
-from billhook.store.invoice_exports import invoices_between
+from billhook.store.exports import exported_ids, exported_rows
 from billhook.store.merchants import get_merchant
 
 PAGE: Final = 500
@@ -51,22 +51,23 @@ def _instant(name: str, text: str | None, zone: str) -> datetime | None:
 
 def export(
     env: Env,
+    kind: Kind,
     merchant_id: str | None,
-    kind: Format,
+    form: Format,
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     status: str | None = None,
+    style: Style = PLAIN,
 ) -> Iterator[bytes]:
-    """The file, a page at a time. Each page is a transaction of its own: a slow reader holds nothing up."""
+    """The file, a page at a time. Which are in it is settled when it begins; each page is a transaction of its own, so
+    that a slow reader holds nothing up."""
     zone = _zone(env, merchant_id)
-    if kind == "csv":
-        yield csv_header()
-    after = ""
-    while True:
+    with env.database.read() as tx:
+        ids = exported_ids(tx, kind, merchant_id, since=since, until=until, status=status)
+    if form == "csv":
+        yield csv_header(kind, style)
+    for place in range(0, len(ids), PAGE):
         with env.database.read() as tx:
-            page = invoices_between(tx, merchant_id, since=since, until=until, status=status, after=after, limit=PAGE)
-        if not page:
-            return
-        yield b"".join(csv_row(row, zone) if kind == "csv" else json_line(row) for row in page)
-        after = page[-1]["id"]
+            page = exported_rows(tx, kind, merchant_id, ids[place : place + PAGE])
+        yield b"".join(csv_row(kind, row, zone, style) if form == "csv" else json_line(kind, row) for row in page)

@@ -18,6 +18,7 @@ from billhook.actions.sources import ring
 from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.rules.export import Decimals, Delimiter, Kind, Preset, style_of
 from billhook.rules.terms import CreditTerms, Terms
 from billhook.store import book
 from billhook.store.database import Tx
@@ -228,13 +229,22 @@ def export_invoices(
     since: Annotated[str | None, typer.Option("--from", help="A day, in the merchant's zone, or a time.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="Before then, likewise.")] = None,
     status: Annotated[str | None, typer.Option(help="Only those.")] = None,
-    kind: Annotated[Format, typer.Option("--format", help="csv (major units) or jsonl (minor units).")] = "csv",
+    form: Annotated[Format, typer.Option("--format", help="csv (major units) or jsonl (minor units).")] = "csv",
+    credit_notes: Annotated[bool, typer.Option("--credit-notes", help="The credit notes instead.")] = False,
+    preset: Annotated[
+        Preset | None, typer.Option(help="excel: for one with decimal commas: semicolons, a BOM, plain times.")
+    ] = None,
+    delimiter: Annotated[Delimiter | None, typer.Option(help="Of a CSV; a comma where nothing else is said.")] = None,
+    decimals: Annotated[Decimals | None, typer.Option(help="Before them: a point, or a comma.")] = None,
+    bom: Annotated[bool | None, typer.Option("--bom/--no-bom", help="Begin with a byte order mark.")] = None,
     merchant: Narrow = None,
 ) -> None:
-    """Write a period's invoices to standard output."""
+    """Write a period's invoices, or its credit notes, to standard output."""
+    style = style_of(preset, delimiter=delimiter, decimals=decimals, bom=bom)
+    kind: Kind = "credit_note" if credit_notes else "invoice"
     with opened() as env:
         begins, ends = period(env, merchant, since, until)
-        for page in export(env, merchant, kind, since=begins, until=ends, status=status):
+        for page in export(env, kind, merchant, form, since=begins, until=ends, status=status, style=style):
             sys.stdout.buffer.write(page)
 
 
