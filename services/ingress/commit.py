@@ -42,7 +42,7 @@ class InboxCommit:
         except Exception as error:
             if is_store_away(error):
                 log.error("events not stored: the database is away", extra={"count": len(arrivals)})
-                return [error] * len(arrivals)
+                raise
             if len(arrivals) == 1:
                 log.error("event not stored: the database refused it", exc_info=error)
                 return [BodyRefused("not_storable", "The event holds something that no database column can hold.")]

@@ -44,7 +44,9 @@ def with_source(env: Env) -> tuple[str, str]:
 
 
 @pytest.mark.timeout(60)
-def test_a_database_that_stands_still_is_a_503_and_works_again(env: Env, server: PostgresServer) -> None:
+def test_a_database_that_stands_still_is_a_503_and_works_again(
+    env: Env, server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
     merchant, source = with_source(env)
     with running(build(env, Health())) as client:
         door = Door(client, env, merchant, source, "")
@@ -55,6 +57,8 @@ def test_a_database_that_stands_still_is_a_503_and_works_again(env: Env, server:
         server.thaw()
         assert {(answer.status, answer.code) for answer in answers} == {(503, "store_unavailable")}
         assert all(answer.headers["retry-after"] == "5" for answer in answers)
+        # Those who gathered behind the first did not wait for a second time-out.
+        assert sum("the database is away" in record.message for record in caplog.records) == 1
         until_accepted(door, "evt_2")
 
 

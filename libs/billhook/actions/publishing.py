@@ -170,8 +170,10 @@ class Publisher:
         try:
             results, due = self._publish(wanted)
         except Exception as error:
-            if is_store_away(error) or len(wanted) == 1:
-                return [error] * len(wanted)
+            if is_store_away(error):
+                raise
+            if len(wanted) == 1:
+                return [error]
             # One of them is to blame. Each by itself: the others must not pay for it.
             return [result for one in wanted for result in self([one])]
         ring(self._env, {"deliveries": due})

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
+from billhook.store.database import is_store_away
+
 log = logging.getLogger(__name__)
 
 A = TypeVar("A")
@@ -58,8 +60,9 @@ class GroupCommit(Generic[A, R]):
         largest: int,
         size: Callable[[A], int] = lambda item: 0,
     ) -> None:
-        """`do` is called with `largest` items at most, and answers each of them with a result or an exception. `size`
-        is the bytes that an item holds."""
+        """`do` is called with `largest` items at most, and answers each of them with a result or an exception. What it
+        raises is the answer to all; that the database is away is the answer to all who wait, too. `size` is the bytes
+        that an item holds."""
         self._name = name
         self._do = do
         self._largest = largest
@@ -104,18 +107,28 @@ class GroupCommit(Generic[A, R]):
         try:
             while batch := self._next():
                 items = [item for item, _ in batch]
+                results: Sequence[R | Exception]
                 try:
                     results = self._do(items)
                 except Exception as error:
-                    results = [error] * len(items)
+                    if is_store_away(error):
+                        # Whoever waits behind them has waited as long: the next call would keep them as long again.
+                        batch += self._rest()
+                    results = [error] * len(batch)
                 _resolve([future for _, future in batch], results)
         except BaseException as error:
             with self._changed:
                 self.problem = f"the thread {self._name} died: {type(error).__name__}: {error}"
-                left = [future for _, future in (*batch, *self._line)]
-                self._line.clear()
+            left = [future for _, future in (*batch, *self._rest())]
             _resolve(left, [LineEnded(self.problem)] * len(left))
             log.critical("the thread that commits has died", extra={"part": self._name}, exc_info=error)
+
+    def _rest(self) -> list[tuple[A, asyncio.Future[R]]]:
+        with self._changed:
+            rest = list(self._line)
+            self._line.clear()
+            self._bytes = 0
+            return rest
 
     def _next(self) -> list[tuple[A, asyncio.Future[R]]]:
         """What waits, up to the limit; nothing when there is nothing left to do."""
