@@ -109,11 +109,11 @@ def test_a_ping_is_sent_to_one_that_is_enabled(shell: Shell, endpoint: Any) -> N
 
 def test_an_endpoint_is_switched_with_a_trace(shell: Shell, endpoint: Any) -> None:
     by = f"disabled by cli:{getpass.getuser()}"
-    shell("endpoints", "disable", endpoint["id"])
-    [now] = shell.json("endpoints", "list")
-    assert (now["state"], now["disabled_reason"]) == ("disabled", by)
     shell("endpoints", "disable", endpoint["id"], "--reason", "moving house")
-    assert f"{by}: moving house" in shell("endpoints", "list")
+    [now] = shell.json("endpoints", "list")
+    assert (now["state"], now["disabled_reason"]) == ("disabled", f"{by}: moving house")
+    shell("endpoints", "disable", endpoint["id"], "--reason", "to be sure")
+    assert shell.json("endpoints", "list") == [now], "the first reason stays"
     assert shell("endpoints", "enable", endpoint["id"]) == f"{endpoint['id']} is enabled.\n"
     [now] = shell.json("endpoints", "list")
     assert (now["state"], now["disabled_at"]) == ("enabled", None)
