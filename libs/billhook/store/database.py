@@ -108,21 +108,31 @@ class _WriteQueue:
         self._path = path
         self._answer_seconds = answer_seconds
         self._thread_lock = threading.Lock()
+        self._turn_began = 0.0
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> None:
-        started = time.monotonic()
-        if not self._thread_lock.acquire(timeout=-1 if self._answer_seconds is None else self._answer_seconds):
-            raise self._busy()
+        self._await_turn()
         try:
             if self._file is None:
                 self._file = self._path.open("ab")
-            self._lock(self._file, started)
+            self._lock(self._file)
+            self._turn_began = time.monotonic()
         except BaseException:
             self._thread_lock.release()
             raise
 
-    def _lock(self, file: IO[bytes], started: float) -> None:
+    def _await_turn(self) -> None:
+        """Behind the other threads of this process, however many they are, as long as they come and go."""
+        if self._answer_seconds is None:
+            self._thread_lock.acquire()
+            return
+        waits_since = time.monotonic()
+        while not self._thread_lock.acquire(timeout=self._answer_seconds / 4):
+            if time.monotonic() - max(self._turn_began, waits_since) > self._answer_seconds:
+                raise self._busy()
+
+    def _lock(self, file: IO[bytes]) -> None:
         """Waiting for a file lock cannot time out, so where the lock is held a thread waits in our place, and wakes the
         caller as soon as it has the lock. A thread that was given up on releases a lock that it gets too late."""
         try:
@@ -133,7 +143,7 @@ class _WriteQueue:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 return
         waiter = _Waiter(file)
-        if not waiter.got_it(started + self._answer_seconds - time.monotonic()):
+        if not waiter.got_it(self._answer_seconds):
             self._file = None  # the waiter's from now on: a file has one lock, however many threads ask for it
             raise self._busy()
 
