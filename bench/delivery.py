@@ -22,7 +22,7 @@ from billhook.rules.breaker import LARGEST_WINDOW
 from billhook.rules.delivery import DELIVERED, FRESH
 from billhook.store.deliveries import deliveries, delivery_attempts
 from billhook.store.work import DUE
-from services.courier.gates import IN_FLIGHT
+from services.courier.limits import IN_FLIGHT
 
 SERVICES = ("courier", "relay")
 PATIENCE_SECONDS = 180.0

@@ -32,11 +32,11 @@ from billhook.rules.signing import signed_headers
 from billhook.store.database import Tx
 from billhook.store.deliveries import (
     Attempt,
-    Letter,
+    OutboundMessage,
     add_attempts,
     cut_attempts,
     deliveries,
-    letters,
+    outbound_messages,
     to_retry_lane,
 )
 from billhook.store.endpoints import Endpoint
@@ -44,7 +44,7 @@ from billhook.store.ordering import release
 from billhook.store.queues import lane_name
 from billhook.store.vault import Vault
 from billhook.store.work import Row
-from services.courier.wellbeing import look_after
+from services.courier.endpoint_health import record_health
 
 log = logging.getLogger(__name__)
 
@@ -53,26 +53,26 @@ NOT_KEPT: Final = "(not kept)"
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class DeliveryJob:
     """One claimed delivery."""
 
-    letter: Letter
+    message: OutboundMessage
 
     @property
     def id(self) -> str:
-        return self.letter.delivery_id
+        return self.message.delivery_id
 
     @property
     def merchant_id(self) -> str:
-        return self.letter.merchant_id
+        return self.message.merchant_id
 
     @property
     def attempts(self) -> int:
-        return self.letter.attempts
+        return self.message.attempts
 
     @property
     def endpoint(self) -> Endpoint:
-        return self.letter.endpoint
+        return self.message.endpoint
 
     @property
     def timeout_seconds(self) -> float:
@@ -95,7 +95,7 @@ class Tried(msgspec.Struct, frozen=True):
     connected: bool
 
 
-Result = tuple[Errand, Outcome, Tried | None]
+Result = tuple[DeliveryJob, Outcome, Tried | None]
 
 
 class Delivery:
@@ -111,35 +111,35 @@ class Delivery:
         # Opening a sealed secret takes as long as signing; the sealed bytes change when the secret does.
         self._open = lru_cache(maxsize=10_000)(vault.open)
 
-    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Errand]:
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[DeliveryJob]:
         add_attempts(tx, cut_attempts(rows))
-        return [Errand(letter) for letter in letters(tx, rows)]
+        return [DeliveryJob(message) for message in outbound_messages(tx, rows)]
 
-    def perform(self, jobs: Sequence[Errand]) -> Sequence[Result]:
+    def perform(self, jobs: Sequence[DeliveryJob]) -> Sequence[Result]:
         raise TypeError("deliveries are performed many at a time, by Dispatcher")
 
-    def request(self, errand: Errand, now: datetime) -> Outgoing | Outcome:
+    def request(self, job: DeliveryJob, now: datetime) -> Outgoing | Outcome:
         """One attempt: a fresh timestamp and signature, always the same `webhook-id`; or how it ends without one."""
-        letter, endpoint = errand.letter, errand.endpoint
-        if ended := _ended(letter):
+        message, endpoint = job.message, job.endpoint
+        if ended := _ended(message):
             return ended
         try:
-            own, written = self._headers(letter, now)
+            own, written = self._headers(message, now)
         except Exception as error:  # a secret that does not open: nothing was sent, so there is no attempt to record
-            return after_failure(error, attempts=letter.attempts, now=now, jitter=random.random())
+            return after_failure(error, attempts=message.attempts, now=now, jitter=random.random())
         request = Request(
-            endpoint.url, {**own, **written}, letter.body, errand.timeout_seconds, retry=letter.attempts > 1
+            endpoint.url, {**own, **written}, message.body, job.timeout_seconds, retry=message.attempts > 1
         )
         return Outgoing(request, {**dict.fromkeys(own, NOT_KEPT), **written})
 
     def result(
-        self, errand: Errand, response: Response, started: datetime, sent: Mapping[str, str] = MappingProxyType({})
+        self, job: DeliveryJob, response: Response, started: datetime, sent: Mapping[str, str] = MappingProxyType({})
     ) -> Result:
         """What follows from a response to a request that began at `started`; `sent` are its headers, to be shown."""
-        letter = errand.letter
-        outcome_told, error = as_told(letter.endpoint.url, response.outcome, response.error)
+        message = job.message
+        outcome_told, error = as_told(message.endpoint.url, response.outcome, response.error)
         if error != response.error:
-            log.info("not connected", extra={"endpoint": letter.endpoint.id, "reason": response.error})
+            log.info("not connected", extra={"endpoint": message.endpoint.id, "reason": response.error})
             response = msgspec.structs.replace(response, outcome=outcome_told, error=error)
         ended_at = started + timedelta(milliseconds=response.duration_ms)
         pause = retry_after_seconds(response.retry_after, ended_at)
@@ -147,57 +147,57 @@ class Delivery:
             status_code=response.status_code,
             error=response.error,
             retry_after_seconds=pause,
-            attempts=letter.attempts,
+            attempts=message.attempts,
             now=ended_at,
             jitter=random.random(),
-            schedule=SCHEDULE_SECONDS if letter.endpoint.schedule is None else letter.endpoint.schedule,
+            schedule=SCHEDULE_SECONDS if message.endpoint.schedule is None else message.endpoint.schedule,
         )
-        return errand, outcome, Tried(_attempt(letter, response, started, sent), pause, response.connected)
+        return job, outcome, Tried(_attempt(message, response, started, sent), pause, response.connected)
 
-    def _headers(self, letter: Letter, now: datetime) -> tuple[dict[str, str], dict[str, str]]:
+    def _headers(self, message: OutboundMessage, now: datetime) -> tuple[dict[str, str], dict[str, str]]:
         """The merchant's own headers, and those that billhook writes."""
-        endpoint = letter.endpoint
+        endpoint = message.endpoint
         own = json.loads(self._open(endpoint.headers)) if endpoint.headers else {}
         secrets = [self._open(secret) for secret in endpoint.secrets(now)]
         return own, {
-            **signed_headers(secrets, letter.message_id, now, letter.body),
+            **signed_headers(secrets, message.message_id, now, message.body),
             "Content-Type": "application/json",
             "User-Agent": "billhook",
         }
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        tried = [(errand.endpoint, result.attempt) for errand, _, result in results if result is not None]
+        tried = [(job.endpoint, result.attempt) for job, _, result in results if result is not None]
         add_attempts(tx, [attempt for _, attempt in tried])
-        to_retry_lane(tx, [errand.id for errand, outcome, _ in results if isinstance(outcome, Retry)])
+        to_retry_lane(tx, [job.id for job, outcome, _ in results if isinstance(outcome, Retry)])
         over = {
-            errand.id: (errand.endpoint.id, errand.letter.subject)
-            for errand, outcome, _ in results
-            if errand.letter.subject is not None and isinstance(outcome, (Done, Dead))
+            job.id: (job.endpoint.id, job.message.subject)
+            for job, outcome, _ in results
+            if job.message.subject is not None and isinstance(outcome, (Done, Dead))
         }
         rings: dict[str, list[str]] = {}
         for head in release(tx, over, now):
             rings.setdefault(lane_name(head.lane), []).append(head.delivery_id)
-        for queue, ids in look_after(tx, tried, now).items():
+        for queue, ids in record_health(tx, tried, now).items():
             rings.setdefault(queue, []).extend(ids)
         return rings
 
 
-def _ended(letter: Letter) -> Outcome | None:
+def _ended(message: OutboundMessage) -> Outcome | None:
     """How a delivery ends that is not to be sent."""
-    if letter.endpoint.deleted_at is not None:
+    if message.endpoint.deleted_at is not None:
         return Done(CANCELED)
-    if letter.endpoint.disabled_at is not None:
+    if message.endpoint.disabled_at is not None:
         return Done(HELD)
-    if letter.pruned:
+    if message.pruned:
         return Dead("the message's body was pruned when its retention was over; it cannot be sent again")
     return None
 
 
-def _attempt(letter: Letter, response: Response, started: datetime, sent: Mapping[str, str]) -> Attempt:
+def _attempt(message: OutboundMessage, response: Response, started: datetime, sent: Mapping[str, str]) -> Attempt:
     return Attempt(
-        letter.merchant_id,
-        letter.delivery_id,
-        letter.number,
+        message.merchant_id,
+        message.delivery_id,
+        message.number,
         started,
         response.duration_ms,
         response.outcome,
@@ -205,6 +205,6 @@ def _attempt(letter: Letter, response: Response, started: datetime, sent: Mappin
         response.error,
         response.body,
         response.headers,
-        letter.endpoint.url,
+        message.endpoint.url,
         tuple(sent.items()),
     )

@@ -31,8 +31,8 @@ from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
 from billhook.store.database import Database
 from billhook.store.deliveries import deliveries, pull_forward
-from services.courier.delivery import Delivery, Errand, Outgoing, Result, Tried
-from services.courier.gates import IN_FLIGHT, Admission, Gates
+from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
+from services.courier.limits import IN_FLIGHT, Admission, EndpointLimits
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        steps: Steps[Errand, Tried | None],
+        steps: Steps[DeliveryJob, Tried | None],
         database: Database,
         listen: Callable[[str], Listener],
         open_client: Callable[[int], Client],
@@ -93,7 +93,7 @@ class Dispatcher:
         self._metrics = metrics
         self._clock = clock
         self._parts = parts
-        self._gates = Gates(clock)
+        self._limits = EndpointLimits(clock)
         self._lanes = {name: Lane(name, listen(name)) for name in LANES}
         self._leases = steps.leases()
         """All that is in hand: claimed, and not settled yet."""
@@ -175,12 +175,12 @@ class Dispatcher:
         return True
 
     def _claim(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> None:
-        admission = Admission(self._gates, lane.name, self._leases)
+        admission = Admission(self._limits, lane.name, self._leases)
         only = deliveries.c.lane == lane.name
-        if full := self._gates.full():
+        if full := self._limits.full():
             only = sa.and_(only, deliveries.c.endpoint_id.not_in(full))
         try:
-            token, errands = self._steps.claim(ids, limit, only, admission.admit)
+            token, jobs = self._steps.claim(ids, limit, only, admission.admit)
         except Exception as error:
             admission.settle(())
             self._metrics.store_errors.labels(self._steps.queue).inc()
@@ -188,57 +188,57 @@ class Dispatcher:
             self._stopping.wait(1.0)
             lane.listener.look()
             return
-        admission.settle([errand.endpoint.id for errand in errands])
-        self._leases.take(token, [errand.id for errand in errands])
-        self._metrics.in_flight.inc(len(errands))
+        admission.settle([job.endpoint.id for job in jobs])
+        self._leases.take(token, [job.id for job in jobs])
+        self._metrics.in_flight.inc(len(jobs))
         with self._changed:
-            lane.busy += len(errands)
-            self._bytes += sum(len(errand.letter.body) for errand in errands)
-        for errand in errands:
-            self._send(lane, errand)
+            lane.busy += len(jobs)
+            self._bytes += sum(len(job.message.body) for job in jobs)
+        for job in jobs:
+            self._send(lane, job)
         if ids is None and admission.found >= limit:
             lane.listener.look()  # there may be more behind what was found
         self._remember(lane, admission)
 
     def _remember(self, lane: Lane, admission: Admission) -> None:
         """Look for what was put off when the first of it falls due; the relay would find it up to a second later."""
-        if admission.put_off:
-            first = min(at for _, at in admission.put_off)
+        if admission.deferred:
+            first = min(at for _, at in admission.deferred)
             lane.look_at = first if lane.look_at is None else min(lane.look_at, first)
-        self._metrics.deferred.inc(len(admission.put_off))
-        self._metrics.open_breakers.set(self._gates.open_breakers())
+        self._metrics.deferred.inc(len(admission.deferred))
+        self._metrics.open_breakers.set(self._limits.open_breakers())
 
     # Sending.
 
-    def _send(self, lane: Lane, errand: Errand) -> None:
+    def _send(self, lane: Lane, job: DeliveryJob) -> None:
         started = self._clock()
-        outgoing = self._delivery.request(errand, started)
+        outgoing = self._delivery.request(job, started)
         if not isinstance(outgoing, Outgoing):
-            self._back(lane, (errand, outgoing, None))
+            self._back(lane, (job, outgoing, None))
             return
         shown = outgoing.shown
 
         def done(response: Response) -> None:
-            self._back(lane, self._delivery.result(errand, response, started, shown))
+            self._back(lane, self._delivery.result(job, response, started, shown))
 
         self._client.send(outgoing.request, done)
 
     def _back(self, lane: Lane, result: Result) -> None:
-        errand, _, tried = result
+        job, _, tried = result
         if tried is not None:
             attempt, seconds = tried.attempt, tried.attempt.duration_ms / 1000
-            self._gates.answered(errand.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
-        if not _is_counted_in_sql(errand):
-            self._leave(errand)
+            self._limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
+        if not _is_counted_in_sql(job):
+            self._leave(job)
         with self._changed:
             lane.busy -= 1
-            self._bytes -= len(errand.letter.body)
+            self._bytes -= len(job.message.body)
             self._results.append(result)
             if len(self._results) == 1 or lane.busy % LEAST_ROOM == 0:
                 self._changed.notify_all()
 
-    def _leave(self, errand: Errand) -> None:
-        for name in self._gates.leave(errand.endpoint.id):
+    def _leave(self, job: DeliveryJob) -> None:
+        for name in self._limits.leave(job.endpoint.id):
             self._lanes[name].listener.look()
 
     # Settling.
@@ -265,7 +265,7 @@ class Dispatcher:
 
     def _write(self, results: Sequence[Result]) -> None:
         self._count(results)
-        ids = [errand.id for errand, _, _ in results]
+        ids = [job.id for job, _, _ in results]
         try:
             self._steps.settle_surely({row_id: self._leases.token(row_id) for row_id in ids}, results, self._ended.wait)
         except Exception as error:
@@ -273,9 +273,9 @@ class Dispatcher:
             log.error("deliveries not settled", extra={"reason": str(error)[:500], "count": len(results)})
         finally:
             self._leases.release(ids)
-        for errand, _, _ in results:
-            if _is_counted_in_sql(errand):
-                self._leave(errand)
+        for job, _, _ in results:
+            if _is_counted_in_sql(job):
+                self._leave(job)
 
     def _count(self, results: Sequence[Result]) -> None:
         attempts = [tried for _, _, tried in results if tried is not None]
@@ -288,8 +288,8 @@ class Dispatcher:
 
     def _pull_forward(self) -> None:
         """What was put off for endpoints that are up again falls due, as much at a time as is soon sent."""
-        with self._gates.lock:
-            endpoint_ids, self._gates.recovered = self._gates.recovered, set()
+        with self._limits.lock:
+            endpoint_ids, self._limits.recovered = self._limits.recovered, set()
         for endpoint_id in endpoint_ids:
             try:
                 with self._database.begin(durable=False) as tx:
@@ -300,14 +300,14 @@ class Dispatcher:
             if pulled:
                 self._lanes[FRESH].listener.look()
             if pulled == PULLED:
-                with self._gates.lock:
-                    self._gates.recovered.add(endpoint_id)
+                with self._limits.lock:
+                    self._limits.recovered.add(endpoint_id)
 
     def _keep(self, part: Part) -> None:
         part.rest()
         self._leases.keep(self._ended)
 
 
-def _is_counted_in_sql(errand: Errand) -> bool:
+def _is_counted_in_sql(job: DeliveryJob) -> bool:
     """Whether its place is free only when SQL says so: the endpoint's cap holds over all couriers."""
-    return errand.endpoint.max_in_flight is not None
+    return job.endpoint.max_in_flight is not None

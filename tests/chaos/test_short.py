@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from billhook.store.deliveries import deliveries
 from billhook.store.documents import documents
 from billhook.store.messages import messages
 from billhook.store.schema import new_id
-from billhook_testing.servers import PostgresServer
+from billhook_testing.postgres_installation import NoServer
+from billhook_testing.servers import PostgresServer, postgres_server
 from tests.chaos.account import account
 from tests.chaos.evidence import gather
 from tests.chaos.faults import (
@@ -24,6 +26,8 @@ from tests.chaos.faults import (
     Fault,
     absent,
     frozen,
+    server_absent,
+    server_frozen,
     writer_held,
 )
 from tests.chaos.run import Options, Report, run
@@ -46,7 +50,18 @@ def test_nothing_is_lost_on_postgresql_when_all_fall_at_once_and_the_queue_stays
     _assert_balanced(_run(postgres.create_database(), tmp_path, 9, EVERYTHING, EMPTIED, absent(4)))
 
 
-def _run(url: str, directory: Path, seconds: float, *faults: Fault) -> Report:
+def test_nothing_is_lost_when_the_database_server_stands_still_and_is_killed(tmp_path: Path) -> None:
+    try:
+        with postgres_server(tmp_path) as server:  # with fsync, and nobody else's
+            faults = (server_frozen(2), server_absent(0), server_absent(2))
+            _assert_balanced(_run(server.create_database(), tmp_path, 10, *faults, server=server))
+    except NoServer as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def _run(url: str, directory: Path, seconds: float, *faults: Fault, server: PostgresServer | None = None) -> Report:
     options = Options(
         faults=faults,
         seconds=seconds,
@@ -55,6 +70,7 @@ def _run(url: str, directory: Path, seconds: float, *faults: Fault) -> Report:
         quiet=1.0,
         lease_seconds=3.0,
         refuse=0.0,
+        server=server,
     )
     return run(url, directory, options, print)
 

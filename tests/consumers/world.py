@@ -31,8 +31,8 @@ from billhook.store.schema import metadata, new_id
 from billhook.store.vault import Vault, new_key
 from billhook_testing.clock import ManualClock
 from services.bookkeeper.posting import Posting
-from services.courier.delivery import Delivery, Errand, Outgoing, Result
-from services.courier.gates import Admission, Gates
+from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result
+from services.courier.limits import Admission, EndpointLimits
 from services.invoicer.rendering import Rendering
 
 LOOPBACK = Reach(allowed=parse_networks("127.0.0.0/8"), allow_http=True)
@@ -159,49 +159,49 @@ class Courier:
         self._delivery = Delivery(world.vault)
         self._steps = Steps(self._delivery, world.database, Silence(), world.metrics, world.clock)
         self._clock = world.clock
-        self.gates = Gates(world.clock)
+        self.limits = EndpointLimits(world.clock)
 
     def deliver(self) -> list[str]:
         """Try what is due, once; returns the ids of the messages, in the order of their turn."""
-        token, errands = self.take()
-        self._send(token, errands)
-        return [errand.letter.message_id for errand in errands]
+        token, jobs = self.take()
+        self._send(token, jobs)
+        return [job.message.message_id for job in jobs]
 
-    def take(self, limit: int = 1000) -> tuple[str, Sequence[Errand]]:
-        """Claim what the gates let through."""
-        admission = Admission(self.gates, "fresh")
-        token, errands = self._steps.claim(None, limit, None, admission.admit)
-        admission.settle([errand.endpoint.id for errand in errands])
-        return token, errands
+    def take(self, limit: int = 1000) -> tuple[str, Sequence[DeliveryJob]]:
+        """Claim what the limits let through."""
+        admission = Admission(self.limits, "fresh")
+        token, jobs = self._steps.claim(None, limit, None, admission.admit)
+        admission.settle([job.endpoint.id for job in jobs])
+        return token, jobs
 
-    def answer(self, token: str, errand: Errand, status_code: int) -> None:
+    def answer(self, token: str, job: DeliveryJob, status_code: int) -> None:
         """Settle as if the endpoint had answered this."""
         response = Response(outcome_class(status_code), status_code)
-        result = self._delivery.result(errand, response, self._clock())
-        self._steps.settle({errand.id: token}, [result])
-        self.gates.leave(errand.endpoint.id)
+        result = self._delivery.result(job, response, self._clock())
+        self._steps.settle({job.id: token}, [result])
+        self.limits.leave(job.endpoint.id)
 
-    def _send(self, token: str, errands: Sequence[Errand]) -> None:
+    def _send(self, token: str, jobs: Sequence[DeliveryJob]) -> None:
         client = WebhookClient(connections=10, reach=LOOPBACK)
         try:
-            for errand in errands:
-                result = self._attempt(errand, client)
+            for job in jobs:
+                result = self._attempt(job, client)
                 if result[2] is not None:
                     attempt = result[2].attempt
-                    self.gates.answered(errand.endpoint.id, attempt.outcome, attempt.status_code, None, 0.01)
-                self._steps.settle({errand.id: token}, [result])
-                self.gates.leave(errand.endpoint.id)
+                    self.limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, None, 0.01)
+                self._steps.settle({job.id: token}, [result])
+                self.limits.leave(job.endpoint.id)
         finally:
             client.close()
 
-    def _attempt(self, errand: Errand, client: WebhookClient) -> Result:
+    def _attempt(self, job: DeliveryJob, client: WebhookClient) -> Result:
         started = self._clock()
-        outgoing = self._delivery.request(errand, started)
+        outgoing = self._delivery.request(job, started)
         if not isinstance(outgoing, Outgoing):
-            return errand, outgoing, None
+            return job, outgoing, None
         answered: Queue[Response] = Queue()
         client.send(outgoing.request, answered.put)
-        return self._delivery.result(errand, answered.get(timeout=60), started, outgoing.shown)
+        return self._delivery.result(job, answered.get(timeout=60), started, outgoing.shown)
 
 
 def run_until_quiet(steps: Steps[Any, Any]) -> None:

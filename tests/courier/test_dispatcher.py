@@ -17,7 +17,7 @@ from billhook.store.deliveries import address, deliveries
 from billhook.store.endpoints import create_endpoint
 from billhook.store.messages import Message, add_messages
 from services.courier import delivery as courier_delivery
-from services.courier.gates import ASSURED, LARGEST_SHARE
+from services.courier.limits import ASSURED, LARGEST_SHARE
 
 URL = "https://merchant.test/hook"
 
@@ -135,9 +135,9 @@ def test_one_merchant_whose_endpoints_hang_leaves_room_to_the_others(world: Worl
 def test_what_waited_for_an_endpoint_that_was_down_falls_due_at_the_first_success(world: World) -> None:
     endpoint = world.endpoint(URL)
     with dispatching(world) as office:
-        gates = office.dispatcher._gates
+        limits = office.dispatcher._limits
         for _ in range(TRIP):
-            gates.answered(endpoint, "connect", None, None, 0.01)
+            limits.answered(endpoint, "connect", None, None, 0.01)
         for _ in range(6):
             world.say()
         office.look()
@@ -172,7 +172,7 @@ def test_a_restart_does_not_forget_who_is_down(world: World) -> None:
         office.look()
         assert len(office.client.sent) == 1
         office.answer(Response("connect", error="no connection: Connection refused"))
-        until(lambda: office.dispatcher._gates.traffic(endpoint).breaker.is_open(world.clock()))
+        until(lambda: office.dispatcher._limits.traffic(endpoint).breaker.is_open(world.clock()))
 
 
 def test_no_more_bodies_are_in_hand_than_fit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,14 @@ from billhook.store import endpoints, work
 from billhook.store.database import Database
 from billhook.store.deliveries import (
     Attempt,
-    Letter,
     NewDelivery,
+    OutboundMessage,
     add_attempts,
     add_deliveries,
     deliveries,
-    letters,
     list_attempts,
     list_deliveries,
+    outbound_messages,
 )
 from billhook.store.documents import NewDocument, Rendered, add_documents, documents, list_documents, set_files
 from billhook.store.messages import Message, add_messages, get_message, list_messages
@@ -89,9 +89,9 @@ def test_a_claimed_delivery_becomes_a_letter_to_the_endpoint_as_it_is_now(databa
         claim = work.claim(tx, deliveries, ids=None, limit=9, max_attempts=9, now=NOW, lease=timedelta(minutes=1))
         known = endpoints.endpoints_of(tx, {here.id, there.id})
         rows = [{**row, "endpoint": known[row["endpoint_id"]]} for row in claim.rows]
-        found = {letter.delivery_id: letter for letter in letters(tx, rows)}
-        assert letters(tx, []) == []
-    assert found[first] == Letter(
+        found = {one.delivery_id: one for one in outbound_messages(tx, rows)}
+        assert outbound_messages(tx, []) == []
+    assert found[first] == OutboundMessage(
         first, "mrc_a", sent.id, here, 1, 1, "invoice.paid", sent.body, pruned=False, subject=None, lane="fresh"
     )
     assert found[second].endpoint.disabled_at == NOW

@@ -225,7 +225,7 @@ def held_for(tx: Tx, endpoint_id: str) -> int:
     return int(tx.execute(sa.select(sa.func.count()).select_from(held.limit(HELD_LIMIT).subquery())).scalar_one())
 
 
-class Letter(msgspec.Struct, frozen=True):
+class OutboundMessage(msgspec.Struct, frozen=True):
     """What is needed to send one delivery."""
 
     delivery_id: str
@@ -243,7 +243,7 @@ class Letter(msgspec.Struct, frozen=True):
     lane: str
 
 
-def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
+def outbound_messages(tx: Tx, claimed: Sequence[Row]) -> list[OutboundMessage]:
     """The claimed deliveries, which carry their `endpoint`, with their messages."""
     if not claimed:
         return []
@@ -254,7 +254,7 @@ def letters(tx: Tx, claimed: Sequence[Row]) -> list[Letter]:
     for row in claimed:
         _, event_type, body, pruned_at = said[row["message_id"]]
         found.append(
-            Letter(
+            OutboundMessage(
                 row["id"],
                 row["merchant_id"],
                 row["message_id"],

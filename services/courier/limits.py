@@ -1,14 +1,14 @@
-"""The gates before the endpoints: what may go to each of them now, and when to ask again.
+"""The limits before the endpoints: what may go to each of them now, and when to ask again.
 
-A claim finds due deliveries, and these gates decide within its transaction which are taken:
+A claim finds due deliveries, and these limits decide within its transaction which are taken:
 
-    ordering        the subject's earlier delivery is not over        ─▶ put off until that one is due again
-    breaker         the endpoint is down                              ─▶ put off until the breaker lets a probe through
-    window, cap     enough is under way to it                         ─▶ left in the table, or put off if it is slow
-    rate            its bucket is empty                               ─▶ put off until there is a token
+    ordering        the subject's earlier delivery is not over        ─▶ deferred until that one is due again
+    breaker         the endpoint is down                              ─▶ deferred until the breaker lets a probe through
+    window, cap     enough is under way to it                         ─▶ left in the table, or deferred if it is slow
+    rate            its bucket is empty                               ─▶ deferred until there is a token
 
-Nothing waits inside a worker. What is put off falls due later, so that the next claim does not find it in front of work
-that could be done. Limits that a merchant has set hold over all couriers: their endpoints are locked meanwhile.
+Nothing waits inside a worker. What is deferred falls due later, so that the next claim does not find it in front of
+work that could be done. Limits that a merchant has set hold over all couriers: their endpoints are locked meanwhile.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Traffic:
         return max(0, (window if self.cap is None else min(window, self.cap)) - self.busy)
 
 
-class Gates:
+class EndpointLimits:
     """What one process knows of all endpoints. Claims run in several threads."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -154,27 +154,27 @@ def _soon(traffic: Traffic, now: datetime) -> bool:
 
 
 class Admission:
-    """The gates during one claim in one lane; `admit` runs in its transaction. Rows that it lets in carry their
+    """The limits during one claim in one lane; `admit` runs in its transaction. Rows that it lets in carry their
     `endpoint`, as it was read there."""
 
-    def __init__(self, gates: Gates, lane: str, leases: Leases | None = None) -> None:
+    def __init__(self, limits: EndpointLimits, lane: str, leases: Leases | None = None) -> None:
         """`leases`: what this process has in hand."""
-        self._gates = gates
+        self._limits = limits
         self._leases = leases
         self._lane = lane
         self.found = 0
-        self.put_off: list[tuple[str, datetime]] = []
+        self.deferred: list[tuple[str, datetime]] = []
         self._taken: Counter[str] = Counter()
 
     def admit(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Row]:
         self.settle(())  # a claim whose rows cannot be prepared together is done once more
-        self.found, self.put_off = len(rows), []
-        now = self._gates.now()
+        self.found, self.deferred = len(rows), []
+        now = self._limits.now()
         rows = self._not_in_hand(tx, rows, now)
         waiting: dict[str, list[Row]] = defaultdict(list)
         ready, not_yet = ordering.in_turn(tx, rows, now)
         for row, at in not_yet:
-            self._put_off(row, at, now)
+            self._defer(row, at, now)
         for row in ready:
             waiting[row["endpoint_id"]].append(row)
         endpoints, under_way = _read(tx, waiting, now)
@@ -182,23 +182,23 @@ class Admission:
         spent: list[tuple[str, datetime]] = []
         for endpoint_id, queue in waiting.items():
             endpoint = endpoints[endpoint_id]
-            with self._gates.lock:
-                count = self._places(endpoint, self._gates.traffic(endpoint_id), queue, under_way, now)
+            with self._limits.lock:
+                count = self._places(endpoint, self._limits.traffic(endpoint_id), queue, under_way, now)
                 if endpoint.rate_limit is not None and count:
                     count, at = self._tokens(endpoint, endpoint.rate_limit, queue, count, now)
                     spent.append((endpoint_id, at))
-                self._gates.enter(endpoint_id, endpoint.merchant_id, count)
+                self._limits.enter(endpoint_id, endpoint.merchant_id, count)
             self._taken[endpoint_id] += count
             admitted += [{**row, "endpoint": endpoint} for row in queue[:count]]
         save_tokens(tx, spent)
-        work.defer(tx, deliveries.deliveries, self.put_off)
+        work.defer(tx, deliveries.deliveries, self.deferred)
         return admitted
 
     def settle(self, kept: Sequence[str]) -> None:
         """Give back the places of what was admitted and then not taken; `kept` has an endpoint id for each that was."""
-        with self._gates.lock:
+        with self._limits.lock:
             for endpoint_id, places in (self._taken - Counter(kept)).items():
-                self._gates.enter(endpoint_id, self._gates.traffic(endpoint_id).merchant_id, -places)
+                self._limits.enter(endpoint_id, self._limits.traffic(endpoint_id).merchant_id, -places)
         self._taken = Counter()
 
     def _not_in_hand(self, tx: Tx, rows: Sequence[Row], now: datetime) -> Sequence[Row]:
@@ -218,9 +218,9 @@ class Admission:
             return len(queue)  # nothing will be sent
         if traffic.breaker.is_open(now):
             until = traffic.breaker.open_until or now
-            self._put_off(queue[0], until, now)  # the probe
+            self._defer(queue[0], until, now)  # the probe
             for row in queue[1:]:  # spread over as long again: what has piled up shall not come back at once
-                self._put_off(row, until + (until - now) * random.random(), now)
+                self._defer(row, until + (until - now) * random.random(), now)
             return 0
         if traffic.breaker == Breaker() and endpoint.failing_since is not None:
             traffic.breaker = breaker.SUSPECT  # it was down when the process before this one ended
@@ -231,7 +231,7 @@ class Admission:
             busy = under_way.get(endpoint.id, 0)
             elsewhere = busy - traffic.busy
             places = min(places, endpoint.max_in_flight - busy)
-        share = self._gates.share(endpoint.merchant_id)
+        share = self._limits.share(endpoint.merchant_id)
         crowded = share < min(places, len(queue))
         places = max(0, min(places, share, len(queue)))
         if places == len(queue):
@@ -241,23 +241,23 @@ class Admission:
         else:
             wait = max(SHORTEST_WAIT, timedelta(seconds=traffic.seconds))
             for row in queue[places:]:
-                self._put_off(row, now + wait * (1 + random.random()), now)
+                self._defer(row, now + wait * (1 + random.random()), now)
         return places
 
     def _tokens(
         self, endpoint: Endpoint, rate: float, queue: Sequence[Row], count: int, now: datetime
     ) -> tuple[int, datetime]:
         granted, spent = bucket.take(endpoint.tokens_spent, rate, count, now)
-        traffic = self._gates.traffic(endpoint.id)
+        traffic = self._limits.traffic(endpoint.id)
         traffic.promised = max(traffic.promised or spent, spent)
         for row in queue[granted:count]:
             traffic.promised = bucket.next_at(traffic.promised, rate, 1)
-            self._put_off(row, traffic.promised, now)
+            self._defer(row, traffic.promised, now)
         traffic.promised = min(traffic.promised, now + LONGEST_WAIT)
         return granted, spent
 
-    def _put_off(self, row: Row, at: datetime, now: datetime) -> None:
-        self.put_off.append((row["id"], min(at, now + LONGEST_WAIT)))
+    def _defer(self, row: Row, at: datetime, now: datetime) -> None:
+        self.deferred.append((row["id"], min(at, now + LONGEST_WAIT)))
 
 
 def _read(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> tuple[dict[str, Endpoint], Mapping[str, int]]:

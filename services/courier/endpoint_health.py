@@ -43,7 +43,7 @@ class Told:
 STAGES = {Notice.FIRST_SIGN: "first", Notice.HALF_TIME: "half", Notice.DISABLED: "disabled"}
 
 
-def look_after(tx: Tx, tried: Sequence[tuple[Endpoint, Attempt]], now: datetime) -> Rings:
+def record_health(tx: Tx, tried: Sequence[tuple[Endpoint, Attempt]], now: datetime) -> Rings:
     """Bring the endpoints' health up to date, and tell what is to be told; returns what to ring for."""
     concerned = {endpoint.id for endpoint, attempt in tried if _concerns(endpoint, attempt)}
     if not concerned:

@@ -30,7 +30,7 @@ def test_an_endpoint_nobody_knows_gets_a_first_window_and_the_rest_stays_in_the_
     world.say("order.shipped")
     courier = world.courier()
     _, taken = courier.take()
-    assert Counter(errand.endpoint.id == other for errand in taken) == {False: FIRST_WINDOW, True: 1}
+    assert Counter(job.endpoint.id == other for job in taken) == {False: FIRST_WINDOW, True: 1}
     assert due(world) == [world.clock()] * 5
     assert world.rows("deliveries", "attempts").count((0,)) == 5
 
@@ -41,32 +41,32 @@ def test_an_endpoint_that_is_full_is_passed_over_until_there_is_room(world: Worl
         world.say()
     courier = world.courier()
     courier.take()
-    assert courier.gates.full() == [endpoint]
-    courier.gates.answered(endpoint, "2xx", 200, None, 0.01)
+    assert courier.limits.full() == [endpoint]
+    courier.limits.answered(endpoint, "2xx", 200, None, 0.01)
     # A claim for each single place would cost more than it brings: half of the window is worth one.
-    assert [courier.gates.leave(endpoint) for _ in range(2)] == [set(), {"fresh"}]
-    assert courier.gates.full() == []
+    assert [courier.limits.leave(endpoint) for _ in range(2)] == [set(), {"fresh"}]
+    assert courier.limits.full() == []
     assert len(courier.take()[1]) == 3  # the window has grown by one
 
 
-def test_what_is_due_for_a_slow_endpoint_is_put_off(world: World) -> None:
+def test_what_is_due_for_a_slow_endpoint_is_deferred(world: World) -> None:
     endpoint = world.endpoint(URL)
     courier = world.courier()
     for _ in range(20):
-        courier.gates.answered(endpoint, "2xx", 200, None, 8.0)
-    window = courier.gates.traffic(endpoint).breaker.window
+        courier.limits.answered(endpoint, "2xx", 200, None, 8.0)
+    window = courier.limits.traffic(endpoint).breaker.window
     for _ in range(window + 3):
         world.say()
     assert len(courier.take()[1]) == window
     assert [7 <= (at - world.clock()).total_seconds() <= 17 for at in due(world)] == [True] * 3
-    assert courier.gates.full() == []
+    assert courier.limits.full() == []
 
 
 def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: World) -> None:
     endpoint = world.endpoint(URL)
     courier = world.courier()
     for _ in range(TRIP):
-        courier.gates.answered(endpoint, "connect", None, None, 0.01)
+        courier.limits.answered(endpoint, "connect", None, None, 0.01)
     for _ in range(30):
         world.say()
     assert courier.take()[1] == []
@@ -77,7 +77,7 @@ def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: W
 
     world.clock.move(seconds=2 * OPEN_SECONDS)
     assert len(courier.take()[1]) == 1  # the probe
-    assert courier.gates.open_breakers() == 0
+    assert courier.limits.open_breakers() == 0
 
 
 def test_a_cap_of_a_merchant_holds_over_all_couriers(world: World) -> None:
@@ -89,8 +89,8 @@ def test_a_cap_of_a_merchant_holds_over_all_couriers(world: World) -> None:
     assert len(there.take()[1]) == 1
     assert len(here.take()[1]) == 0
     assert len([at for at in due(world) if at > world.clock()]) == 7  # nobody here says when there will be room
-    assert here.gates.traffic(endpoint).busy == 2
-    assert there.gates.traffic(endpoint).busy == 1
+    assert here.limits.traffic(endpoint).busy == 2
+    assert there.limits.traffic(endpoint).busy == 1
 
 
 def test_a_courier_that_fills_a_cap_alone_leaves_the_rest_for_when_it_is_done(world: World) -> None:
@@ -100,7 +100,7 @@ def test_a_courier_that_fills_a_cap_alone_leaves_the_rest_for_when_it_is_done(wo
     courier = world.courier()
     assert len(courier.take()[1]) == 2
     assert due(world) == [world.clock()] * 3
-    assert courier.gates.full() == [endpoint]
+    assert courier.limits.full() == [endpoint]
 
 
 def test_a_rate_limit_gives_each_delivery_a_time_of_its_own(world: World) -> None:
@@ -109,7 +109,7 @@ def test_a_rate_limit_gives_each_delivery_a_time_of_its_own(world: World) -> Non
     for _ in range(12):
         world.say()
         for courier in (here, there):  # it is known to answer, so that its window is no matter
-            courier.gates.answered(endpoint, "2xx", 200, None, 0.01)
+            courier.limits.answered(endpoint, "2xx", 200, None, 0.01)
     assert len(here.take()[1]) == 5
     assert [round((at - world.clock()).total_seconds(), 3) for at in due(world)] == [
         round(n / 5, 3) for n in range(1, 8)
@@ -156,7 +156,7 @@ def test_a_subject_has_one_delivery_at_a_time_and_others_do_not_wait(world: Worl
     other = world.say(customer="cus_2")
     nobody = [world.say(), world.say(subscription="sub_1")]
     courier = world.courier()
-    assert [errand.letter.message_id for errand in courier.take()[1]] == [first, other, *nobody]
+    assert [job.message.message_id for job in courier.take()[1]] == [first, other, *nobody]
     assert courier.take()[1] == []
     assert world.courier().take()[1] == []  # nor does another courier take the second one
 
@@ -173,12 +173,12 @@ def test_in_order_means_that_nobody_hears_of_a_later_thing_before_the_earlier_on
     while due(world):
         world.clock.move(seconds=60)
         in_hand = [(courier, *courier.take()) for courier in couriers]
-        for courier, token, errands in in_hand:
-            assert len({errand.letter.subject for errand in errands}) == len(errands)
-            for errand in errands:
-                customer, number = said[errand.letter.message_id]
+        for courier, token, jobs in in_hand:
+            assert len({job.message.subject for job in jobs}) == len(jobs)
+            for job in jobs:
+                customer, number = said[job.message.message_id]
                 turns.setdefault(customer, []).append(number)
-                courier.answer(token, errand, next(answers, 200))
+                courier.answer(token, job, next(answers, 200))
     with world.database.begin() as tx:
         update_endpoint(tx, endpoint, deleted_at=world.clock())
     assert all(numbers == sorted(numbers) for numbers in turns.values())
