@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from billhook.actions import invoices
 from billhook.documents.einvoice.facturx import facturx_xml
 from billhook.documents.view import shown
+from billhook.documents.view import shown as view_of
 from billhook.errors import Refused
 from billhook.rules.book import Address
 from billhook.rules.days import day_of
@@ -62,6 +63,9 @@ def test_a_draft_becomes_an_open_invoice_and_is_paid(office: Office) -> None:
     assert (step.invoice.state, step.invoice.amount_paid, step.invoice.amount_remaining) == ("paid", TOTAL, 0)
     assert step.invoice.payment_reference == "transfer 7"
     assert office.now(drafted.id) == step.invoice
+    assert ("Payment reference", "transfer 7") in [
+        (fact.label, fact.value) for fact in view_of(office.shown(drafted.id)["receipt"]).facts
+    ]
 
     assert office.told() == ["invoice.created", "invoice.finalized", "invoice.paid"]
     kept = entry(office, final)

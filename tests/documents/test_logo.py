@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from billhook.documents.logo import LARGEST_LOGO, LARGEST_SIDE, checked_logo
+from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
+from billhook.documents.view import shown
+from billhook.documents.wkhtmltopdf import FIXED_DATE
 from billhook.errors import Refused
+from billhook_testing import samples
 
 
 def picture(media: str = "PNG", size: tuple[int, int] = (20, 10), mode: str = "RGB") -> bytes:
@@ -37,14 +41,27 @@ def png_of(width: int, height: int) -> bytes:
 )
 def test_a_picture_is_named_by_what_is_in_it(media: str, media_type: str, ending: str) -> None:
     content = picture(media)
-    logo = checked_logo(content)
+    logo, kept = checked_logo(content)
+    assert kept == content
     digest = hashlib.sha256(content).hexdigest()
     assert (logo.media_type, logo.width, logo.height, logo.sha256) == (media_type, 20, 10, digest)
     assert logo.key == f"logos/{digest[:2]}/{digest[2:]}.{ending}"
 
 
+def test_a_logo_in_the_colours_of_a_press_can_stand_on_an_e_invoice() -> None:
+    logo, kept = checked_logo(picture("JPEG", (40, 20), "CMYK"))
+    with Image.open(io.BytesIO(kept)) as converted:
+        assert (converted.mode, converted.size, converted.info.get("icc_profile")) == ("RGB", (40, 20), None)
+    assert logo.sha256 == hashlib.sha256(kept).hexdigest()
+    made = samples.invoice(samples.terms(1))
+    shape = Picture(logo.media_type, kept, logo.width, logo.height)
+    with contextlib.closing(TypstRenderer(seconds=60)) as renderer:
+        [pdf] = renderer.render([RenderRequest(shown(made), made.dated or FIXED_DATE, shape, archival=True)])
+    assert isinstance(pdf, bytes), pdf
+
+
 def test_the_largest_is_taken_and_one_pixel_more_is_not() -> None:
-    assert checked_logo(picture(size=(LARGEST_SIDE, 1))).width == LARGEST_SIDE
+    assert checked_logo(picture(size=(LARGEST_SIDE, 1)))[0].width == LARGEST_SIDE
     for size in ((LARGEST_SIDE + 1, 1), (1, LARGEST_SIDE + 1)):
         with pytest.raises(Refused, match="4000 pixels"):
             checked_logo(picture(size=size))
@@ -83,4 +100,4 @@ def test_no_bytes_do_more_than_be_refused(noise: bytes, place: int) -> None:
     whole = picture()
     for content in (noise, whole[:place] + noise + whole[place:]):
         with contextlib.suppress(Refused):
-            assert checked_logo(content).width > 0
+            assert checked_logo(content)[0].width > 0

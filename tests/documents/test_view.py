@@ -152,6 +152,36 @@ def test_reverse_charge_and_exemptions_are_explained_once(locale: str, note: str
     assert shown(snapshot).notes == (note, "Education")
 
 
+@pytest.mark.parametrize(
+    ("locale", "tax", "due"),
+    [
+        ("en", "VAT 20%", "€24.00 due March 15, 2026"),
+        ("de", "USt. 20\xa0%", "24,00\xa0€ zahlbar bis 15. März 2026"),
+        ("fr", "TVA 20\xa0%", "24,00\xa0€ à payer au plus tard le 15 mars 2026"),
+        ("nl", "Btw 20%", "€\xa024,00 uiterlijk te betalen op 15 maart 2026"),
+    ],
+)
+def test_tax_and_due_date_are_in_the_words_of_an_accountant(locale: str, tax: str, due: str) -> None:
+    rate = TaxTotal(name="VAT", percent="20", category="standard", taxable=2000, tax=400)
+    snapshot = Snapshot(
+        kind="invoice",
+        locale=locale,
+        currency="eur",
+        seller=Seller(name="A"),
+        due_at=datetime(2026, 3, 15, 11, 7, 3, tzinfo=UTC),
+        taxes=(rate,),
+        subtotal=2000,
+        tax=400,
+        total=2400,
+        amount_remaining=2400,
+    )
+    document = shown(snapshot)
+    assert any(row.label.startswith(tax) for row in document.totals), document.totals
+    assert document.headline == due
+    named = msgspec.structs.replace(snapshot, taxes=(msgspec.structs.replace(rate, name="Sales tax"),))
+    assert any(row.label.startswith("Sales tax") for row in shown(named).totals)
+
+
 def test_what_crosses_a_border_without_tax_says_so_in_the_documents_language() -> None:
     supply = TaxTotal(name="USt.", percent="0", category="intra_community", taxable=100, tax=0)
     away = TaxTotal(name="USt.", percent="0", category="export", taxable=50, tax=0, reason="§ 6 UStG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -290,6 +291,13 @@ def test_ten_thousand_lines_add_up() -> None:
 def test_what_cannot_be_charged_is_refused_with_the_field(given_terms: Terms, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         totals(given_terms)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+    start, end = datetime(2026, 3, 1, 11, 7, 3, tzinfo=UTC), datetime(2026, 3, 31, 11, 7, 3, tzinfo=UTC)
+    with pytest.raises(ValueError, match=r"^period_end: is before period_start"):
+        totals(msgspec.structs.replace(terms(line(1)), period_start=end, period_end=start))
+    assert totals(msgspec.structs.replace(terms(line(1)), period_start=start, period_end=end)).total
 
 
 def test_a_reverse_charge_needs_the_buyers_tax_id() -> None:

@@ -36,8 +36,8 @@ def change_seller(tx: Tx, merchant_id: str, seller: Seller) -> Merchant:
 
 def store_logo(env: Env, content: bytes) -> Logo:
     """Check a picture and put it into the object store; no document shows it yet. Raises `Refused`."""
-    logo = checked_logo(content)
-    env.objects.put_once(logo.key, content)
+    logo, kept = checked_logo(content)
+    env.objects.put_once(logo.key, kept)
     return logo
 
 

@@ -159,6 +159,7 @@ def _shown_as(kind: DocumentKind, shown: Snapshot, invoice: OwnInvoice) -> Snaps
             kind=kind,
             status="paid",
             paid_at=invoice.paid_at,
+            payment_reference=invoice.payment_reference,
             amount_due=invoice.amount_paid,
             amount_paid=invoice.amount_paid,
             amount_remaining=0,

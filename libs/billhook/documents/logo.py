@@ -25,8 +25,10 @@ _one_at_a_time = Lock()
 """Uploads that come together must not take their 64 MB together."""
 
 
-def checked_logo(content: bytes) -> Logo:
-    """The logo as settings hold it, with the key of the object store for its bytes. Raises `Refused`."""
+def checked_logo(content: bytes) -> tuple[Logo, bytes]:
+    """The logo as settings hold it, with the key of the object store for its bytes, and those. A picture in the colours
+    of a press is converted: a file for archives has one space of colours, and e-invoices could never be drawn with it.
+    Raises `Refused`."""
     if len(content) > LARGEST_LOGO:
         raise Refused("logo_too_large", f"A logo may have at most {LARGEST_LOGO // 1024} KiB.")
     try:
@@ -37,6 +39,8 @@ def checked_logo(content: bytes) -> Logo:
             if max(width, height) > LARGEST_SIDE:
                 raise _too_many_pixels()
             picture.load()  # a file cut off in the middle would fail later, in every document
+            if picture.mode == "CMYK":
+                content = _in_rgb(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels() from None
     except Refused:
@@ -45,7 +49,13 @@ def checked_logo(content: bytes) -> Logo:
         raise Refused("logo_invalid", "A logo must be a PNG or JPEG file; this is none, or it is damaged.") from None
     digest = hashlib.sha256(content).hexdigest()
     key = f"logos/{digest[:2]}/{digest[2:]}.{_ENDINGS[media_type]}"
-    return Logo(media_type=media_type, key=key, sha256=digest, width=width, height=height)
+    return Logo(media_type=media_type, key=key, sha256=digest, width=width, height=height), content
+
+
+def _in_rgb(picture: Image.Image) -> bytes:
+    converted = io.BytesIO()
+    picture.convert("RGB").save(converted, "JPEG", quality=90)  # without the press's profile, which is of CMYK
+    return converted.getvalue()
 
 
 def _too_many_pixels() -> Refused:

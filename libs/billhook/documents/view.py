@@ -17,7 +17,7 @@ from billhook.documents import colours
 from billhook.documents.wording import Wording
 from billhook.documents.words import Words, hosted_words, words_for
 from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
-from billhook.rules.terms import Party
+from billhook.rules.terms import VAT, Party
 
 _LETTER: Final = frozenset({"US", "CA", "MX", "PH", "CL", "CO", "CR", "GT", "PA", "SV", "VE", "DO", "PR"})
 """Countries whose paper is Letter. A locale that names no country is of A4."""
@@ -202,6 +202,8 @@ class _Writer:
         ):
             if at:
                 yield ShownFact(label=label, value=self.write.day(at))
+        if snapshot.kind == "receipt" and snapshot.payment_reference:
+            yield ShownFact(label=words.payment_reference, value=snapshot.payment_reference)
         if snapshot.kind == "credit_note":
             yield from self.correction()
         if period := self.write.period(snapshot.period_start, snapshot.period_end):
@@ -333,7 +335,7 @@ class _Writer:
 
     def tax_label(self, tax: TaxTotal) -> str:
         words = self.words
-        label = tax.name or words.tax
+        label = words.vat if tax.name == VAT and tax.category else tax.name or words.tax
         if tax.percent is not None:
             label = f"{label} {self.write.percent(tax.percent)}"
         special = {

@@ -40,6 +40,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     issued: str
     due: str
     paid_on: str
+    payment_reference: str
+    """Before what the payer or the bank named a payment by."""
     voided_on: str
     period: str
     currency: str
@@ -66,6 +68,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     quantity: str
     unit_price: str
     tax: str
+    vat: str
+    """The tax that own invoices charge, where they do not name it."""
     amount: str
     item: str
     prorated: str

@@ -127,6 +127,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     issued_at: datetime | None = None
     due_at: datetime | None = None
     paid_at: datetime | None = None
+    payment_reference: str | None = None
     voided_at: datetime | None = None
     period_start: datetime | None = None
     period_end: datetime | None = None

@@ -33,6 +33,8 @@ Metadata = Annotated[
 TaxCategory = Literal["standard", "zero", "exempt", "reverse_charge", "intra_community", "export", "outside_scope"]
 """EN 16931's categories of VAT (UNTDID 5305): S, Z, E, AE, K, G and O."""
 
+VAT: Final = "VAT"
+
 MAX_LINES: Final = 10_000
 MAX_DISCOUNTS: Final = 20
 
@@ -40,7 +42,8 @@ MAX_DISCOUNTS: Final = 20
 class TaxRate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rate of tax. Equal values are one rate, and are added up together; "19" and "19.0" are equal."""
 
-    name: Label = "VAT"
+    name: Label = VAT
+    """Documents say the default in their own language: USt., TVA."""
     percent: Percent = "0"
     category: TaxCategory = "standard"
     reason: Label | None = None

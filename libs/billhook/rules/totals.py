@@ -39,6 +39,8 @@ def totals(terms: Terms) -> Totals:
         raise ValueError(f"currency: {currency!r} is not a currency. Use a lower-case ISO 4217 code such as eur.")
     if len(terms.lines) > MAX_LINES:
         raise ValueError(f"lines: an invoice has {MAX_LINES:,} lines at most, and this one would have more.")
+    if terms.period_start and terms.period_end and terms.period_end < terms.period_start:
+        raise ValueError("period_end: is before period_start.")
     prices = [_priced_at(place, line, currency) for place, line in enumerate(terms.lines)]
     rates = rates_of(terms.lines, terms.buyer)
     groups = grouped(rates)
