@@ -62,8 +62,8 @@ def test_a_mail_is_sent_and_settled(world: World, mailer: Mailer, server: MailSe
     send(world, mailer, objects)
     arrived = [message_from_bytes(one.content, policy=policy.default) for one in server.arrived]
     assert {(mail["Message-ID"], mail["Subject"]) for mail in arrived} == {
-        (f"<{first}@billhook>", "About one"),
-        (f"<{second}@billhook>", "About two"),
+        (f"<{first}@acme.test>", "About one"),
+        (f"<{second}@acme.test>", "About two"),
     }
     assert {mail["Date"].datetime for mail in arrived} == {world.clock().replace(microsecond=0)}
     assert world.rows("mails", "state", "attempts") == [("sent", 1), ("sent", 1)]
@@ -114,7 +114,7 @@ def test_a_mail_that_is_not_taken_now_is_sent_later_as_the_same_mail(
     send(world, mailer, objects)
     [arrived] = server.arrived
     mail = message_from_bytes(arrived.content, policy=policy.default)
-    assert (mail["Message-ID"], mail["Date"].datetime) == (f"<{mail_id}@billhook>", written_at)
+    assert (mail["Message-ID"], mail["Date"].datetime) == (f"<{mail_id}@acme.test>", written_at)
     assert world.rows("mails", "state", "attempts", "last_error") == [("sent", 2, None)]
 
 

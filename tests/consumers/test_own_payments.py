@@ -97,6 +97,12 @@ def test_a_guests_invoice_is_made_out_to_the_guest_with_the_tax_that_was_paid(sh
     assert document.lines[0].notes == ("Includes tax €4.20",)
 
 
+def test_what_was_paid_is_invoiced_whatever_address_the_guest_gave(shop: World) -> None:
+    shop.arrive(shop.stripe_source, paid(customer=None, customer_details={"name": "Noor", "email": "noor@nowhere"}))
+    shop.post()
+    assert owned(shop)[0][:2] == ("INV-0001", "paid")
+
+
 @pytest.mark.parametrize("tax", [4201, 5000])
 def test_more_tax_than_was_paid_is_a_dead_letter(shop: World, tax: int) -> None:
     odd = shop.arrive(shop.stripe_source, paid(total_details={"amount_tax": tax}))

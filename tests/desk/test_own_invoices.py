@@ -124,6 +124,15 @@ def test_a_preview_adds_up_and_stores_nothing(desk: Desk, world: World) -> None:
     refused(desk.post("/v1/invoices/preview", {**TERMS, "currency": "zzz"}, key=ours.key), 422, "terms_invalid", "zzz")
 
 
+@pytest.mark.parametrize("path", ["/v1/invoices", "/v1/invoices/preview"])
+@pytest.mark.parametrize("email", ["nobody", "a b@customer.example", "ada@intranet", "ada@customer.invalid"])
+def test_a_buyer_whom_no_mail_can_reach_is_refused_at_the_draft(
+    desk: Desk, world: World, path: str, email: str
+) -> None:
+    terms = {**TERMS, "buyer": {"name": "Ada", "email": email}}
+    refused(desk.post(path, terms, key=world.ours.key), 422, "recipient_invalid", "buyer.email", email)
+
+
 @pytest.mark.parametrize(
     ("terms", "word"),
     [

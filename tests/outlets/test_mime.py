@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.errors import Unprocessable
-from billhook.outlets.mail.mime import File, Mail, Mailbox, compose, mailbox
+from billhook.outlets.mail.mime import File, Mail, Mailbox, compose, mailbox, recipient
 
 SENDER = Mailbox("", "billing@acme.test")
 MAIL = Mail("<mail_1@billhook>", datetime(2026, 11, 21, 11, 30, tzinfo=UTC), "ada@customer.test", "Hello", "Hello\n")
@@ -118,6 +118,19 @@ def test_a_mailbox_is_an_address_with_or_without_a_name(text: str, name: str, ad
 def test_anything_else_is_no_mailbox(text: str) -> None:
     with pytest.raises(Unprocessable, match="address"):
         mailbox(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["root@localhost", "ada@intranet", "ada@a.invalid", "Ada <ada@b.LOCALHOST>", "ada@10.0.0.1", "a b@c.com"]
+)
+def test_nobody_is_to_get_a_mail_that_cannot_arrive(text: str) -> None:
+    with pytest.raises(Unprocessable):
+        recipient(text)
+
+
+@pytest.mark.parametrize("text", ["ada@customer.test", "Ada <ada@customer.example>", "zoe@müller.de"])
+def test_what_may_arrive_is_tried(text: str) -> None:
+    assert recipient(text) == mailbox(text)
 
 
 @pytest.mark.parametrize("char", ["\r", "\n", "\0", "\x0b", "\x85", "\u2028", "\ud800"])

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from billhook.documents.hosted_page import shown_now
 from billhook.documents.view import Shown, shown
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.mail.mime import mailbox
+from billhook.outlets.mail.mime import recipient
 from billhook.rules.book import Invoice
 from billhook.store import book
 from billhook.store.database import Tx
@@ -98,7 +98,7 @@ def _addresses(row: sa.RowMapping, to: Sequence[str] | None) -> list[str]:
         raise Refused("recipient_missing", "The buyer has no address: say in `to` whom to send it to.")
     try:
         for address in to:
-            mailbox(address)
+            recipient(address)
     except Unprocessable as error:
         raise Refused("recipient_invalid", f"`to`: {error}") from None
     return sorted(set(to))

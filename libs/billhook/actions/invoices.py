@@ -36,6 +36,7 @@ from billhook.actions.ledger import (
 )
 from billhook.actions.sources import check_url
 from billhook.errors import Refused, Unprocessable
+from billhook.outlets.mail.mime import recipient
 from billhook.rules.book import Address, Change, Invoice, book_id
 from billhook.rules.days import days_later
 from billhook.rules.document import TEMPLATE, Snapshot
@@ -84,8 +85,8 @@ class CheckedTerms:
     charged: Totals
 
 
-def check(terms: Terms) -> CheckedTerms:
-    """Raises `Refused`."""
+def check(terms: Terms, *, paid: bool = False) -> CheckedTerms:
+    """Raises `Refused`. What was `paid` already is invoiced whatever address the buyer gave."""
     try:
         encoded = msgspec.json.encode(terms, order="sorted")
         if _NUL.search(encoded):
@@ -102,6 +103,11 @@ def check(terms: Terms) -> CheckedTerms:
         raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
     if terms.pay_url is not None:
         check_url("pay_url", terms.pay_url)
+    if terms.buyer.email and not paid:
+        try:
+            recipient(terms.buyer.email)
+        except Unprocessable as error:
+            raise Refused("recipient_invalid", f"`buyer.email`: {error}") from None
     return CheckedTerms(terms, hashlib.sha256(encoded).digest(), charged)
 
 
@@ -227,7 +233,9 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWor
     rings: list[NewWork] = []
     by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
     for one in paid:
-        new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), check(one.terms), now, None)
+        new = _new(
+            one.merchant, derived("payment", one.merchant.id, *one.identity), check(one.terms, paid=True), now, None
+        )
         by_id.setdefault(new.id, (one, new))
     # All rows are inserted, in order, before the first number is taken: otherwise two transactions could deadlock.
     fresh = [by_id[invoice_id] for invoice_id in sorted(by_id) if add_own_invoice(tx, by_id[invoice_id][1])]

@@ -32,6 +32,9 @@ _MAILBOX: Final = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>.*?))\s
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS: Final = re.compile(rf"(?=.{{3,254}}\Z)[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
 
+_NOWHERE: Final = frozenset(("invalid", "localhost", "local", "internal", "onion"))
+"""No public server takes mail below these (RFC 2606, RFC 6761, RFC 6762, RFC 7686, ICANN's `internal`)."""
+
 _NOT_IN_FILE_NAMES: Final = frozenset('/\\:*?"<>|')
 
 
@@ -44,7 +47,8 @@ class File(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Mail:
     message_id: str
-    """`<…@…>`, the same whenever this mail is sent: receivers know it again by it."""
+    """`<…@…>`, the same whenever this mail is sent: receivers know it again by it. What is sent has the sender's domain
+    in it, since filters mistrust one that exists nowhere."""
     date: datetime
     recipient: str
     """An address, or `name <address>`."""
@@ -79,6 +83,16 @@ def mailbox(text: str) -> Mailbox:
     return Mailbox(name.strip(), address)
 
 
+def recipient(text: str) -> Mailbox:
+    """A mailbox that a mail may reach; raises `Unprocessable` for another. `.test` and `.example` are left to those who
+    try billhook out."""
+    box = mailbox(text)
+    _, dot, last = box.address.rpartition("@")[2].rpartition(".")
+    if not dot or last.isdigit() or last.lower() in _NOWHERE:
+        raise Unprocessable(f"no mail can reach {text!r}: its domain is on no public network; correct it")
+    return box
+
+
 def sender_of(text: str) -> Mailbox:
     """The mailbox in a setting."""
     try:
@@ -96,7 +110,7 @@ def compose(mail: Mail, sender: Mailbox) -> bytes:
         "To": _written(mailbox(mail.recipient), len("To: ")),
         "Subject": _encoded(_one_line("the subject", mail.subject), len("Subject: ")),
         "Date": format_datetime(mail.date),
-        "Message-ID": mail.message_id,
+        "Message-ID": f"{mail.message_id.partition('@')[0]}@{sender.address.rpartition('@')[2]}>",
         # RFC 3834: no out-of-office reply to a mail that a program sent.
         "Auto-Submitted": "auto-generated",
     }
