@@ -31,7 +31,7 @@ from billhook_testing import samples
 __all__ = ["canary"]
 
 
-DECIDED = {"kind", "status", "locale", "currency", "template", "category", "tax_category", "unit"}
+DECIDED = {"kind", "status", "locale", "zone", "currency", "template", "category", "tax_category", "unit"}
 """Words that billhook chooses or checks against a list, and no text of anybody's."""
 NOT_SHOWN = {"accent", "pay_url"}
 """Bytes of a picture, an address and a colour: what they may be is tested where they are checked."""
