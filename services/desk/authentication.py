@@ -43,7 +43,7 @@ HEADERS = [
 
 
 class Callers:
-    """Whose key it is, as the database says at this moment."""
+    """Finds the caller of a key, as the database has it at this moment."""
 
     def __init__(self, env: Env) -> None:
         self._database = env.database  # opened here, before any thread of a request asks for it
@@ -64,8 +64,8 @@ class Callers:
         return caller
 
     def remembered(self, authorization: str) -> Caller | None:
-        """Who the caller was when last asked for. Whoever goes by that has to ask whether `api_key_id` is good still,
-        in the transaction that does what the caller wants."""
+        """The caller as of the last look-up. A route that relies on it has to check that `api_key_id` is still good, in
+        the transaction that does what the caller wants."""
         return self._remembered.get(_digest(_bearer(authorization)))
 
     def forget(self, authorization: str) -> None:

@@ -46,7 +46,7 @@ class InboxCommit:
             if len(arrivals) == 1:
                 log.error("event not stored: the database refused it", exc_info=error)
                 return [BodyRefused("not_storable", "The event holds something that no database column can hold.")]
-            # One of them is to blame. Each by itself: the others must not pay for it.
+            # One of them caused the error. Each is tried by itself, so that the others do not fail with it.
             return [result for arrival in arrivals for result in self([arrival])]
         self._bell.ring("inbox", [receipt.id for receipt in receipts if receipt.to_do])
         return list(receipts)

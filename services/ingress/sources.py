@@ -2,7 +2,8 @@
 
 What is in memory is trusted as long as it is fresh. After that the list is read before anybody is answered, so that a
 revoked secret is not honoured once more by the first event after a quiet night; only while the database is away does
-the old list serve. What it does not name is told from what cannot be known: a sender that hears 404 gives an event up.
+the old list serve. An unknown source (404) is told apart from one that cannot be looked up now (503), because a sender
+that gets a 404 gives the event up.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PATIENCE_SECONDS = 1.0
 
 
 class SourcesAway(Exception):
-    """Whether there is such a source cannot be told now."""
+    """It cannot be found out now whether there is such a source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class SourceDirectory:
     async def _read_again(self, after: float = 0.0) -> None:
         done, _ = await asyncio.wait([self._begin_reading(after)], timeout=PATIENCE_SECONDS)
         if not done:
-            self._away = True  # as good as: whoever comes next does not wait for it again
+            self._away = True  # treated as away, so that the next request does not wait for it again
 
     def _begin_reading(self, after: float = 0.0) -> asyncio.Task[None]:
         """All that wait share one reading."""

@@ -78,7 +78,7 @@ class Sweeper:
         now = self._clock() - GRACE
         for queue, lane in BELLS.items():
             if self._has_rings(queue):
-                continue  # its consumers have not even heard the last ones
+                continue  # its consumers have not fetched the last rings yet
             with self._database.read() as tx:
                 ids = work.due_ids(tx, lane.table, now=now, limit=LIMIT, only=lane.only)
             if len(ids) == LIMIT:

@@ -43,7 +43,8 @@ def send(tx: Tx, subject_id: str, kind: str | None, to: Sequence[str] | None = N
     """Mail a document of an invoice or credit note: by default what an invoice's state calls for, to the buyer.
     Asked twice within a minute, it sends one mail. The caller has checked that the subject is the merchant's."""
     kind = kind or _called_for(tx, subject_id)
-    # Locked: either the invoicer has settled it and it is mailed here, or the invoicer will find the addresses.
+    # Locked: either the invoicer has settled it, and the mail is added here, or the invoicer will find the addresses
+    # when it does.
     row = latest_document(tx, subject_id, kind, lock=True)
     if row is None:
         raise Refused("document_unknown", f"There is no document of kind {kind!r}: its state calls for none.")
@@ -59,9 +60,9 @@ def send(tx: Tx, subject_id: str, kind: str | None, to: Sequence[str] | None = N
 
 
 def mails_for(tx: Tx, documents: Mapping[str, Shown]) -> list[NewMail]:
-    """The mails that documents which have just got their files are to go out with, by their ids and what they say. For
-    the invoicer, in the transaction that marks them ready and after `set_files`: it holds the rows, so nobody asks for
-    another mail meanwhile. What thousands of lines say takes a second, and was worked out before."""
+    """The mails to send for documents whose files were just made. `documents`: what each says, by its id; the invoicer
+    has that already, and for thousands of lines it takes a second. Called after `set_files`, in the transaction that
+    marks the documents ready: it holds the rows, so no addresses are added meanwhile."""
     return [
         _mail(row, _now(tx, row) or documents[row["id"]], address, "ready")
         for row in documents_by_id(tx, documents)
@@ -112,7 +113,7 @@ def _mail(row: sa.RowMapping, said: Shown, address: str, occasion: str) -> NewMa
         row["merchant_id"],
         f"document:{row['id']}:{occasion}:{address}",
         address,
-        # One line: what others wrote must not become a header.
+        # One line, so that a text that someone else wrote cannot become a header.
         " ".join(f"{said.name} – {said.seller.name}".split())[:_LONGEST_SUBJECT],
         "\n\n".join(paragraphs) + "\n",
         (

@@ -47,7 +47,7 @@ ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
 
 
 def dunning(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
-    """The consequence of book updates. Merchants that never set a policy cost one question a batch."""
+    """The consequence of book updates. Merchants that never set a policy cost one query a batch."""
     versions = current_policies(tx, {update.merchant.id for update in updates if _concerns(update)})
     concerned = [update for update in updates if update.merchant.id in versions]
     if not concerned:
@@ -148,7 +148,7 @@ def close(tx: Tx, case: Case, cause: Cause, now: datetime, **more: Any) -> NewWo
         add_steps(tx, [NewStep(paid, cause, by, detail)], now)
         return tell_standing(tx, paid, now)
     if case.stage == "scheduled":
-        remove_case(tx, case.id)  # it was never one, and nobody has heard of it
+        remove_case(tx, case.id)  # it never began, and no message was sent of it
         return {}
     closed = moved(case, stage, cause, now, owing=stage == "exhausted", try_at_once=False, **more)
     pending = stage == "exhausted" and closed.final_action != "none"
@@ -193,7 +193,7 @@ def _open(
         for fact in update.facts
         if fact.object.external_id == invoice.external_id and fact.type in (("invoice.finalized",) if own else OPENING)
     ]
-    # A first payment that fails is a purchase that did not come about.
+    # Where the first payment fails, the purchase did not take place and nothing is owed.
     if not told or invoice.status != "open" or invoice.billing_reason == "subscription_create":
         return {}
     if not invoice.amount_remaining:
@@ -221,7 +221,7 @@ def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork
     next_at = next_attempt_at(case, version)
     if next_at is not None:
         parts.append(tell(tx, "dunning.attempt_scheduled", case, version, now))
-    # A due date that passed is told by the reminder of that day.
+    # A due date that has passed is announced by the reminder of that day.
     if version.policy.remind_after_failure and case.cause != "due":
         parts.append(write_to_customer(tx, case, version, "failed", "opened", now, next_at=next_at))
     return merged(parts)
@@ -277,7 +277,7 @@ def zone_of(policy: Policy, customer: Customer | None, merchant: Merchant) -> Zo
             try:
                 return ZoneInfo(name)
             except (ValueError, OSError, LookupError):
-                continue  # what a customer's metadata say is anybody's text
+                continue  # metadata are free text: not every value is a zone
     return ZoneInfo("UTC")
 
 

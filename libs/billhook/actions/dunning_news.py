@@ -1,7 +1,7 @@
 """How a dunning case is told: to the merchant's endpoints, and what becomes of the customer's standing.
 
-One problem is one story. It begins with `dunning.case_opened` and ends with one of `dunning.recovered`, `.exhausted` or
-`.canceled`; what comes between is for those who want to follow it.
+Each case is announced from beginning to end. It begins with `dunning.case_opened` and ends with one of
+`dunning.recovered`, `.exhausted` or `.canceled`; what comes between is for those who want to follow it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def tell(tx: Tx, event_type: str, case: Case, version: PolicyVersion, now: datet
 
 
 def tell_standing(tx: Tx, case: Case, now: datetime) -> NewWork:
-    """Say what the customer's standing is now, if it is another than the merchant knows."""
+    """Send the customer's standing as it is now, if it differs from what the merchant was told last."""
     if case.customer is None:
         return {}
     told = told_standing(tx, case.merchant_id, case.customer)

@@ -1,7 +1,7 @@
 """Publishing: a merchant's own events, delivered as billhook's are, and once for each idempotency key.
 
-`data` is sent as it was given, byte by byte: what is read of it is only whether receivers could read it, and the digest
-by which the same request is known again.
+`data` is sent as it was given, byte by byte: it is parsed only to refuse what receivers could not read, and for the
+digest that recognises a repeated request.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class NoMerchant(Exception):
 
 
 def prepared(merchant_id: str, key: str, new: Publication, now: datetime, *, api_key_id: str | None = None) -> Prepared:
-    """A publication that nothing is wrong with, and the message it becomes unless its key has spoken before. Raises
-    `Refused` for what cannot be published."""
+    """A checked publication, as the message that it becomes if its key is new. Raises `Refused` for what cannot be
+    published."""
     if not KEY.fullmatch(key):
         raise Refused("idempotency_key_invalid", "`Idempotency-Key` must be 1 to 255 printable ASCII characters.")
     own_event(new.event_type)
@@ -101,8 +101,8 @@ def prepared(merchant_id: str, key: str, new: Publication, now: datetime, *, api
 
 
 def _meaning(data: bytes) -> Any:
-    """`data` in a form in which the same is the same: objects in the order of their names. Numbers stay as they were
-    written, since 10.00000000000000001 is not 10 to whoever counts money, and names that come twice come twice."""
+    """`data` in a canonical form: objects sorted by name. Numbers stay as they were written, because
+    10.00000000000000001 and 10 are different amounts of money, and repeated names stay repeated."""
     try:
         return _READER.decode(data.decode())
     except RecursionError:
@@ -112,7 +112,7 @@ def _meaning(data: bytes) -> Any:
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # All in one field: no dictionary keeps names that come twice, and no array can be taken for this.
+    # All in one field, because a dictionary would drop repeated names, and because no array looks like this.
     return {"": sorted(pairs, key=itemgetter(0))}
 
 
@@ -135,7 +135,7 @@ _READER: Final = json.JSONDecoder(
 
 
 def refuse_unreadable(content: bytes) -> None:
-    """Raise `Refused`, with what it is, for what some libraries write and others do not take for JSON."""
+    """Raise `Refused`, with the reason, for what some libraries write and others do not accept as JSON."""
     with suppress(ValueError, RecursionError):
         _digest(_READER.decode(content.decode()))
 
@@ -148,7 +148,7 @@ def _digest(meaning: Any) -> bytes:
 
 
 def publish(env: Env, merchant_id: str, key: str, new: Publication) -> Published:
-    """Publish once: the same again under the same key is answered with what there is. Raises `Refused`."""
+    """Publish once: the same request under the same key returns what was published before. Raises `Refused`."""
     (result,) = Publisher(env)([prepared(merchant_id, key, new, env.clock())])
     if isinstance(result, Exception):
         raise result
@@ -158,8 +158,8 @@ def publish(env: Env, merchant_id: str, key: str, new: Publication) -> Published
 class Publisher:
     """Publishes what has gathered, and answers each for itself. One thread uses it.
 
-    The endpoints of merchants are remembered with their version, which the statement that publishes compares: it is a
-    memory that cannot be wrong, only of no use.
+    Merchants' endpoints are cached with their version, which the publishing statement compares: an outdated entry costs
+    another round and never a wrong delivery.
     """
 
     def __init__(self, env: Env) -> None:
@@ -226,7 +226,7 @@ class Publisher:
         ]
 
     def _why_not(self, left: Sequence[Prepared]) -> dict[str, Published | Exception]:
-        """What becomes of those that were not published, but for those whose endpoints have changed."""
+        """The results of those that were not published, except where the endpoints have changed."""
         with self._env.database.read() as tx:
             before = find_publications(tx, {one.identity for one in left})
             good = good_keys(tx, {one.api_key_id for one in left if one.api_key_id is not None})

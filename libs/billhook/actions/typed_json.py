@@ -18,8 +18,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def decoded(content: bytes, kind: type[T]) -> T:
-    """The value. Raises `BodyRefused` for what is not JSON, `Refused` for fields that are wrong or that nobody knows:
-    a misspelt one must not leave something out of a bill."""
+    """The value. Raises `BodyRefused` for what is not JSON, `Refused` for fields that are wrong or unknown: a misspelt
+    one must not leave something out of a bill."""
     with refusing():
         value = msgspec.json.decode(content, type=kind)
         _look(msgspec.json.decode(content), value, "body")
@@ -41,7 +41,7 @@ def refusing() -> Iterator[None]:
 
 
 def whole(value: Any) -> Any:
-    """Every field of it, also those that are as by default: who reads it need not know the defaults."""
+    """Every field of it, also those with their default: readers need not know the defaults."""
     match value:
         case msgspec.Struct():
             return {name: whole(getattr(value, name)) for name in value.__struct_fields__}

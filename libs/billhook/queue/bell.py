@@ -143,7 +143,7 @@ class Bell:
             self._changed.notify()
 
     def look(self, queue: str) -> None:
-        """Make a listener look into SQL: more is due there than is worth naming."""
+        """Make a listener look into SQL: more is due there than the ids in a ring could name."""
         with self._changed:
             self._looks.add(queue)
             self._changed.notify()
@@ -183,7 +183,7 @@ class Bell:
             try:
                 self._broker.ring(queue, chunk)
             except Exception as error:
-                # Whatever it is, it is not the caller's concern, and the next chunk would meet the same.
+                # Whatever it is, the caller must not fail with it, and the next chunk would fail likewise.
                 self._metrics.rings_failed.labels(queue).inc()
                 log.debug("ring not taken", extra={"queue": queue, "reason": str(error)})
                 return
@@ -221,7 +221,7 @@ class Listener:
         self._worker.start()
 
     def close(self) -> None:
-        """Wake whoever waits; hand out nothing more."""
+        """Wake the threads that wait in `take`; hand out nothing more."""
         with self._changed:
             if self._closed:
                 return
@@ -230,7 +230,7 @@ class Listener:
         self._worker.stop(timeout=2_000)
 
     def problem(self) -> str | None:
-        """Why it hears nothing more although nobody closed it, in a sentence."""
+        """Why it receives no more rings although it was not closed, in a sentence."""
         if not self._started or self._closed:
             return None
         threads = [*self._worker.consumers.values(), *self._worker.workers]

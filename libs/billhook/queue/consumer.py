@@ -177,7 +177,7 @@ class Steps(Generic[J, E]):
         except Exception as error:
             if is_store_away(error):
                 raise
-            # That claim is rolled back. This one counts, and costs a savepoint for each row.
+            # The first claim was rolled back. This one counts, and costs a savepoint for each row.
             return self._claim(ids, limit, only, admit, self._prepare_each)
 
     def _claim(
@@ -247,9 +247,9 @@ class Steps(Generic[J, E]):
         results: Sequence[tuple[J, Outcome, E]],
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Settle results of work that must not be done again for it: once more, after a while, where the database is
-        away; else each by itself, and one that cannot be written even so is a dead letter with the reason. Raises if
-        the database stays away."""
+        """Settle results whose work must not be done again only because writing them failed. Where the database is away
+        this is tried once more, after a while; otherwise each result is settled by itself, and one that still cannot be
+        written becomes a dead letter with the reason. Raises if the database stays away."""
         waits = iter(SETTLE_AGAIN_SECONDS)
         while True:
             try:
@@ -347,8 +347,8 @@ class BatchConsumer(Generic[J, E]):
         *,
         look_seconds: float | None = None,
     ) -> None:
-        """`look_seconds`: how often to look into SQL unasked, for work that puts itself off by moments again and again:
-        nobody rings for it, and the sweep would find it a second later."""
+        """`look_seconds`: how often to look into SQL without a ring, for work that defers itself by moments again and
+        again: nothing rings for that, and the sweep would find it up to a second later."""
         self._look_seconds = look_seconds
         self._steps = steps
         self._listener = listener

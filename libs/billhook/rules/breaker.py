@@ -41,7 +41,7 @@ class Breaker:
     open_until: datetime | None = None
 
     def is_open(self, now: datetime) -> bool:
-        # A time further away than that was said by a clock that has been set back since.
+        # A time further away than that was set by a clock that has been set back since.
         limit = timedelta(seconds=OPEN_SECONDS_LIMIT)
         return self.open_until is not None and now < self.open_until <= now + limit
 

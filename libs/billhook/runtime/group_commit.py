@@ -37,7 +37,7 @@ loop keep it for 5 ms, ten times as long as a commit takes."""
 
 
 def give_way() -> None:
-    """Let the event loop of this process give way to threads that commit, sooner than by default."""
+    """Make the event loop of this process yield to the committing threads sooner than by default."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
 
 
@@ -151,7 +151,7 @@ def _resolve(futures: Sequence[asyncio.Future[R]], results: Sequence[R | Excepti
 
 def _wake(answers: Sequence[tuple[asyncio.Future[R], R | Exception]]) -> None:
     for future, result in answers:
-        if future.done():  # whoever asked has gone away; what they asked for is done all the same
+        if future.done():  # the request has gone away; its item is done all the same
             continue
         if isinstance(result, Exception):
             future.set_exception(result)

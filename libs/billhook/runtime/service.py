@@ -26,12 +26,13 @@ class Health:
     """What keeps a service from working although it lives, in a sentence for its operator."""
 
     def watch(self, problem: Callable[[], str | None]) -> None:
-        """Ask this too: it answers why the process cannot go on, once a part of it has died."""
+        """Check this function too: it returns why the process cannot go on, once a part of it has died."""
         self.parts.watch(problem)
 
     @property
     def problem(self) -> str | None:
-        """Which part has died, in a sentence. The process has to end: it would go on without it, and look well."""
+        """Which part has died, in a sentence. The process has to end, because it would go on without that part and look
+        healthy."""
         return self.parts.death
 
 
@@ -65,7 +66,7 @@ class Service:
 
 def service_names() -> list[str]:
     """Every folder under `services/` is a service: adding a folder adds one. Raises `SettingsError` for a folder that
-    is none, over which a process of its own would fall again and again."""
+    is not one: its process would be started again and again."""
     folders = [folder for path in importlib.import_module("services").__path__ for folder in _folders(Path(path))]
     for folder in folders:
         if not folder.name.isidentifier():

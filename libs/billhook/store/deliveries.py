@@ -40,7 +40,7 @@ deliveries = sa.Table(
     sa.UniqueConstraint("message_id", "endpoint_id"),
     sa.Index("ix_deliveries_merchant_id", "merchant_id", "id"),
     sa.Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
-    # What is under way to an endpoint in all processes: as small as that.
+    # For the deliveries under way to an endpoint in all processes: the index holds only those.
     sa.Index(
         "ix_deliveries_under_way",
         "endpoint_id",
@@ -172,8 +172,8 @@ def under_way(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> dict[str,
 
 
 def pull_forward(tx: Tx, endpoint_id: str, now: datetime, limit: int) -> int:
-    """Let fall due what was put off while an endpoint was down, the oldest first: what was never tried and nobody
-    holds. What failed has its schedule. Returns how many they were."""
+    """Make deliveries due that were deferred while an endpoint was down, the oldest first: those that were never tried
+    and that no courier holds. Failed ones keep their schedule. Returns how many they were."""
     waiting = (
         sa.select(deliveries.c.id)
         .where(
@@ -193,7 +193,7 @@ def pull_forward(tx: Tx, endpoint_id: str, now: datetime, limit: int) -> int:
 
 
 def to_retry_lane(tx: Tx, ids: Collection[str]) -> None:
-    """What failed does not stand in the way of first attempts again; what is replayed stays where it is."""
+    """Move failed deliveries out of the way of first attempts; replayed ones stay in their lane."""
     if ids:
         tx.execute(
             sa.update(deliveries).where(among(tx, deliveries.c.id, ids), deliveries.c.lane == FRESH).values(lane=RETRY)
@@ -209,7 +209,8 @@ def cancel_waiting(tx: Tx, endpoint_id: str, now: datetime) -> bool:
     way ends by itself."""
     c = deliveries.c
     waiting = sa.select(c.id).where(c.endpoint_id == endpoint_id, c.state.in_((DUE, HELD)), c.token.is_(None))
-    # What a courier is just claiming it will find to be canceled; waiting for it could be a circle.
+    # A row that a courier is claiming at this moment is skipped, and found to be canceled later; waiting for its lock
+    # could deadlock.
     some = waiting.limit(CANCELED_AT_ONCE).with_for_update(skip_locked=True)
     ended = sa.update(deliveries).where(c.id.in_(some)).values(state=CANCELED, last_error=None, finished_at=now)
     return tx.execute(ended).rowcount == CANCELED_AT_ONCE
@@ -272,8 +273,8 @@ def outbound_messages(tx: Tx, claimed: Sequence[Row]) -> list[OutboundMessage]:
 
 
 def cut_attempts(claimed: Sequence[Row]) -> list[Attempt]:
-    """An attempt for each claimed delivery that still bears the token of another claim: whoever made that died, or
-    could not write how it ended."""
+    """An attempt for each claimed delivery that still has the token of another claim: that worker died, or could not
+    write how its attempt ended."""
     return [
         Attempt(
             row["merchant_id"],

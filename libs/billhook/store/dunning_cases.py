@@ -173,7 +173,7 @@ def remove_case(tx: Tx, case_id: str) -> None:
 
 
 def wake_case(tx: Tx, case_id: str, now: datetime) -> None:
-    """Have the case looked at again at once. Whoever looks at it at this moment settles nothing."""
+    """Make the case due at once. A worker that has it in hand at this moment will settle nothing."""
     tx.execute(
         sa.update(dunning_cases)
         .where(dunning_cases.c.id == case_id, dunning_cases.c.state == DUE)
@@ -275,8 +275,8 @@ def debts(tx: Tx, merchant_id: str, customer: str) -> list[Debt]:
 
 
 def debts_of_customer(tx: Tx, customer_id: str, *, merchant_id: str | None) -> list[Debt] | None:
-    """The same by the book's id, in one indexed read of a customer that the book knows. None where nobody knows them;
-    the operator (merchant None) may ask for all."""
+    """The same by the book's id, in one indexed read of a customer that the book knows. None where the customer is
+    unknown; the operator (merchant None) may ask for any merchant's."""
     known, c = TABLES["customer"].c, dunning_cases.c
     mine = (known.id == customer_id, *(() if merchant_id is None else (known.merchant_id == merchant_id,)))
     theirs = sa.and_(c.merchant_id == known.merchant_id, c.customer_id == known.id, c.owing)

@@ -153,8 +153,8 @@ class Subscriber:
 
 
 def subscribed_endpoints(tx: Tx, merchant_ids: Collection[str]) -> dict[str, tuple[int, list[Subscriber]]]:
-    """The endpoints of each of these merchants, disabled ones too, and their version: another one when any has changed
-    since. Merchants that there are not are not in it."""
+    """The endpoints of each of these merchants, disabled ones too, with a version that changes whenever any of them
+    does. Unknown merchants are left out."""
     m, e = merchants.c, endpoints.c
     versions = sa.select(m.id, m.endpoints_version).where(among(tx, m.id, merchant_ids))
     found: dict[str, tuple[int, list[Subscriber]]] = {row[0]: (row[1], []) for row in tx.execute(versions)}
@@ -166,7 +166,7 @@ def subscribed_endpoints(tx: Tx, merchant_ids: Collection[str]) -> dict[str, tup
 
 
 def _changed(tx: Tx, merchant_id: str | sa.ScalarSelect[str]) -> None:
-    """Whoever remembers the merchant's endpoints remembers another version."""
+    """Make endpoints that a process remembers for this merchant out of date."""
     version = merchants.c.endpoints_version + 1
     tx.execute(sa.update(merchants).where(merchants.c.id == merchant_id).values(endpoints_version=version))
 
@@ -178,7 +178,8 @@ def _owner(endpoint_id: str) -> sa.ScalarSelect[str]:
 def endpoints_of(tx: Tx, ids: Collection[str], *, lock: bool = False) -> dict[str, Endpoint]:
     """Endpoints by id, deleted ones too. With `lock` nobody else changes them until the transaction ends."""
     query = sa.select(endpoints).where(among(tx, endpoints.c.id, ids)).order_by(endpoints.c.id)
-    # Inserting a delivery takes a key share of its endpoint, and must not wait for whoever only counts tokens.
+    # Inserting a delivery takes a key-share lock on its endpoint, which must not wait for a transaction that only
+    # counts tokens.
     rows = tx.execute(query.with_for_update(key_share=True) if lock else query).mappings()
     return {row["id"]: _read(row) for row in rows}
 
@@ -211,8 +212,8 @@ def set_disabled(tx: Tx, endpoint_id: str, at: datetime | None, reason: str | No
 def rotate_secret(
     tx: Tx, endpoint: Endpoint, secret: bytes, public_key: str | None, *, until: datetime, now: datetime
 ) -> None:
-    """Sign with `secret` from now on, and until `until` with the one before it too; without any overlap with no older
-    one whatever, since that is how a secret is taken back that others have seen."""
+    """Sign with `secret` from now on, and until `until` with the one before it too; without an overlap no older one
+    signs any more, since that is how a leaked secret is withdrawn."""
     kept = endpoint.overlapping(now)
     previous = [(endpoint.secret.decode(), to_micros(until)), *kept] if until > now else None
     update_endpoint(tx, endpoint.id, secret=secret, public_key=public_key, previous_secrets=previous)

@@ -31,7 +31,7 @@ messages = sa.Table(
     sa.Column("customer", sa.Text),
     sa.Column("subscription", sa.Text),
     sa.Column("pruned_at", Instant),  # its body was deleted when its time was over
-    # One event speaks once: a second processing of it cannot announce anything again.
+    # An event's messages are added once: processing it again adds none.
     sa.UniqueConstraint("inbox_id", "number"),
     sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
     sa.Index("ix_messages_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),
@@ -74,7 +74,7 @@ class Message:
 
 
 def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]:
-    """Store those that were not announced before (an event replayed announces nothing twice); returns them."""
+    """Store those that are not there yet (a replayed event adds none twice); returns them."""
     if not new:
         return []
     known = sa.select(messages.c.inbox_id, messages.c.number).where(

@@ -109,9 +109,9 @@ def claim(
 
 def lock_claimed(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
     """Which of the rows are still ours under their tokens (id → token), locked until the transaction ends. Effects are
-    written for these alone: whoever lost the lease settles nothing."""
+    written for these alone: a worker that lost the lease settles nothing."""
     query = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
-    # In one order, as everywhere: transactions that lock the same rows wait for each other, and never in a circle.
+    # Sorted, as everywhere: transactions that lock the same rows wait for each other but never deadlock.
     rows = tx.execute(query.order_by(table.c.id).with_for_update())
     return {row_id for row_id, token in rows if token == tokens[row_id]}
 
@@ -155,7 +155,7 @@ def defer_claimed(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, s
 
 
 def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None:
-    """Let due rows that this transaction has locked fall due later. Nobody took them, so nothing is counted."""
+    """Let due rows that this transaction has locked fall due later. They were not claimed, so no attempt is counted."""
     if rows:
         tx.execute(
             sa.update(table).where(table.c.id == sa.bindparam("row_id")).values(due_at=sa.bindparam("at")),
@@ -164,9 +164,9 @@ def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None
 
 
 def renew(tx: Tx, table: sa.Table, tokens: Mapping[str, str], until: datetime) -> None:
-    """Hold on to rows that are still ours under their tokens (id → token) for longer."""
+    """Extend the leases of rows that are still ours under their tokens (id → token)."""
     held = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
-    # What is locked is being settled at this moment. Waiting for it, in an order of our own, could be a circle.
+    # A row that is locked is being settled at this moment. Waiting for it, in another order, could deadlock.
     rows = tx.execute(held.with_for_update(skip_locked=True))
     ours = [row_id for row_id, token in rows if token == tokens[row_id]]
     if ours:

@@ -1,5 +1,5 @@
 """Publishing: a merchant's own events, sent as billhook's are. `POST /v1/messages` is a plain ASGI route before all
-others, as the ingress's is: the machinery of the other routes costs more than all that is done here.
+others, as the ingress's is: FastAPI's machinery costs more than all that this route does.
 
     caller → size → JSON → what may be published → one durable commit → 201
 """
@@ -162,7 +162,7 @@ class PublishRoute:
             else:
                 new = self._read(scope, headers, body, caller)
         except (Refusal, Refused):
-            if remembered is not None:  # whoever's key was revoked hears that, and nothing else
+            if remembered is not None:  # a revoked key gets that answer and no other
                 await self._callers.of(authorization)
             raise
         try:
