@@ -74,7 +74,7 @@ class Pruner:
         if self._keep_attempts:
             more |= self._delete("delivery_attempts", retention.delete_attempts, now - self._keep_attempts)
         if self._keep_messages:
-            more |= self._delete("publications", retention.delete_publications, now - self._keep_messages)
+            more |= self._delete("idempotency_keys", retention.delete_idempotency_keys, now - self._keep_messages)
             more |= self._empty_messages(now)
         return more
 

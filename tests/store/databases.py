@@ -40,7 +40,7 @@ assert {
     own_credit_notes.own_credit_notes,
     own_invoices.own_invoices,
     provider_limits.provider_limits,
-    publications.publications,
+    publications.idempotency_keys,
     series.number_series,
     sources.sources,
     standings.customer_standings,

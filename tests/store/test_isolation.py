@@ -92,7 +92,7 @@ def open_shop(tx: Tx) -> Shop:
         merchant, "invoice.payment_failed", "invoice", book_id(source, "", entries[1]), b"", NOW
     )
     messages.add_messages(tx, [message, failed], NOW)
-    publications.add_publications(tx, [publications.NewPublication(merchant, "key", b"", message.id)], NOW)
+    publications.add_used_keys(tx, [publications.UsedKey(merchant, "key", b"", message.id)], NOW)
     mails.add_mails(tx, [mails.NewMail(merchant, "same", "a@b.test", "s", "t")], NOW)
     endpoint = endpoints.create_endpoint(tx, merchant, "https://same.test", ["*"], b"s", NOW).id
     [delivery] = deliveries.add_deliveries(tx, [deliveries.NewDelivery(merchant, message.id, endpoint)], NOW)

@@ -22,6 +22,7 @@ from billhook.store.deliveries import deliveries
 from billhook.store.documents import NewDocument, add_documents, list_documents
 from billhook.store.endpoints import endpoints
 from billhook.store.merchants import get_merchant
+from billhook.store.publications import find_used_keys
 from billhook.store.schema import metadata
 from billhook_testing.servers import PostgresServer
 
@@ -214,3 +215,20 @@ def test_postgresql_vacuums_the_tables_of_work_early(postgres: PostgresServer) -
                 "SELECT relname FROM pg_class WHERE 'autovacuum_vacuum_scale_factor=0.01' = ANY (reloptions)"
             ).scalars()
             assert set(tuned) == {"inbox", "documents", "deliveries", "mails"}
+
+
+def test_idempotency_keys_keep_what_they_published(blank_url: str) -> None:
+    with opened(blank_url) as database:
+        at = 1 if database.sqlite else "'1970-01-01T00:00:00Z'"
+        with database.begin() as tx:
+            config = migrate._config()
+            config.attributes["connection"] = tx
+            command.upgrade(config, "0008")
+            tx.exec_driver_sql(
+                "INSERT INTO messages (id, merchant_id, type, object_kind, object_id, body, inbox_id, number,"
+                f" occurred_at, created_at) VALUES ('msg', 'mrc', 't', 'publication', 'key', 'x', 'msg', 0, {at}, {at})"
+            )
+            tx.exec_driver_sql(f"INSERT INTO publications VALUES ('mrc', 'key', 'x', 'msg', {at})")
+        migrate.upgrade(database)
+        with database.read() as tx:
+            assert find_used_keys(tx, [("mrc", "key")])[("mrc", "key")]["message_id"] == "msg"

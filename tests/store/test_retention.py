@@ -16,8 +16,8 @@ from billhook.store import dead_letters, retention
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
 from billhook.store.messages import Message, add_messages, messages
-from billhook.store.publications import NewPublication, add_publications, find_publications
-from billhook.store.retention import delete_attempts, delete_publications, prune_messages
+from billhook.store.publications import UsedKey, add_used_keys, find_used_keys
+from billhook.store.retention import delete_attempts, delete_idempotency_keys, prune_messages
 from billhook_testing.clock import ManualClock
 from services.relay.pruning import Pruner
 
@@ -96,11 +96,11 @@ def test_old_idempotency_keys_are_forgotten(database: Database) -> None:
     with database.begin() as tx:
         message = said(tx, "mrc_a", OLD)
         for merchant, key, at in (("mrc_a", "one", OLD), ("mrc_b", "one", CUTOFF), ("mrc_a", "two", NOW)):
-            add_publications(tx, [NewPublication(merchant, key, b"", message)], at)
-        assert delete_publications(tx, CUTOFF) == 1
-        assert not find_publications(tx, [("mrc_a", "one")])
-        assert find_publications(tx, [("mrc_b", "one")])
-        assert find_publications(tx, [("mrc_a", "two")])
+            add_used_keys(tx, [UsedKey(merchant, key, b"", message)], at)
+        assert delete_idempotency_keys(tx, CUTOFF) == 1
+        assert not find_used_keys(tx, [("mrc_a", "one")])
+        assert find_used_keys(tx, [("mrc_b", "one")])
+        assert find_used_keys(tx, [("mrc_a", "two")])
 
 
 def test_a_batch_is_bounded_and_the_next_one_goes_on_behind_it(database: Database) -> None:
@@ -130,7 +130,7 @@ def old_things(database: Database) -> dict[str, Any]:
             tried(tx, kept, OLD)
         message = said(tx, "mrc_a", NOW)
         for number in range(retention.BATCH + 5):
-            add_publications(tx, [NewPublication("mrc_a", f"key {number}", b"", message)], OLD)
+            add_used_keys(tx, [UsedKey("mrc_a", f"key {number}", b"", message)], OLD)
     return {"kept": kept, "gone": gone}
 
 
@@ -140,7 +140,7 @@ def pruner(database: Database, metrics: Metrics, attempts: int, messages: int) -
 
 
 def counts(metrics: Metrics) -> tuple[float | None, ...]:
-    tables = ("delivery_attempts", "messages", "publications")
+    tables = ("delivery_attempts", "messages", "idempotency_keys")
     return tuple(
         metrics.registry.get_sample_value("billhook_retention_pruned_total", {"table": table}) for table in tables
     )
@@ -175,11 +175,11 @@ def test_several_relays_prune_without_waiting_for_each_other(postgres_database: 
         for _ in range(retention.MESSAGES_BATCH):
             delivery(tx, endpoint, OLD, "held")
         tried(tx, "dlv_1", OLD)
-        add_publications(tx, [NewPublication("mrc_a", "one", b"", said(tx, "mrc_a", NOW))], OLD)
+        add_used_keys(tx, [UsedKey("mrc_a", "one", b"", said(tx, "mrc_a", NOW))], OLD)
     with postgres_database.begin() as one, postgres_database.begin() as other:
-        assert delete_attempts(one, CUTOFF) == delete_publications(one, CUTOFF) == 1
+        assert delete_attempts(one, CUTOFF) == delete_idempotency_keys(one, CUTOFF) == 1
         assert prune_messages(one, CUTOFF, NOW).count == retention.MESSAGES_BATCH
-        assert delete_attempts(other, CUTOFF) == delete_publications(other, CUTOFF) == 0
+        assert delete_attempts(other, CUTOFF) == delete_idempotency_keys(other, CUTOFF) == 0
         assert prune_messages(other, CUTOFF, NOW).count == 0
 
 

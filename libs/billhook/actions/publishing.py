@@ -28,7 +28,7 @@ from billhook.store.deliveries import NewDelivery, count_deliveries, delivery_fo
 from billhook.store.endpoints import Subscriber, subscribed_endpoints
 from billhook.store.merchants import good_keys
 from billhook.store.messages import Message
-from billhook.store.publications import Prepared, find_publications
+from billhook.store.publications import Prepared, find_used_keys
 from billhook.store.publications import publish as write
 
 KEY: Final = re.compile(r"[ -~]{1,255}")
@@ -228,7 +228,7 @@ class Publisher:
     def _why_not(self, left: Sequence[Prepared]) -> dict[str, Published | Exception]:
         """The results of those that were not published, except where the endpoints have changed."""
         with self._env.database.read() as tx:
-            before = find_publications(tx, {one.identity for one in left})
+            before = find_used_keys(tx, {one.identity for one in left})
             good = good_keys(tx, {one.api_key_id for one in left if one.api_key_id is not None})
             counts = count_deliveries(tx, {row["message_id"] for row in before.values()})
         results: dict[str, Published | Exception] = {}

@@ -1,8 +1,8 @@
-"""Publications: what merchants say themselves, once for each idempotency key.
+"""Publications: merchants' own events, each published once for its idempotency key.
 
-What is published is written in one statement on PostgreSQL, in one transaction on SQLite: the key, the message and its
-deliveries. The same statement looks whether the caller's key is good still, and whether the merchant's endpoints are
-those that the deliveries were made for (`merchants.endpoints_version`); of what is not so, nothing is written.
+The key, the message and its deliveries are written in one statement on PostgreSQL, in one transaction on SQLite. The
+same statement checks that the caller's API key is still good and that the merchant's endpoints are those that the
+deliveries were made for (`merchants.endpoints_version`); where either is not so, nothing is written.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from billhook.store.merchants import api_keys, merchants
 from billhook.store.messages import Message, add_messages
 from billhook.store.schema import Instant, metadata
 
-publications = sa.Table(
-    "publications",
+idempotency_keys = sa.Table(
+    "idempotency_keys",
     metadata,
-    # An idempotency key speaks once a merchant: two requests that race meet in the primary key.
+    # A merchant uses a key once: of two requests that race, the primary key lets one in.
     sa.Column("merchant_id", sa.Text, primary_key=True),
     sa.Column("idempotency_key", sa.Text, primary_key=True),
     sa.Column("sha256", sa.LargeBinary, nullable=False),  # of the request: the same key with another one is refused
     sa.Column("message_id", sa.Text, sa.ForeignKey("messages.id"), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
-    sa.Index("ix_publications_created_at", "created_at"),
+    sa.Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
 Identity = tuple[str, str]
@@ -40,7 +40,7 @@ Identity = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A message to be published, and who says it."""
+    """A message to be published, with its idempotency key and the key of its caller."""
 
     message: Message
     idempotency_key: str
@@ -70,15 +70,15 @@ def publish(
     now: datetime,
 ) -> Written:
     """Publish those whose key is good, whose merchant's endpoints are of the version that `addressed` was made for, and
-    whose idempotency key has not spoken."""
+    whose idempotency key was not used before."""
     rows = delivery_rows(addressed, now)
     if database.sqlite:
         with database.begin() as tx:
-            said = _in_one_transaction(tx, new, rows, versions, now)
+            published = _in_one_transaction(tx, new, rows, versions, now)
     else:
         with database.statement() as tx:
-            said = _in_one_statement(tx, new, rows, versions, now)
-    return Written(said, [row["id"] for row in rows if row["message_id"] in said and row["state"] != HELD])
+            published = _in_one_statement(tx, new, rows, versions, now)
+    return Written(published, [row["id"] for row in rows if row["message_id"] in published and row["state"] != HELD])
 
 
 _PUBLISH: Final = """
@@ -90,25 +90,25 @@ WITH asked AS (
   SELECT asked.* FROM asked JOIN merchants ON merchants.id = merchant_id AND merchants.endpoints_version = version
    WHERE api_key_id IS NULL
       OR EXISTS (SELECT FROM api_keys WHERE api_keys.id = asked.api_key_id AND revoked_at IS NULL)
-), spoken AS (
-  INSERT INTO publications (merchant_id, idempotency_key, sha256, message_id, created_at)
+), used AS (
+  INSERT INTO idempotency_keys (merchant_id, idempotency_key, sha256, message_id, created_at)
   SELECT merchant_id, key, sha256, id, %b FROM good ORDER BY merchant_id, key
   ON CONFLICT DO NOTHING RETURNING message_id
-), said AS (
+), published AS (
   INSERT INTO messages (id, merchant_id, type, object_kind, object_id, body, inbox_id, number, occurred_at, created_at,
                         customer, subscription)
   SELECT id, merchant_id, type, 'publication', key, body, id, 0, occurred_at, %b, customer, subscription
-    FROM good JOIN spoken ON message_id = id
+    FROM good JOIN used ON message_id = id
 ), addressed AS (
   INSERT INTO deliveries (id, merchant_id, message_id, endpoint_id, subject, lane, state, created_at, due_at,
                           finished_at)
   SELECT id, merchant_id, message_id, endpoint_id, subject, lane, state, %b, %b, finished_at
     FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
-      AS one(id, merchant_id, message_id, endpoint_id, subject, lane, state, finished_at) JOIN spoken USING (message_id)
+      AS one(id, merchant_id, message_id, endpoint_id, subject, lane, state, finished_at) JOIN used USING (message_id)
 )
-SELECT message_id FROM spoken
+SELECT message_id FROM used
 """
-# In the order of the keys, as all writers: two batches with the same keys in other orders would wait for each other.
+# Sorted by key, as every writer does: two batches with the same keys in different orders could deadlock.
 _DELIVERY: Final = ("id", "merchant_id", "message_id", "endpoint_id", "subject", "lane", "state", "finished_at")
 
 
@@ -148,45 +148,49 @@ def _in_one_transaction(
     versions: Mapping[str, int],
     now: datetime,
 ) -> set[str]:
-    """SQLite has one writer, so what is looked at here stays so until the end."""
+    """SQLite has one writer, so what is read here cannot change before the transaction ends."""
     m, k = merchants.c, api_keys.c
     current = {row[0]: row[1] for row in tx.execute(sa.select(m.id, m.endpoints_version).where(m.id.in_(versions)))}
     keys = {one.api_key_id for one in new if one.api_key_id is not None}
     good = {None, *tx.execute(sa.select(k.id).where(k.id.in_(keys), k.revoked_at.is_(None))).scalars()}
-    spoken: set[Identity] = set(find_publications(tx, {one.identity for one in new}))
-    said: list[Prepared] = []
+    used: set[Identity] = set(find_used_keys(tx, {one.identity for one in new}))
+    published: list[Prepared] = []
     for one in new:
         merchant_id = one.message.merchant_id
         stands = one.api_key_id in good and current.get(merchant_id) == versions[merchant_id]
-        if stands and one.identity not in spoken:
-            spoken.add(one.identity)
-            said.append(one)
-    ids = {one.message.id for one in said}
-    add_messages(tx, [one.message for one in said], now)
+        if stands and one.identity not in used:
+            used.add(one.identity)
+            published.append(one)
+    ids = {one.message.id for one in published}
+    add_messages(tx, [one.message for one in published], now)
     insert_many(tx, deliveries, [row for row in rows if row["message_id"] in ids])
-    add_publications(tx, [NewPublication(*one.identity, one.sha256, one.message.id) for one in said], now)
+    add_used_keys(tx, [UsedKey(*one.identity, one.sha256, one.message.id) for one in published], now)
     return ids
 
 
 @dataclass(frozen=True, slots=True)
-class NewPublication:
+class UsedKey:
+    """An idempotency key, and what it published."""
+
     merchant_id: str
     idempotency_key: str
     sha256: bytes
     message_id: str
 
 
-def add_publications(tx: Tx, new: Sequence[NewPublication], now: datetime) -> None:
-    """Remember what keys published. Raises `IntegrityError` where another request was first."""
-    fields = NewPublication.__slots__
-    insert_many(tx, publications, [{"created_at": now, **{name: getattr(one, name) for name in fields}} for one in new])
+def add_used_keys(tx: Tx, new: Sequence[UsedKey], now: datetime) -> None:
+    """Store what keys published. Raises `IntegrityError` where another request was first."""
+    fields = UsedKey.__slots__
+    insert_many(
+        tx, idempotency_keys, [{"created_at": now, **{name: getattr(one, name) for name in fields}} for one in new]
+    )
 
 
-def find_publications(tx: Tx, keys: Collection[Identity]) -> dict[Identity, sa.RowMapping]:
+def find_used_keys(tx: Tx, keys: Collection[Identity]) -> dict[Identity, sa.RowMapping]:
     """What these keys, each with its merchant's id, have published."""
-    c = publications.c
+    c = idempotency_keys.c
     asked = among(tx, c.merchant_id, {merchant_id for merchant_id, _ in keys})
-    query = sa.select(publications).where(asked, among(tx, c.idempotency_key, {key for _, key in keys}))
+    query = sa.select(idempotency_keys).where(asked, among(tx, c.idempotency_key, {key for _, key in keys}))
     rows = tx.execute(query).mappings()
     found = {(row["merchant_id"], row["idempotency_key"]): row for row in rows}
     return {key: found[key] for key in keys if key in found}

@@ -16,7 +16,7 @@ from billhook.store import dead_letters
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
 from billhook.store.messages import messages
-from billhook.store.publications import publications
+from billhook.store.publications import idempotency_keys
 from billhook.store.schema import id_at
 from billhook.store.work import DEAD, DUE
 
@@ -81,11 +81,11 @@ def _close(tx: Tx, message_ids: list[str], now: datetime) -> None:
         dead_letters.resolve(tx, deliveries.name, dead[start : start + BATCH], EXPIRED, BY, now)
 
 
-def delete_publications(tx: Tx, before: datetime) -> int:
+def delete_idempotency_keys(tx: Tx, before: datetime) -> int:
     """Forget the oldest idempotency keys of before that time; returns how many."""
-    key = (publications.c.merchant_id, publications.c.idempotency_key)
-    old = sa.select(*key).where(publications.c.created_at < before).order_by(publications.c.created_at)
+    key = (idempotency_keys.c.merchant_id, idempotency_keys.c.idempotency_key)
+    old = sa.select(*key).where(idempotency_keys.c.created_at < before).order_by(idempotency_keys.c.created_at)
     found = [tuple(row) for row in tx.execute(old.limit(BATCH).with_for_update(skip_locked=True))]
     if found:
-        tx.execute(sa.delete(publications).where(sa.tuple_(*key).in_(found)))
+        tx.execute(sa.delete(idempotency_keys).where(sa.tuple_(*key).in_(found)))
     return len(found)
