@@ -73,19 +73,22 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """What an event means."""
+class Interpretation:
+    """What an event means, after asking the provider where that was needed."""
 
     changes: tuple[Change, ...] = ()
     facts: tuple[Fact, ...] = ()
-    told: tuple[Change, ...] = ()
-    """The changes as the event told them. A provider that is asked may have moved on, and a document has not."""
+    event_changes: tuple[Change, ...] = ()
+    """The changes as the event carried them: documents show these, while an answer of the provider may be newer."""
     related: Related | None = None
     warning: str | None = None
     """What is wrong with the source, if anything turned out to be."""
     key_works: bool = False
     unanswered: str | None = None
     """Why the provider had nothing to say of an object."""
+
+
+Result = tuple[Event, Outcome, Interpretation]
 
 
 class Posting:
@@ -120,35 +123,37 @@ class Posting:
             for row in rows
         ]
 
-    def perform(self, events: Sequence[Event]) -> Sequence[tuple[Event, Outcome, Posted]]:
+    def perform(self, events: Sequence[Event]) -> Sequence[Result]:
         results = [self._translate(event) for event in events]
         return self._ask_provider(results)
 
-    def _translate(self, event: Event) -> tuple[Event, Outcome, Posted]:
+    def _translate(self, event: Event) -> Result:
         try:
-            meaning = _meaning(event)
-            of_other_mode = meaning.livemode is not None and meaning.livemode != event.source.livemode
-            if of_other_mode or not (meaning.changes or meaning.facts or meaning.related):
-                return event, Done("ignored"), Posted()
-            _refuse_unbillable(event, meaning.facts)
+            translation = _translation(event)
+            of_other_mode = translation.livemode is not None and translation.livemode != event.source.livemode
+            if of_other_mode or not (translation.changes or translation.facts or translation.related):
+                return event, Done("ignored"), Interpretation()
+            _refuse_unbillable(event, translation.facts)
         except Exception as error:
             return self._failed(event, error)
-        return event, Done("processed"), Posted(meaning.changes, meaning.facts, meaning.changes, meaning.related)
+        return (
+            event,
+            Done("processed"),
+            Interpretation(translation.changes, translation.facts, translation.changes, translation.related),
+        )
 
-    def _failed(self, event: Event, error: Exception) -> tuple[Event, Outcome, Posted]:
+    def _failed(self, event: Event, error: Exception) -> Result:
         outcome = after_failure(error, attempts=event.attempts, now=self._clock(), jitter=random.random())
         refused = error.__cause__ if isinstance(error.__cause__, KeyRefused) else None
-        return event, outcome, Posted(warning=_warning(refused) if refused else None)
+        return event, outcome, Interpretation(warning=_warning(refused) if refused else None)
 
-    def _ask_provider(
-        self, results: Sequence[tuple[Event, Outcome, Posted]]
-    ) -> Sequence[tuple[Event, Outcome, Posted]]:
+    def _ask_provider(self, results: Sequence[Result]) -> Sequence[Result]:
         """Fetch the objects that these events alone cannot settle: two states in one second, or lines left out."""
         entries = [
             _entry(event, change)
-            for event, _, posted in results
+            for event, _, meaning in results
             if Asking.possible(event.source)
-            for change in posted.changes
+            for change in meaning.changes
         ]
         unsettled = {entry.key for entry in entries if not complete(entry.change.object)} | self._ties(entries)
         answers: dict[Key, Fetched] = {}
@@ -170,45 +175,52 @@ class Posting:
 
     def _settle_by_asking(
         self,
-        result: tuple[Event, Outcome, Posted],
+        result: Result,
         unsettled: set[Key],
         answers: dict[Key, Fetched],
         asked_at: datetime,
-    ) -> tuple[Event, Outcome, Posted]:
-        event, outcome, posted = result
+    ) -> Result:
+        event, outcome, meaning = result
         try:
-            if posted.related is not None:
-                posted = self._fetched(event, posted.related, answers, asked_at)
-            elif posted.changes:
-                posted = self._settled(event, posted, unsettled, answers, asked_at)
-            waiting = [each for each in posted.told if _document_waits(event, each)]
+            if meaning.related is not None:
+                meaning = self._fetched(event, meaning.related, answers, asked_at)
+            elif meaning.changes:
+                meaning = self._settled(event, meaning, unsettled, answers, asked_at)
+            waiting = [each for each in meaning.event_changes if _document_waits(event, each)]
         except Exception as error:
             return self._failed(event, error)
         if waiting:
             # The book and the merchant know what the event tells. Whoever replays it for the document doubles nothing.
-            return event, Dead(_lines_missing(waiting[0].object, posted.unanswered)), posted
-        return event, outcome, posted
+            return event, Dead(_lines_missing(waiting[0].object, meaning.unanswered)), meaning
+        return event, outcome, meaning
 
     def _settled(
-        self, event: Event, posted: Posted, unsettled: set[Key], answers: dict[Key, Fetched], asked_at: datetime
-    ) -> Posted:
+        self,
+        event: Event,
+        meaning: Interpretation,
+        unsettled: set[Key],
+        answers: dict[Key, Fetched],
+        asked_at: datetime,
+    ) -> Interpretation:
         """What was told, with what the provider says of objects that events alone cannot settle."""
-        for place, change in enumerate(posted.told):
+        for place, change in enumerate(meaning.event_changes):
             if change.object.deleted or _entry(event, change).key not in unsettled:
                 continue  # of what is deleted, nothing is left to ask for
             answer = self._ask(event, change.object.kind, change.object.external_id, answers)
             if isinstance(answer, Unprocessable):
                 # Gone at the provider: the event that says so has more to show than the answer, and the rank settles
                 # the rest.
-                warning = _warning(answer) if isinstance(answer, KeyRefused) else posted.warning
-                posted = replace(posted, warning=warning, unanswered=str(answer))
+                warning = _warning(answer) if isinstance(answer, KeyRefused) else meaning.warning
+                meaning = replace(meaning, warning=warning, unanswered=str(answer))
             else:
-                posted = replace(posted, key_works=True)
+                meaning = replace(meaning, key_works=True)
                 if not answer.deleted:
-                    posted = _answered(posted, place, answer, asked_at)
-        return posted
+                    meaning = _answered(meaning, place, answer, asked_at)
+        return meaning
 
-    def _fetched(self, event: Event, related: Related, answers: dict[Key, Fetched], asked_at: datetime) -> Posted:
+    def _fetched(
+        self, event: Event, related: Related, answers: dict[Key, Fetched], asked_at: datetime
+    ) -> Interpretation:
         """What an event means that only names its object."""
         what = f"{event.type} only names its object, {related.kind} {related.external_id}"
         if not Asking.possible(event.source):
@@ -225,7 +237,7 @@ class Posting:
         silent = related.fact is None or (related.lone and getattr(answer, "payment", None) is not None)
         facts = () if silent else (Fact(str(related.fact), answer, related.at),)
         _refuse_unbillable(event, facts)
-        return Posted((change,), facts, (change,), key_works=True)
+        return Interpretation((change,), facts, (change,), key_works=True)
 
     def _ask(self, event: Event, kind: str, external_id: str, answers: dict[Key, Fetched]) -> Fetched:
         key = (kind, event.source.id, event.account, external_id)
@@ -233,33 +245,33 @@ class Posting:
             answers[key] = self._asking.ask(event.source, event.account, kind, external_id)
         return answers[key]
 
-    def effects(self, tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]], now: datetime) -> Rings:
-        done = [(event, posted) for event, _, posted in results if posted.changes]
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
+        done = [(event, meaning) for event, _, meaning in results if meaning.changes]
         _mark_sources(tx, results)
-        rings = record(tx, [_update(event, posted) for event, posted in done], now)
+        rings = record(tx, [_update(event, meaning) for event, meaning in done], now)
         paid = [
             paid_terms(tx, event.merchant, event.source, event.account, session, fact.at)
-            for event, posted in done
-            for fact in posted.facts
+            for event, meaning in done
+            for fact in meaning.facts
             if (session := unbilled(event.merchant, event.source, fact)) is not None
         ]
         return merged([rings, invoice_payments(tx, paid, now)])
 
 
-def _update(event: Event, posted: Posted) -> BookUpdate:
+def _update(event: Event, meaning: Interpretation) -> BookUpdate:
     return BookUpdate(
         event.merchant,
         event.source.id,
         event.account,
-        posted.changes,
-        posted.facts,
-        tuple(_documents(event, posted)),
+        meaning.changes,
+        meaning.facts,
+        tuple(_documents(event, meaning)),
         event.source.livemode,
         event.id,
     )
 
 
-def _meaning(event: Event) -> Translation:
+def _translation(event: Event) -> Translation:
     if event.type == OBSERVED and event.headers == UNSIGNED:
         return Translation((msgspec.json.decode(event.body, type=Observed).change(KINDS),))
     headers = msgspec.json.decode(event.headers, type=dict[str, str])
@@ -270,23 +282,23 @@ def _entry(event: Event, change: Change) -> book.Entry:
     return book.Entry(event.merchant_id, event.source.id, event.account, change)
 
 
-def _answered(posted: Posted, place: int, answer: BookObject, asked_at: datetime) -> Posted:
+def _answered(meaning: Interpretation, place: int, answer: BookObject, asked_at: datetime) -> Interpretation:
     """What the provider says goes into the book. Merchants and documents are told what happened, as it was then, and of
     the answer only what the event left out."""
-    told = list(posted.told)
-    before, changes = told[place].object, list(posted.changes)
+    carried = list(meaning.event_changes)
+    before, changes = carried[place].object, list(meaning.changes)
     whole = completed(before, answer)
-    told[place] = msgspec.structs.replace(told[place], object=whole)
-    changes[place] = Change(answer, told[place].at, asked_at=asked_at)
+    carried[place] = msgspec.structs.replace(carried[place], object=whole)
+    changes[place] = Change(answer, carried[place].at, asked_at=asked_at)
     facts = tuple(
-        msgspec.structs.replace(fact, object=whole) if fact.object == before else fact for fact in posted.facts
+        msgspec.structs.replace(fact, object=whole) if fact.object == before else fact for fact in meaning.facts
     )
-    return replace(posted, changes=tuple(changes), told=tuple(told), facts=facts)
+    return replace(meaning, changes=tuple(changes), event_changes=tuple(carried), facts=facts)
 
 
-def _document_waits(event: Event, told: Change) -> bool:
+def _document_waits(event: Event, change: Change) -> bool:
     """Whether a document is to be made of an invoice of which nobody knows all lines."""
-    value = told.object
+    value = change.object
     drawn = not PROVIDERS[event.source.provider].merchant_of_record
     return drawn and isinstance(value, Invoice) and not value.lines_complete and bool(documents_due(value))
 
@@ -314,21 +326,21 @@ def _warning(refused: KeyRefused) -> str:
     return f"{refused}. Set another key: `billhook sources set-api-key`."
 
 
-def _mark_sources(tx: Tx, results: Sequence[tuple[Event, Outcome, Posted]]) -> None:
+def _mark_sources(tx: Tx, results: Sequence[Result]) -> None:
     """Say at a source whose key is refused that it is, and no longer once it works."""
-    warnings = {event.source: posted.warning for event, _, posted in results if posted.warning or posted.key_works}
+    warnings = {event.source: meaning.warning for event, _, meaning in results if meaning.warning or meaning.key_works}
     for source, warning in warnings.items():
         if source.warning != warning:
             set_warning(tx, source.id, warning)
 
 
-def _documents(event: Event, posted: Posted) -> list[NewDocument]:
+def _documents(event: Event, meaning: Interpretation) -> list[NewDocument]:
     """What the event calls for, showing what it told."""
     if PROVIDERS[event.source.provider].merchant_of_record:
         return []
     return [
         _document(event, _entry(event, change).id, change.object, kind)
-        for change in posted.told
+        for change in meaning.event_changes
         if isinstance(change.object, Invoice) and not _document_waits(event, change)
         for kind in documents_due(change.object)
     ]

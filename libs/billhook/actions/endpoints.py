@@ -59,11 +59,11 @@ def register_endpoint(
             f"This merchant has {most} endpoints, which is as many as one may have: delete one that is not needed. The"
             " operator sets how many by BILLHOOK_ENDPOINTS_PER_MERCHANT.",
         )
-    key, public, told = _secret(secret, signing, "v1")
+    key, public, revealed = _secret(secret, signing, "v1")
     endpoint = create_endpoint(
         tx, merchant_id, secret=env.vault.seal(key), public_key=public, now=env.clock(), **fields
     )
-    return endpoint, told
+    return endpoint, revealed
 
 
 def change_endpoint(env: Env, tx: Tx, endpoint_id: str, **changes: Any) -> None:
@@ -87,7 +87,7 @@ def rotate(
         raise Refused("overlap_seconds_invalid", f"`overlap_seconds` must be 0 to {LONGEST_OVERLAP_SECONDS} (a week).")
     # Locked: of two rotations at the same time the second must see the first one's secret, or that is lost.
     endpoint = endpoints_of(tx, [endpoint_id], lock=True)[endpoint_id]
-    key, public, told = _secret(secret, signing, _signing(endpoint))
+    key, public, revealed = _secret(secret, signing, _signing(endpoint))
     now = env.clock()
     if overlap_seconds and len(endpoint.overlapping(now)) >= MOST_PREVIOUS_SECRETS:
         raise Refused(
@@ -97,7 +97,7 @@ def rotate(
         )
     until = now + timedelta(seconds=overlap_seconds)
     rotate_secret(tx, endpoint, env.vault.seal(key), public, until=until, now=now)
-    return told
+    return revealed
 
 
 def ping(tx: Tx, endpoint: Endpoint, now: datetime) -> tuple[str, list[str]]:

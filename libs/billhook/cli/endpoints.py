@@ -107,7 +107,7 @@ def _whole(env: Env, tx: Tx, endpoint_id: str) -> dict[str, Any]:
     return endpoint_shown(env, _find(tx, endpoint_id)) | {"held": held_for(tx, endpoint_id)}
 
 
-def _told(secret: str | None) -> dict[str, str]:
+def _secret_row(secret: str | None) -> dict[str, str]:
     return {} if secret is None else {"secret": secret}
 
 
@@ -132,10 +132,10 @@ def add_endpoint(
         settings = _settings(description, events, header, schedule, timeout, max_in_flight, rate, ordering)
         given = secret_of(secret)
         with env.database.begin() as tx:
-            endpoint, told = register_endpoint(
+            endpoint, revealed = register_endpoint(
                 env, tx, owner_of(tx, merchant), url=url, secret=given, signing=signing, **settings
             )
-        show_one(endpoint_shown(env, endpoint) | _told(told), as_json=as_json)
+        show_one(endpoint_shown(env, endpoint) | _secret_row(revealed), as_json=as_json)
 
 
 @commands.command("list")
@@ -215,9 +215,9 @@ def rotate_endpoint(
         given = secret_of(secret)
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
-            told = rotate(env, tx, endpoint_id, overlap_seconds=overlap_seconds, secret=given, signing=signing)
+            revealed = rotate(env, tx, endpoint_id, overlap_seconds=overlap_seconds, secret=given, signing=signing)
             endpoint = endpoint_shown(env, _find(tx, endpoint_id))
-        show_one(endpoint | _told(told), as_json=as_json)
+        show_one(endpoint | _secret_row(revealed), as_json=as_json)
 
 
 @commands.command("disable")

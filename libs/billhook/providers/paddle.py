@@ -149,7 +149,7 @@ class Paddle(Provider):
         objects = {change.object.kind: change.object for change in reversed(changes)}
         facts = tuple(
             Fact(name, objects[DOMAIN_EVENTS[name][0]], told_at)
-            for name in event.data.told(meaning.facts)
+            for name in event.data.confirmed(meaning.facts)
             if DOMAIN_EVENTS[name][0] in objects
         )
         return Translation(changes, facts)

@@ -40,7 +40,7 @@ class PaddleObject(msgspec.Struct, kw_only=True):
     def to_book(self) -> tuple[BookObject, ...]:
         raise NotImplementedError
 
-    def told(self, facts: tuple[str, ...]) -> tuple[str, ...]:
+    def confirmed(self, facts: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the facts that its event may announce which the object confirms."""
         return facts
 

@@ -287,7 +287,7 @@ class Adjustment(PaddleObject, kw_only=True):
             return (self._dispute(),)
         return ()
 
-    def told(self, facts: tuple[str, ...]) -> tuple[str, ...]:
+    def confirmed(self, facts: tuple[str, ...]) -> tuple[str, ...]:
         """An update says that a decision was made: which one is in the status."""
         noted = "credit_note.updated" if self.action == "credit" else "credit_note.created"
         decisions = {

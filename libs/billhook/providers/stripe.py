@@ -237,8 +237,8 @@ class Stripe(Provider):
         objects = entries(event.data.object, event_type)
         if b"\\u0000" in body:  # the only way to write a NUL in JSON
             objects = tuple(storable(value, event_type) for value in objects)
-        told = meaning.fact is not None and not (meaning.lone and getattr(objects[0], "payment", None))
-        facts = (Fact(meaning.fact, objects[0], at),) if meaning.fact and told else ()
+        announced = meaning.fact is not None and not (meaning.lone and getattr(objects[0], "payment", None))
+        facts = (Fact(meaning.fact, objects[0], at),) if meaning.fact and announced else ()
         previous = event.data.previous_attributes
         first = Change(
             objects[0],

@@ -256,5 +256,5 @@ def _action_url(intent: Any) -> str | None:
 
 
 def _with_replay(answer: Answer, headers: Any) -> Answer:
-    told = {str(name).lower(): value for name, value in dict(headers or {}).items()}
-    return replace(answer, replayed=True) if told.get("idempotent-replayed") == "true" else answer
+    received = {str(name).lower(): value for name, value in dict(headers or {}).items()}
+    return replace(answer, replayed=True) if received.get("idempotent-replayed") == "true" else answer

@@ -173,8 +173,8 @@ def finalize(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
 @router.post("/{invoice_id}/pay")
 def pay(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Paid | None = None) -> InvoiceShown:
     """Say that all that was open has been paid, outside of billhook. A receipt is made."""
-    told = {} if asked is None else asked.model_dump()
-    return _do(env, caller, invoice_id, lambda tx, now: invoices.pay(tx, invoice_id, **told, now=now))
+    given = {} if asked is None else asked.model_dump()
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.pay(tx, invoice_id, **given, now=now))
 
 
 @router.post("/{invoice_id}/void")
