@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from billhook.errors import SettingsError
 from billhook.providers import PROVIDERS
-from billhook.store.database import Database
+from billhook.store.database import ANSWER_SECONDS, Database
 from billhook.store.sources import list_sources
 from billhook.store.vault import Vault
 
@@ -30,7 +30,9 @@ UNKNOWN_SECONDS = 0.25
 flood of wrong addresses costs four reads a second."""
 
 PATIENCE_SECONDS = 1.0
-"""How long a request waits for the list. The commit that it is for may wait for the database once more."""
+"""How long a request for a known source waits for the list, before the old one serves: the commit that it is for may
+wait for the database once more. One for an unknown source waits as long as the database may take, and goes no
+further."""
 
 
 class SourcesAway(Exception):
@@ -67,17 +69,17 @@ class SourceDirectory:
         now = time.monotonic()
         age = now - self._read_at
         if source_id not in self._sources:
-            await self._read_again(after=max(0.0, self._asked_at + UNKNOWN_SECONDS - now))
+            await self._read_again(ANSWER_SECONDS, after=max(0.0, self._asked_at + UNKNOWN_SECONDS - now))
             if source_id not in self._sources and (self._away or source_id in self._sealed):
                 raise SourcesAway
         elif age > FRESH_SECONDS and not self._away:
-            await self._read_again()
+            await self._read_again(PATIENCE_SECONDS)
         elif age > FRESH_SECONDS / 2:
             self._begin_reading()
         return self._sources.get(source_id)
 
-    async def _read_again(self, after: float = 0.0) -> None:
-        done, _ = await asyncio.wait([self._begin_reading(after)], timeout=PATIENCE_SECONDS)
+    async def _read_again(self, patience: float, after: float = 0.0) -> None:
+        done, _ = await asyncio.wait([self._begin_reading(after)], timeout=patience)
         if not done:
             self._away = True  # treated as away, so that the next request does not wait for it again
 

@@ -55,7 +55,8 @@ class PaddleApi:
         "product": ("product",),
         "price": ("price",),
         "subscription": ("subscription",),
-        "transaction": ("invoice", "payment", "charge"),
+        # Not its charges, which are tries to pay: Paddle cannot be asked for one of them by its id.
+        "transaction": ("invoice", "payment"),
         "adjustment": ("refund", "credit_note", "dispute"),
     }
 
@@ -68,7 +69,7 @@ class PaddleApi:
     def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
         what = f"{kind} {external_id}"
         name = next((name for name, kinds in self.lists.items() if kind in kinds), None)
-        if name is None or kind == "charge":
+        if name is None:
             raise Unprocessable(f"{what}: Paddle cannot be asked for it by its id")
         path, read_as, _ = _READ_AS[name]
         if name == "adjustment":  # these have a list only
@@ -116,7 +117,7 @@ class PaddleApi:
             except Unprocessable as reason:
                 unread.append(Unread(external_id, str(reason)))
                 continue
-            items += [ListedObject(entry, read.changed_at()) for entry in entries]
+            items += [ListedObject(entry, read.changed_at()) for entry in entries if entry.kind in self.lists[name]]
         more = answer["meta"]["pagination"]["has_more"] and not past
         return Page(tuple(items), tuple(unread), listing.next_cursor(cursor, shown, more=more, what=name))
 
