@@ -102,6 +102,7 @@ def sprayed(kind: str, poison: str) -> tuple[Snapshot, dict[str, str]]:
         status={"receipt": "paid", "void": "void"}.get(kind, "open"),
         locale="en",
         currency="eur",
+        zone="Europe/Berlin",
         seller=seller,
         pay_url="https://pay.example.com/" + poison,
     )
@@ -118,6 +119,7 @@ def must_show(put: dict[str, str], kind: str) -> list[str]:
         ".corrects": "credit_note",
         ".refund": "credit_note",
         ".reason": "credit_note",
+        ".payment_reference": "receipt",
     }
     paths = []
     for path in put:
@@ -153,7 +155,7 @@ def test_markup_in_any_field_makes_the_engine_load_nothing(
 ) -> None:
     url, calls = canary
     written = poisons(url, secret)
-    kinds = ("invoice", "credit_note")  # between them they show every field
+    kinds = ("invoice", "receipt", "credit_note")  # between them they show every field
     pages = [document_html(shown(sprayed(kind, " ".join(written))[0])) for kind in kinds]
     for kind, pdf in zip(kinds, drawn_by(wkhtmltopdf, pages), strict=True):
         text = squeezed(text_of(pdf))
