@@ -14,7 +14,8 @@ from paddle_shapes import PADDLE, event, recorded, translate
 
 from billhook.providers.paddle import EVENTS, IGNORED
 from billhook.rules import book
-from billhook.rules.book import BookObject, Change, latest
+from billhook.rules.book import BookObject, Change
+from billhook_testing.conformance import latest
 
 
 def test_every_recorded_notification_has_an_effect_or_is_ignored_for_a_reason(recordings: Path) -> None:

@@ -15,7 +15,8 @@ from stripe_shapes import NOW, STRIPE, translate
 
 from billhook.providers.stripe import EVENTS
 from billhook.rules import book
-from billhook.rules.book import BookObject, latest
+from billhook.rules.book import BookObject
+from billhook_testing.conformance import latest
 
 CLOVER = "stripe/api/2025-10-29.clover"
 UPDATES = {

@@ -106,7 +106,7 @@ def test_the_envelope_says_what_the_door_needs() -> None:
         (BODY[:-1], "not_json"),
         (BODY + b"x", "not_json"),
         (b'{"id":"a","type":"b","x":[1,]}', "not_json"),
-        (b'{"id":"a","type":"b","x":"\\ud800"}', "not_json"),
+        (b'{"id":"a","type":"b","x":"\\ud800"}', "lone_surrogate"),
         (b'{"id":"a","type":"b","x":NaN}', "not_json"),
         (b'{"id":"a","type":"b","skipped":"\xff"}', "not_utf8"),
         (b'{"id":"a","type":"b","skipped":{"\xed\xa0\x80":1}}', "not_utf8"),

@@ -27,9 +27,9 @@ from billhook.rules.book import (
     Payment,
     Refund,
     Subscription,
-    latest,
     tied,
 )
+from billhook_testing.conformance import latest
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -26,6 +26,8 @@ def attempt(number: int, **fields: object) -> dict[str, object]:
         "error": HOSTILE,
         "response": b"\x00\xff\\x41",
         "response_headers": [["Name", HOSTILE]],
+        "url": HOSTILE,
+        "request_headers": None,
         **fields,
     }
 

@@ -600,16 +600,6 @@ class Translation(msgspec.Struct, frozen=True):
     """Whether real money moved; None where the provider does not say."""
 
 
-def latest(changes: list[Change]) -> list[Change]:
-    """For each object only its latest state, in a stable order (locks are then taken in one order everywhere)."""
-    newest: dict[tuple[str, str], Change] = {}
-    for change in changes:
-        key = (change.object.kind, change.object.external_id)
-        if key not in newest or newest[key].version < change.version:
-            newest[key] = change
-    return [newest[key] for key in sorted(newest)]
-
-
 def tied(known: Version, change: Change) -> bool:
     """Two different states of one object with one timestamp: only the provider can say which is the later.
 

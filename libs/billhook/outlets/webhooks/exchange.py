@@ -335,6 +335,8 @@ class Exchange:
             if self.seconds_left > 0.05 and not self._sent:
                 return "timeout", f"no connection within {CONNECT_SECONDS:g} s"
             return "timeout", f"no complete answer within {self.request.deadline_seconds:g} s"
+        if code == pycurl.E_COULDNT_CONNECT and system == errno.ECONNRESET:
+            return "reset", _CUT_OFF  # there was a connection: it broke off before libcurl saw it stand
         if code == pycurl.E_COULDNT_CONNECT:
             # Not the address, which may be of an inner network that is allowed.
             return "connect", f"no connection: {os.strerror(system) if system else 'no address answers'}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -22,8 +22,9 @@ from billhook.errors import BodyRefused, NotPermitted, Refused, SignatureRefused
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers.listing import Page
 from billhook.providers.provider import TOLERANCE_SECONDS, Provider, ProviderApi
-from billhook.rules.book import BookObject, latest
+from billhook.rules.book import ASKED, BookObject, Change
 from billhook.rules.storable import storable
+from billhook.rules.versions import Seen, last
 
 NOW = datetime(2026, 3, 1, 12, 0, 7, 123_456, tzinfo=UTC)
 HOSTILE = ("", " ", "garbage", "=", ";", ",", "t=,v1=", "ts=;h1=", "v1,", "\0", "é", "٣", "9" * 5000, "a=" * 2000)
@@ -161,6 +162,24 @@ class ProviderConformance(ABC):
         assert isinstance(error, Refused)
         assert error.code
         assert not any(secret in str(error) for secret in self.secrets)
+
+
+def latest(changes: Iterable[Change]) -> list[Change]:
+    """Of each object the state that the book ends with, by kind and id, whatever order the changes came in."""
+    of: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        of.setdefault((change.object.kind, change.object.external_id), []).append(change)
+    return [_last_of(of[key]) for key in sorted(of)]
+
+
+def _last_of(changes: list[Change]) -> Change:
+    newest = max(changes, key=lambda change: change.version)
+    if newest.version[1] >= ASKED:
+        return newest
+    second = [change for change in changes if change.at == newest.at]
+    end = last(Seen(digest=one.digest, rank=one.version[1], before=one.before) for one in second)
+    told = [change for change in second if change.version[1:] == (end.rank, end.digest)]
+    return min(told, key=lambda change: (change.before or "", change.first))  # several events may tell of one state
 
 
 class ApiConformance(ABC):

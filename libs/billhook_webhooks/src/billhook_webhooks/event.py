@@ -62,6 +62,22 @@ EventType = Literal[
     "checkout.expired",
     "checkout.payment_succeeded",
     "checkout.payment_failed",
+    "customer.standing_changed",
+    "subscription_schedule.created",
+    "subscription_schedule.updated",
+    "subscription_schedule.released",
+    "subscription_schedule.canceled",
+    "subscription_schedule.completed",
+    "subscription_schedule.aborted",
+    "subscription_schedule.expiring",
+    "dunning.case_opened",
+    "dunning.attempt_scheduled",
+    "dunning.attempt_failed",
+    "dunning.recovered",
+    "dunning.exhausted",
+    "dunning.canceled",
+    "reconciliation.finding_confirmed",
+    "reconciliation.run_completed",
 ]
 """All that this version knows of. A newer billhook may send more: names are added, and never change their meaning."""
 
