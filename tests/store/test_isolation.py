@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from store.databases import NOW
 from store.dunning import new_case
 from store.events import arrival
@@ -171,6 +172,14 @@ def stop_endpoint(tx: Tx, shop: Shop) -> Tx:
     return tx
 
 
+def withdrawn(tx: Tx, merchant: str) -> list[sa.RowMapping]:
+    """The mails, of all merchants, that are gone when the merchant's about what every shop has one about are."""
+    before = mails.list_mails(tx, merchant_id=None)
+    mails.withdraw_mails(tx, merchant, "same")
+    left = {mail["id"] for mail in mails.list_mails(tx, merchant_id=None)}
+    return [mail for mail in before if mail["id"] not in left]
+
+
 Question = Callable[[Tx, Shop, str], Any]
 """What `merchant` gets when asking for what the shop has."""
 
@@ -244,6 +253,7 @@ QUESTIONS: dict[str, Question] = {
     "inbox.list_events": lambda tx, shop, merchant: inbox.list_events(tx, merchant_id=merchant),
     "links.list_links": lambda tx, shop, merchant: links.list_links(tx, shop.invoice, merchant_id=merchant),
     "mails.list_mails": lambda tx, shop, merchant: mails.list_mails(tx, merchant_id=merchant),
+    "mails.withdraw_mails": lambda tx, shop, merchant: withdrawn(tx, merchant),
     "messages.get_message": lambda tx, shop, merchant: messages.get_message(tx, shop.message, merchant_id=merchant),
     "messages.list_messages": lambda tx, shop, merchant: messages.list_messages(tx, merchant_id=merchant),
     "own_credit_notes.get_own_credit_note": lambda tx, shop, merchant: own_credit_notes.get_own_credit_note(
