@@ -8,10 +8,22 @@ from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
-from desk.world import NOW, OPERATOR, PIXEL, TERMS, Belongings, Desk, World, add_replay, ids_for
+from desk.world import (
+    NOW,
+    OPERATOR,
+    PIXEL,
+    TERMS,
+    Belongings,
+    Desk,
+    World,
+    add_reconciliation,
+    add_replay,
+    ids_for,
+)
 
 from billhook.rules.document import TEMPLATE
 from billhook.store.merchants import create_key
+from billhook_testing.fake_stripe import FakeStripe
 
 BODIES = {
     "/v1/merchants": {"name": "New"},
@@ -53,11 +65,17 @@ ASKS_FOR_WHOM = ("/v1/sources", "/v1/endpoints", "/v1/messages", "/v1/replays", 
 """Where the operator makes something new, which belongs to somebody."""
 
 
+RUNS = "/v1/reconciliation/runs"
+"""What is made there is about a source that the body names, and so belongs to whom that does."""
+
+
 @pytest.fixture
-def world(desk: Desk, world: World) -> World:
-    for whose in (world.ours, world.theirs):
-        add_replay(desk.env, whose)
-    return world
+def world(desk: Desk, world: World) -> Iterator[World]:
+    with FakeStripe() as fake:
+        for whose in (world.ours, world.theirs):
+            add_replay(desk.env, whose)
+            add_reconciliation(desk.env, whose, fake)
+        yield world
 
 
 def operators_only(path: str) -> bool:
@@ -83,6 +101,8 @@ def ask(desk: Desk, method: str, path: str, whose: Belongings, key: str | None) 
     if path == "/v1/book/{kind}/{object_id}":
         filled = f"/v1/book/customer/{whose.ids['object_id']}"
     body = {} if method == "PATCH" else BODIES.get(path) if method in ("POST", "PUT") else None
+    if (method, path) == ("POST", RUNS):
+        body = {"source_id": whose.ids["asked_source_id"]}
     answer = desk.ask(method, filled, key, HEADERS, **({"data": body} if body is PIXEL else {"json": body}))
     return answer.status_code, answer.text
 
@@ -108,7 +128,7 @@ def test_a_merchant_sees_nothing_of_another_one(desk: Desk, world: World) -> Non
         status, text = ask(desk, method, path, world.theirs, world.ours.key)
         if operators_only(path):
             assert status == 403, (method, path)
-        elif "{" in path.replace("{kind}", ""):
+        elif "{" in path.replace("{kind}", "") or (method, path) == ("POST", RUNS):
             assert status == 404, (method, path, text)
         else:
             assert status in (200, 201), (method, path, text)
@@ -118,6 +138,12 @@ def test_a_merchant_sees_nothing_of_another_one(desk: Desk, world: World) -> Non
     theirs = desk.get("/v1/dead-letters", key=world.theirs.key).json()["data"]
     assert [letter["id"] for letter in theirs] == [world.theirs.ids["dead_letter_id"]]
     assert desk.get("/v1/dead-letters", key=world.ours.key).json()["data"] == []
+    states = ["suspected", "confirmed", "reopened", "repaired", "accepted"]
+    findings = desk.get("/v1/reconciliation/findings", key=world.theirs.key, state=states).json()["data"]
+    assert world.theirs.ids["finding_id"] in {finding["id"] for finding in findings}
+    assert {(finding["state"], finding["decided_by"]) for finding in findings} == {("confirmed", None)}
+    for whose in (world.ours, world.theirs):
+        assert [run["id"] for run in desk.get(RUNS, key=whose.key).json()["data"]] == [whose.ids["run_id"]]
 
 
 def test_a_merchant_can_do_everything_with_their_own(desk: Desk, world: World) -> None:
@@ -137,7 +163,16 @@ def test_the_operator_can_do_everything_and_says_for_whom(desk: Desk, world: Wor
             assert ask(desk, method, path, ours, OPERATOR)[0] in done(path), (method, path)
     made = desk.post("/v1/endpoints", {"url": "https://example.com"}, merchant_id=ours.merchant_id)
     assert made.json()["merchant_id"] == ours.merchant_id
-    for path in ("/v1/events", "/v1/invoices", "/v1/messages", "/v1/deliveries", "/v1/sources", "/v1/book/customer"):
+    for path in (
+        "/v1/events",
+        "/v1/invoices",
+        "/v1/messages",
+        "/v1/deliveries",
+        "/v1/sources",
+        "/v1/book/customer",
+        RUNS,
+        "/v1/reconciliation/findings",
+    ):
         everyones = {row["merchant_id"] for row in desk.get(path).json()["data"]}
         assert everyones == {ours.merchant_id, theirs.merchant_id}, path
         one = {row["merchant_id"] for row in desk.get(path, merchant_id=theirs.merchant_id).json()["data"]}
@@ -152,7 +187,14 @@ def test_an_operators_key_in_the_ledger_counts_like_the_one_in_the_settings(desk
 
 def test_a_merchant_cannot_act_for_another_one_by_naming_it(desk: Desk, world: World) -> None:
     theirs, key = world.theirs.merchant_id, world.ours.key
-    for path in ("/v1/events", "/v1/sources", "/v1/invoices", "/v1/dead-letters"):
+    for path in (
+        "/v1/events",
+        "/v1/sources",
+        "/v1/invoices",
+        "/v1/dead-letters",
+        RUNS,
+        "/v1/reconciliation/findings",
+    ):
         assert desk.get(path, key=key, merchant_id=theirs).status_code == 404
         assert desk.get(path, key=key, merchant_id=world.ours.merchant_id).status_code == 200
     assert desk.post("/v1/endpoints", {"url": "https://a.example"}, key=key, merchant_id=theirs).status_code == 404

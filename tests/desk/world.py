@@ -19,6 +19,7 @@ import uvicorn
 
 from billhook.actions import invoices
 from billhook.actions.endpoints import register_endpoint
+from billhook.actions.reconciliation import begin_run, run_of
 from billhook.actions.sources import register_source
 from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
 from billhook.rules.document import Seller, Snapshot
@@ -39,11 +40,13 @@ from billhook.store.inbox import Arrival, accept, inbox
 from billhook.store.links import create_link
 from billhook.store.merchants import create_key, create_merchant, get_merchant
 from billhook.store.messages import Message, add_messages
+from billhook.store.reconciliation import Finding, add_finding
 from billhook.store.replays import create_replay
 from billhook.store.schema import new_id
 from billhook.store.templates import create_template
 from billhook.store.vault import new_key
 from billhook_testing.clock import ManualClock
+from billhook_testing.fake_stripe import FakeStripe
 from services.desk.app import build
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -251,9 +254,12 @@ STATES = {
 
 
 def ids_for(env: Env, route: str, whose: Belongings) -> dict[str, str]:
-    """The ids that paths name; where the route does something with an own invoice, a fresh one that it fits."""
+    """The ids that paths name; where the route does something with an own invoice, a fresh one that it fits, and where
+    it decides a finding, one that is still open."""
     if "{case_id}" in route:
         return {**whose.ids, "case_id": open_case(env, whose)}
+    if "{finding_id}/" in route:
+        return {**whose.ids, "finding_id": open_finding(env, whose)}
     if route not in STATES:
         return whose.ids
     return {**whose.ids, "invoice_id": own_invoice(env, whose.merchant_id, finalized=STATES[route])}
@@ -293,6 +299,52 @@ def add_replay(env: Env, whose: Belongings) -> None:
     with env.database.begin() as tx:
         job = create_replay(tx, whose.merchant_id, kind="replay", by=whose.ids["own_key_id"], now=NOW)
     whose.ids["replay_id"] = job.id
+
+
+def add_reconciliation(env: Env, whose: Belongings, fake: FakeStripe) -> None:
+    """A source of theirs that can be asked, a run over it and what that found, under the names that paths use."""
+    with env.database.begin() as tx:
+        source, _ = register_source(
+            tx,
+            env.vault,
+            NOW,
+            merchant_id=whose.merchant_id,
+            provider="stripe",
+            name="asked",
+            secret="whsec_s",
+            api_key=fake.api_key,
+            api_base=fake.url,
+        )
+        run_id = begin_run(tx, run_of(source, NOW - timedelta(days=1), NOW, by=whose.ids["own_key_id"]), NOW)
+    whose.ids.update(asked_source_id=source.id, run_id=run_id)
+    whose.ids["finding_id"] = open_finding(env, whose)
+
+
+def open_finding(env: Env, whose: Belongings) -> str:
+    """A finding of their run, about an invoice of its own."""
+    finding = Finding(
+        id=new_id("fnd"),
+        merchant_id=whose.merchant_id,
+        source_id=whose.ids["asked_source_id"],
+        kind="invoice",
+        external_id=new_id("in"),
+        finding_class="amount_mismatch",
+        state="confirmed",
+        differences={"total": [1, 2]},
+        seen={},
+        local_version="",
+        amount=2,
+        currency="eur",
+        run_id=whose.ids["run_id"],
+        suspected_by=None,
+        first_seen_at=NOW,
+        last_seen_at=NOW,
+        decided_by=None,
+        decided_at=None,
+    )
+    with env.database.begin() as tx:
+        add_finding(tx, finding)
+    return finding.id
 
 
 def new_invoice(**changed: Any) -> Invoice:
