@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from desk.world import OPERATOR, add_replay, ids_for, new_env, settle
+from desk.world import OPERATOR, add_reconciliation, add_replay, ids_for, new_env, settle
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -16,6 +16,7 @@ from schemathesis.specs.openapi import checks
 
 from billhook.runtime.service import Health
 from billhook.store import migrate
+from billhook_testing.fake_stripe import FakeStripe
 from services.desk.app import desk as desk_app
 
 CHECKS = [
@@ -44,10 +45,11 @@ HARD_TO_GUESS = {
 @pytest.mark.parametrize("mode", GenerationMode)
 def test_every_answer_is_one_the_document_names(mode: GenerationMode, tmp_path: Path) -> None:
     env = new_env(f"sqlite:///{tmp_path}/billhook.db", tmp_path)
-    with closing(env):
+    with closing(env), FakeStripe() as fake:
         migrate.upgrade(env.database)
         ours = settle(env, "Ours")
         add_replay(env, ours)
+        add_reconciliation(env, ours, fake)
         document = schemathesis.openapi.from_asgi("/openapi.json", desk_app(env, Health()))
         # What deletes comes last, so that the others find something.
         operations = sorted((r.ok() for r in document.get_all_operations()), key=lambda o: o.method == "delete")
@@ -70,6 +72,8 @@ def test_every_answer_is_one_the_document_names(mode: GenerationMode, tmp_path: 
                     case.path_parameters.update({name: ids[name] for name in case.path_parameters if name != "kind"})
                 if mode is GenerationMode.POSITIVE and "merchant_id" in case.query:
                     case.query["merchant_id"] = ours.merchant_id
+                if mode is GenerationMode.POSITIVE and isinstance(case.body, dict) and "source_id" in case.body:
+                    case.body["source_id"] = ours.ids["asked_source_id"]
                 if mode is GenerationMode.POSITIVE:
                     case.query.pop("template", None)  # no file is in a look that was made up
                 answer = case.call_and_validate(headers={"Authorization": f"Bearer {OPERATOR}"}, checks=CHECKS)
