@@ -184,4 +184,4 @@ _OPENED = msgspec.json.Decoder(_Opened)
 def _decoder(read_as: type[PaddleObject]) -> msgspec.json.Decoder[_Event[PaddleObject]]:
     """Made on first use, and once."""
     event: Any = _Event
-    return msgspec.json.Decoder(event[read_as])
+    return reading.decoder_of(event[read_as])

@@ -179,7 +179,7 @@ def _object(body: bytes, what: str) -> dict[str, Any]:
 
 def _converted(value: Any, kind: type[T], what: str) -> T:
     try:
-        return msgspec.convert(value, kind)
+        return reading.converted(value, kind)
     except msgspec.ValidationError as error:
         raise reading.misunderstood(what, error) from None
 

@@ -94,4 +94,4 @@ _HEAD = msgspec.json.Decoder(_Head)
 def _decoder(kind: str) -> msgspec.json.Decoder[_Event[BookObject]]:
     """Made on first use, and once."""
     event: Any = _Event
-    return msgspec.json.Decoder(event[KINDS[kind]])
+    return reading.decoder_of(event[KINDS[kind]])

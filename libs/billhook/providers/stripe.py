@@ -271,7 +271,7 @@ def _digest_before(meaning: Meaning, body: bytes, previous: dict[str, Any]) -> s
     an event is not refused for what it says of the past."""
     try:
         value = msgspec.json.decode(body)["data"]["object"]
-        (found, *_) = entries(msgspec.convert(_put_back(value, previous), meaning.read_as), "")
+        (found, *_) = entries(reading.converted(_put_back(value, previous), meaning.read_as), "")
         return digest_of(found)
     except (msgspec.DecodeError, Unprocessable, LookupError, TypeError, RecursionError):
         return None
@@ -335,4 +335,4 @@ _OPENED = msgspec.json.Decoder(_Opened)
 def _decoder(read_as: type[Readable]) -> msgspec.json.Decoder[_Event[Readable]]:
     """Made on first use, and once."""
     event: Any = _Event
-    return msgspec.json.Decoder(event[read_as])
+    return reading.decoder_of(event[read_as])

@@ -83,7 +83,7 @@ def entries(value: Readable, what: str) -> tuple[BookObject, ...]:
 def read(kind: type[Readable], value: Any, what: str) -> BookObject:
     """An object out of an API answer. Raises `Unprocessable`."""
     try:
-        found = msgspec.convert(value, kind)
+        found = reading.converted(value, kind)
     except msgspec.ValidationError as error:
         raise reading.misunderstood(what, error) from None
     return storable(entries(found, what)[0], what)
