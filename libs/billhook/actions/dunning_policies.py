@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from billhook.actions.payment_apis import PaymentApis
-from billhook.errors import Refused
+from billhook.errors import Refused, TryAgain
 from billhook.rules.dunning_policy import Policy, refusals, scope_refusal
 from billhook.store.database import Database, Tx
 from billhook.store.dunning_policies import PolicyVersion, retire_policy, set_policy
@@ -15,7 +15,8 @@ from billhook.store.sources import Source, get_source, list_sources
 
 def check_owner(database: Database, apis: PaymentApis, merchant_id: str, policy: Policy) -> None:
     """Refuse a policy that charges where that cannot be, or would charge twice. It asks the providers, so it stands
-    outside of any transaction. Raises `Refused`, or `TryAgain` where a provider does not answer."""
+    outside of any transaction. Raises `Refused`, also where a provider does not answer: without its word nothing changes
+    hands."""
     if not policy.charges:
         return
     with database.read() as tx:
@@ -28,7 +29,14 @@ def check_owner(database: Database, apis: PaymentApis, merchant_id: str, policy:
             " (`billhook sources set-api-key`), or leave the retries to the provider.",
         )
     for source in chargeable:
-        _check_source(apis, source)
+        try:
+            _check_source(apis, source)
+        except TryAgain as error:
+            raise Refused(
+                "dunning_unanswered",
+                f"Stripe did not answer whether billhook may try again for source {source.id} ({error}). Nothing was"
+                " changed; ask again.",
+            ) from None
 
 
 def _check_source(apis: PaymentApis, source: Source) -> None:
