@@ -65,7 +65,7 @@ _OF_STATE = frozenset(
     {
         *("invoice_state", "invoice_empty", "invoice_credited", "e_invoice_incomplete"),
         *("document_failed", "template_in_use"),
-        *("dunning_state", "dunning_owner", "dunning_source", "dunning_key"),
+        *("dunning_state", "dunning_owner", "dunning_source", "dunning_key", "dunning_unanswered"),
         *("endpoints_too_many", "secrets_too_many", "finding_state"),
     }
 )

@@ -79,6 +79,9 @@ def test_the_switch_to_billhook_looks_whether_it_may(desk: Desk, world: World, f
     refused(desk.ask("PUT", path, key, json=STRICT), 409, "dunning_owner", str(draft.id))
     assert desk.ask("PUT", path, key, json={"owner": "provider"}).status_code == 200
 
+    fake.faults.api("rate_limit", probability=1.0)
+    refused(desk.ask("PUT", path, key, json=STRICT), 409, "dunning_unanswered", "did not answer")
+
 
 def test_a_key_that_may_not_write_is_found_at_the_switch(desk: Desk, world: World, fake: FakeStripe) -> None:
     connect(desk, world, fake, api_key="sk_test_other")

@@ -15,8 +15,8 @@ from billhook.store.sources import Source, get_source, list_sources
 
 def check_owner(database: Database, apis: PaymentApis, merchant_id: str, policy: Policy) -> None:
     """Refuse a policy that charges where that cannot be, or would charge twice. It asks the providers, so it stands
-    outside of any transaction. Raises `Refused`, also where a provider does not answer: without its word nothing changes
-    hands."""
+    outside of any transaction. Raises `Refused`, also where a provider does not answer: without its word nothing
+    changes hands."""
     if not policy.charges:
         return
     with database.read() as tx:
