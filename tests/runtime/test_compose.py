@@ -1,7 +1,8 @@
-"""compose.yaml and the image name services, ports and settings: all of them are real."""
+"""compose.yaml and the image name services, ports and settings: all of them are real, and no service lacks one."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,62 @@ def test_services_start_on_a_migrated_schema_and_come_back() -> None:
     assert CONTAINERS["migrate"]["command"] == ["migrate"]
 
 
-def test_who_reads_documents_finds_them_where_they_are_written() -> None:
-    address = re.search(r"BILLHOOK_OBJECTS_URL=file://(\S+)", DOCKERFILE)
-    assert address is not None
-    for name in ("invoicer", "desk"):
-        assert CONTAINERS[name]["volumes"] == [f"objects:{address[1]}"]
-    assert f"file://{address[1]}" in CONTAINERS["desk"]["environment"]["BILLHOOK_OBJECTS_URL"]
+ON_DISK = {"objects": "objects", "mailer": "mail"}
+"""What keeps files under `var` where no other place is set, and the volume that they are in."""
+
+
+def opened_by(service: str) -> set[str]:
+    """What a service takes of its `Env`."""
+    trees = [ast.parse(file.read_text()) for file in sorted((ROOT / "services" / service).rglob("*.py"))]
+    attributes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return {
+        node.attr
+        for node in attributes
+        if isinstance(node.value, (ast.Name, ast.Attribute))
+        and (node.value.id if isinstance(node.value, ast.Name) else node.value.attr) in ("env", "_env")
+    }
+
+
+@pytest.mark.parametrize("name", service_names())
+def test_who_keeps_files_shares_them_and_finds_them_after_a_restart(name: str) -> None:
+    home = re.search(r"BILLHOOK_VAR=(\S+)", DOCKERFILE)
+    assert home is not None
+    needed = {f"{volume}:{home[1]}/{volume}" for opens, volume in ON_DISK.items() if opens in opened_by(name)}
+    assert set(CONTAINERS[name].get("volumes", [])) == needed
+    made = re.search(r"install -d -o billhook -g billhook (.+)", DOCKERFILE)
+    assert made is not None
+    assert {volume.partition(":")[2] for volume in needed} <= set(made[1].split())
+    assert CONTAINERS[name]["environment"]["BILLHOOK_OBJECTS_URL"].endswith(f":-file://{home[1]}/objects}}")
+
+
+def test_what_services_open_is_seen() -> None:
+    assert opened_by("courier") >= {"database", "broker", "mailer", "objects", "reach"}
+    assert "objects" not in opened_by("relay")
+
+
+@pytest.mark.parametrize("name", [*service_names(), "migrate"])
+def test_every_setting_can_be_given_by_env(name: str) -> None:
+    """But for those that say where things are within the containers."""
+    within = {name for name in Settings.model_fields if name.endswith("_port")} | {"host", "var"}
+    given = {f"BILLHOOK_{setting.upper()}" for setting in Settings.model_fields.keys() - within}
+    assert given <= CONTAINERS[name]["environment"].keys()
+    for setting, value in CONTAINERS[name]["environment"].items():
+        fixed = setting in ("BILLHOOK_DATABASE_URL", "BILLHOOK_QUEUE_URL", "BILLHOOK_DRAIN_SECONDS", "READY_URL")
+        assert fixed or value is None or value.startswith("${"), f"{setting} cannot be set"
+
+
+def test_nothing_takes_all_memory_or_fills_the_disk_with_its_log() -> None:
+    for value in CONTAINERS.values():
+        assert re.fullmatch(r"\d+[mg]", value["mem_limit"])
+        assert value["logging"]["options"].keys() >= {"max-size", "max-file"}
+
+
+def test_images_are_the_same_tomorrow() -> None:
+    images = [value["image"] for value in CONTAINERS.values() if value["image"] != "billhook"]
+    images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+    assert len(images) >= 4
+    for image in images:
+        assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image), f"{image} names no digest"
 
 
 def test_every_volume_that_is_mounted_is_declared() -> None:

@@ -40,6 +40,13 @@ def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:
         read_settings(**{name: value})
 
 
+def test_an_empty_variable_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEEP_ATTEMPTS_DAYS", "CA_FILE", "INGRESS_PORT", "WAVER_PORT"):
+        monkeypatch.setenv(f"BILLHOOK_{name}", "")
+    settings = read_settings()
+    assert (settings.keep_attempts_days, settings.ca_file, settings.ingress_port) == (30, None, 8600)
+
+
 def test_all_of_them_are_named_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
         read_settings(ingress_port="x", desk_port="y")

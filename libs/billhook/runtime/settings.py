@@ -31,7 +31,7 @@ class _ServicePorts(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         named = (re.fullmatch(r"BILLHOOK_(\w+_PORT)", name) for name in os.environ)
-        return {match[1].lower(): os.environ[match[0]] for match in named if match}
+        return {match[1].lower(): value for match in named if match and (value := os.environ[match[0]])}
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError  # asked for by sources that go field by field
@@ -40,7 +40,8 @@ class _ServicePorts(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """Every setting, with its default. The defaults run the whole product on one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="BILLHOOK_", extra="allow", frozen=True)
+    # An empty variable counts as none: that is what is left of a line in an .env file that nobody filled in.
+    model_config = SettingsConfigDict(env_prefix="BILLHOOK_", extra="allow", frozen=True, env_ignore_empty=True)
 
     __pydantic_extra__: dict[str, Port]
     """The ports of services that have no setting below."""
