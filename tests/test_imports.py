@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    {"events", "errors", "metrics", "logs", "parts"},
+    {"events", "errors", "metrics", "logs", "parts", "decoding"},
     {"rules"},
     {"store", "queue", "providers", "documents", "outlets"},
     {"runtime"},

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from billhook.actions.book_update import BookUpdate, merged
 from billhook.actions.consequences import record
 from billhook.actions.invoices import invoice_payments
+from billhook.decoding import decode
 from billhook.errors import KeyRefused, Unprocessable
 from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
@@ -273,8 +274,8 @@ def _update(event: Event, meaning: Interpretation) -> BookUpdate:
 
 def _translation(event: Event) -> Translation:
     if event.type == OBSERVED and event.headers == UNSIGNED:
-        return Translation((msgspec.json.decode(event.body, type=Observed).change(KINDS),))
-    headers = msgspec.json.decode(event.headers, type=dict[str, str])
+        return Translation((decode(event.body, Observed).change(KINDS),))
+    headers = decode(event.headers, dict[str, str])
     return PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
 
 

@@ -24,6 +24,7 @@ from billhook.actions.ledger import (
     new_document,
     write,
 )
+from billhook.decoding import decode
 from billhook.errors import Refused
 from billhook.rules import credit as rule
 from billhook.rules.book import BookObject, Change, CreditNote, book_id
@@ -58,7 +59,7 @@ def credit(tx: Tx, invoice_id: str, terms: CreditTerms, key: str | None = None, 
     if invoice.state not in ("open", "paid", "uncollectible"):
         raise Refused("invoice_state", "Only an open, paid or written-off invoice can be credited: see its state.")
     assert invoice.snapshot is not None
-    shown = msgspec.json.decode(invoice.snapshot, type=Snapshot)
+    shown = decode(invoice.snapshot, Snapshot)
     taken_back = _taken_back(tx, invoice, shown, terms)
     changed = _after(invoice, taken_back.total, now)
     note, document = _note(tx, merchant, changed, shown, external_id, terms, digest if key else None, taken_back, now)
@@ -90,7 +91,7 @@ def credit(tx: Tx, invoice_id: str, terms: CreditTerms, key: str | None = None, 
 def _checked(invoice_id: str, terms: CreditTerms) -> tuple[CreditTerms, bytes]:
     try:
         encoded = msgspec.json.encode(terms, order="sorted")
-        terms = msgspec.json.decode(encoded, type=CreditTerms)
+        terms = decode(encoded, CreditTerms)
     except ValueError as error:
         raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
     if "\0" in f"{terms.memo}{terms.refund}":

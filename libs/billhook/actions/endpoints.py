@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from billhook.actions.sources import check_url
+from billhook.decoding import decode
 from billhook.errors import Refused
 from billhook.events import EndpointNews
 from billhook.rules.addresses import parse_networks, url_refusal
@@ -182,7 +183,7 @@ def endpoint_shown(env: Env, endpoint: Endpoint) -> dict[str, Any]:
 def _headers(env: Env, endpoint: Endpoint) -> dict[str, str]:
     if endpoint.headers is None:
         return {}
-    return msgspec.json.decode(env.vault.open(endpoint.headers), type=dict[str, str])
+    return decode(env.vault.open(endpoint.headers), dict[str, str])
 
 
 def _instant(micros: int) -> datetime:

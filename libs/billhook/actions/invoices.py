@@ -35,6 +35,7 @@ from billhook.actions.ledger import (
     write,
 )
 from billhook.actions.sources import check_url
+from billhook.decoding import decode
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import recipient
 from billhook.rules.book import Address, Change, Invoice, book_id
@@ -91,7 +92,7 @@ def check(terms: Terms, *, paid: bool = False) -> CheckedTerms:
         encoded = msgspec.json.encode(terms, order="sorted")
         if _NUL.search(encoded):
             raise ValueError("a text holds a NUL character, which no database keeps")
-        terms = msgspec.json.decode(encoded, type=Terms)
+        terms = decode(encoded, Terms)
         charged = totals(terms)
         if terms.locale is not None:
             parse_locale(terms.locale)
@@ -310,7 +311,7 @@ def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime, charged
 
 def _frozen(invoice: OwnInvoice) -> Snapshot:
     assert invoice.snapshot is not None
-    return msgspec.json.decode(invoice.snapshot, type=Snapshot)
+    return decode(invoice.snapshot, Snapshot)
 
 
 def _after(invoice: OwnInvoice, verb: Verb) -> State:

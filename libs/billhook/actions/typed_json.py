@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from billhook.decoding import decode
 from billhook.errors import BodyRefused, Refused
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -21,7 +22,7 @@ def decoded(content: bytes, kind: type[T]) -> T:
     """The value. Raises `BodyRefused` for what is not JSON, `Refused` for fields that are wrong or unknown: a misspelt
     one must not leave something out of a bill."""
     with refusing():
-        value = msgspec.json.decode(content, type=kind)
+        value = decode(content, kind)
         _look(msgspec.json.decode(content), value, "body")
     return value
 

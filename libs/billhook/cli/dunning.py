@@ -18,6 +18,7 @@ from billhook.actions.payment_apis import PaymentApis
 from billhook.actions.sources import ring
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.decoding import decode
 from billhook.rules.dunning_policy import PRESETS, Policy, refusals
 from billhook.rules.dunning_simulation import PAID, simulate, timeline
 from billhook.store.database import Tx
@@ -39,7 +40,7 @@ def _policy(given: str) -> Policy:
     if given in PRESETS:
         return PRESETS[given]
     try:
-        policy = msgspec.json.decode(Path(given).read_bytes(), type=Policy)
+        policy = decode(Path(given).read_bytes(), Policy)
     except OSError:
         raise CommandError(f"{given!r} is no preset ({', '.join(PRESETS)}) and no file that can be read.") from None
     except msgspec.ValidationError as error:

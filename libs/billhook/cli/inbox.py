@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 import sqlalchemy as sa
 import typer
 
 from billhook.actions.sources import discard_dead_letters, replay_dead_letters
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.decoding import decode
 from billhook.runtime.env import Env
 from billhook.store import dead_letters, inbox, queues
 from billhook.store.database import Tx
@@ -59,7 +59,7 @@ def show_event(event_id: Annotated[str, typer.Argument(metavar="EVENT_ID")], as_
             raise CommandError(f"There is no event {event_id!r}. See `billhook events list`.")
         plain = _plain(row)
         conflicts = [conflict["id"] for conflict in inbox.list_conflicts(tx, event_id)]
-        headers = msgspec.json.decode(plain["headers"], type=dict[str, str])
+        headers = decode(plain["headers"], dict[str, str])
         show_one({**plain, "headers": headers, "conflicts": conflicts}, as_json=as_json)
 
 

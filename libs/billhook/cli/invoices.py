@@ -18,6 +18,7 @@ from billhook.actions.sources import ring
 from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.decoding import convert
 from billhook.rules.export import Decimals, Delimiter, Kind, Preset, style_of
 from billhook.rules.terms import CreditTerms, Terms
 from billhook.store import book
@@ -250,6 +251,6 @@ def export_invoices(
 
 def _instant(text: str) -> datetime:
     try:
-        return msgspec.convert(text, datetime)
+        return convert(text, datetime)
     except msgspec.ValidationError:
         raise CommandError(f"A time is written 2026-01-31T09:00:00Z, not {text!r}.") from None

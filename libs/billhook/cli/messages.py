@@ -11,6 +11,7 @@ import typer
 from billhook.actions.publishing import Publication, publish
 from billhook.cli.arguments import Owner, owner_of, text_of
 from billhook.cli.output import CommandError, Json, command_group, opened, show_one
+from billhook.decoding import decode
 from billhook.store.schema import new_id
 
 commands = command_group("messages", "Messages to merchants' endpoints.")
@@ -19,7 +20,7 @@ commands = command_group("messages", "Messages to merchants' endpoints.")
 def _object(text: str) -> bytes:
     given = sys.stdin.buffer.read() if text == "-" else text.encode()
     try:
-        msgspec.json.decode(given, type=dict[str, msgspec.Raw])
+        decode(given, dict[str, msgspec.Raw])
         return given.strip()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CommandError(f"The data must be a JSON object: {error}.") from None

@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from billhook.decoding import decode
 from billhook.errors import Unprocessable
 from billhook.rules.book import BookObject
 
@@ -90,6 +91,6 @@ def next_cursor(cursor: str | None, shown: Sequence[tuple[str, str]], *, more: b
 
 def _read(cursor: str, what: str) -> _Cursor:
     try:
-        return msgspec.json.decode(cursor, type=_Cursor)
+        return decode(cursor, _Cursor)
     except msgspec.DecodeError:
         raise Unprocessable(f"{what}: {cursor!r} is no cursor of ours") from None

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
+from billhook.decoding import decoder_of
 from billhook.errors import SignatureRefused
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
@@ -176,12 +177,12 @@ def _signatures(header: str) -> tuple[str, list[bytes]]:
     return timestamps[0], given
 
 
-_HEAD = msgspec.json.Decoder(_Head)
-_OPENED = msgspec.json.Decoder(_Opened)
+_HEAD = decoder_of(_Head)
+_OPENED = decoder_of(_Opened)
 
 
 @functools.cache
 def _decoder(read_as: type[PaddleObject]) -> msgspec.json.Decoder[_Event[PaddleObject]]:
     """Made on first use, and once."""
     event: Any = _Event
-    return reading.decoder_of(event[read_as])
+    return decoder_of(event[read_as])

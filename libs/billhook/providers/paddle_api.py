@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from billhook.decoding import convert, decode
 from billhook.errors import KeyRefused, NotPermitted, TryAgain, Unprocessable
 from billhook.providers import listing, reading
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
@@ -172,14 +173,14 @@ def _refusal(error: urllib.error.HTTPError, what: str) -> Exception:
 
 def _object(body: bytes, what: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return decode(body, dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unprocessable(f"{what}: what Paddle answered is no JSON object") from None
 
 
 def _converted(value: Any, kind: type[T], what: str) -> T:
     try:
-        return reading.converted(value, kind)
+        return convert(value, kind)
     except msgspec.ValidationError as error:
         raise reading.misunderstood(what, error) from None
 

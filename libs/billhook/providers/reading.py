@@ -3,9 +3,7 @@ person can act on."""
 
 from __future__ import annotations
 
-import functools
-import threading
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 
@@ -21,28 +19,6 @@ LONGEST_NAME = 255
 
 _NEEDED = {"product": "name", "price": "currency"}
 """Fields that only the remains of a deleted object may lack."""
-
-_FIRST_USE = threading.Lock()
-
-
-def converted(value: Any, kind: type[T]) -> T:
-    """`msgspec.convert`, which threads may call that have not seen `kind` before. Raises `msgspec.ValidationError`."""
-    _prepare(cast(Any, kind))
-    return msgspec.convert(value, kind)
-
-
-def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """A decoder that threads may make while others make theirs or convert: see `_prepare`."""
-    with _FIRST_USE:
-        return msgspec.json.Decoder(kind)
-
-
-@functools.cache
-def _prepare(kind: type[Any]) -> None:
-    """msgspec describes a struct at its first use, and shows other threads the description while it is half made:
-    those that read by it end the whole process with a segmentation fault. So one thread at a time describes, and
-    nobody reads before. A struct is part of others, hence one lock for all."""
-    decoder_of(kind)
 
 
 def open_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

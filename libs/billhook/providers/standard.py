@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from billhook.decoding import decoder_of
 from billhook.errors import Refused, SettingsError, Unprocessable
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
@@ -87,11 +88,11 @@ class Standard(Provider):
         return Translation((Change(value, at),), (Fact(event_type, value, at),))
 
 
-_HEAD = msgspec.json.Decoder(_Head)
+_HEAD = decoder_of(_Head)
 
 
 @functools.cache
 def _decoder(kind: str) -> msgspec.json.Decoder[_Event[BookObject]]:
     """Made on first use, and once."""
     event: Any = _Event
-    return reading.decoder_of(event[KINDS[kind]])
+    return decoder_of(event[KINDS[kind]])

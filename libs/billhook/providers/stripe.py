@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
+from billhook.decoding import convert, decoder_of
 from billhook.errors import SignatureRefused, Unprocessable
 from billhook.providers import reading, stripe_invoices, stripe_objects, stripe_payments
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
@@ -271,7 +272,7 @@ def _digest_before(meaning: Meaning, body: bytes, previous: dict[str, Any]) -> s
     an event is not refused for what it says of the past."""
     try:
         value = msgspec.json.decode(body)["data"]["object"]
-        (found, *_) = entries(reading.converted(_put_back(value, previous), meaning.read_as), "")
+        (found, *_) = entries(convert(_put_back(value, previous), meaning.read_as), "")
         return digest_of(found)
     except (msgspec.DecodeError, Unprocessable, LookupError, TypeError, RecursionError):
         return None
@@ -326,13 +327,13 @@ def _sdk() -> tuple[Callable[..., object], type[Exception]]:
     return WebhookSignature.verify_header, SignatureVerificationError
 
 
-_HEAD = msgspec.json.Decoder(_Head)
-_THIN_EVENT = msgspec.json.Decoder(_Thin)
-_OPENED = msgspec.json.Decoder(_Opened)
+_HEAD = decoder_of(_Head)
+_THIN_EVENT = decoder_of(_Thin)
+_OPENED = decoder_of(_Opened)
 
 
 @functools.cache
 def _decoder(read_as: type[Readable]) -> msgspec.json.Decoder[_Event[Readable]]:
     """Made on first use, and once."""
     event: Any = _Event
-    return reading.decoder_of(event[read_as])
+    return decoder_of(event[read_as])

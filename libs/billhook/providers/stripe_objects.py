@@ -13,6 +13,7 @@ from typing import Annotated, Any, Protocol, overload
 import msgspec
 from msgspec import Meta
 
+from billhook.decoding import convert
 from billhook.providers import reading
 from billhook.rules import book
 from billhook.rules.book import Amount, BookObject, Count, Ref
@@ -83,7 +84,7 @@ def entries(value: Readable, what: str) -> tuple[BookObject, ...]:
 def read(kind: type[Readable], value: Any, what: str) -> BookObject:
     """An object out of an API answer. Raises `Unprocessable`."""
     try:
-        found = reading.converted(value, kind)
+        found = convert(value, kind)
     except msgspec.ValidationError as error:
         raise reading.misunderstood(what, error) from None
     return storable(entries(found, what)[0], what)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from billhook.decoding import convert
 from billhook.rules.book import BookObject, Change, Invoice, complete
 
 FindingClass = Literal[
@@ -202,5 +203,5 @@ class Observed(msgspec.Struct, frozen=True):
     def change(self, kinds: Mapping[str, type[BookObject]]) -> Change:
         """Later than all that was told before it was asked for. An event of the second in which it was asked for is a
         tie, which the provider is asked to settle."""
-        value = msgspec.convert(self.object, kinds[self.kind])
+        value = convert(self.object, kinds[self.kind])
         return Change(value, self.asked_at.replace(microsecond=0), self.asked_at)

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from billhook.decoding import convert
 from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
 from billhook.rules.versions import Seen, last, together
 from billhook.store.database import Tx
@@ -199,7 +200,7 @@ def _held(tx: Tx, keys: Collection[Key]) -> dict[Key, _Held]:
         query = sa.select(*identity, c.id, c.version_at, c.version_rank, c.version_digest, c.version_seen)
         query = query.where(sa.tuple_(*identity).in_(wanted[kind])).order_by(*identity).with_for_update()
         for row in tx.execute(query):
-            seen = msgspec.convert(row[7], list[Seen]) if row[7] else [Seen(digest=row[6], rank=row[5])]
+            seen = convert(row[7], list[Seen]) if row[7] else [Seen(digest=row[6], rank=row[5])]
             found[(kind, row[0], row[1], row[2])] = _Held(row[3], row[4], row[5], seen)
     return found
 
@@ -232,7 +233,7 @@ def _merge(tx: Tx, kind: str, held: _Held, incoming: Sequence[_Incoming], now: d
     changed: dict[str, Any] = {}
     if chosen.digest != row["version_digest"]:
         fields = next(state.object for state in seen if state.digest == chosen.digest)
-        change = Change(msgspec.convert(fields, KINDS[kind]), held.at)
+        change = Change(convert(fields, KINDS[kind]), held.at)
         entry = msgspec.structs.replace(incoming[0].entry, change=change)
         changed = _row(_Incoming(entry, change.version), [], now)
     changed |= {
@@ -299,7 +300,7 @@ def _upsert(table: sa.Table, dialect: str) -> Any:
 def value_of(kind: str, row: sa.RowMapping) -> BookObject:
     """A row as the value it was made from; what a list leaves out has its default."""
     value = KINDS[kind]
-    return msgspec.convert({name: row[name] for name in value.__struct_fields__ if name in row}, value)
+    return convert({name: row[name] for name in value.__struct_fields__ if name in row}, value)
 
 
 def get(tx: Tx, kind: str, object_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from billhook.decoding import decode
 from billhook.rules.book import Invoice
 from billhook.rules.document import DocumentKind, Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
@@ -153,8 +154,8 @@ class _Before0003(msgspec.Struct, frozen=True):
 
 def read_snapshot(data: bytes) -> Snapshot:
     """What a document shows, in the shape of today, whenever it was written down."""
-    before = msgspec.json.decode(data, type=_Before0003)
+    before = decode(data, _Before0003)
     if before.invoice is None:
-        return msgspec.json.decode(data, type=Snapshot)
+        return decode(data, Snapshot)
     seller = Seller(name=before.seller_name)
     return snapshot_of(before.invoice, kind=before.kind, seller=seller, locale=before.locale, template="billhook-1")

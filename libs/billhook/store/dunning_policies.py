@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
+from billhook.decoding import decode
 from billhook.rules.dunning_policy import NARROWEST_FIRST, Policy
 from billhook.store.bulk import among
 from billhook.store.database import Tx
@@ -125,4 +126,4 @@ def narrowest(
 
 
 def _version(row: sa.RowMapping) -> PolicyVersion:
-    return PolicyVersion(**{**row, "policy": msgspec.json.decode(row["policy"], type=Policy)})
+    return PolicyVersion(**{**row, "policy": decode(row["policy"], Policy)})

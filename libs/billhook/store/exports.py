@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
+from billhook.decoding import decode
 from billhook.rules.document import TaxTotal
 from billhook.rules.export import Kind
 from billhook.store.book import TABLES
@@ -81,4 +82,4 @@ def _taxes(tx: Tx, kind: Kind, ids: Sequence[str]) -> Iterator[tuple[str, tuple[
     for place in range(0, len(ids), _SNAPSHOTS):
         some = ids[place : place + _SNAPSHOTS]
         for row in tx.execute(sa.select(c.id, c.snapshot).where(c.id.in_(some), c.snapshot.is_not(None))):
-            yield row.id, msgspec.json.decode(row.snapshot, type=_Taxes).taxes
+            yield row.id, decode(row.snapshot, _Taxes).taxes

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
+from billhook.decoding import convert
 from billhook.rules.document import Seller
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.database import Tx
@@ -130,8 +131,8 @@ def _merchant(row: sa.RowMapping | dict[str, Any]) -> Merchant:
         row["locale"],
         row["created_at"],
         row["contact_email"],
-        Seller(name=row["name"][:255]) if seller is None else msgspec.convert(seller, Seller),
-        InvoicingSettings() if invoicing is None else msgspec.convert(invoicing, InvoicingSettings),
+        Seller(name=row["name"][:255]) if seller is None else convert(seller, Seller),
+        InvoicingSettings() if invoicing is None else convert(invoicing, InvoicingSettings),
     )
 
 

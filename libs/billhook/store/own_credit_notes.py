@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from billhook.decoding import decode
 from billhook.rules.terms import CreditTerms
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata
@@ -82,5 +83,5 @@ def list_own_credit_notes(tx: Tx, invoice_id: str, *, merchant_id: str | None = 
 
 
 def _note(row: sa.RowMapping) -> OwnCreditNote:
-    terms = msgspec.json.decode(row["terms"], type=CreditTerms)
+    terms = decode(row["terms"], CreditTerms)
     return OwnCreditNote(**{**row, "terms": terms, "credited": [(line, amount) for line, amount in row["credited"]]})

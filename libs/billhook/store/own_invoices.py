@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from billhook.decoding import decode
 from billhook.rules.terms import Terms
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata
@@ -145,4 +146,4 @@ def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _invoice(row: sa.RowMapping) -> OwnInvoice:
-    return OwnInvoice(**{**row, "terms": msgspec.json.decode(row["terms"], type=Terms)})
+    return OwnInvoice(**{**row, "terms": decode(row["terms"], Terms)})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from billhook.actions.sources import ring
+from billhook.decoding import decode
 from billhook.store import inbox, queues
 from services.desk.dependencies import (
     Bytes,
@@ -107,7 +107,7 @@ def get_event(env: EnvIn, caller: CallerIn, event_id: Id) -> EventWhole:
         conflicts = inbox.list_conflicts(tx, event_id, merchant_id=row["merchant_id"])
     return EventWhole(
         **_show(row).model_dump(),
-        headers=msgspec.json.decode(row["headers"], type=dict[str, str]),
+        headers=decode(row["headers"], dict[str, str]),
         body=bytes_shown(bytes(row["body"])),
         conflicts=[_conflict(conflict) for conflict in conflicts],
     )

@@ -24,6 +24,7 @@ from billhook.actions.publishing import (
     refuse_unreadable,
 )
 from billhook.actions.typed_json import refusing
+from billhook.decoding import decoder_of
 from billhook.errors import BodyRefused, Refused
 from billhook.rules.endpoint_settings import LONGEST_EVENT_TYPE
 from billhook.runtime.env import Env
@@ -111,7 +112,7 @@ OPERATION: Final[dict[str, Any]] = {
 }
 """The route's entry in the OpenAPI document: FastAPI does not serve it, so it cannot describe it."""
 
-_DECODER: Final = msgspec.json.Decoder(NewMessage)
+_DECODER: Final = decoder_of(NewMessage)
 _WANTED: Final = (b"authorization", b"content-length", b"content-type", b"idempotency-key")
 
 
