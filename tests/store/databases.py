@@ -28,6 +28,9 @@ from billhook.store.database import Database
 from billhook_testing.servers import PostgresServer
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+PATIENCE = 60.0
+"""A machine that runs four tests at once may stand still for longer than a sender would be left waiting."""
+
 TABLES = book.metadata.sorted_tables
 """Every table, the ones that others refer to first."""
 assert {
@@ -51,7 +54,7 @@ assert {
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A migrated database that tests share; what is in it is nobody's concern."""
-    database = Database(new_url(request, tmp_path_factory))
+    database = Database(new_url(request, tmp_path_factory), answer_seconds=PATIENCE)
     migrate.upgrade(database)
     yield database
     database.close()
@@ -69,7 +72,7 @@ def database(migrated: Database) -> Database:
 @pytest.fixture
 def postgres_database(postgres: PostgresServer) -> Iterator[Database]:
     """A migrated database on PostgreSQL, for what SQLite has no word for."""
-    database = Database(postgres.create_database())
+    database = Database(postgres.create_database(), answer_seconds=PATIENCE)
     migrate.upgrade(database)
     yield database
     database.close()

@@ -218,9 +218,10 @@ def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.En
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
     arguments: dict[str, Any] = {"connect_timeout": 4, "application_name": "billhook"}
     if answer_seconds is not None:
-        # The server gives up a statement, or its wait for a lock, when we do. Options in the URL take precedence.
+        # The server gives up a statement, or its wait for a lock, before we do: whoever hears nothing must take the
+        # server for silent and drop the connection. Options in the URL take precedence.
         if "options" not in url.query:
-            limit = int(answer_seconds * 1000)
+            limit = int(answer_seconds * 875)
             arguments["options"] = f"-c statement_timeout={limit} -c lock_timeout={limit}"
         # Keep-alives notice a peer that has vanished, also while no statement is under way.
         arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
