@@ -46,6 +46,8 @@ _LOGO_MM: Final = (64.0, 15.0)
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "FONTCONFIG_PATH", "FONTCONFIG_FILE")
 """What the process needs from ours. Keys and passwords stay here."""
 
+_RESULT: Final = msgspec.msgpack.Decoder(TypstResult)  # made here: a first use in threads is not safe
+
 _MESSAGE_LIMIT: Final = 500
 
 
@@ -170,7 +172,7 @@ class _Process:
         deadline = time.monotonic() + work.seconds
         self._connection.settimeout(work.seconds)
         send(self._connection, work)
-        return msgspec.msgpack.decode(self._read(int.from_bytes(self._read(8, deadline)), deadline), type=TypstResult)
+        return _RESULT.decode(self._read(int.from_bytes(self._read(8, deadline)), deadline))
 
     def _read(self, size: int, deadline: float) -> bytearray:
         content = bytearray()
