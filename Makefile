@@ -6,13 +6,10 @@
 
 BIN := .venv/bin
 
-# Whoever runs or tries the product from here has endpoints on this machine, which it refuses by default.
-locally = env BILLHOOK_ALLOW_HTTP=$${BILLHOOK_ALLOW_HTTP-true} \
-	BILLHOOK_ALLOWED_NETWORKS=$${BILLHOOK_ALLOWED_NETWORKS-127.0.0.0/8} $(1)
-
-# In a terminal, Ctrl-C would end make as well as the product, and make would call that an error. As a job with a process
-# group of its own (set -m) only the product hears it and drains, and make passes on how it ended.
-foreground = if [ -t 0 ]; then set -m; $(1); exit $$?; else exec $(1); fi
+# Whoever runs or tries the product from here has endpoints on this machine, which it refuses by default. In a file, which is
+# written once and is the user's from then on, so that the commands typed beside the product allow them too.
+locally = var=$${BILLHOOK_VAR:-var}; [ -e "$$var/settings.env" ] || { (umask 077; mkdir -p "$$var"; \
+	printf '%s\n' BILLHOOK_ALLOW_HTTP=true BILLHOOK_ALLOWED_NETWORKS=127.0.0.0/8 > "$$var/settings.env"); };
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,10 +21,10 @@ engines: # what draws merchants' own templates too
 	@sh deploy/setup.sh wkhtmltopdf
 
 run: setup ## start everything on the embedded defaults and print the addresses; Ctrl-C drains and stops
-	@$(call foreground,$(call locally,$(BIN)/billhook up $(ARGS)))
+	@$(locally) exec $(BIN)/billhook up $(ARGS)
 
 demo: setup ## drive a subscription from its first event to a PDF and verified webhooks
-	@$(call foreground,$(call locally,$(BIN)/python -m billhook_testing.demo $(ARGS)))
+	@$(locally) exec $(BIN)/python -m billhook_testing.demo $(ARGS)
 
 samples: setup engines ## write sample documents of every kind into var/samples, to be looked at
 	@$(BIN)/python -m billhook_testing.samples $(ARGS)

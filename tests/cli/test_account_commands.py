@@ -14,7 +14,7 @@ from cli.shell import Shell
 from billhook.rules.signing import signing_key
 from billhook.store import dead_letters, work
 from billhook.store.inbox import Arrival, accept, get_event, inbox
-from billhook.store.merchants import find_callers
+from billhook.store.merchants import create_merchant, find_callers
 from billhook.store.schema import new_id
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -52,6 +52,14 @@ def state(shell: Shell, event_id: str) -> str:
         event = get_event(tx, event_id)
     assert event is not None
     return str(event["state"])
+
+
+def test_a_demos_merchant_is_none_that_a_command_could_mean(shell: Shell) -> None:
+    [merchant] = shell.json("merchants", "add", "Acme")
+    with shell.database.begin() as tx:
+        create_merchant(tx, "Demo Books Ltd", NOW, demo=True)
+    [source] = shell.json("sources", "add", "standard")
+    assert source["merchant_id"] == merchant["id"]
 
 
 def test_from_nothing_to_a_source_and_an_endpoint(shell: Shell) -> None:

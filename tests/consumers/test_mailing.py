@@ -89,14 +89,29 @@ def test_a_file_goes_along_from_the_object_store(
     assert files == [("invoice.pdf", PDF), ("copy.pdf", PDF)]
 
 
-def test_a_mail_whose_file_is_missing_is_not_sent_without_it(
+def test_a_mail_whose_file_is_missing_waits_for_it_and_in_the_end_is_given_up(
     world: World, mailer: Mailer, server: MailServer, objects: Objects
 ) -> None:
     write(world, "one", attachments=(Attachment("invoice.pdf", "application/pdf", document_key(DIGEST), DIGEST),))
     send(world, mailer, objects)
     assert server.arrived == []
-    ((reason,),) = world.rows("dead_letters", "reason")
+    ((state, reason),) = world.rows("mails", "state", "last_error")
+    assert state == "due"
     assert f"{document_key(DIGEST)} is not in" in reason
+
+    objects.put_once(document_key(DIGEST), PDF)
+    world.clock.move(minutes=10)
+    send(world, mailer, objects)
+    assert len(server.arrived) == 1
+
+    other = hashlib.sha256(b"never written").hexdigest()
+    write(world, "two", attachments=(Attachment("invoice.pdf", "application/pdf", document_key(other), other),))
+    for _ in range(MAX_ATTEMPTS):
+        send(world, mailer, objects)
+        world.clock.move(hours=10)
+    assert len(server.arrived) == 1
+    ((reason,),) = world.rows("dead_letters", "reason")
+    assert f"{document_key(other)} is not in" in reason
 
 
 def test_a_mail_that_is_not_taken_now_is_sent_later_as_the_same_mail(

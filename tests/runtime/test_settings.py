@@ -33,6 +33,7 @@ PASSWORD = "open-sesame-and-be-quick"
         ("queue_url", "host:6379"),
         ("log_level", "loud"),
         ("operator_key", "sesame"),
+        ("ingress_url", "hooks.acme.test"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:
@@ -45,6 +46,29 @@ def test_an_empty_variable_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(f"BILLHOOK_{name}", "")
     settings = read_settings()
     assert (settings.keep_attempts_days, settings.ca_file, settings.ingress_port) == (30, None, 8600)
+
+
+def test_what_stands_under_var_counts_after_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings.env").write_text("BILLHOOK_ALLOW_HTTP=true\nBILLHOOK_LOG_LEVEL=error\n")
+    monkeypatch.setenv("BILLHOOK_LOG_LEVEL", "info")
+    settings = read_settings(var=tmp_path)
+    assert (settings.allow_http, settings.log_level) == (True, "info")
+    monkeypatch.setenv("BILLHOOK_VAR", str(tmp_path))
+    assert read_settings().allow_http is True
+    assert read_settings(var=tmp_path / "other").allow_http is False
+
+
+@pytest.mark.parametrize(
+    "settings, address",
+    [
+        ({}, "http://127.0.0.1:8600"),
+        ({"host": "0.0.0.0"}, "http://127.0.0.1:8600"),
+        ({"host": "::1", "ingress_port": 80}, "http://[::1]:80"),
+        ({"host": "0.0.0.0", "ingress_url": "https://hooks.acme.test/in/"}, "https://hooks.acme.test/in"),
+    ],
+)
+def test_a_source_has_an_address_that_a_sender_can_use(settings: dict[str, object], address: str) -> None:
+    assert read_settings(**settings).source_address("src_1") == f"{address}/v1/sources/src_1/events"
 
 
 def test_all_of_them_are_named_at_once() -> None:

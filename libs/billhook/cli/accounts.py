@@ -112,13 +112,12 @@ def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")]) -> None
 
 
 def _source(env: Env, source: Source) -> dict[str, Any]:
-    settings = env.settings
     return {
         "id": source.id,
         "merchant_id": source.merchant_id,
         "provider": source.provider,
         "name": source.name,
-        "address": f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source.id}/events",
+        "address": env.settings.source_address(source.id),
         "mode": "live" if source.livemode else "test",
         "api_key": "set" if source.api_key is not None else None,
         "warning": source.warning,

@@ -42,12 +42,12 @@ def owner_of(tx: Tx, given: str | None) -> str:
         if merchants.get_merchant(tx, given) is None:
             raise CommandError(f"There is no merchant {given!r}. See `billhook merchants list`.")
         return given
-    found = merchants.list_merchants(tx, limit=2)
+    found = merchants.companies(tx, limit=2)
     if not found:
         raise CommandError("There is no merchant yet. Make one: `billhook merchants add NAME`.")
     if len(found) > 1:
         raise CommandError("There are several merchants: say which with --merchant (see `billhook merchants list`).")
-    return found[0].id
+    return found[0]
 
 
 def secret_of(given: str | None) -> str | None:

@@ -24,6 +24,7 @@ from billhook.runtime.host import run_service
 from billhook.runtime.service import find_service, service_names
 from billhook.runtime.settings import read_settings
 from billhook.runtime.supervisor import Supervisor
+from billhook.runtime.terminal import own_foreground
 from billhook.store import fitness, migrate
 from billhook.store.vault import new_key
 
@@ -52,9 +53,14 @@ attach(app)
 @app.command()
 def up() -> None:
     """Run everything on this machine: every service, and a queue of its own where none is set."""
+    with own_foreground():
+        raise typer.Exit(_up())
+
+
+def _up() -> int:
     settings = read_settings()
     supervisor = Supervisor(settings, service_names())
-    supervisor.check_ports()  # before anything is made: a key is shown only once
+    supervisor.check_ports(usual=True)  # before anything is made: a key is shown only once
     env = Env(settings)
     env.make_var()
     env.mailer  # noqa: B018 (refuses an address that cannot work)
@@ -66,7 +72,7 @@ def up() -> None:
         # Last: a start that fails, or is stopped, must not have made a key that is shown only once.
         typer.echo(banner(env, prepare(env), made_key=made_key, ready=ready))
     env.close()
-    raise typer.Exit(supervisor.wait())
+    return supervisor.wait()
 
 
 @app.command()
@@ -77,7 +83,7 @@ def run(services: Annotated[list[str], typer.Argument(help="Which services: see 
     if len(found) == 1:
         raise typer.Exit(run_service(found[0], Env(settings)))
     supervisor = Supervisor(settings, services)
-    supervisor.check_ports()
+    supervisor.check_ports(usual=False)
     supervisor.start()
     raise typer.Exit(supervisor.wait())
 

@@ -122,7 +122,9 @@ def settings_page() -> str:
         "# Settings",
         "",
         _GENERATED,
-        "All settings are environment variables. `billhook check` shows them as they count, and pings what they name.",
+        "All settings are environment variables, or lines of `<var>/settings.env`, before which the environment counts:"
+        " whoever types a command beside a running product then means the same one. An empty one is none. `billhook"
+        " check` shows them as they count, and pings what they name.",
         "",
         "| variable | default | what it is |",
         "|---|---|---|",

@@ -9,7 +9,7 @@ from billhook.actions.sources import new_signing_secret
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
 from billhook.runtime.service import service_names
-from billhook.store.merchants import create_key, create_merchant, list_merchants
+from billhook.store.merchants import companies, create_key, create_merchant
 from billhook.store.sources import create_source, list_sources
 
 _NO_PDF = """\
@@ -32,14 +32,14 @@ def prepare(env: Env) -> Start | None:
     merchant has no source that the printed example could use."""
     now = env.clock()
     with env.database.begin() as tx:
-        merchants = list_merchants(tx, limit=1)
-        if not merchants:
+        found = companies(tx, limit=1)
+        if not found:
             merchant = create_merchant(tx, "My company", now)
             secret = new_signing_secret()
             source = create_source(tx, merchant.id, "standard", "first source", env.vault.seal(secret), now)
             _, key = create_key(tx, None, "operator", now)
             return Start(source.id, secret, key)
-        for source in list_sources(tx, merchants[0].id):
+        for source in list_sources(tx, found[0]):
             if source.provider == "standard" and source.disabled_at is None:
                 return Start(source.id, env.vault.open(source.secret), None)
     return None
@@ -55,12 +55,10 @@ def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool) -> str
         if ready
         else "Not every service is ready after a minute: the log says why. Ctrl-C stops it.",
         "",
-        f"Events    POST http://{settings.host}:{settings.ingress_port}/v1/sources/<source id>/events"
-        f"   (docs: http://{settings.host}:{settings.ingress_port}/docs)",
-        f"Desk      http://{settings.host}:{settings.desk_port}/docs"
-        "   (bearer key: `.venv/bin/billhook keys add NAME`)",
+        f"Events    POST {settings.source_address('<source id>')}   (docs: {settings.address_of('ingress')}/docs)",
+        f"Desk      {settings.address_of('desk')}/docs   (bearer key: `.venv/bin/billhook keys add NAME`)",
         *(
-            f"{'Metrics' if i == 0 else '':<9} http://{settings.host}:{settings.port_of(name)}/metrics   ({name})"
+            f"{'Metrics' if i == 0 else '':<9} {settings.address_of(name)}/metrics   ({name})"
             for i, name in enumerate(sorted(service_names(), key=settings.port_of))
         ),
         f"Ledger    {shown['database_url']}",
@@ -82,7 +80,7 @@ def _curl(env: Env, start: Start) -> str:
     """A command for a POSIX shell. It signs with openssl at the moment it runs, so it works for as long as the source
     does, and each run is a new event."""
     key = base64.b64decode(start.secret.removeprefix("whsec_")).hex()
-    url = f"http://{env.settings.host}:{env.settings.ingress_port}/v1/sources/{start.source_id}/events"
+    url = env.settings.source_address(start.source_id)
     body = '{"type":"customer.created","data":{"external_id":"cus_1","name":"Ada Lovelace","email":"ada@example.com"}}'
     return (
         f"""  ts=$(date +%s); id=msg_$ts; body='{body}'\n"""

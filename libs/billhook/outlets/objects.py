@@ -41,8 +41,8 @@ class ObjectDiffers(Unprocessable):
     """The name is taken by other content, or what is stored is no longer what was written."""
 
 
-class ObjectMissing(Unprocessable):
-    """There is no object of this name."""
+class ObjectMissing(TryAgain):
+    """There is no object of this name: not yet, not in this copy of a bucket, or not while its disk is not mounted."""
 
 
 class Objects(Protocol):

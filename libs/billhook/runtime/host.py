@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import math
 import signal
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,8 +16,8 @@ from billhook.runtime import descriptors
 from billhook.runtime.draining import Draining
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, ProbeServer
+from billhook.runtime.ports import cannot_listen, listening_port
 from billhook.runtime.service import Health, Service
-from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
 from billhook.store.database import is_store_away
 from billhook.store.fitness import MOST_SKEW_SECONDS, clock_skew, misfit, skew_said
@@ -66,9 +64,9 @@ def _consume(service: Service, env: Env) -> int:
     stop.on_signals()
     health = Health()
     try:
-        probes = ProbeServer(Probes(env, health), env.settings.host, env.settings.port_of(service.name))
+        probes = ProbeServer(Probes(env, health), env.settings.host, listening_port(env.settings, service.name))
     except OSError as error:
-        raise _cannot_listen(env.settings, service.name, error) from error
+        raise cannot_listen(env.settings, service.name, error) from error
     running = service.start(env, health)
     _spare_the_collector()
     log.info("started", extra={"port": probes.port})
@@ -96,13 +94,13 @@ def _serve(service: Service, env: Env, limit: int) -> int:
     from billhook.runtime.connections import MOST_CONNECTIONS, Bounds
 
     assert service.app is not None
-    check_port(env.settings, service.name)
+    port = listening_port(env.settings, service.name)
     health = Health()
     app = Draining(service.app(env, health))
     config = uvicorn.Config(
         app,
         host=env.settings.host,
-        port=env.settings.port_of(service.name),
+        port=port,
         loop="uvloop",
         http=Bounds(env.metrics, connections=min(MOST_CONNECTIONS, max(16, limit - descriptors.SPARE))).protocol,
         ws="none",
@@ -135,25 +133,3 @@ def _end_with_its_parts(health: Health, server: uvicorn.Server) -> None:
         time.sleep(LOOK_SECONDS)
     log.critical("a part of the process has died, so it ends", extra={"reason": problem})
     server.should_exit = True
-
-
-def check_port(settings: Settings, service: str) -> None:
-    """Raises `SettingsError`, naming the setting, where the service could not listen now."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port_of(service), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As servers do: a port whose last connections are still fading away can be had.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise _cannot_listen(settings, service, error) from error
-
-
-def _cannot_listen(settings: Settings, service: str, error: OSError) -> SettingsError:
-    where = f"The {service} cannot listen on {settings.host}:{settings.port_of(service)}"
-    port = f"BILLHOOK_{service.upper()}_PORT"
-    if error.errno == errno.EADDRINUSE:
-        return SettingsError(f"{where}: another program has that port. Set {port} to a free one.")
-    return SettingsError(f"{where}: {error.strerror}. BILLHOOK_HOST and {port} say where.")

@@ -21,6 +21,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 PORTS_BY_NAME = range(8700, 8900)
 """Where services listen that have no setting below."""
 
+SETTINGS_FILE: Final = "settings.env"
+"""Under `var`: lines `BILLHOOK_…=…`. What runs on this machine and the commands typed beside it see the same."""
 
 SHORTEST_OPERATOR_KEY: Final = 20
 """Characters. Whoever tries keys must not get there."""
@@ -69,6 +71,11 @@ class Settings(BaseSettings):
     desk_port: Port = Field(8601, description="The operators' API.")
     public_url: str = Field(
         "", description="Where customers reach the desk: links to hosted invoices begin with it. Default: its own port."
+    )
+    ingress_url: str = Field(
+        "",
+        description="Where senders reach the ingress: the addresses of sources, which Stripe is given, begin with it."
+        " Default: its own port.",
     )
     bookkeeper_port: Port = Field(8610, description="/livez /readyz /metrics of the bookkeeper.")
     invoicer_port: Port = Field(8611, description="/livez /readyz /metrics of the invoicer.")
@@ -129,7 +136,20 @@ class Settings(BaseSettings):
 
     @property
     def public(self) -> str:
-        return self.public_url.rstrip("/") or f"http://{self.host}:{self.desk_port}"
+        return self.public_url.rstrip("/") or self.address_of("desk")
+
+    @property
+    def ingress(self) -> str:
+        return self.ingress_url.rstrip("/") or self.address_of("ingress")
+
+    def address_of(self, service: str) -> str:
+        """Where a service is reached from this machine. Who listens everywhere is reached here too."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "*") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port_of(service)}"
+
+    def source_address(self, source_id: str) -> str:
+        """Where a source's events are posted."""
+        return f"{self.ingress}/v1/sources/{source_id}/events"
 
     @property
     def embedded_queue(self) -> bool:
@@ -138,6 +158,10 @@ class Settings(BaseSettings):
     def port_of(self, service: str) -> int:
         """Where a service serves, or is asked how it is: as set, or else its default."""
         return int(getattr(self, f"{service}_port", default_port(service)))
+
+    def port_is_given(self, service: str) -> bool:
+        """Whether somebody chose the port, and will look for the service there."""
+        return f"{service}_port" in self.model_fields_set
 
     @classmethod
     def settings_customise_sources(
@@ -151,6 +175,7 @@ class Settings(BaseSettings):
         values["database_url"] = _without_password(self.database)
         values["objects_url"] = self.objects
         values["public_url"] = self.public
+        values["ingress_url"] = self.ingress
         queue_url = self.queue_url.get_secret_value()
         values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(queue_url)
         mail_url = self.mail_url.get_secret_value()
@@ -183,9 +208,11 @@ def _read_url(setting: str, url: str) -> URL:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings of this process. Raises `SettingsError` naming each that cannot work."""
+    """The settings of this process: of the environment, then of the file under `var`. Raises `SettingsError` naming
+    each that cannot work."""
+    var = Path(overrides.get("var") or os.environ.get("BILLHOOK_VAR") or Settings.model_fields["var"].default)
     try:
-        settings = Settings(**overrides)
+        settings = Settings(_env_file=var / SETTINGS_FILE, **overrides)  # type: ignore[call-arg]
     except ValidationError as error:
         lines = (f"BILLHOOK_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError("Settings that cannot work:\n  " + "\n  ".join(lines)) from error
@@ -198,10 +225,11 @@ def read_settings(**overrides: Any) -> Settings:
             f"BILLHOOK_OPERATOR_KEY must have at least {SHORTEST_OPERATOR_KEY} characters: it opens everything"
             " (`openssl rand -hex 24` makes one)."
         )
-    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", settings.public):
-        raise SettingsError(
-            "BILLHOOK_PUBLIC_URL must be an address to put paths behind, such as https://bills.example."
-        )
+    for name, address in (("PUBLIC", settings.public), ("INGRESS", settings.ingress)):
+        if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", address):
+            raise SettingsError(
+                f"BILLHOOK_{name}_URL must be an address to put paths behind, such as https://bills.example."
+            )
     if backend not in ("sqlite", "postgresql"):
         raise SettingsError(
             f"BILLHOOK_DATABASE_URL names {backend!r}; billhook keeps its ledger in SQLite (sqlite:///path) or"

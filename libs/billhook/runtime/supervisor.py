@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from billhook import logs
 from billhook.errors import BillhookError, SettingsError
-from billhook.runtime.host import check_port
+from billhook.runtime.ports import check_port
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
 from billhook.runtime.valkey import EmbeddedValkey, ending_with_parent
@@ -60,12 +60,15 @@ class Supervisor:
         """Set once a signal asks for the end."""
         return self._stop
 
-    def check_ports(self) -> None:
+    def check_ports(self, *, usual: bool) -> None:
         """Raises `SettingsError` with a line for each service whose port is taken. A service that falls over its port
-        would be started again for ever, and whoever typed the command is there to read the reason now."""
+        would be started again for ever, and whoever typed the command is there to read the reason now. Without `usual`
+        only ports that somebody chose count: replicas pick others."""
         problems = []
         first: dict[int, str] = {}
         for child in self._children:
+            if not usual and not self._settings.port_is_given(child.name):
+                continue
             port = self._settings.port_of(child.name)
             if port and (other := first.setdefault(port, child.name)) != child.name:
                 problems.append(

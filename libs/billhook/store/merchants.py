@@ -29,6 +29,7 @@ merchants = sa.Table(
     sa.Column("seller", sa.JSON(none_as_null=True)),  # as documents show them; none: by the name alone
     sa.Column("invoicing", sa.JSON(none_as_null=True)),  # only what differs from the defaults
     sa.Column("endpoints_version", sa.BigInteger, nullable=False, server_default="0"),  # goes up when one changes
+    sa.Column("demo", sa.Boolean, nullable=False, server_default=sa.false()),  # of `make demo`: nobody's company
 )
 
 api_keys = sa.Table(
@@ -83,16 +84,28 @@ class Caller:
 
 
 def create_merchant(
-    tx: Tx, name: str, now: datetime, *, locale: str = "en", contact_email: str | None = None
+    tx: Tx,
+    name: str,
+    now: datetime,
+    *,
+    locale: str = "en",
+    contact_email: str | None = None,
+    demo: bool = False,
 ) -> Merchant:
     row = {"id": new_id("mrc"), "name": name, "locale": locale, "created_at": now, "contact_email": contact_email}
-    tx.execute(merchants.insert().values(**row))
+    tx.execute(merchants.insert().values(**row, demo=demo))
     return _merchant({**row, "seller": None, "invoicing": None})
 
 
 def list_merchants(tx: Tx, *, after: str = "", limit: int = 100) -> list[Merchant]:
     rows = tx.execute(sa.select(merchants).where(merchants.c.id > after).order_by(merchants.c.id).limit(limit))
     return [_merchant(row) for row in rows.mappings()]
+
+
+def companies(tx: Tx, *, limit: int) -> list[str]:
+    """The ids of the merchants that are somebody's: a demo leaves one behind that nobody means."""
+    c = merchants.c
+    return list(tx.execute(sa.select(c.id).where(~c.demo).order_by(c.id).limit(limit)).scalars())
 
 
 def get_merchant(tx: Tx, merchant_id: str, *, lock: bool = False) -> Merchant | None:

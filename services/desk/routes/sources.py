@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -77,6 +78,7 @@ class SourceShown(BaseModel):
     provider: str
     name: str
     path: str = Field(description="Where at the ingress its events are posted.")
+    address: str = Field(description="The whole address, to be given to the provider.")
     api_key_set: bool
     api_base: str | None
     livemode: bool
@@ -90,13 +92,14 @@ class SourceMade(SourceShown):
     secret: str | None = Field(description="The signing secret, if billhook made it. It is never shown again.")
 
 
-def _show(source: Source) -> SourceShown:
+def _show(env: Env, source: Source) -> SourceShown:
     return SourceShown(
         id=source.id,
         merchant_id=source.merchant_id,
         provider=source.provider,
         name=source.name,
         path=f"/v1/sources/{source.id}/events",
+        address=env.settings.source_address(source.id),
         api_key_set=source.api_key is not None,
         api_base=source.api_base,
         livemode=source.livemode,
@@ -107,8 +110,8 @@ def _show(source: Source) -> SourceShown:
     )
 
 
-def _made(source: Source, secret: str | None) -> SourceMade:
-    return SourceMade(**_show(source).model_dump(), secret=secret)
+def _made(env: Env, source: Source, secret: str | None) -> SourceMade:
+    return SourceMade(**_show(env, source).model_dump(), secret=secret)
 
 
 def _find(tx: Tx, source_id: str, caller: Caller) -> Source:
@@ -134,20 +137,20 @@ def create_source(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewSource) 
         source, secret = register_source(
             tx, env.vault, env.clock(), merchant_id=known_merchant(tx, owner), **new.model_dump()
         )
-    return _made(source, secret)
+    return _made(env, source, secret)
 
 
 @router.get("")
 def list_sources(env: EnvIn, caller: CallerIn, query: Annotated[OldestFirst, Query()]) -> Page[SourceShown]:
     with env.database.read() as tx:
         found = sources.list_sources(tx, query.visible_to(caller), after=query.after or "", limit=query.limit + 1)
-    return page_of(found, query.limit, _show, lambda source: source.id)
+    return page_of(found, query.limit, partial(_show, env), lambda source: source.id)
 
 
 @router.get("/{source_id}")
 def get_source(env: EnvIn, caller: CallerIn, source_id: Id) -> SourceShown:
     with env.database.read() as tx:
-        return _show(_find(tx, source_id, caller))
+        return _show(env, _find(tx, source_id, caller))
 
 
 @router.post("/{source_id}/rotate")
@@ -156,7 +159,7 @@ def rotate(env: EnvIn, caller: CallerIn, source_id: Id, new: NewSecret) -> Sourc
     with env.database.begin() as tx:
         secret = secret_for(_find(tx, source_id, caller).provider, new.secret)
         sources.rotate_secret(tx, source_id, env.vault.seal(secret))
-        return _made(_find(tx, source_id, caller), secret if new.secret is None else None)
+        return _made(env, _find(tx, source_id, caller), secret if new.secret is None else None)
 
 
 @router.post("/{source_id}/end-rotation")
@@ -165,7 +168,7 @@ def end_rotation(env: EnvIn, caller: CallerIn, source_id: Id) -> SourceShown:
     with env.database.begin() as tx:
         _find(tx, source_id, caller)
         sources.end_rotation(tx, source_id)
-        return _show(_find(tx, source_id, caller))
+        return _show(env, _find(tx, source_id, caller))
 
 
 @router.put("/{source_id}/api-key")
@@ -178,7 +181,7 @@ def set_api_key(env: EnvIn, caller: CallerIn, source_id: Id, new: ApiKey) -> Sou
             sources.set_api_key(tx, source_id, None, None)
         else:
             sources.set_api_key(tx, source_id, env.vault.seal(new.api_key), new.api_base or source.api_base)
-        return _show(_find(tx, source_id, caller))
+        return _show(env, _find(tx, source_id, caller))
 
 
 @router.put("/{source_id}/mode")
@@ -187,7 +190,7 @@ def set_mode(env: EnvIn, caller: CallerIn, source_id: Id, new: NewMode) -> Sourc
     with env.database.begin() as tx:
         _find(tx, source_id, caller)
         sources.set_mode(tx, source_id, new.livemode)
-        return _show(_find(tx, source_id, caller))
+        return _show(env, _find(tx, source_id, caller))
 
 
 @router.post("/{source_id}/disable")
@@ -205,4 +208,4 @@ def _switch(env: Env, caller: Caller, source_id: str, disabled_at: datetime | No
     with env.database.begin() as tx:
         _find(tx, source_id, caller)
         sources.disable_source(tx, source_id, disabled_at)
-        return _show(_find(tx, source_id, caller))
+        return _show(env, _find(tx, source_id, caller))

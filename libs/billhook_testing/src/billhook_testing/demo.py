@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -96,7 +97,7 @@ def run_demo(settings: Settings) -> int:
     console = Console(highlight=False)
     with _product(settings, console) as env, _receiver(env) as (url, arrivals):
         merchant, source_id, endpoint_id, secret = _register(env, url, arrivals.secret)
-        ingress = f"http://{settings.host}:{settings.ingress_port}/v1/sources/{source_id}/events"
+        ingress = f"{settings.address_of('ingress')}/v1/sources/{source_id}/events"
         # Its own retries are off: billhook makes them.
         account, clock = Policy(retry_days=()), FakeClock.running()
         with FakeStripe(webhook_secret=secret, webhook_url=ingress, policy=account, clock=clock) as stripe:
@@ -165,7 +166,7 @@ def _register(env: Env, url: str, endpoint_secret: str) -> tuple[Merchant, str, 
     secret = new_signing_secret()
     now = env.clock()
     with env.database.begin() as tx:
-        merchant = create_merchant(tx, "Demo Books Ltd", now)
+        merchant = create_merchant(tx, "Demo Books Ltd", now, demo=True)
         source = create_source(tx, merchant.id, "stripe", "demo", env.vault.seal(secret), now, livemode=False)
         endpoint = create_endpoint(
             tx, merchant.id, url, ["*"], env.vault.seal(endpoint_secret), now, description="demo"
@@ -289,10 +290,12 @@ def _report(console: Console, env: Env, endpoint_id: str, arrivals: Arrivals, fi
         console.print("The PDFs are not there yet: `billhook dead-letters list` tells what went wrong.")
     settings = env.settings
     console.print("\nWhere to look next (while `make run` is up):")
-    console.print(f"  the book  http://{settings.host}:{settings.desk_port}/docs")
+    console.print(f"  the book  {settings.address_of('desk')}/docs")
     console.print("  events    .venv/bin/billhook events list")
-    console.print(f"  metrics   http://{settings.host}:{settings.bookkeeper_port}/metrics")
+    console.print(f"  metrics   {settings.address_of('bookkeeper')}/metrics")
 
 
 if __name__ == "__main__":
+    # Ends as Ctrl-C does: a product that was started for the demo is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(run_demo(read_settings()))
