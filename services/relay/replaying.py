@@ -1,10 +1,10 @@
-"""Replaying: a job of many deliveries goes on, a window at a time, beside what is delivered for the first time.
+"""Replaying: a job of many deliveries, or of many events, goes on a window at a time, beside what is new.
 
 perform   look at the window behind the job's cursor
 effects   put back what matched and move the cursor, in the transaction that lets the job fall due again
 
-A job never runs ahead of the couriers: the number of deliveries that it has put back and that were not tried yet is
-bounded, and no more than those are still sent after it is canceled. Between two steps the job is a row like any other;
+A job never runs ahead of the consumers: how much it has put back that was not tried yet is bounded, and no more than
+that is still done after it is canceled. Between two steps the job is a row like any other;
 every relay may take it.
 """
 
@@ -24,13 +24,31 @@ from billhook.store import queues, work
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries
 from billhook.store.endpoints import Endpoint, endpoints_of, endpoints_of_merchants
-from billhook.store.replay_windows import Window, add_missing, lock_deliveries, look, untouched
-from billhook.store.replays import BACKFILL, DONE, Replay, advance, replays
+from billhook.store.inbox import inbox
+from billhook.store.replay_windows import (
+    Window,
+    add_missing,
+    lock_deliveries,
+    lock_events,
+    look,
+    traffic,
+    untouched,
+)
+from billhook.store.replays import BACKFILL, DONE, EVENTS, Replay, advance, replays
 from billhook.store.work import Row
 
 MOST_UNTOUCHED = 500
 """Deliveries of one job's endpoint (or merchant) that wait for their first try in the lane of replays. Couriers send
 some 1,500 a second, so that they do not run dry between two steps."""
+
+MOST_EVENTS = 2000
+"""Events of one merchant that wait to be processed again: what bookkeepers do in half a second."""
+
+EVENTS_BESIDE_TRAFFIC = 50
+"""While events come in, a job has no more than these waiting: what is new waits some milliseconds for them, now and
+then, and not at all between two steps of the job."""
+
+TRAFFIC = timedelta(seconds=1)
 
 FRESH_BACKLOG = 1000
 TRICKLE = 20
@@ -38,14 +56,14 @@ TRICKLE = 20
 may be that of one slow endpoint, and couriers give its lane no room as long as they are busy themselves."""
 
 PAUSE = timedelta(seconds=0.25)
-"""How long a job waits for couriers to catch up."""
+"""How long a job waits for consumers to catch up."""
 
 SETTLED = timedelta(seconds=5)
 """Rows become visible when their transaction ends, and their ids are older than that. A job passes an id when every
 transaction that could still bring one before it is over."""
 
 LOOK_SECONDS = 0.5
-"""How often its consumer looks for jobs that wait for couriers."""
+"""How often its consumer looks for jobs that wait for consumers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +123,8 @@ class Replaying:
                 continue
             ids = _put_back(tx, job.replay, window.rows, now)
             advance(tx, job.id, window.cursor, len(ids))
-            rings.setdefault(queues.lane_name(REPLAY), []).extend(ids)
+            bell = inbox.name if job.replay.kind == EVENTS else queues.lane_name(REPLAY)
+            rings.setdefault(bell, []).extend(ids)
         return rings
 
 
@@ -119,6 +138,8 @@ def _reachable(tx: Tx, replay: Replay) -> dict[str, Endpoint]:
 
 
 def _room(tx: Tx, replay: Replay, now: datetime) -> int:
+    if replay.kind == EVENTS:
+        return (EVENTS_BESIDE_TRAFFIC if traffic(tx, now - TRAFFIC) else MOST_EVENTS) - untouched(tx, replay)
     fresh = work.due_ids(tx, deliveries, now=now, limit=FRESH_BACKLOG + 1, only=deliveries.c.lane == FRESH)
     return (TRICKLE if len(fresh) > FRESH_BACKLOG else MOST_UNTOUCHED) - untouched(tx, replay)
 
@@ -131,6 +152,9 @@ def _put_back(tx: Tx, replay: Replay, rows: Sequence[sa.RowMapping], now: dateti
     """Put back the rows that the step found. A row that has changed since then is left alone."""
     if not rows:
         return []
+    if replay.kind == EVENTS:
+        events = lock_events(tx, [row["id"] for row in rows], replay.states or ())
+        return queues.replay(tx, inbox.name, events, by=replay.created_by, now=now)[inbox.name]
     if replay.kind == BACKFILL:
         [endpoint] = endpoints_of(tx, [str(replay.endpoint_id)], lock=True).values()
         return add_missing(tx, endpoint, rows, now)

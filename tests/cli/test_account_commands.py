@@ -136,7 +136,7 @@ def test_what_cannot_work_is_one_sentence(shell: Shell) -> None:
     for words in (("sources", "rotate"), ("sources", "disable"), ("endpoints", "enable"), ("events", "show")):
         assert "'x_1'" in shell.fails(*words, "x_1")
     assert "inbox" in shell.fails("dead-letters", "list", "--queue", "outbox")
-    for words in ((), ("--dead", "evt_1"), ("evt_1", "--queue", "inbox")):
+    for words in ((), ("--dead", "evt_1"), ("evt_1", "--queue", "inbox"), ("evt_1", "--all"), ("--dead", "--dry-run")):
         shell.fails("replay", *words, code=2)
 
 
@@ -187,6 +187,24 @@ def test_replay_takes_events_or_everything_dead(shell: Shell, dead: Callable[...
     assert shell("replay", "--dead", "--queue", "documents") == "0 replayed.\n"
     assert shell("replay", "--dead") == "4 replayed.\n"
     assert {state(shell, event_id) for event_id in ids} == {"due"}
+
+
+def test_replay_makes_a_job_of_what_is_not_named_and_says_before_what_it_would_change(
+    shell: Shell, dead: Callable[..., str]
+) -> None:
+    event_id = dead("e1")
+    tried = shell("replay", "--state", "dead", "--dry-run")
+    assert tried.startswith("1 events would be processed again: 1 ")
+    assert "change nothing" in tried
+    assert event_id in tried or "mean nothing" in tried
+    assert shell.json("replay", event_id, "--dry-run")[0]["events"] == 1
+    assert state(shell, event_id) == "dead"
+    [job] = shell.json("replay", "--state", "dead", "--since", "1h", "--type", "x.*")
+    assert (job["kind"], job["states"], job["event_types"]) == ("events", ["dead"], ["x.*"])
+    assert "`billhook replays follow" in shell("replay", "--all", "--no-follow")
+    assert [row["kind"] for row in shell.json("replays", "list")] == ["events", "events"]
+    assert "'due'" in shell.fails("replay", "--state", "due")
+    assert "src_x" in shell.fails("replay", "--source", "src_x")
 
 
 def test_the_commands_work_while_the_product_writes(shell: Shell, dead: Callable[..., str]) -> None:

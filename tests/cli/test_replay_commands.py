@@ -1,4 +1,4 @@
-"""`billhook replays …`, as it is typed."""
+"""`billhook resend` and `billhook replays …`, as they are typed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class Shell:
         self.steps = Steps(Replaying(self.database, system_clock), self.database, Silence(), Metrics(), system_clock)
 
     def run(self, *words: str, **env: str) -> Result:
-        return CliRunner().invoke(self._app, ["replays", *words], env={**self.env, **env})
+        typed = words if words[0] == "resend" else ("replays", *words)
+        return CliRunner().invoke(self._app, list(typed), env={**self.env, **env})
 
     def __call__(self, *words: str, **env: str) -> str:
         result = self.run(*words, **env)
@@ -98,8 +99,8 @@ def relay(shell: Shell) -> Iterator[None]:
 
 
 def test_a_job_is_started_listed_shown_and_canceled(shell: Shell) -> None:
-    assert shell("list") == "No replays yet. Start one: `billhook replays start`.\n"
-    started = shell("start", "--endpoint", shell.endpoint, "--event", "invoice.*", "--state", "dead", "--since", "24h")
+    assert shell("list") == "No jobs yet. Begin one: `billhook resend`, or `billhook replay`.\n"
+    started = shell("resend", "--endpoint", shell.endpoint, "--event", "invoice.*", "--state", "dead", "--since", "24h")
     [job] = shell.json("list")
     assert job["id"] in started
     assert (job["kind"], job["state"], job["states"], job["event_types"]) == (
@@ -125,53 +126,53 @@ def test_times_are_days_moments_or_how_long_ago(shell: Shell) -> None:
         ("2026-11-01T09:30", "2026-11-01T09:30:00Z"),
         ("2026-11-01T09:30:00+01:00", "2026-11-01T08:30:00Z"),
     ):
-        [job] = shell.json("start", "--since", "2020-01-01", "--until", typed)
+        [job] = shell.json("resend", "--since", "2020-01-01", "--until", typed)
         assert job["until"] == kept
-    [job] = shell.json("start", "--since", "2w", "--until", "1d")
+    [job] = shell.json("resend", "--since", "2w", "--until", "1d")
     with shell.database.read() as tx:
         stored = get_replay(tx, job["id"])
     assert stored is not None
     assert stored.until - stored.since == timedelta(days=13)
     for nonsense in ("yesterday", "24", "99999h", "2026-13-01", ""):
-        assert repr(nonsense) in shell.fails("start", "--since", nonsense)
+        assert repr(nonsense) in shell.fails("resend", "--since", nonsense)
 
 
 def test_what_cannot_work_is_one_sentence(shell: Shell) -> None:
-    assert "ep_x" in shell.fails("start", "--endpoint", "ep_x")
-    assert "needs an endpoint" in shell.fails("start", "--backfill")
-    assert "'due'" in shell.fails("start", "--state", "due")
-    assert "invoice.piad" in shell.fails("start", "--event", "invoice.piad")
-    assert "earlier" in shell.fails("start", "--since", "1h", "--until", "2h")
+    assert "ep_x" in shell.fails("resend", "--endpoint", "ep_x")
+    assert "needs an endpoint" in shell.fails("resend", "--backfill")
+    assert "'due'" in shell.fails("resend", "--state", "due")
+    assert "invoice.piad" in shell.fails("resend", "--event", "invoice.piad")
+    assert "earlier" in shell.fails("resend", "--since", "1h", "--until", "2h")
     for command in ("show", "follow", "cancel"):
         assert "'rpl_x'" in shell.fails(command, "rpl_x")
     with shell.database.begin() as tx:
         other = create_merchant(tx, "two", system_clock()).id
-    assert "--merchant" in shell.fails("start")
-    assert shell.endpoint in shell.fails("start", "--endpoint", shell.endpoint, "--merchant", other)
-    assert shell.json("start", "--merchant", other)[0]["merchant_id"] == other
-    assert shell.json("start", "--endpoint", shell.endpoint)[0]["merchant_id"] == shell.merchant
+    assert "--merchant" in shell.fails("resend")
+    assert shell.endpoint in shell.fails("resend", "--endpoint", shell.endpoint, "--merchant", other)
+    assert shell.json("resend", "--merchant", other)[0]["merchant_id"] == other
+    assert shell.json("resend", "--endpoint", shell.endpoint)[0]["merchant_id"] == shell.merchant
     with shell.database.begin() as tx:
         set_disabled(tx, shell.endpoint, system_clock(), "gone")
-    assert "enable it first" in shell.fails("start", "--endpoint", shell.endpoint)
+    assert "enable it first" in shell.fails("resend", "--endpoint", shell.endpoint)
 
 
 @pytest.mark.usefixtures("relay")
 def test_a_job_is_followed_to_its_end_in_lines(shell: Shell) -> None:
-    said = shell("start", "--since", "24h", "--until", "1m", "--follow").splitlines()
+    said = shell("resend", "--since", "24h", "--until", "1m", "--follow").splitlines()
     assert re.fullmatch(r"rpl_\w+ is done: 1 put back\.", said[-1])
     assert all(re.match(r" *\d+%  ", line) for line in said[1:-1])
 
 
 @pytest.mark.usefixtures("relay")
 def test_in_a_terminal_there_is_a_bar(shell: Shell) -> None:
-    [job] = shell.json("start", "--backfill", "--endpoint", shell.endpoint, "--until", "1m")
+    [job] = shell.json("resend", "--backfill", "--endpoint", shell.endpoint, "--until", "1m")
     said = shell("follow", job["id"], FORCE_COLOR="1", TERM="xterm")
     assert "\x1b[" in said
     assert said.endswith(f"{job['id']} is done: 0 put back.\n")
 
 
 def test_a_job_that_failed_says_why_and_what_to_do(shell: Shell) -> None:
-    [job] = shell.json("start")
+    [job] = shell.json("resend")
     with shell.database.begin() as tx:
         give_up(tx, replays, [(job["id"], "gave up: the disk is full\nSELECT 1")], system_clock())
     said = shell.fails("follow", job["id"])

@@ -35,6 +35,8 @@ BODIES = {
     "/v1/endpoints": {"url": "https://example.com/x"},
     "/v1/messages": {"event_type": "order.shipped", "data": {"id": "o_1"}},
     "/v1/replays": {"kind": "replay"},
+    "/v1/events/replays": {},
+    "/v1/events/replays/preview": {},
     "/v1/dead-letters/replay": {"queue": "inbox"},
     "/v1/invoices": TERMS,
     "/v1/invoices/preview": TERMS,
@@ -61,7 +63,10 @@ OWN = "/v1/merchants/{merchant_id}"
 OWN_PARTS = tuple(f"{OWN}/{part}" for part in ("seller", "logo", "invoicing", "templates", "dunning"))
 """What a merchant may see and set of itself; all else about merchants is the operator's."""
 
-ASKS_FOR_WHOM = ("/v1/sources", "/v1/endpoints", "/v1/messages", "/v1/replays", "/v1/invoices")
+ASKS_FOR_WHOM = (
+    *("/v1/sources", "/v1/endpoints", "/v1/messages", "/v1/replays", "/v1/invoices"),
+    *("/v1/events/replays", "/v1/events/replays/preview"),
+)
 """Where the operator makes something new, which belongs to somebody."""
 
 

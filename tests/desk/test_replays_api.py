@@ -41,6 +41,7 @@ def test_a_job_says_what_it_will_do(desk: Desk, world: World) -> None:
         "matched": 0,
         "note": None,
         "endpoint_id": endpoint,
+        "source_id": None,
         "event_types": ["invoice.*"],
         "states": ["dead"],
         "since": "2025-12-06T09:00:00Z",
@@ -163,3 +164,18 @@ def test_the_relay_is_rung_for_a_job_that_is_in_the_ledger(rung: Any) -> None:
     assert rung.broker.waiting("replays") == 1
     with rung.database.read() as tx:
         assert get_replay(tx, job["id"]) is not None
+
+
+def test_what_came_in_is_replayed_by_a_job_of_its_own_kind(desk: Desk, world: World) -> None:
+    ours, key = world.ours, world.ours.key
+    asked = {"source_id": ours.ids["source_id"], "states": ["dead", "dead"], "event_types": ["invoice.*"]}
+    tried = desk.post("/v1/events/replays/preview", {}, key=key)
+    assert tried.status_code == 200
+    assert tried.json()["changes_nothing"]
+    job = made(desk.post("/v1/events/replays", asked, key=key))
+    assert (job["kind"], job["states"], job["source_id"]) == ("events", ["dead"], ours.ids["source_id"])
+    assert desk.get(f"/v1/replays/{job['id']}", key=key).json() == job
+    assert desk.post(f"/v1/replays/{job['id']}/cancel", key=key).json()["state"] == "canceled"
+    assert desk.post("/v1/events/replays", asked, key=world.theirs.key).status_code == 404
+    assert desk.post("/v1/events/replays", {"states": ["due"]}, key=key).status_code == 422
+    assert desk.get("/v1/events", key=key, source_id=world.theirs.ids["source_id"]).json()["data"] == []

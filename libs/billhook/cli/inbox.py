@@ -1,5 +1,5 @@
-"""The commands to look at what came in and what failed, and to do it again. Nothing has to ring: the relay finds what a
-replay made due."""
+"""The commands to look at what came in and what failed, and to do the latter again. Nothing has to ring: the relay
+finds what a replay made due."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ import typer
 from billhook.actions.sources import discard_dead_letters, replay_dead_letters
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.decoding import decode
-from billhook.runtime.env import Env
 from billhook.store import dead_letters, inbox, queues
 from billhook.store.database import Tx
-
-BATCH = 1000
-"""Dead letters replayed in one transaction."""
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 Queue = Annotated[str | None, typer.Option(help=f"Only this queue's: {', '.join(queues.QUEUES)}.")]
@@ -40,12 +36,15 @@ def list_events(
     merchant: Narrow = None,
     state: Annotated[str | None, typer.Option(help="due, processed, ignored or dead.")] = None,
     event_type: Annotated[str | None, typer.Option("--type", help="The provider's name of it.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="ID", help="Only this source's.")] = None,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
-    """List events, the newest first."""
+    """List events, the newest first; what is dead with its reason."""
     with opened() as env, env.database.read() as tx:
-        found = inbox.list_events(tx, merchant_id=merchant, state=state, event_type=event_type, limit=limit)
+        found = inbox.list_events(
+            tx, merchant_id=merchant, state=state, event_type=event_type, source_id=source, limit=limit
+        )
         columns = ("id", "type", "external_id", "state", "attempts", "received_at", "last_error")
         show([_plain(row) for row in found], columns, as_json=as_json, empty="No such events.")
 
@@ -77,7 +76,7 @@ def list_conflicts(
         show([_plain(row) for row in found], columns, as_json=as_json, empty="No conflicts.")
 
 
-def _known_queue(queue: str | None) -> str | None:
+def known_queue(queue: str | None) -> str | None:
     if queue is not None and queue not in queues.QUEUES:
         raise CommandError(f"There is no queue {queue!r}. The queues are: {', '.join(queues.QUEUES)}.")
     return queue
@@ -87,7 +86,7 @@ def _known_queue(queue: str | None) -> str | None:
 def list_letters(merchant: Narrow = None, queue: Queue = None, limit: Limit = 50, as_json: Json = False) -> None:
     """List the open dead letters, the newest first."""
     with opened() as env, env.database.read() as tx:
-        found = dead_letters.list_dead(tx, merchant_id=merchant, queue=_known_queue(queue), limit=limit)
+        found = dead_letters.list_dead(tx, merchant_id=merchant, queue=known_queue(queue), limit=limit)
         columns = ("id", "queue", "work_id", "attempts", "created_at", "reason")
         show([dict(row) for row in found], columns, as_json=as_json, empty="No dead letters.")
 
@@ -120,42 +119,3 @@ def discard_dead(ids: Ids) -> None:
         with env.database.begin() as tx:
             count = discard_dead_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
         typer.echo(f"{count} discarded.")
-
-
-def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="EVENT_ID...", show_default=False)] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="Everything in the dead letters instead.")] = False,
-    queue: Queue = None,
-    merchant: Narrow = None,
-) -> None:
-    """Process events again, or with --dead all failed work. What was done already is not done twice."""
-    if bool(ids) == dead or (not dead and (queue or merchant)):
-        raise typer.BadParameter("name events, or use --dead (with --queue and --merchant, if need be)")
-    with opened() as env:
-        _known_queue(queue)
-        count = _replay_all_dead(env, queue, merchant) if dead else _replay_events(env, ids or [])
-        typer.echo(f"{count} replayed.")
-        if dead and queue in (None, "deliveries"):
-            with env.database.read() as tx:
-                for one in queues.stopped(tx, merchant_id=merchant):
-                    typer.echo(f"{one.letters} stay open. {one.reason}")
-
-
-def _replay_events(env: Env, ids: list[str]) -> int:
-    with env.database.begin() as tx:
-        for event_id in ids:
-            if inbox.get_event(tx, event_id) is None:
-                raise CommandError(f"There is no event {event_id!r}. See `billhook events list`.")
-        return len(queues.replay(tx, "inbox", ids, by=done_by(), now=env.clock())["inbox"])
-
-
-def _replay_all_dead(env: Env, queue: str | None, merchant: str | None) -> int:
-    """Everything that is dead now; what dies again meanwhile is newer than where this began, and stays."""
-    count, before = 0, None
-    while True:
-        with env.database.begin() as tx:
-            batch = queues.replayable(tx, merchant_id=merchant, queue=queue, before=before, limit=BATCH)
-            if not batch:
-                return count
-            count += sum(map(len, replay_dead_letters(tx, batch, by=done_by(), now=env.clock()).values()))
-        before = batch[-1]["id"]

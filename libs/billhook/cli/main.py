@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli import dunning, endpoints, inbox, invoices, invoicing, messages, reconcile, replays
+from billhook.cli import dunning, endpoints, event_replay, inbox, invoices, invoicing, messages, reconcile, replays
 from billhook.cli.accounts import key_commands, merchant_commands, source_commands
 from billhook.cli.checks import check_everything
 from billhook.cli.pages import write_pages
@@ -37,7 +37,8 @@ def attach(app: typer.Typer) -> None:
         *(inbox.events, inbox.letters),
     ):
         app.add_typer(group)
-    app.command()(inbox.replay)
+    app.command()(event_replay.replay)
+    app.command()(replays.resend)
 
 
 app = typer.Typer(

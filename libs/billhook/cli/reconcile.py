@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated
 
@@ -14,19 +11,19 @@ import typer
 from billhook.actions.reconciliation import accept_finding, begin_run, repair_finding, run_of
 from billhook.actions.sources import ring
 from billhook.cli.arguments import Time, instant
+from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.cli.replays import Follow
 from billhook.rules.reconcile import OPEN
 from billhook.runtime.env import Env
 from billhook.store import reconciliation
 from billhook.store.database import Tx
 from billhook.store.reconciliation import Finding, Run, reconciliation_runs
 from billhook.store.sources import get_source
-from billhook.store.work import DEAD, DUE
 
 commands = command_group("reconcile", "Compare with the providers what came in and what the book holds.")
 
 USUAL_RANGE = timedelta(days=35)
-LOOK_SECONDS = 0.5
 
 FindingId = Annotated[str, typer.Argument(metavar="FINDING_ID")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
@@ -43,9 +40,7 @@ def run(
         list[str] | None, typer.Option("--list", help="events, customer, invoice… Repeatable; left out: all.")
     ] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Find, and repair nothing.")] = False,
-    follow: Annotated[
-        bool | None, typer.Option("--follow/--no-follow", help="Stay until it is over; the default in a terminal.")
-    ] = None,
+    follow_it: Follow = None,
     as_json: Json = False,
 ) -> None:
     """Compare what was made since --since (35 days before, if left out)."""
@@ -64,7 +59,7 @@ def run(
                 show_one(_run(tx, run_id).shown(), as_json=True)
             return
         typer.echo(f"{run_id} is started. It goes on by itself: `billhook reconcile follow {run_id}`.")
-        if sys.stdout.isatty() if follow is None else follow:
+        if wants_to_follow(follow_it):
             _follow(env, run_id)
 
 
@@ -154,29 +149,15 @@ def _by_class(found: list[Finding]) -> list[str]:
 
 
 def _follow(env: Env, run_id: str) -> None:
-    said = ""
-    for last in _looks(env, run_id):
-        line = f"{last.list_name or 'second look'}: {last.compared} compared, {last.confirmed} confirmed"
-        if line != said:
-            typer.echo(line)
-            said = line
-    if last.state == DEAD:
-        reason = str(last.last_error).partition("\n")[0]
-        raise CommandError(
-            f"{run_id} failed: {reason}. To let it go on, replay its letter (`billhook dead-letters list"
-            " --queue reconciliation_runs`)."
-        )
+    def find() -> Run:
+        with env.database.read() as tx:
+            return _run(tx, run_id)
+
+    last = follow(find, _described, reconciliation_runs.name)
     typer.echo(f"{run_id} is {last.state}: {last.confirmed} confirmed, {last.repaired} repaired.")
     for note in last.notes:
         typer.echo(note)
 
 
-def _looks(env: Env, run_id: str) -> Iterator[Run]:
-    """How it is, again and again until it is over."""
-    while True:
-        with env.database.read() as tx:
-            found = _run(tx, run_id)
-        yield found
-        if found.state != DUE:
-            return
-        time.sleep(LOOK_SECONDS)
+def _described(run: Run) -> str:
+    return f"{run.list_name or 'second look'}: {run.compared} compared, {run.confirmed} confirmed"

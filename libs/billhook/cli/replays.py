@@ -1,30 +1,27 @@
-"""The operator's commands for replays: `billhook replays …`."""
+"""The operator's commands for jobs: `billhook resend` begins one, `billhook replays …` looks at all of them, those that
+`billhook replay` began (`event_replay.py`) among them."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from billhook.actions.sources import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
+from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.runtime.env import Env
 from billhook.store import replays
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, get_endpoint
-from billhook.store.replays import BACKFILL, STATES, Replay
-from billhook.store.work import DEAD, DUE
+from billhook.store.replays import BACKFILL, EVENTS, STATES, Replay
 
-commands = command_group("replays", "Many deliveries again, or for an endpoint that is new, as a job.")
+commands = command_group("replays", "The jobs that `billhook resend` and `billhook replay` have begun.")
 
-LOOK_SECONDS = 0.5
-
+Follow = Annotated[
+    bool | None, typer.Option("--follow/--no-follow", help="Stay until it is over; the default in a terminal.")
+]
 ReplayId = Annotated[str, typer.Argument(metavar="REPLAY_ID")]
 
 
@@ -42,8 +39,7 @@ def _find(tx: Tx, replay_id: str) -> Replay:
     return replay
 
 
-@commands.command("start")
-def start(
+def resend(
     endpoint: Annotated[str | None, typer.Option(metavar="ID", help="Only what goes to this one.")] = None,
     events: Annotated[list[str] | None, typer.Option("--event", help="A name, invoice.*, or *. Repeatable.")] = None,
     states: Annotated[
@@ -53,12 +49,10 @@ def start(
     until: Time = None,
     merchant: Owner = None,
     backfill: Annotated[bool, typer.Option("--backfill", help="Send the endpoint what it never had, instead.")] = False,
-    follow: Annotated[
-        bool | None, typer.Option("--follow/--no-follow", help="Stay until it is over; the default in a terminal.")
-    ] = None,
+    follow_it: Follow = None,
     as_json: Json = False,
 ) -> None:
-    """Send again what was created between --since (30 days before, if left out) and --until (now)."""
+    """Send merchants again what billhook sent them between --since (30 days before, if left out) and --until (now)."""
     with opened() as env:
         now = env.clock()
         with env.database.begin() as tx:
@@ -79,9 +73,7 @@ def start(
         if as_json:
             show_one(replay.shown(), as_json=True)
             return
-        typer.echo(f"{replay.id} is started. It goes on by itself: `billhook replays follow {replay.id}`.")
-        if sys.stdout.isatty() if follow is None else follow:
-            _follow(env, replay.id)
+        begun(env, replay, follow_it)
 
 
 @commands.command("list")
@@ -90,11 +82,11 @@ def list_replays(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List replays, the newest first."""
+    """List the jobs, the newest first."""
     with opened() as env, env.database.read() as tx:
         found = [replay.shown() for replay in replays.list_replays(tx, merchant_id=merchant, limit=limit)]
-        columns = ("id", "kind", "endpoint_id", "since", "until", "state", "progress", "matched", "note")
-        show(found, columns, as_json=as_json, empty="No replays yet. Start one: `billhook replays start`.")
+        columns = ("id", "kind", "endpoint_id", "source_id", "since", "until", "state", "progress", "matched", "note")
+        show(found, columns, as_json=as_json, empty="No jobs yet. Begin one: `billhook resend`, or `billhook replay`.")
 
 
 @commands.command("show")
@@ -113,7 +105,7 @@ def follow_replay(replay_id: ReplayId) -> None:
 
 @commands.command("cancel")
 def cancel_replay(replay_id: ReplayId) -> None:
-    """Put nothing more back. What was put back already, at most the last 500, is still sent."""
+    """Put nothing more back. What was put back before, at most 500 deliveries or 2000 events, is still done."""
     with opened() as env:
         with env.database.begin() as tx:
             replay = _find(tx, replay_id)
@@ -122,52 +114,22 @@ def cancel_replay(replay_id: ReplayId) -> None:
         typer.echo(f"{replay_id} is canceled; {replay.matched} had been put back.")
 
 
+def begun(env: Env, replay: Replay, follow_it: bool | None) -> None:
+    """Say that a job is begun, and watch it where that is wanted."""
+    typer.echo(f"{replay.id} is started. It goes on by itself: `billhook replays follow {replay.id}`.")
+    if wants_to_follow(follow_it):
+        _follow(env, replay.id)
+
+
 def _follow(env: Env, replay_id: str) -> None:
-    console = Console(file=sys.stdout)
-    last = _in_lines(env, replay_id) if not console.is_terminal else _as_bar(env, replay_id, console)
-    if last.state == DEAD:
-        reason = str(last.last_error).partition("\n")[0]
-        raise CommandError(
-            f"{replay_id} failed: {reason}. To let it go on, replay its letter (`billhook dead-letters list"
-            " --queue replays`)."
-        )
+    def find() -> Replay:
+        with env.database.read() as tx:
+            return _find(tx, replay_id)
+
+    last = follow(find, _described, "replays")
     typer.echo(f"{replay_id} is {last.phase}: {last.matched} put back.")
 
 
-def _looks(env: Env, replay_id: str) -> Iterator[Replay]:
-    """Yields the replay's state, again and again until it is over."""
-    while True:
-        with env.database.read() as tx:
-            replay = _find(tx, replay_id)
-        yield replay
-        if replay.state != DUE:
-            return
-        time.sleep(LOOK_SECONDS)
-
-
-def _in_lines(env: Env, replay_id: str) -> Replay:
-    """For a log: a line each time there is progress."""
-    said = None
-    for replay in _looks(env, replay_id):
-        line = _line(replay)
-        if replay.state == DUE and line != said:
-            typer.echo(line)
-            said = line
-    return replay
-
-
-def _as_bar(env: Env, replay_id: str, console: Console) -> Replay:
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        for replay in _looks(env, replay_id):
-            progress.update(task, completed=replay.progress, description=_described(replay))
-    return replay
-
-
-def _line(replay: Replay) -> str:
-    return f"{replay.progress:4.0%}  {_described(replay)}"
-
-
 def _described(replay: Replay) -> str:
-    return f"{replay.matched} put back" + (f", {replay.last_error}" if replay.last_error else "")
+    what = "events put back" if replay.kind == EVENTS else "put back"
+    return f"{replay.matched} {what}" + (f", {replay.last_error}" if replay.last_error else "")

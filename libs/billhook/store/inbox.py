@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.store import dead_letters
+from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
 from billhook.store.work import DEAD, DUE, due_index, work_columns
@@ -209,19 +210,27 @@ def get_event(tx: Tx, event_id: str, *, merchant_id: str | None = None) -> sa.Ro
     return tx.execute(query).mappings().first()
 
 
+def events_by_id(tx: Tx, ids: Collection[str]) -> list[sa.RowMapping]:
+    """Whole, in the order in which they came."""
+    return list(tx.execute(sa.select(inbox).where(among(tx, inbox.c.id, ids)).order_by(inbox.c.id)).mappings())
+
+
 def list_events(
     tx: Tx,
     *,
     merchant_id: str | None = None,
     state: str | None = None,
     event_type: str | None = None,
+    source_id: str | None = None,
     before: str | None = None,
     limit: int = 50,
 ) -> list[sa.RowMapping]:
     """Newest first, without bodies."""
     shown = [column for column in inbox.c if column.name not in ("body", "headers")]
     query = sa.select(*shown).order_by(inbox.c.id.desc()).limit(limit)
-    for column, wanted in ((inbox.c.merchant_id, merchant_id), (inbox.c.state, state), (inbox.c.type, event_type)):
+    c = inbox.c
+    asked = ((c.merchant_id, merchant_id), (c.state, state), (c.type, event_type), (c.source_id, source_id))
+    for column, wanted in asked:
         if wanted is not None:
             query = query.where(column == wanted)
     if before is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,6 +85,12 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     rows = [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in fresh]
     insert_many(tx, messages, rows)
     return fresh
+
+
+def count_messages(tx: Tx, inbox_ids: Collection[str]) -> int:
+    """How many these events of the inbox have caused."""
+    query = sa.select(sa.func.count()).select_from(messages).where(among(tx, messages.c.inbox_id, inbox_ids))
+    return int(tx.execute(query).scalar_one())
 
 
 def get_message(tx: Tx, message_id: str, *, merchant_id: str | None) -> sa.RowMapping | None:

@@ -114,6 +114,14 @@ class Run:
         """What it goes through now; None: it looks again at what it suspects."""
         return self.lists[self.place] if self.place < len(self.lists) else None
 
+    @property
+    def progress(self) -> float:
+        """How much of its lists is behind it, 0…1: of the list at hand, the time that was compared."""
+        if self.state != DUE or not self.lists:
+            return 1.0
+        at_hand = (self.until - self.window_end) / (self.until - self.since) if self.window_end else 0.0
+        return min((self.place + max(at_hand, 0.0)) / (len(self.lists) + 1), 1.0)
+
     def shown(self) -> dict[str, Any]:
         """As people see it."""
         return {
@@ -121,6 +129,7 @@ class Run:
             "merchant_id": self.merchant_id,
             "source_id": self.source_id,
             "state": "running" if self.state == DUE else self.state,
+            "progress": round(self.progress, 4),
             "at": self.list_name or "second look",
             "since": self.since,
             "until": self.until,

@@ -15,11 +15,13 @@ import sqlalchemy as sa
 
 from billhook.events import OPERATIONAL_EVENTS
 from billhook.rules.delivery import REPLAY, subject_of, wants
+from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.deliveries import NewDelivery, add_deliveries, deliveries
 from billhook.store.endpoints import Endpoint
+from billhook.store.inbox import inbox
 from billhook.store.messages import messages
-from billhook.store.replays import BACKFILL, Replay
+from billhook.store.replays import BACKFILL, EVENTS, Replay
 from billhook.store.schema import id_at
 from billhook.store.work import DUE
 
@@ -39,7 +41,7 @@ class Window:
     """What a step found behind the cursor."""
 
     rows: Sequence[sa.RowMapping]
-    """The deliveries to put back, or the messages to make deliveries of."""
+    """The deliveries or events to put back, or the messages to make deliveries of."""
     cursor: str
     cut: bool
     """More matched than there was room for: the cursor stands before the next of them."""
@@ -50,7 +52,7 @@ class Window:
 def look(tx: Tx, replay: Replay, reachable: Mapping[str, Endpoint], *, end: datetime, room: int) -> Window:
     """The next window of a job, up to `end`, with at most `room` rows. `reachable`: endpoints that can be sent to."""
     before = id_at(replay.prefix, end + _ROUND_UP)
-    find = _messages_after if replay.kind == BACKFILL else _deliveries_after
+    find = {BACKFILL: _messages_after, EVENTS: _events_after}.get(replay.kind, _deliveries_after)
     found, matching = find(tx, replay, before, reachable)
     if len(matching) > room:
         return Window(matching[:room], matching[room - 1]["id"], cut=True, last=False)
@@ -95,6 +97,21 @@ def _messages_after(
         and _asked(replay, row["type"])
     ]
     return found, _without_delivery(tx, endpoint.id, wanted)
+
+
+def _events_after(
+    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint]
+) -> tuple[Sequence[sa.RowMapping], Sequence[sa.RowMapping]]:
+    columns = inbox.c
+    seen = sa.select(columns.id, columns.source_id, columns.type, columns.state)
+    found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before)
+    return found, [
+        row
+        for row in found
+        if row["state"] in (replay.states or ())
+        and replay.source_id in (None, row["source_id"])
+        and _asked(replay, row["type"])
+    ]
 
 
 def _read(
@@ -144,8 +161,32 @@ def add_missing(tx: Tx, endpoint: Endpoint, rows: Sequence[sa.RowMapping], now: 
     return add_deliveries(tx, wanted, now)
 
 
+def lock_events(tx: Tx, ids: Collection[str], states: Collection[str]) -> list[str]:
+    """Which of these events are still in one of the states, locked until the transaction ends."""
+    query = sa.select(inbox.c.id).where(among(tx, inbox.c.id, ids), inbox.c.state.in_(states))
+    return list(tx.execute(query.order_by(inbox.c.id).with_for_update()).scalars())
+
+
+def traffic(tx: Tx, since: datetime) -> bool:
+    """Whether anything came in since then, from whomever."""
+    return tx.execute(sa.select(inbox.c.id).where(inbox.c.id > id_at("evt", since)).limit(1)).first() is not None
+
+
 def untouched(tx: Tx, replay: Replay) -> int:
     """How much of what was put back for the job's endpoint (or its merchant) has not been tried yet."""
+    if replay.kind == EVENTS:
+        waiting = (
+            sa.select(inbox.c.id)
+            .where(
+                inbox.c.state == DUE,
+                inbox.c.merchant_id == replay.merchant_id,
+                inbox.c.attempts == 0,
+                inbox.c.id <= replay.cursor,
+            )
+            .limit(SCAN_LIMIT)
+            .subquery()
+        )
+        return int(tx.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one())
     columns = deliveries.c
     first = (
         sa.select(columns.merchant_id, columns.endpoint_id, columns.attempts)

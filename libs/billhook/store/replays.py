@@ -1,7 +1,8 @@
-"""Replays: many deliveries put back at once, as a job that goes on where it was.
+"""Replays: much work put back at once, as a job that goes on where it was.
 
-    replay      what a merchant was sent, or should have been, once more
+    replay      what billhook sent a merchant, or should have, is sent once more
     backfill    what an endpoint was never sent
+    events      what billhook received is processed once more
 
 A job is a row of work. It walks from `since` to `until` (see `replay_windows`) and keeps its place in `cursor`.
 """
@@ -28,10 +29,11 @@ replays = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     merchant_column(),
-    sa.Column("kind", sa.Text, nullable=False),  # replay: deliveries again; backfill: messages an endpoint never had
+    sa.Column("kind", sa.Text, nullable=False),  # replay: deliveries again; backfill: what one never had; events: inbox
     sa.Column("endpoint_id", sa.Text),
+    sa.Column("source_id", sa.Text),  # of events
     sa.Column("event_types", sa.JSON),  # patterns; none: all
-    sa.Column("states", sa.JSON),  # of deliveries
+    sa.Column("states", sa.JSON),  # of deliveries, or of events
     sa.Column("since", Instant, nullable=False),
     sa.Column("until", Instant, nullable=False),
     sa.Column("cursor", sa.Text, nullable=False),  # the last id that was looked at
@@ -45,12 +47,17 @@ replays = sa.Table(
 
 REPLAY_KIND = "replay"
 BACKFILL = "backfill"
+EVENTS = "events"
 DONE = "done"
 
 STATES = (DELIVERED, DEAD, HELD)
 """What a replay can put back; what is due is on its way already."""
 
 USUAL_STATES = (DEAD, HELD)
+
+EVENT_STATES = ("processed", "ignored", DEAD)
+"""Of events, what can be processed again; what is due will be processed anyway."""
+
 USUAL_RANGE = timedelta(days=30)
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +69,7 @@ class Replay:
     merchant_id: str
     kind: str
     endpoint_id: str | None
+    source_id: str | None = None
     event_types: list[str] | None
     states: list[str] | None
     since: datetime
@@ -106,6 +114,7 @@ class Replay:
             "matched": self.matched,
             "note": self.last_error or None,
             "endpoint_id": self.endpoint_id,
+            "source_id": self.source_id,
             "event_types": self.event_types,
             "states": self.states,
             "since": self.since,
@@ -129,29 +138,89 @@ def create_replay(
     by: str,
     now: datetime,
 ) -> Replay:
-    """A job of the merchant's; `endpoint` is one of theirs. Raises `Refused` for what cannot work."""
+    """A job that sends again; `endpoint` is one of the merchant's. Raises `Refused` for what cannot work."""
     _check(kind, endpoint, states)
-    until = min(until or now, now).astimezone(UTC)
-    since = max(since or until - USUAL_RANGE, _EARLIEST)
-    if since >= until:
+    replay = _new(
+        merchant_id,
+        kind,
+        since,
+        until,
+        by,
+        now,
+        endpoint_id=None if endpoint is None else endpoint.id,
+        event_types=None if event_types is None else checked({"event_types": event_types})["event_types"],
+        states=None if kind == BACKFILL else list(dict.fromkeys(states or USUAL_STATES)),
+    )
+    add_replay(tx, replay)
+    return replay
+
+
+def event_replay(
+    merchant_id: str,
+    *,
+    source_id: str | None = None,
+    event_types: Sequence[str] | None = None,
+    states: Sequence[str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    by: str,
+    now: datetime,
+) -> Replay:
+    """A job that processes events of the inbox again, not begun yet; the source is one of the merchant's. Raises
+    `Refused` for what cannot work."""
+    for state in states or ():
+        if state not in EVENT_STATES:
+            raise Refused("state_unknown", f"There is no state {state!r} to replay: use {', '.join(EVENT_STATES)}.")
+    return _new(
+        merchant_id,
+        EVENTS,
+        since,
+        until,
+        by,
+        now,
+        source_id=source_id,
+        event_types=None if event_types is None else list(dict.fromkeys(event_types)),
+        states=list(dict.fromkeys(states or EVENT_STATES)),
+    )
+
+
+def add_replay(tx: Tx, replay: Replay) -> None:
+    """Let a job begin."""
+    tx.execute(replays.insert().values(**vars(replay)))
+
+
+def _new(
+    merchant_id: str,
+    kind: str,
+    since: datetime | None,
+    until: datetime | None,
+    by: str,
+    now: datetime,
+    **asked: Any,
+) -> Replay:
+    end = min(until or now, now).astimezone(UTC)
+    start = max(since or end - USUAL_RANGE, _EARLIEST)
+    if start >= end:
         raise Refused("range_empty", "`since` must be earlier than `until`, and not in the future.")
-    since = since.astimezone(UTC)
-    row: dict[str, Any] = {
-        "id": new_id("rpl"),
-        "merchant_id": merchant_id,
-        "kind": kind,
-        "endpoint_id": None if endpoint is None else endpoint.id,
-        "event_types": None if event_types is None else checked({"event_types": event_types})["event_types"],
-        "states": None if kind == BACKFILL else list(dict.fromkeys(states or USUAL_STATES)),
-        "since": since,
-        "until": until,
-        "cursor": id_at(_prefix(kind), since),
-        "created_by": by,
-        "created_at": now,
-        "due_at": now,
-    }
-    tx.execute(replays.insert().values(**row))
-    return Replay(**row, matched=0, state=DUE, attempts=0, token=None, last_error=None, finished_at=None)
+    start = start.astimezone(UTC)
+    return Replay(
+        id=new_id("rpl"),
+        merchant_id=merchant_id,
+        kind=kind,
+        since=start,
+        until=end,
+        cursor=id_at(_prefix(kind), start),
+        matched=0,
+        created_by=by,
+        created_at=now,
+        state=DUE,
+        due_at=now,
+        attempts=0,
+        token=None,
+        last_error=None,
+        finished_at=None,
+        **{"endpoint_id": None, **asked},
+    )
 
 
 def _check(kind: str, endpoint: Endpoint | None, states: Sequence[str] | None) -> None:
@@ -206,4 +275,4 @@ def advance(tx: Tx, replay_id: str, cursor: str, count: int) -> None:
 
 
 def _prefix(kind: str) -> str:
-    return "msg" if kind == BACKFILL else "dlv"
+    return {BACKFILL: "msg", EVENTS: "evt"}.get(kind, "dlv")

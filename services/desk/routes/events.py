@@ -6,11 +6,18 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from billhook.actions.inbox_replay import begin_replay, preview_job, replay_events
 from billhook.actions.sources import ring
 from billhook.decoding import decode
-from billhook.store import inbox, queues
+from billhook.runtime.env import Env
+from billhook.store import inbox
+from billhook.store.database import Tx
+from billhook.store.merchants import Caller
+from billhook.store.replays import Replay as Job
+from billhook.store.replays import event_replay
+from billhook.store.sources import get_source
 from services.desk.dependencies import (
     Bytes,
     CallerIn,
@@ -18,22 +25,30 @@ from services.desk.dependencies import (
     Id,
     NewestFirst,
     Optional,
+    OwnerIn,
     Page,
     Text,
     bytes_shown,
+    known_merchant,
     page_of,
     row_id,
 )
 from services.desk.refusals import not_found
+from services.desk.routes.replays import ReplayShown, show_replay
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
 State = Literal["due", "processed", "ignored", "dead"]
+Done = Literal["processed", "ignored", "dead"]
+
+MOST_TRIED = 1000
+"""Events that a request tries: a command has no such limit."""
 
 
 class EventQuery(NewestFirst):
     state: State | Optional = None
     type: Text | Optional = Field(None, description="The provider's name of it, e.g. `invoice.paid`.")
+    source_id: Id | Optional = None
 
 
 class EventShown(BaseModel):
@@ -65,6 +80,33 @@ class EventWhole(EventShown):
     conflicts: list[Conflict] = Field(description="Other bytes that came under the same id.")
 
 
+class NewEventReplay(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    source_id: Id | None = Field(None, description="Only events of this source. Left out: of all.")
+    event_types: list[Text] | None = Field(
+        None, min_length=1, max_length=50, description="The provider's names, `invoice.*`, or `*`. Left out: all."
+    )
+    states: list[Done] | None = Field(None, min_length=1, max_length=10, description="Left out: all that are over.")
+    since: AwareDatetime | None = Field(None, description="What came then or later. Left out: 30 days before.")
+    until: AwareDatetime | None = Field(None, description="And earlier than then. Left out: now.")
+
+
+class PreviewShown(BaseModel):
+    events: int = Field(description="That would be processed again.")
+    by_type: dict[str, int]
+    changes_nothing: bool
+    objects: int = Field(description="Of the book, that would change.")
+    messages: int = Field(description="That merchants would hear, for the first time.")
+    deliveries: int
+    documents: int
+    dunning_cases: int
+    ignored: int = Field(description="Events that mean nothing to billhook.")
+    to_ask: int = Field(description="Events that only their provider can settle: what they change is not known before.")
+    failing: dict[str, str] = Field(description="Events that would fail again, and why: the first of them.")
+    more: bool = Field(description=f"There are more events than the {MOST_TRIED} that were tried.")
+
+
 class Replay(BaseModel):
     id: str
     replayed: bool = Field(description="False: it was due already, and will be done anyway.")
@@ -92,6 +134,7 @@ def list_events(env: EnvIn, caller: CallerIn, query: Annotated[EventQuery, Query
             merchant_id=query.visible_to(caller),
             state=query.state,
             event_type=query.type,
+            source_id=query.source_id,
             before=query.before,
             limit=query.limit + 1,
         )
@@ -113,12 +156,38 @@ def get_event(env: EnvIn, caller: CallerIn, event_id: Id) -> EventWhole:
     )
 
 
+@router.post("/replays", status_code=201)
+def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewEventReplay) -> ReplayShown:
+    """Process again what billhook received, as a job beside what comes in. What was done already is not done twice.
+    Follow and cancel it at `/v1/replays/{id}`."""
+    with env.database.begin() as tx:
+        job = _job(tx, env, caller, owner, new)
+        rings = begin_replay(tx, job)
+    ring(env, rings)
+    return show_replay(job)
+
+
+@router.post("/replays/preview")
+def preview_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewEventReplay) -> PreviewShown:
+    """Say what such a job would change: it is tried, and taken back. Providers are not asked."""
+    with env.database.read() as tx:
+        job = _job(tx, env, caller, owner, new)
+    return PreviewShown(**preview_job(env.database, job, env.clock(), limit=MOST_TRIED).shown())
+
+
+def _job(tx: Tx, env: Env, caller: Caller, owner: str, new: NewEventReplay) -> Job:
+    merchant_id = known_merchant(tx, owner)
+    if new.source_id is not None and get_source(tx, new.source_id, merchant_id=merchant_id) is None:
+        raise not_found("source")
+    return event_replay(merchant_id, by=caller.key_id, now=env.clock(), **new.model_dump())
+
+
 @router.post("/{event_id}/replay")
 def replay(env: EnvIn, caller: CallerIn, event_id: Id) -> Replay:
     """Process an event again. What it did already is not done twice."""
     with env.database.begin() as tx:
         if inbox.get_event(tx, event_id, merchant_id=caller.merchant_id) is None:
             raise not_found("event")
-        rings = queues.replay(tx, "inbox", [event_id], by=caller.key_id, now=env.clock())
+        rings = replay_events(tx, [event_id], by=caller.key_id, now=env.clock())
     ring(env, rings)
     return Replay(id=event_id, replayed=bool(rings["inbox"]))

@@ -43,6 +43,7 @@ class RunShown(BaseModel):
     merchant_id: str
     source_id: str
     state: str = Field(description="running, done, incomplete (see `notes`) or dead.")
+    progress: float = Field(description="How much of its lists it has gone through, 0 to 1.")
     at: str = Field(description="The list it goes through, or `second look`.")
     since: datetime
     until: datetime

@@ -1,4 +1,5 @@
-"""Replays: many deliveries put back at once, or made for an endpoint that is new, as a job."""
+"""Replays: many deliveries put back at once, or made for an endpoint that is new, as a job. What came in is replayed at
+`/v1/events/replays`, and followed here."""
 
 from __future__ import annotations
 
@@ -47,14 +48,15 @@ class NewReplay(BaseModel):
 class ReplayShown(BaseModel):
     id: str
     merchant_id: str
-    kind: str
+    kind: str = Field(description="replay or backfill: what billhook sends. events: what it received.")
     state: str = Field(
         description="running, done, canceled (by somebody, or as its endpoint was disabled or deleted) or dead."
     )
     progress: float = Field(description="How much of its range of time it has seen, 0 to 1.")
-    matched: int = Field(description="Deliveries it has put back or made so far.")
+    matched: int = Field(description="Deliveries or events that it has put back or made so far.")
     note: str | None = Field(description="What it waits for, or why it failed.")
     endpoint_id: str | None
+    source_id: str | None = Field(description="Of a job of events: only those of this source.")
     event_types: list[str] | None
     states: list[str] | None
     since: datetime
@@ -64,7 +66,7 @@ class ReplayShown(BaseModel):
     finished_at: datetime | None
 
 
-def _show(replay: Replay) -> ReplayShown:
+def show_replay(replay: Replay) -> ReplayShown:
     return ReplayShown(**replay.shown())
 
 
@@ -77,7 +79,8 @@ def _find(tx: Tx, replay_id: str, caller: Caller) -> Replay:
 
 @router.post("", status_code=201)
 def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewReplay) -> ReplayShown:
-    """Start a job. It runs beside what is sent for the first time and never ahead of what receivers take."""
+    """Send again what billhook sent, as a job. It runs beside what is sent for the first time, and never ahead of what
+    receivers take."""
     with env.database.begin() as tx:
         merchant_id = known_merchant(tx, owner)
         endpoint = None
@@ -88,32 +91,32 @@ def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewReplay) -
         asked = new.model_dump(exclude={"endpoint_id"})
         replay = replays.create_replay(tx, merchant_id, endpoint=endpoint, by=caller.key_id, now=env.clock(), **asked)
     ring(env, {replays.replays.name: [replay.id]})
-    return _show(replay)
+    return show_replay(replay)
 
 
 @router.get("")
 def list_replays(env: EnvIn, caller: CallerIn, query: Annotated[NewestFirst, Query()]) -> Page[ReplayShown]:
-    """The newest first."""
+    """The newest first; those of events among them."""
     with env.database.read() as tx:
         found = replays.list_replays(
             tx, merchant_id=query.visible_to(caller), before=query.before, limit=query.limit + 1
         )
-    return page_of(found, query.limit, _show, lambda replay: replay.id)
+    return page_of(found, query.limit, show_replay, lambda replay: replay.id)
 
 
 @router.get("/{replay_id}")
 def get_replay(env: EnvIn, caller: CallerIn, replay_id: Id) -> ReplayShown:
     with env.database.read() as tx:
-        return _show(_find(tx, replay_id, caller))
+        return show_replay(_find(tx, replay_id, caller))
 
 
 @router.post("/{replay_id}/cancel")
 def cancel_replay(env: EnvIn, caller: CallerIn, replay_id: Id) -> ReplayShown:
-    """Put nothing more back. What was put back already, at most the last 500, is still sent."""
+    """Put nothing more back. What was put back before, at most 500 deliveries or 2000 events, is still done."""
     with env.database.begin() as tx:
         _find(tx, replay_id, caller)
         canceled = replays.cancel(tx, replay_id, env.clock())
         replay = _find(tx, replay_id, caller)
         if not canceled:
             raise Refusal(409, "already_over", f"This replay is over: it is {replay.phase}.")
-    return _show(replay)
+    return show_replay(replay)

@@ -1,0 +1,80 @@
+"""Watching a job that goes on by itself: with a bar in a terminal, in lines in a log. To leave does not stop it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from billhook.cli.output import CommandError
+from billhook.store.work import DEAD, DUE
+
+LOOK_SECONDS = 0.5
+
+
+class Job(Protocol):
+    """A row of work that is done in many steps."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def last_error(self) -> str | None: ...
+    @property
+    def progress(self) -> float: ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+def follow(find: Callable[[], J], describe: Callable[[J], str], queue: str) -> J:
+    """Until it is over. Raises `CommandError` where it failed."""
+    console = Console(file=sys.stdout)
+    last = _as_bar(find, describe, console) if console.is_terminal else _in_lines(find, describe)
+    if last.state == DEAD:
+        reason = str(last.last_error).partition("\n")[0]
+        raise CommandError(
+            f"{last.id} failed: {reason}. To let it go on, replay its letter (`billhook dead-letters list"
+            f" --queue {queue}`)."
+        )
+    return last
+
+
+def wants_to_follow(said: bool | None) -> bool:
+    """What was said; else whether somebody is looking."""
+    return sys.stdout.isatty() if said is None else said
+
+
+def _looks(find: Callable[[], J]) -> Iterator[J]:
+    while True:
+        job = find()
+        yield job
+        if job.state != DUE:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _in_lines(find: Callable[[], J], describe: Callable[[J], str]) -> J:
+    """For a log: a line each time there is progress."""
+    said = None
+    for job in _looks(find):
+        line = f"{job.progress:4.0%}  {describe(job)}"
+        if job.state == DUE and line != said:
+            typer.echo(line)
+            said = line
+    return job
+
+
+def _as_bar(find: Callable[[], J], describe: Callable[[J], str], console: Console) -> J:
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        for job in _looks(find):
+            progress.update(task, completed=job.progress, description=describe(job))
+    return job

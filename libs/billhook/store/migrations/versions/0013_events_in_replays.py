@@ -1,0 +1,13 @@
+"""Replays of what came in, of a source."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+
+
+def upgrade() -> None:
+    op.add_column("replays", sa.Column("source_id", sa.Text()))
