@@ -33,6 +33,7 @@ from billhook.store.database import Database
 from billhook.store.deliveries import deliveries, pull_forward
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
 from services.courier.limits import IN_FLIGHT, Admission, EndpointLimits
+from services.courier.plain import FastPath
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,9 @@ class Dispatcher:
         self._clock = clock
         self._parts = parts
         self._limits = EndpointLimits(clock)
+        self._plain = FastPath(steps, database, self._limits)
+        self._claims = threading.Lock()
+        """One claim at a time: what each may take depends on what the others have."""
         self._lanes = {name: Lane(name, listen(name)) for name in LANES}
         self._leases = steps.leases()
         """All that is in hand: claimed, and not settled yet."""
@@ -175,6 +179,28 @@ class Dispatcher:
         return True
 
     def _claim(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> None:
+        with self._claims:
+            problem = self._take(lane, ids, limit)
+        if problem is not None:
+            self._metrics.store_errors.labels(self._steps.queue).inc()
+            log.error("deliveries not claimed", extra={"reason": str(problem)[:500]})
+            self._stopping.wait(1.0)
+            lane.listener.look()
+
+    def _take(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> Exception | None:
+        """Claim and send; returns why nothing (more) was claimed, if it could not be."""
+        try:
+            claimed = self._plain.claim(lane.name, ids, limit)
+        except Exception as error:
+            return error
+        self._hand_out(lane, claimed.token, claimed.jobs)
+        if claimed.more:
+            lane.listener.look()  # there may be more behind what was found
+        if claimed.left is None or claimed.left:
+            return self._take_by_the_rules(lane, claimed.left, limit)
+        return None
+
+    def _take_by_the_rules(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> Exception | None:
         admission = Admission(self._limits, lane.name, self._leases)
         only = deliveries.c.lane == lane.name
         if full := self._limits.full():
@@ -183,12 +209,17 @@ class Dispatcher:
             token, jobs = self._steps.claim(ids, limit, only, admission.admit)
         except Exception as error:
             admission.settle(())
-            self._metrics.store_errors.labels(self._steps.queue).inc()
-            log.error("deliveries not claimed", extra={"reason": str(error)[:500]})
-            self._stopping.wait(1.0)
-            lane.listener.look()
-            return
+            return error
         admission.settle([job.endpoint.id for job in jobs])
+        self._hand_out(lane, token, jobs)
+        if ids is None and admission.found >= limit:
+            lane.listener.look()
+        self._remember(lane, admission)
+        return None
+
+    def _hand_out(self, lane: Lane, token: str, jobs: Sequence[DeliveryJob]) -> None:
+        if not jobs:
+            return
         self._leases.take(token, [job.id for job in jobs])
         self._metrics.in_flight.inc(len(jobs))
         with self._changed:
@@ -196,9 +227,6 @@ class Dispatcher:
             self._bytes += sum(len(job.message.body) for job in jobs)
         for job in jobs:
             self._send(lane, job)
-        if ids is None and admission.found >= limit:
-            lane.listener.look()  # there may be more behind what was found
-        self._remember(lane, admission)
 
     def _remember(self, lane: Lane, admission: Admission) -> None:
         """Look for what was put off when the first of it falls due; the relay would find it up to a second later."""
@@ -266,8 +294,11 @@ class Dispatcher:
     def _write(self, results: Sequence[Result]) -> None:
         self._count(results)
         ids = [job.id for job, _, _ in results]
+        tokens = {row_id: self._leases.token(row_id) for row_id in ids}
         try:
-            self._steps.settle_surely({row_id: self._leases.token(row_id) for row_id in ids}, results, self._ended.wait)
+            if left := self._plain.settle(tokens, results):
+                mine = {job.id: tokens[job.id] for job, _, _ in left}
+                self._steps.settle_surely(mine, left, self._ended.wait)
         except Exception as error:
             # The database stays away. Their leases run out and they are sent again, under the same webhook-id.
             log.error("deliveries not settled", extra={"reason": str(error)[:500], "count": len(results)})

@@ -45,7 +45,7 @@ STAGES = {Notice.FIRST_SIGN: "first", Notice.HALF_TIME: "half", Notice.DISABLED:
 
 def record_health(tx: Tx, tried: Sequence[tuple[Endpoint, Attempt]], now: datetime) -> Rings:
     """Bring the endpoints' health up to date, and tell what is to be told; returns what to ring for."""
-    concerned = {endpoint.id for endpoint, attempt in tried if _concerns(endpoint, attempt)}
+    concerned = {endpoint.id for endpoint, attempt in tried if concerns(endpoint, attempt)}
     if not concerned:
         return {}
     told = []
@@ -60,7 +60,7 @@ def record_health(tx: Tx, tried: Sequence[tuple[Endpoint, Attempt]], now: dateti
     return _tell(tx, told, now)
 
 
-def _concerns(endpoint: Endpoint, attempt: Attempt) -> bool:
+def concerns(endpoint: Endpoint, attempt: Attempt) -> bool:
     """Whether anything is to be written. Most attempts succeed at endpoints that are well: those cost nothing here."""
     if attempt.status_code == GONE:
         return True

@@ -27,6 +27,7 @@ from billhook.rules.delivery import answers
 from billhook.store import deliveries, ordering, work
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, endpoints_of, save_tokens
+from billhook.store.plain_deliveries import Rooms
 from billhook.store.work import Row
 
 SLOW_SECONDS = 1.0
@@ -45,6 +46,12 @@ ASSURED = 32
 
 LARGEST_SHARE = IN_FLIGHT - 128
 """Where one merchant's share ends beyond what it is assured of: however many endpoints of it hang, others find 128."""
+
+MOST_NOTED = 1000
+"""Endpoints that are busy or not well, of which a claim can be told. Where there are more, the rules are asked."""
+
+MOST_ROOMY = 64
+"""Endpoints that answer, the last ones used, whose windows a claim is told of although nothing is under way to them."""
 
 MOST_KNOWN = 10_000
 """Endpoints that are remembered; of those that have nothing under way, any may be forgotten."""
@@ -80,6 +87,10 @@ class EndpointLimits:
         self.now = now
         self.lock = threading.Lock()
         self._known: dict[str, Traffic] = {}
+        self._noted: dict[str, Traffic] = {}
+        """Of these, the ones that are busy or not at ease: what a claim has to know of."""
+        self._roomy: dict[str, Traffic] = {}
+        """And some that take more than one of which nothing is known: what a claim is told of to take more at once."""
         self._busy: Counter[str] = Counter()
         """What is under way for each merchant."""
         self._all_busy = 0
@@ -91,6 +102,7 @@ class EndpointLimits:
         traffic = self.traffic(endpoint_id)
         traffic.merchant_id = merchant_id
         traffic.busy += places
+        self._note(endpoint_id, traffic)
         self._all_busy += places
         self._busy[merchant_id] += places
         if not self._busy[merchant_id]:
@@ -105,19 +117,46 @@ class EndpointLimits:
         if found is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known = {name: traffic for name, traffic in self._known.items() if traffic.busy}
+                self._noted, self._roomy = dict(self._known), {}
             found = self._known[endpoint_id] = Traffic()
         return found
+
+    def judge(self, endpoint_id: str, verdict: Breaker) -> None:
+        """Set its breaker. Call it with the lock."""
+        traffic = self.traffic(endpoint_id)
+        traffic.breaker = verdict
+        self._note(endpoint_id, traffic)
+
+    def _note(self, endpoint_id: str, traffic: Traffic) -> None:
+        if traffic.busy or not breaker.is_at_ease(traffic.breaker):
+            self._noted[endpoint_id] = traffic
+            return
+        self._noted.pop(endpoint_id, None)
+        self._roomy.pop(endpoint_id, None)
+        self._roomy[endpoint_id] = traffic
+        if len(self._roomy) > MOST_ROOMY:
+            del self._roomy[next(iter(self._roomy))]
+
+    def rooms(self) -> tuple[Rooms, int]:
+        """How many may go to each endpoint without asking further, and how many in all: so few that no merchant's
+        share can end before."""
+        now = self.now()
+        with self.lock:
+            if len(self._noted) > MOST_NOTED:
+                return Rooms({}, 0), 0
+            known = {name: traffic.room(now) for name, traffic in {**self._roomy, **self._noted}.items()}
+            return Rooms(known, breaker.FIRST_WINDOW), LARGEST_SHARE - self._all_busy
 
     def full(self) -> list[str]:
         """Endpoints that have no room but soon will: what is due for them stays where it is."""
         now = self.now()
         with self.lock:
-            return [name for name, traffic in self._known.items() if traffic.left and _soon(traffic, now)]
+            return [name for name, traffic in self._noted.items() if traffic.left and _soon(traffic, now)]
 
     def open_breakers(self) -> int:
         now = self.now()
         with self.lock:
-            return sum(traffic.breaker.is_open(now) for traffic in self._known.values())
+            return sum(traffic.breaker.is_open(now) for traffic in self._noted.values())
 
     def answered(
         self, endpoint_id: str, outcome: str, status_code: int | None, pause_seconds: float | None, seconds: float
@@ -130,9 +169,9 @@ class EndpointLimits:
             if answers(outcome, status_code):
                 if traffic.breaker.opened:
                     self.recovered.add(endpoint_id)
-                traffic.breaker = breaker.succeeded(traffic.breaker)
+                self.judge(endpoint_id, breaker.succeeded(traffic.breaker))
             else:
-                traffic.breaker = breaker.failed(traffic.breaker, now, pause_seconds)
+                self.judge(endpoint_id, breaker.failed(traffic.breaker, now, pause_seconds))
 
     def leave(self, endpoint_id: str) -> set[str]:
         """One less is under way. Returns the lanes in which something was left for which there is room again: for
@@ -223,7 +262,7 @@ class Admission:
                 self._defer(row, until + (until - now) * random.random(), now)
             return 0
         if traffic.breaker == Breaker() and endpoint.failing_since is not None:
-            traffic.breaker = breaker.SUSPECT  # it was down when the process before this one ended
+            self._limits.judge(endpoint.id, breaker.SUSPECT)  # it was down when the process before this one ended
         traffic.cap = endpoint.max_in_flight
         places = traffic.room(now)
         elsewhere = 0

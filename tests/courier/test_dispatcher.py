@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -13,10 +14,13 @@ from courier.dispatching import Client, dispatching, until
 from billhook.outlets.webhooks.response import Response
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store import dead_letters, merchants
+from billhook.store.database import Database
 from billhook.store.deliveries import address, deliveries
 from billhook.store.endpoints import create_endpoint
 from billhook.store.messages import Message, add_messages
+from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
+from services.courier import plain
 from services.courier.limits import ASSURED, LARGEST_SHARE
 
 URL = "https://merchant.test/hook"
@@ -73,14 +77,22 @@ def test_a_result_that_cannot_be_written_takes_no_other_along(world: World, monk
     for _ in range(FIRST_WINDOW):
         world.say()
     poisoned = world.rows("deliveries", "id")[1][0]
-    written = courier_delivery.add_attempts
+    written, settled = courier_delivery.add_attempts, plain.settle
 
-    def refuse(tx: sa.Connection, attempts: list[courier_delivery.Attempt]) -> None:
+    def refuse(attempts: Iterable[courier_delivery.Attempt]) -> None:
         if any(attempt.delivery_id == poisoned for attempt in attempts):
             raise sa.exc.DataError("INSERT", {}, ValueError("a byte that no column takes"))
+
+    def write(tx: sa.Connection, attempts: list[courier_delivery.Attempt]) -> None:
+        refuse(attempts)
         written(tx, attempts)
 
-    monkeypatch.setattr(courier_delivery, "add_attempts", refuse)
+    def settle(database: Database, results: Sequence[Settled], now: datetime) -> set[str]:
+        refuse(one.attempt for one in results)
+        return settled(database, results, now)
+
+    monkeypatch.setattr(courier_delivery, "add_attempts", write)
+    monkeypatch.setattr(plain, "settle", settle)
     with dispatching(world) as office:
         until(lambda: len(office.client.sent) == FIRST_WINDOW)
         office.answer()
@@ -94,17 +106,21 @@ def test_a_result_that_cannot_be_written_takes_no_other_along(world: World, monk
 def test_a_result_waits_for_a_database_that_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.endpoint(URL)
     world.say()
-    away = 2
+    away = 3
     settle = courier_delivery.Delivery.effects
 
-    def effects(self: courier_delivery.Delivery, *given: object) -> object:
+    def fail() -> None:
         nonlocal away
         away -= 1
         if away >= 0:
             raise sa.exc.OperationalError("UPDATE", {}, ConnectionError("server closed the connection"))
+
+    def effects(self: courier_delivery.Delivery, *given: object) -> object:
+        fail()
         return settle(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(courier_delivery.Delivery, "effects", effects)
+    monkeypatch.setattr(plain, "settle", lambda *_: fail())
     with dispatching(world) as office:
         until(lambda: office.client.sent)
         office.answer()

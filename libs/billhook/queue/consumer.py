@@ -118,6 +118,8 @@ class Steps(Generic[J, E]):
         self._metrics = metrics
         self._now = now
         self._admit = admit
+        self._claimed = metrics.jobs_claimed.labels(self.queue)
+        self._wait = metrics.job_wait.labels(self.queue)
 
     def run(self, ids: Sequence[str] | None) -> int:
         """Claim a batch and do it; returns how many jobs that were."""
@@ -204,11 +206,15 @@ class Steps(Generic[J, E]):
             )
             jobs = prepare(tx, claim.rows) if claim.rows else []
             self._bury_worn_out(tx, claim.worn_out, now)
-        self._metrics.jobs_claimed.labels(self.queue).inc(len(claim.rows))
-        for row in claim.rows:
-            self._metrics.job_wait.labels(self.queue).observe((now - row["due_at"]).total_seconds())
+        self.note_claimed([row["due_at"] for row in claim.rows], now)
         self._count("dead", len(claim.worn_out))
         return claim.token, jobs
+
+    def note_claimed(self, due: Sequence[datetime], now: datetime) -> None:
+        """Count claims; `due` says since when each was due."""
+        self._claimed.inc(len(due))
+        for at in due:
+            self._wait.observe((now - at).total_seconds())
 
     def _prepare_each(self, tx: Tx, rows: Sequence[work.Row]) -> Sequence[J]:
         """Prepare row by row, so that one that cannot be prepared fails alone."""
@@ -329,6 +335,11 @@ class Steps(Generic[J, E]):
         self._count("retry", len(retries))
         self._count("deferred", len(deferred))
         self._count("dead", len(letters))
+
+    def note_settled(self, counts: Mapping[str, int]) -> None:
+        """Count what was settled, by how it ended."""
+        for outcome, count in counts.items():
+            self._count(outcome, count)
 
     def _count(self, outcome: str, count: int) -> None:
         if count:

@@ -55,6 +55,11 @@ SUSPECT: Final = Breaker(1, TRIP - 1, 1)
 who is down."""
 
 
+def is_at_ease(breaker: Breaker) -> bool:
+    """Whether it lets through at least what one does of which nothing is known."""
+    return breaker.window >= FIRST_WINDOW and breaker.failures == 0 and breaker.opened == 0
+
+
 def succeeded(breaker: Breaker) -> Breaker:
     """After an answer. The window grows by one for each, which doubles it every time it was used up."""
     if breaker == WELL:

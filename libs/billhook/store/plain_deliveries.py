@@ -1,0 +1,329 @@
+"""The plain case, which is most deliveries: claimed with all that is needed to send them, and settled, in one statement
+each on PostgreSQL and in as few as can be on SQLite.
+
+Plain is a delivery for which no rule has to be asked. It has no order to keep, nobody holds it or died with it, and its
+endpoint is on, well, and without limits of its own. Everything else is left as it is, for `work.claim` and the settling
+that all consumers share: what is not taken here is not lost here.
+
+    claim    found (locked, skipping what others lock) ─▶ plain, as many to each endpoint as there is room ─▶ taken
+    settle   held still, under their tokens ─▶ attempts written, rows marked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from billhook.rules.delivery import FRESH, RETRY
+from billhook.store.database import Database, Tx
+from billhook.store.deliveries import Attempt, OutboundMessage, add_attempts
+from billhook.store.endpoints import Endpoint, endpoints
+from billhook.store.schema import Instant, new_id, to_micros
+from billhook.store.work import CLOCK_SKEW, DUE
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a claim found."""
+
+    token: str
+    messages: list[OutboundMessage]
+    """Claimed."""
+    due: list[datetime]
+    """Since when each of them had been due."""
+    left: list[str]
+    """Deliveries that are due and not plain, or for whose endpoint there is no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """How many may go to each endpoint."""
+
+    known: Mapping[str, int]
+    others: int
+    """To each endpoint that is not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which deliveries a claim looks at."""
+
+    lane: str
+    ids: Collection[str] | None
+    """None: those that have been due for longest."""
+    limit: int
+    passing_over: Collection[str]
+    """Endpoints whose deliveries stay where they are."""
+
+
+def take(
+    database: Database, wanted: Wanted, rooms: Rooms, *, max_attempts: int, now: datetime, lease: timedelta
+) -> Taken:
+    """Claim what is plain."""
+    claim = _Claim(new_id("tok"), now if wanted.ids is None else now + CLOCK_SKEW, now + lease, max_attempts)
+    if database.sqlite:
+        with database.begin(durable=False) as tx:
+            return _take_on_sqlite(tx, wanted, rooms, claim)
+    with database.statement() as tx:
+        return _take_on_postgresql(tx, wanted, rooms, claim)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    token: str
+    horizon: datetime
+    until: datetime
+    max_attempts: int
+
+
+_ENDPOINT: Final = [column.name for column in endpoints.c]
+_ENDPOINT_AT: Final = 11
+"""Where an endpoint's columns begin in a row on PostgreSQL; they come once for each endpoint."""
+
+# Lists are sent as one string each: the driver's arrays cost more than the statement where they are short. A claim need
+# not be durable (`Database.begin`), which a statement of its own says by `set_config`.
+_TAKE: Final = """
+WITH found AS MATERIALIZED (
+  SELECT id, merchant_id, message_id, endpoint_id, attempts, attempts_before, due_at, subject, token FROM deliveries
+   WHERE {among} state = '{due}' AND due_at <= %s AND lane = %s
+     AND endpoint_id <> ALL (string_to_array(%s::text, ','))
+   {order} LIMIT %s FOR UPDATE SKIP LOCKED
+), room AS (
+  SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS r(endpoint_id, places)
+), plain AS (
+  SELECT found.id, endpoint_id, row_number() OVER (PARTITION BY endpoint_id ORDER BY found.id) AS place
+    FROM found JOIN endpoints ON endpoints.id = endpoint_id
+   WHERE subject IS NULL AND token IS NULL AND attempts < %s AND deleted_at IS NULL AND disabled_at IS NULL
+     AND max_in_flight IS NULL AND rate_limit IS NULL AND failing_since IS NULL
+), fits AS (
+  SELECT plain.id, place FROM plain LEFT JOIN room USING (endpoint_id) WHERE place <= coalesce(places, %s)
+), taken AS (
+  UPDATE deliveries SET attempts = attempts + 1, token = %s, due_at = %s
+    FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
+)
+SELECT taken.id, endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before, type,
+       body, pruned_at IS NOT NULL, {endpoint}, set_config('synchronous_commit', 'off', true)
+  FROM found
+  LEFT JOIN taken ON taken.id = found.id
+  LEFT JOIN messages ON messages.id = message_id AND taken.id IS NOT NULL
+  LEFT JOIN endpoints ON endpoints.id = endpoint_id AND place = 1
+"""
+_COLUMNS: Final = ", ".join(f"endpoints.{name}" for name in _ENDPOINT)
+_TAKE_AMONG: Final = _TAKE.format(
+    among="id = ANY (string_to_array(%s::text, ',')) AND", due=DUE, order="", endpoint=_COLUMNS
+)
+_TAKE_LONGEST_DUE: Final = _TAKE.format(among="", due=DUE, order="ORDER BY due_at", endpoint=_COLUMNS)
+
+
+def _take_on_postgresql(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
+    given = (
+        claim.horizon,
+        wanted.lane,
+        ",".join(wanted.passing_over),
+        wanted.limit,
+        ",".join(rooms.known),
+        ",".join(map(str, rooms.known.values())),
+        claim.max_attempts,
+        rooms.others,
+        claim.token,
+        claim.until,
+    )
+    if wanted.ids is None:
+        rows = tx.exec_driver_sql(_TAKE_LONGEST_DUE, given).fetchall()
+    else:
+        rows = tx.exec_driver_sql(_TAKE_AMONG, (",".join(wanted.ids), *given)).fetchall()
+    mine = [row for row in rows if row[0] is not None]
+    known = {row[1]: _endpoint(tx, row[_ENDPOINT_AT:-1]) for row in mine if row[_ENDPOINT_AT] is not None}
+    return Taken(
+        claim.token,
+        [_message(wanted.lane, known[row[1]], row[3:_ENDPOINT_AT]) for row in mine],
+        [row[2] for row in mine],
+        [row[3] for row in rows if row[0] is None],
+    )
+
+
+# SQLite's UPDATE returns nothing of the tables it joins, and asking it costs nothing but a call: it is done in steps.
+_FIND: Final = """
+SELECT subject IS NULL AND token IS NULL AND attempts < ?, endpoint_id, due_at, deliveries.id, deliveries.merchant_id,
+       message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL
+  FROM deliveries JOIN messages ON messages.id = message_id
+ WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND endpoint_id NOT IN (SELECT value FROM json_each(?))
+ {order} LIMIT ?
+"""
+_FIND_AMONG: Final = _FIND.format(among="deliveries.id IN (SELECT value FROM json_each(?)) AND", due=DUE, order="")
+_FIND_LONGEST_DUE: Final = _FIND.format(among="", due=DUE, order="ORDER BY due_at")
+_WELL: Final = f"""
+SELECT {_COLUMNS} FROM endpoints
+ WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND disabled_at IS NULL AND max_in_flight IS NULL
+   AND rate_limit IS NULL AND failing_since IS NULL
+"""
+_MARK_TAKEN: Final = """
+UPDATE deliveries SET attempts = attempts + 1, token = ?, due_at = ? WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+
+def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
+    given = (to_micros(claim.horizon), wanted.lane, _json(wanted.passing_over), wanted.limit)
+    if wanted.ids is None:
+        rows = tx.exec_driver_sql(_FIND_LONGEST_DUE, (claim.max_attempts, *given)).fetchall()
+    else:
+        rows = tx.exec_driver_sql(_FIND_AMONG, (claim.max_attempts, _json(wanted.ids), *given)).fetchall()
+    asked = {row[1] for row in rows if row[0]}
+    found = tx.exec_driver_sql(_WELL, (_json(asked),)).fetchall() if asked else []
+    well = {row[0]: _endpoint(tx, row) for row in found}
+    places = {endpoint_id: rooms.known.get(endpoint_id, rooms.others) for endpoint_id in well}
+    mine = []
+    for row in sorted(rows, key=lambda row: row[3]):
+        if row[0] and places.get(row[1], 0) > 0:
+            places[row[1]] -= 1
+            mine.append(row)
+    if mine:
+        tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), _json([row[3] for row in mine])))
+    taken = {row[3] for row in mine}
+    return Taken(
+        claim.token,
+        [_message(wanted.lane, well[row[1]], row[3:]) for row in mine],
+        [_instant(tx, row[2]) for row in mine],
+        [row[3] for row in rows if row[3] not in taken],
+    )
+
+
+def _message(lane: str, endpoint: Endpoint, fields: Sequence[Any]) -> OutboundMessage:
+    """`fields`: the delivery's id, its merchant's, its message's, claims with this one, attempts before, and the
+    message's type and body, and whether it was pruned."""
+    delivery_id, merchant_id, message_id, attempts, before, event_type, body, pruned = fields
+    return OutboundMessage(
+        delivery_id,
+        merchant_id,
+        message_id,
+        endpoint,
+        attempts,
+        before + attempts,
+        event_type,
+        bytes(body),
+        bool(pruned),
+        None,
+        lane,
+    )
+
+
+_INSTANTS: Final = [at for at, column in enumerate(endpoints.c) if isinstance(column.type, Instant)]
+_JSONS: Final = [at for at, column in enumerate(endpoints.c) if isinstance(column.type, sa.JSON)]
+
+
+def _endpoint(tx: Tx, row: Sequence[Any]) -> Endpoint:
+    values = list(row)
+    for at in _INSTANTS:
+        values[at] = _instant(tx, values[at])
+    if tx.dialect.name == "sqlite":  # PostgreSQL's driver has read them
+        for at in _JSONS:
+            values[at] = None if values[at] is None else msgspec.json.decode(values[at])
+    return Endpoint(**dict(zip(_ENDPOINT, values, strict=True)))
+
+
+_INSTANT: Final = Instant()
+
+
+def _instant(tx: Tx, value: Any) -> Any:
+    return _INSTANT.process_result_value(value, tx.dialect)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """How a plain delivery's attempt ended, and where that leaves it."""
+
+    token: str
+    state: str
+    due_at: datetime | None
+    """When to try again; None where it is over."""
+    reason: str | None
+    """Why to try again."""
+    attempt: Attempt
+
+
+def settle(database: Database, settled: Sequence[Settled], now: datetime) -> set[str]:
+    """Write the attempts of deliveries that are still held under their tokens, and what became of them; returns the
+    ids of these."""
+    if database.sqlite:
+        with database.begin() as tx:
+            return _settle_on_sqlite(tx, settled, now)
+    rows = [
+        {
+            **msgspec.structs.asdict(one.attempt),
+            "id": new_id("att"),
+            "token": one.token,
+            "state": one.state,
+            "due_at": one.due_at,
+            "reason": one.reason,
+        }
+        for one in settled
+    ]
+    with database.statement() as tx:
+        return set(tx.exec_driver_sql(_SETTLE, (_json(rows), now)).scalars())
+
+
+# One JSON for all rows and columns, for the same reason as above. Rows are locked sorted, as everywhere.
+_SETTLE: Final = f"""
+WITH given AS MATERIALIZED (
+  SELECT * FROM json_to_recordset(%s::json) AS one(
+    token text, state text, due_at timestamptz, reason text, id text, merchant_id text, delivery_id text, number int,
+    started_at timestamptz, duration_ms int, outcome text, status_code int, error text, response text,
+    response_headers json, url text, request_headers json)
+), held AS MATERIALIZED (
+  SELECT deliveries.id FROM deliveries JOIN given ON delivery_id = deliveries.id
+   WHERE deliveries.state = '{DUE}' AND deliveries.token = given.token ORDER BY deliveries.id FOR UPDATE OF deliveries
+), noted AS (
+  INSERT INTO delivery_attempts (id, merchant_id, delivery_id, number, started_at, duration_ms, outcome, status_code,
+                                 error, response, response_headers, url, request_headers)
+  SELECT given.id, merchant_id, delivery_id, number, started_at, duration_ms, outcome, status_code, error,
+         decode(response, 'base64'), response_headers, url, request_headers
+    FROM given JOIN held ON held.id = delivery_id
+), marked AS (
+  UPDATE deliveries
+     SET state = given.state, token = NULL, last_error = reason, due_at = coalesce(given.due_at, deliveries.due_at),
+         finished_at = CASE WHEN given.due_at IS NULL THEN %s::timestamptz END,
+         lane = CASE WHEN given.due_at IS NOT NULL AND lane = '{FRESH}' THEN '{RETRY}' ELSE lane END
+    FROM given JOIN held ON held.id = delivery_id WHERE deliveries.id = held.id
+)
+SELECT id FROM held
+"""
+
+
+_MARK_SETTLED: Final = f"""
+UPDATE deliveries
+   SET state = ?, token = NULL, last_error = ?, due_at = coalesce(?, due_at), finished_at = ?,
+       lane = CASE WHEN ? AND lane = '{FRESH}' THEN '{RETRY}' ELSE lane END
+ WHERE id = ?
+"""
+
+
+def _settle_on_sqlite(tx: Tx, settled: Sequence[Settled], now: datetime) -> set[str]:
+    ids = _json([one.attempt.delivery_id for one in settled])
+    found = tx.exec_driver_sql(
+        f"SELECT id, token FROM deliveries WHERE state = '{DUE}' AND id IN (SELECT value FROM json_each(?))", (ids,)
+    )
+    tokens = {row[0]: row[1] for row in found}
+    held = [one for one in settled if tokens.get(one.attempt.delivery_id) == one.token]
+    if held:
+        add_attempts(tx, [one.attempt for one in held])
+        marked = [
+            (
+                one.state,
+                one.reason,
+                None if one.due_at is None else to_micros(one.due_at),
+                to_micros(now) if one.due_at is None else None,
+                one.due_at is not None,
+                one.attempt.delivery_id,
+            )
+            for one in held
+        ]
+        tx.exec_driver_sql(_MARK_SETTLED, marked)
+    return {one.attempt.delivery_id for one in held}

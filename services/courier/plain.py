@@ -1,0 +1,99 @@
+"""The fast path of the dispatcher: plain deliveries are claimed and settled in one statement each.
+
+What is not plain, and what fails here, is left to the machinery of all consumers (`billhook.queue.consumer.Steps`),
+which does everything. So whatever is decided here is decided there in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from billhook.queue.consumer import Steps
+from billhook.rules.retry import Done, Retry
+from billhook.store.database import Database, is_store_away
+from billhook.store.plain_deliveries import Settled, Wanted, settle, take
+from billhook.store.work import DUE
+from services.courier.delivery import DeliveryJob, Result, Tried
+from services.courier.endpoint_health import concerns
+from services.courier.limits import EndpointLimits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the fast path made of a claim."""
+
+    token: str
+    jobs: Sequence[DeliveryJob]
+    left: Sequence[str] | None
+    """What is to be claimed by the usual machinery; None: whatever is due."""
+    more: bool
+    """There may be more that is due than was looked at."""
+
+
+class FastPath:
+    """Claims and settles what is plain."""
+
+    def __init__(self, steps: Steps[DeliveryJob, Tried | None], database: Database, limits: EndpointLimits) -> None:
+        self._steps = steps
+        self._database = database
+        self._limits = limits
+
+    def claim(self, lane: str, ids: Sequence[str] | None, limit: int) -> Claimed:
+        """Take what is plain; the places of these are taken in the limits too. One claim at a time: between the look
+        at the limits and the taking of places nobody else may take any. Raises if the database is away."""
+        rooms, share = self._limits.rooms()
+        if share < 1:
+            return Claimed("", (), ids, more=False)
+        now, handler = self._limits.now(), self._steps.handler
+        wanted = Wanted(lane, ids, min(limit, share), self._limits.full())
+        try:
+            taken = take(self._database, wanted, rooms, max_attempts=handler.max_attempts, now=now, lease=handler.lease)
+        except Exception as error:
+            if is_store_away(error):
+                raise
+            log.warning("not claimed in one statement", extra={"reason": str(error)[:500]})
+            return Claimed("", (), ids, more=False)
+        jobs = [DeliveryJob(message) for message in taken.messages]
+        with self._limits.lock:
+            for (endpoint_id, merchant_id), places in Counter(
+                (job.endpoint.id, job.merchant_id) for job in jobs
+            ).items():
+                self._limits.enter(endpoint_id, merchant_id, places)
+        self._steps.note_claimed(taken.due, now)
+        left, more = taken.left, len(jobs) + len(taken.left) == wanted.limit
+        if ids is not None and more:
+            seen = {*left, *(job.id for job in jobs)}
+            left, more = [*left, *(row_id for row_id in ids if row_id not in seen)], False
+        return Claimed(taken.token, jobs, left, more)
+
+    def settle(self, tokens: Mapping[str, str], results: Sequence[Result]) -> Sequence[Result]:
+        """Write what came of plain deliveries; returns the results that are still to be settled."""
+        plain = {result[0].id: one for result in results if (one := _plainly(tokens, result)) is not None}
+        if not plain:
+            return results
+        try:
+            held = settle(self._database, [*plain.values()], self._limits.now())
+        except Exception as error:  # whatever it is, the usual machinery finds out
+            log.warning("not settled in one statement", extra={"reason": str(error)[:500]})
+            return results
+        counts = Counter("retry" if one.due_at else one.state for row_id, one in plain.items() if row_id in held)
+        self._steps.note_settled({**counts, "stale": len(plain) - len(held)})
+        return [result for result in results if result[0].id not in plain]
+
+
+def _plainly(tokens: Mapping[str, str], result: Result) -> Settled | None:
+    """A result as the fast path writes it; None where more follows from it."""
+    job, outcome, tried = result
+    if tried is None or job.message.subject is not None or concerns(job.endpoint, tried.attempt):
+        return None
+    match outcome:
+        case Done(state):
+            return Settled(tokens[job.id], state, None, None, tried.attempt)
+        case Retry(at, reason):
+            return Settled(tokens[job.id], DUE, at, reason, tried.attempt)
+    return None
