@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 import sqlalchemy as sa
@@ -20,13 +21,16 @@ from billhook.outlets.mail.mailer import Mailer
 from billhook.outlets.mail.mime import File, Mail
 from billhook.outlets.objects import Objects
 from billhook.queue.consumer import Rings
-from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure
+from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store.database import Tx
 from billhook.store.deliveries import address
-from billhook.store.mails import Attachment, mails
+from billhook.store.mails import Attachment, mails, next_turn
 from billhook.store.messages import Message, add_messages
 from billhook.store.work import Row
+
+ASK_AGAIN: Final = timedelta(minutes=15)
+"""The least that a mail over its merchant's limit waits: each of thousands asks anew when its time has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class MailJob:
     """Still without its files: no transaction waits for the object store."""
     attachments: tuple[Attachment, ...]
     about: str
+    turn: datetime | None
+    """When its merchant may mail again, where that is not now."""
 
 
 Result = tuple[MailJob, Outcome, None]
@@ -55,18 +61,27 @@ class Mailing:
     lease = timedelta(seconds=60)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, mailer: Mailer, objects: Objects, clock: Clock) -> None:
+    def __init__(self, mailer: Mailer, objects: Objects, clock: Clock, a_day: int) -> None:
+        """`a_day`: how many mails may go out for a merchant."""
         self._mailer = mailer
         self._objects = objects
         self._clock = clock
+        self._a_day = a_day
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[MailJob]:
-        return [_job(row) for row in rows]
+        return [_job(row, self._turn(tx, row)) for row in rows]
+
+    def _turn(self, tx: Tx, row: Row) -> datetime | None:
+        # What billhook itself has to tell a merchant is never held up.
+        return None if row["sender_name"] is None else next_turn(tx, row["merchant_id"], self._a_day, self._clock())
 
     def perform(self, jobs: Sequence[MailJob]) -> Sequence[Result]:
         return [(job, self._send(job), None) for job in jobs]
 
     def _send(self, job: MailJob) -> Outcome:
+        if job.turn is not None:
+            at = max(job.turn, self._clock() + ASK_AGAIN)
+            return Defer(at, f"the merchant's limit of {self._a_day} mails in 24 hours is reached: it goes out later")
         try:
             files = tuple(
                 File(file.name, file.media_type, self._objects.get(file.key, file.sha256)) for file in job.attachments
@@ -93,8 +108,16 @@ def _refused(job: MailJob, reason: str, now: datetime) -> Message:
     return Message.own(job.merchant_id, "mail.refused", "mail", job.id, body, now)
 
 
-def _job(row: Row) -> MailJob:
-    # Dated when it was written, however late it goes: all attempts are the same mail.
-    mail = Mail(row["message_id"], row["created_at"], row["recipient"], row["subject"], row["body"])
+def _job(row: Row, turn: datetime | None) -> MailJob:
+    mail = Mail(
+        row["message_id"],
+        row["created_at"],  # however late it goes: all attempts are the same mail
+        row["recipient"],
+        row["subject"],
+        row["body"],
+        html=row["html"],
+        sender_name=row["sender_name"],
+        reply_to=row["reply_to"],
+    )
     attachments = tuple(Attachment(**attachment) for attachment in row["attachments"])
-    return MailJob(row["id"], row["merchant_id"], row["attempts"], mail, attachments, row["about"])
+    return MailJob(row["id"], row["merchant_id"], row["attempts"], mail, attachments, row["about"], turn)

@@ -21,7 +21,8 @@ def start(env: Env, health: Health) -> Running:
         env.clock,
         health.parts,
     )
-    mails = Steps(Mailing(env.mailer, env.objects, env.clock), env.database, env.bell, env.metrics, env.clock)
+    handler = Mailing(env.mailer, env.objects, env.clock, env.settings.mails_per_day)
+    mails = Steps(handler, env.database, env.bell, env.metrics, env.clock)
     mailing = BatchConsumer(mails, Listener(env.broker, mails.queue, env.metrics), env.metrics, health.parts)
     dispatcher.start()
     mailing.start()

@@ -23,7 +23,7 @@ from billhook.actions.document_mails import mails_for
 from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.documents.engines import Engines, RoutedRequest
 from billhook.documents.typst import Picture, RenderRequest
-from billhook.documents.view import Shown, shown
+from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, RenderError, is_whole
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
@@ -77,15 +77,7 @@ class PreparedRender:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A file, and what its document says: for the mails it is attached to."""
-
-    file: Rendered
-    said: Shown
-
-
-Result = tuple[RenderJob, Outcome, Made | None]
+Result = tuple[RenderJob, Outcome, Rendered | None]
 
 
 class Rendering:
@@ -99,11 +91,13 @@ class Rendering:
     lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, engines: Engines, objects: Objects, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, engines: Engines, objects: Objects, metrics: Metrics, clock: Clock, public: str) -> None:
+        """`public`: where customers reach the desk."""
         self._engines = engines
         self._objects = objects
         self._metrics = metrics
         self._clock = clock
+        self._public = public
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[RenderJob]:
         merchants = merchants_of(tx, {row["merchant_id"] for row in rows})
@@ -213,7 +207,7 @@ class Rendering:
         self._metrics.documents.labels("ready").inc()
         digest = hashlib.sha256(file).hexdigest()
         rendered = Rendered(render.job.id, render.key, digest, len(file), render.engine)
-        return render.job, Done("ready"), Made(rendered, render.routed.request.shown)
+        return render.job, Done("ready"), rendered
 
     def _failed(self, job: RenderJob, error: Exception) -> Result:
         self._metrics.documents.labels("failed").inc()
@@ -224,8 +218,8 @@ class Rendering:
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         ready = [made for _, _, made in results if made is not None]
-        set_files(tx, [made.file for made in ready])
-        new_mails = mails_for(tx, {made.file.document_id: made.said for made in ready})
+        set_files(tx, ready)
+        new_mails = mails_for(tx, {made.document_id for made in ready}, public=self._public, now=now)
         return {mails.name: add_mails(tx, new_mails, now)}
 
 

@@ -14,7 +14,7 @@ other one draws then. For more, run more invoicers."""
 
 
 def start(env: Env, health: Health) -> Running:
-    rendering = Rendering(env.engines, env.objects, env.metrics, env.clock)
+    rendering = Rendering(env.engines, env.objects, env.metrics, env.clock, env.settings.public)
     steps = Steps(rendering, env.database, env.bell, env.metrics, env.clock)
     listener = Listener(env.broker, steps.queue, env.metrics)
     consumers = [BatchConsumer(steps, listener, env.metrics, health.parts) for _ in range(AT_ONCE)]

@@ -49,7 +49,7 @@ def write(world: World, *about: str, attachments: tuple[Attachment, ...] = ()) -
 
 
 def steps_of(world: World, mailer: Mailer, objects: Objects) -> Steps[MailJob, None]:
-    return Steps(Mailing(mailer, objects, world.clock), world.database, Silence(), world.metrics, world.clock)
+    return Steps(Mailing(mailer, objects, world.clock, a_day=2), world.database, Silence(), world.metrics, world.clock)
 
 
 def send(world: World, mailer: Mailer, objects: Objects) -> None:
@@ -153,6 +153,28 @@ def test_an_address_that_is_refused_is_a_dead_letter_in_the_servers_words_and_ho
         queues.replay(tx, "mails", [work_id], by="test", now=world.clock())
     send(world, mailer, objects)
     assert world.rows("mails", "state") == [("sent",), ("sent",)]
+
+
+def test_a_merchant_mails_so_many_times_a_day_and_what_is_over_that_goes_later(
+    world: World, mailer: Mailer, server: MailServer, objects: Objects
+) -> None:
+    with world.database.begin() as tx:
+        theirs = [NewMail(world.merchant_id, f"{n}", "a@b.test", "Invoice", "", sender_name="Acme") for n in range(4)]
+        add_mails(tx, theirs, world.clock())
+    send(world, mailer, objects)
+    write(world, "what billhook says is not counted")
+    send(world, mailer, objects)
+    assert len(server.arrived) == 3
+    waiting = {row for row in world.rows("mails", "state", "attempts", "last_error") if row[0] == "due"}
+    limit = "the merchant's limit of 2 mails in 24 hours is reached: it goes out later"
+    assert waiting == {("due", 0, limit)}
+
+    world.clock.move(hours=23)
+    send(world, mailer, objects)
+    assert len(server.arrived) == 3
+    world.clock.move(hours=1)
+    send(world, mailer, objects)
+    assert [state for (state,) in world.rows("mails", "state")] == ["sent"] * 5
 
 
 def test_while_no_server_answers_mails_wait_and_in_the_end_are_given_up(world: World, objects: Objects) -> None:

@@ -61,7 +61,7 @@ def objects(tmp_path: Path) -> Objects:
 
 
 def render(office: Office, engines: Engines, objects: Objects) -> None:
-    rendering = Rendering(engines, objects, Metrics(), office.clock)
+    rendering = Rendering(engines, objects, Metrics(), office.clock, "https://bills.test")
     run_until_quiet(Steps(rendering, office.env.database, Silence(), Metrics(), office.clock))
 
 

@@ -127,7 +127,7 @@ class World:
 
     def render(self, engines: Engines, objects: Objects) -> None:
         """Let the invoicer do all that is due."""
-        rendering = Rendering(engines, objects, self.metrics, self.clock)
+        rendering = Rendering(engines, objects, self.metrics, self.clock, "https://bills.test")
         run_until_quiet(Steps(rendering, self.database, Silence(), self.metrics, self.clock))
 
     def deliver(self) -> None:

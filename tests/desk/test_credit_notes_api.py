@@ -90,8 +90,8 @@ def test_a_note_comes_with_its_file_and_can_be_drawn_again_and_mailed(desk: Desk
     assert desk.get(link["url"], key=ours.key).content == PDF
     again = made(desk.post(f"{path}/documents/credit_note", {"template": ours.ids["template_id"]}, key=ours.key))
     assert again["template"] == ours.ids["template_id"]
-    sent = desk.post(f"{path}/send", {"to": ["ada@example.com"]}, key=ours.key)
-    assert (sent.status_code, sent.json()["to"]) == (202, ["ada@example.com"])
+    sent = desk.post(f"{path}/send", {"to": ["buyer@example.com"]}, key=ours.key)
+    assert (sent.status_code, sent.json()["to"]) == (202, ["buyer@example.com"])
 
 
 def test_a_providers_credit_note_is_shown_beside_ours(desk: Desk, world: World) -> None:

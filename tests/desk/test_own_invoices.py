@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import requests
-from desk.world import TERMS, Belongings, Desk, World, add_ready_document, made, own_invoice, refused
+from desk.world import OPERATOR, TERMS, Belongings, Desk, World, add_ready_document, made, own_invoice, refused
 
 from billhook.rules.document import Snapshot
 from billhook.store import work
@@ -248,8 +248,10 @@ def test_an_invoice_is_mailed_and_its_mails_are_seen(desk: Desk, world: World) -
     refused(do(desk, ours, issued, "send", {"to": ["a@example.com\nBcc: x@y"]}), 422, "invalid")
     refused(do(desk, ours, issued, "send", {"to": ["nobody"]}), 422, "recipient_invalid")
 
-    mirrored = do(desk, ours, ours.ids["invoice_id"], "send", {"to": ["ada@example.com"]}).json()
-    assert not mirrored["waiting"], "a mirrored one can be mailed, too"
+    asked = {"to": ["ada@example.com"]}
+    refused(do(desk, ours, ours.ids["invoice_id"], "send", asked), 422, "recipient_other", "BILLHOOK_MAIL_TO_ANYONE")
+    sent = desk.post(f"/v1/invoices/{ours.ids['invoice_id']}/send", asked, key=OPERATOR)
+    assert not sent.json()["waiting"], "a mirrored one can be mailed, too, and by the operator to anyone"
     [mail] = desk.get("/v1/mails", key=ours.key, state="due").json()["data"]
     assert (mail["recipient"], mail["attachments"][0]["media_type"]) == ("ada@example.com", "application/pdf")
     assert desk.get("/v1/mails", key=ours.key, state="dead").json()["data"] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from email import message_from_bytes
+from email import message_from_bytes, policy
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import getaddresses
@@ -137,3 +137,28 @@ def test_what_may_arrive_is_tried(text: str) -> None:
 def test_a_subject_is_one_line(char: str) -> None:
     with pytest.raises(Unprocessable, match="the subject has a line break"):
         sent(subject=f"Hello{char}Bcc: all@customer.test")
+
+
+def test_a_mail_goes_out_in_a_name_answers_go_elsewhere_and_the_text_comes_twice() -> None:
+    file = File("a.pdf", "application/pdf", b"%PDF")
+    content = compose(
+        replace(
+            MAIL,
+            sender_name="Harbor & Söhne",
+            reply_to="a@b.test",
+            html="<p>Grüße</p>",
+            attachments=(file,),
+        ),
+        Mailbox("billhook", "billing@acme.test"),
+    )
+    mail = message_from_bytes(content, policy=policy.default)
+    assert (str(mail["From"]), mail["Reply-To"]) == ("Harbor & Söhne <billing@acme.test>", "a@b.test")
+    assert [part.get_content_type() for part in mail.walk()] == [
+        "multipart/mixed",
+        "multipart/alternative",
+        "text/plain",
+        "text/html",
+        "application/pdf",
+    ]
+    assert mail.get_body(("html",)).get_content() == "<p>Grüße</p>\r\n"
+    assert content.isascii()

@@ -1,33 +1,41 @@
 """Sending documents by mail: at once where the file is there, and else as soon as the invoicer has made it.
 
-The words of a mail are the document's own, so they are in its language.
+The words of a mail are the document's own, so they are in its language. It goes out in the seller's name, and answers
+go to the seller.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 import sqlalchemy as sa
 
 from billhook.documents.hosted_page import shown_now
+from billhook.documents.mail_page import Action, MailPage, mail_html
 from billhook.documents.view import Shown, shown
+from billhook.documents.words import hosted_words
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.mail.mime import recipient
+from billhook.outlets.mail.mime import can_be_reached, header_text, recipient
 from billhook.rules.book import Invoice
+from billhook.rules.document import Snapshot
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.documents import documents_by_id, latest_document, read_snapshot, set_mail_to
-from billhook.store.mails import Attachment, NewMail, add_mails
+from billhook.store.links import create_link
+from billhook.store.mails import Attachment, NewMail, add_mails, written
+from billhook.store.own_credit_notes import get_own_credit_note
 from billhook.store.work import DEAD
 
 _UNSAFE: Final = re.compile(r'[\s\x00-\x1f\x7f<>:"/\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
 """What some system has no files named with, and what turns a name around. Letters of any script may stay."""
 _LONGEST_NAME: Final = 100
 _LONGEST_SUBJECT: Final = 200
+_LINK_LASTS: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,20 @@ class Sending:
     rings: dict[str, list[str]] = field(default_factory=dict)
 
 
-def send(tx: Tx, subject_id: str, kind: str | None, to: Sequence[str] | None = None, *, now: datetime) -> Sending:
+def send(
+    tx: Tx,
+    subject_id: str,
+    kind: str | None,
+    to: Sequence[str] | None = None,
+    *,
+    public: str,
+    anyone: bool,
+    now: datetime,
+) -> Sending:
     """Mail a document of an invoice or credit note: by default what an invoice's state calls for, to the buyer.
-    Asked twice within a minute, it sends one mail. The caller has checked that the subject is the merchant's."""
+    Asked twice within a minute, it sends one mail. The caller has checked that the subject is the merchant's.
+
+    `public`: where customers reach the desk. `anyone`: addresses other than the buyer's are allowed."""
     kind = kind or _called_for(tx, subject_id)
     # Locked: either the invoicer has settled it, and the mail is added here, or the invoicer will find the addresses
     # when it does.
@@ -50,24 +69,23 @@ def send(tx: Tx, subject_id: str, kind: str | None, to: Sequence[str] | None = N
         raise Refused("document_unknown", f"There is no document of kind {kind!r}: its state calls for none.")
     if row["state"] == DEAD:
         raise Refused("document_failed", f"The document could not be made: {row['last_error']}")
-    addresses = _addresses(row, to)
+    snapshot = read_snapshot(row["snapshot"])
+    addresses = _addresses(snapshot, to, anyone)
     if row["state"] != "ready":
         set_mail_to(tx, row["id"], sorted({*(row["mail_to"] or ()), *addresses}))
         return Sending(row["id"], addresses, waiting=True)
-    said = _now(tx, row) or shown(read_snapshot(row["snapshot"]))
-    mails = [_mail(row, said, address, f"{now.astimezone(UTC):%Y-%m-%dT%H:%MZ}") for address in addresses]
+    mails = _mails(tx, row, snapshot, addresses, f"{now.astimezone(UTC):%Y-%m-%dT%H:%MZ}", public, now)
     return Sending(row["id"], addresses, waiting=False, rings={"mails": add_mails(tx, mails, now)})
 
 
-def mails_for(tx: Tx, documents: Mapping[str, Shown]) -> list[NewMail]:
-    """The mails to send for documents whose files were just made. `documents`: what each says, by its id; the invoicer
-    has that already, and for thousands of lines it takes a second. Called after `set_files`, in the transaction that
+def mails_for(tx: Tx, document_ids: Collection[str], *, public: str, now: datetime) -> list[NewMail]:
+    """The mails to send for documents whose files were just made. Called after `set_files`, in the transaction that
     marks the documents ready: it holds the rows, so no addresses are added meanwhile."""
     return [
-        _mail(row, _now(tx, row) or documents[row["id"]], address, "ready")
-        for row in documents_by_id(tx, documents)
-        if row["object_key"] is not None
-        for address in row["mail_to"] or ()
+        mail
+        for row in documents_by_id(tx, document_ids)
+        if row["object_key"] is not None and row["mail_to"]
+        for mail in _mails(tx, row, read_snapshot(row["snapshot"]), row["mail_to"], "ready", public, now)
     ]
 
 
@@ -78,23 +96,25 @@ def _called_for(tx: Tx, invoice_id: str) -> str:
     return kind if latest_document(tx, invoice_id, kind) is not None else "invoice"
 
 
-def _now(tx: Tx, row: sa.RowMapping) -> Shown | None:
-    """What an invoice's document would say now, where something became of the invoice since: a mail does not ask for
-    money that came, or that nobody wants any more."""
+def _said(tx: Tx, row: sa.RowMapping, issued: Snapshot) -> Shown:
+    """What an invoice's document says or, where something became of the invoice since, would say now: a mail does not
+    ask for money that came, or that nobody wants any more."""
+    # A mail names no lines, and to word thousands of them takes a second.
+    issued = msgspec.structs.replace(issued, lines=())
     found = book.get(tx, "invoice", row["subject_id"]) if row["kind"] == "invoice" else None
     if found is None:
-        return None
-    issued, invoice = read_snapshot(row["snapshot"]), book.value_of("invoice", found)
+        return shown(issued)
+    invoice = book.value_of("invoice", found)
     assert isinstance(invoice, Invoice)
     if invoice.status == "open" and invoice.amount_remaining == issued.amount_remaining:
-        return None
+        return shown(issued)
     return shown_now(issued, invoice)
 
 
-def _addresses(row: sa.RowMapping, to: Sequence[str] | None) -> list[str]:
+def _addresses(snapshot: Snapshot, to: Sequence[str] | None, anyone: bool) -> list[str]:
+    theirs = snapshot.buyer.email if snapshot.buyer else None
     if to is None:
-        buyer = read_snapshot(row["snapshot"]).buyer
-        to = [buyer.email] if buyer and buyer.email else []
+        to = [theirs] if theirs else []
     if not to:
         raise Refused("recipient_missing", "The buyer has no address: say in `to` whom to send it to.")
     try:
@@ -102,26 +122,74 @@ def _addresses(row: sa.RowMapping, to: Sequence[str] | None) -> list[str]:
             recipient(address)
     except Unprocessable as error:
         raise Refused("recipient_invalid", f"`to`: {error}") from None
+    if not anyone and set(to) - {theirs}:
+        raise Refused(
+            "recipient_other",
+            f"`to` may name the buyer's address alone ({theirs or 'there is none'}): the operator of this billhook has"
+            " not allowed merchants to write to others (BILLHOOK_MAIL_TO_ANYONE).",
+        )
     return sorted(set(to))
 
 
-def _mail(row: sa.RowMapping, said: Shown, address: str, occasion: str) -> NewMail:
-    name = _UNSAFE.sub("-", said.name)[:_LONGEST_NAME]
-    pay = [f"{said.labels.pay_online}: {said.pay_url}"] if said.pay_url else []
-    paragraphs = [said.name, said.headline, *pay, "\n".join([said.seller.name, *said.seller.lines])]
+def _mails(
+    tx: Tx,
+    row: sa.RowMapping,
+    snapshot: Snapshot,
+    addresses: Sequence[str],
+    occasion: str,
+    public: str,
+    now: datetime,
+) -> list[NewMail]:
+    """One a new address, and with it a link to the page that shows the invoice: of links only a digest is kept, so each
+    mail has its own."""
+    about = {f"document:{row['id']}:{occasion}:{address}": address for address in addresses}
+    there = written(tx, row["merchant_id"], about)
+    fresh = {key: address for key, address in about.items() if key not in there}
+    if not fresh:
+        return []
+    said = _said(tx, row, snapshot)
+    note = get_own_credit_note(tx, row["subject_id"]) if row["kind"] == "credit_note" else None
+    invoice_id = note.invoice_id if note else row["subject_id"]
+    mails = []
+    for key, address in fresh.items():
+        _, token = create_link(tx, row["merchant_id"], invoice_id, now + _LINK_LASTS, now)
+        mails.append(_mail(row, said, key, address, f"{public}/i/{token}", snapshot.seller.email))
+    return mails
+
+
+def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, seller_email: str | None) -> NewMail:
+    seller = header_text(said.seller.name)
+    pay = [Action(said.labels.pay_online, said.pay_url)] if said.pay_url else []
+    actions = [*pay, Action(hosted_words(said.language).view, page)]
+    links = [f"{action.label}: {action.url}" for action in actions]
+    paragraphs = [said.name, said.headline, *links, "\n".join([said.seller.name, *said.seller.lines])]
     return NewMail(
         row["merchant_id"],
-        f"document:{row['id']}:{occasion}:{address}",
+        about,
         address,
-        # One line, so that a text that someone else wrote cannot become a header.
-        " ".join(f"{said.name} – {said.seller.name}".split())[:_LONGEST_SUBJECT],
+        header_text(f"{said.name} – {seller}")[:_LONGEST_SUBJECT],
         "\n\n".join(paragraphs) + "\n",
         (
             Attachment(
-                f"{name}.pdf",
+                f"{_UNSAFE.sub('-', said.name)[:_LONGEST_NAME]}.pdf",
                 "application/pdf",
                 row["object_key"],
                 row["sha256"],
             ),
         ),
+        html=mail_html(
+            MailPage(
+                language=said.language,
+                direction=said.direction,
+                seller=said.seller.name,
+                title=said.headline,
+                paragraphs=(said.name,),
+                actions=tuple(actions),
+                foot=(said.seller.name, *said.seller.lines),
+                accent=said.accent,
+                accent_ink=said.accent_ink,
+            )
+        ),
+        sender_name=seller,
+        reply_to=seller_email if can_be_reached(seller_email) else None,
     )

@@ -7,13 +7,14 @@ withdrawn: nobody is asked for money that came.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from billhook.actions.book_update import NewWork
+from billhook.documents import colours
+from billhook.documents.mail_page import Action, MailPage, mail_html
 from billhook.documents.wording import Wording
-from billhook.documents.words import DunningWords, dunning_words
-from billhook.errors import Unprocessable
-from billhook.outlets.mail.mime import mailbox
+from billhook.documents.words import DunningWords, direction_of, dunning_words, words_for
+from billhook.outlets.mail.mime import can_be_reached, header_text
 from billhook.rules.book import Invoice
 from billhook.rules.dunning_policy import MailKind, filled_in
 from billhook.rules.money import parse_locale
@@ -46,7 +47,7 @@ def write_to_customer(
     merchant = get_merchant(tx, case.merchant_id)
     row = book.get(tx, "invoice", case.invoice_id)
     invoice = None if row is None else book.value_of("invoice", row)
-    if merchant is None or not isinstance(invoice, Invoice) or not _can_be_mailed(invoice.customer_email):
+    if merchant is None or not isinstance(invoice, Invoice) or not can_be_reached(invoice.customer_email):
         return {}
     own = get_own_invoice(tx, case.invoice_id) if case.source_id == OWN else None
     locale = (own.terms.locale if own else None) or merchant.locale
@@ -69,9 +70,29 @@ def write_to_customer(
         subject, text = filled_in(theirs.subject, values), filled_in(theirs.text, values)
     else:
         subject, text = _ours(words, kind, case.cause, values, next_at is not None)
-    assert invoice.customer_email is not None
-    about = f"{_about(case)}{occasion}"
-    mail = NewMail(case.merchant_id, about, invoice.customer_email, " ".join(subject.split())[:200], text)
+    subject, seller = header_text(subject)[:200], merchant.seller
+    language, labels = words_for(wording.locale)
+    accent = colours.accent(seller.accent)
+    page = MailPage(
+        language=language,
+        direction=direction_of(language),
+        seller=seller.name,
+        title=subject,
+        paragraphs=tuple(text.strip().split("\n\n")),
+        actions=(Action(labels.pay_online, link),) if link else (),
+        accent=accent,
+        accent_ink=colours.ink(accent),
+    )
+    mail = NewMail(
+        case.merchant_id,
+        f"{_about(case)}{occasion}",
+        invoice.customer_email,
+        subject,
+        text,
+        html=mail_html(page),
+        sender_name=header_text(seller.name),
+        reply_to=seller.email if can_be_reached(seller.email) else None,
+    )
     return {"mails": add_mails(tx, [mail], now)}
 
 
@@ -108,13 +129,3 @@ def _ours(
         lines.append(words.pay_here)
     text = "\n\n".join(filled_in(line, values) for line in [*lines, "{merchant}"])
     return filled_in(subject, values), f"{text}\n"
-
-
-def _can_be_mailed(address: Any) -> bool:
-    if not isinstance(address, str):
-        return False
-    try:
-        mailbox(address)
-    except Unprocessable:
-        return False
-    return True

@@ -9,7 +9,7 @@ import msgspec
 
 from billhook.documents.logo import checked_logo
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.mail.mime import mailbox
+from billhook.outlets.mail.mime import recipient
 from billhook.rules.document import Logo, Seller
 from billhook.rules.invoicing_settings import InvoicingSettings, checked
 from billhook.runtime.env import Env
@@ -91,6 +91,6 @@ def _check(seller: Seller) -> None:
 
 def _check_address(email: str) -> None:
     try:
-        mailbox(email)
-    except Unprocessable:
-        raise Refused("email_invalid", "`email` must be one address, such as billing@example.com.") from None
+        recipient(email)  # answers to mails go there
+    except Unprocessable as error:
+        raise Refused("email_invalid", f"`email` must be one address, such as billing@example.com: {error}") from None

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from billhook.errors import Refused, SettingsError, Unprocessable
-from billhook.outlets.mail.mime import mailbox
+from billhook.outlets.mail.mime import recipient
 from billhook.providers import PROVIDERS
 from billhook.providers.provider import Provider
 from billhook.rules.signing import new_secret
@@ -105,7 +105,7 @@ def check_contact(address: str | None) -> None:
     """Raise `Refused` unless mail can be sent there, or to nobody."""
     try:
         if address is not None:
-            mailbox(address)
+            recipient(address)
     except Unprocessable:
         raise Refused(
             "contact_email_invalid", "`contact_email` must be one address, such as ops@example.com."

@@ -220,7 +220,9 @@ def send(
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            sending = invoices.send(tx, invoice_id, kind, to or None, now=env.clock())
+            sending = invoices.send(
+                tx, invoice_id, kind, to or None, public=env.settings.public, anyone=True, now=env.clock()
+            )
         ring(env, sending.rings)
         show_one({"document_id": sending.document_id, "to": sending.to, "waiting": sending.waiting}, as_json=as_json)
 

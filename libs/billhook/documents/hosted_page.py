@@ -12,12 +12,11 @@ from typing import Literal
 
 import jinja2
 import msgspec
-from babel import Locale
 from markupsafe import Markup
 
 from billhook.documents.qr import qr_svg
 from billhook.documents.view import Shown, shown
-from billhook.documents.words import hosted_words, negotiated
+from billhook.documents.words import direction_of, hosted_words, negotiated
 from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 
@@ -80,9 +79,10 @@ def hosted_html(document: Shown, downloads: Sequence[Download], *, nonce: str, l
 def gone_html(accepted: str, *, nonce: str) -> str:
     """What a link that does not work answers with, the same for every reason. `accepted` is `Accept-Language`."""
     language = negotiated(accepted)
-    direction = "rtl" if Locale.parse(language).text_direction == "rtl" else "ltr"
     template = _environment().get_template("hosted_gone.html")
-    return template.render(language=language, direction=direction, words=hosted_words(language), nonce=nonce)
+    return template.render(
+        language=language, direction=direction_of(language), words=hosted_words(language), nonce=nonce
+    )
 
 
 @lru_cache(maxsize=1)

@@ -11,11 +11,10 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from babel import Locale
 
 from billhook.documents import colours
 from billhook.documents.wording import Wording
-from billhook.documents.words import Words, hosted_words, words_for
+from billhook.documents.words import Words, direction_of, hosted_words, words_for
 from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
 from billhook.rules.terms import VAT, Party
 
@@ -136,7 +135,7 @@ class _Writer:
         return Shown(
             kind=snapshot.kind,
             language=self.language,
-            direction="rtl" if Locale.parse(self.language, sep="-").text_direction == "rtl" else "ltr",
+            direction=direction_of(self.language),
             paper="us-letter" if self.write.locale.territory in _LETTER else "a4",
             title=title,
             name=f"{title} {snapshot.number}" if snapshot.number else title,

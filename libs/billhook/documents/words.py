@@ -12,7 +12,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 from string import Formatter
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from babel import Locale
@@ -125,6 +125,8 @@ class HostedWords(msgspec.Struct, frozen=True, kw_only=True):
     failed: str
     gone: str
     gone_why: str
+    view: str
+    """In a mail: to the page."""
 
 
 class DunningWords(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +195,11 @@ def words_for(locale: Locale) -> tuple[str, Words]:
     if locale.language not in languages():
         return _WITHOUT_A_FILE, _language(_WITHOUT_A_FILE).document
     return str(locale).replace("_", "-"), _language(locale.language).document
+
+
+def direction_of(language: str) -> Literal["ltr", "rtl"]:
+    """Of a BCP 47 tag."""
+    return "rtl" if Locale.parse(language, sep="-").text_direction == "rtl" else "ltr"
 
 
 def hosted_words(language: str) -> HostedWords:

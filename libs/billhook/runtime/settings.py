@@ -104,7 +104,16 @@ class Settings(BaseSettings):
     mail_url: SecretStr = Field(
         SecretStr(""), description="smtp://user:password@host:587 or smtps://… Default: files in <var>/mail."
     )
-    mail_from: str = Field("billhook@localhost", description="The sender of mails.")
+    mail_from: str = Field(
+        "billhook@localhost",
+        description="The sender of mails. Those to customers have the merchant's name before this address.",
+    )
+    mails_per_day: int = Field(
+        1000, description="How many mails go out for a merchant in 24 hours. What is over that waits.", ge=1
+    )
+    mail_to_anyone: bool = Field(
+        False, description="Let merchants' keys mail documents to other addresses than the buyer's too."
+    )
     pdf_engine: Engine = Field(
         "auto",
         description="What draws documents: wkhtmltopdf or typst, whatever merchants wish; auto leaves it to them, and"

@@ -6,18 +6,21 @@ words, also where it was the address that was refused).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 from billhook.store.work import DUE, due_index, work_columns
+
+DAY: Final = timedelta(days=1)
 
 mails = sa.Table(
     "mails",
@@ -27,6 +30,9 @@ mails = sa.Table(
     sa.Column("recipient", sa.Text, nullable=False),  # address, or name <address>
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),  # text/plain
+    sa.Column("html", sa.Text),  # the same once more
+    sa.Column("sender_name", sa.Text),  # the merchant it goes out for; none: billhook itself writes to a merchant
+    sa.Column("reply_to", sa.Text),
     sa.Column("attachments", sa.JSON, nullable=False),  # the fields of `Attachment`, a list
     sa.Column("about", sa.Text, nullable=False),
     sa.Column("message_id", sa.Text, nullable=False),  # the header's value, the same over all attempts
@@ -36,6 +42,7 @@ mails = sa.Table(
     # One mail for each (merchant, about), however often it is asked for.
     sa.UniqueConstraint("merchant_id", "about"),
     sa.Index("ix_mails_merchant_id", "merchant_id", "id"),
+    sa.Index("ix_mails_finished_at", "merchant_id", "finished_at"),
 )
 
 
@@ -59,6 +66,10 @@ class NewMail:
     subject: str
     body: str
     attachments: tuple[Attachment, ...] = ()
+    html: str | None = None
+    sender_name: str | None = None
+    """Of the merchant in whose name it goes out. Those mails are counted (`next_turn`)."""
+    reply_to: str | None = None
 
 
 def add_mails(tx: Tx, new: Sequence[NewMail], now: datetime) -> list[str]:
@@ -82,6 +93,23 @@ def _row(mail: NewMail, now: datetime) -> dict[str, Any]:
         **vars(mail),
         "attachments": [vars(attachment) for attachment in mail.attachments],
     }
+
+
+def written(tx: Tx, merchant_id: str, about: Collection[str]) -> set[str]:
+    """What of this a mail was written about already."""
+    query = sa.select(mails.c.about).where(mails.c.merchant_id == merchant_id, among(tx, mails.c.about, about))
+    return set(tx.execute(query).scalars())
+
+
+def next_turn(tx: Tx, merchant_id: str, a_day: int, now: datetime) -> datetime | None:
+    """When the next mail may go out for a merchant, so that in no 24 hours there are more than `a_day`; None is now."""
+    c = mails.c
+    sent = sa.and_(
+        c.merchant_id == merchant_id, c.state == "sent", c.sender_name.is_not(None), c.finished_at > now - DAY
+    )
+    query = sa.select(c.finished_at).where(sent).order_by(c.finished_at.desc()).offset(a_day - 1).limit(1)
+    first: datetime | None = tx.execute(query).scalar()
+    return None if first is None else first + DAY
 
 
 def withdraw_mails(tx: Tx, merchant_id: str, about: str) -> None:

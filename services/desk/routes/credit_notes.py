@@ -32,7 +32,14 @@ from services.desk.routes.documents import (
     link_to,
     ready,
 )
-from services.desk.routes.own_invoices import Key, Sent, answer_replayed, find_own, made_before
+from services.desk.routes.own_invoices import (
+    Key,
+    Sent,
+    answer_replayed,
+    find_own,
+    made_before,
+    may_write_to_anyone,
+)
 
 router = APIRouter(prefix="/v1", tags=["credit notes"])
 
@@ -181,6 +188,14 @@ def send(env: EnvIn, caller: CallerIn, credit_note_id: Id, asked: Sending | None
     """Mail it. Ask `/v1/mails` what became of the mails."""
     with env.database.begin() as tx:
         _find(tx, credit_note_id, caller)
-        sending = invoices.send(tx, credit_note_id, KIND, None if asked is None else asked.to, now=env.clock())
+        sending = invoices.send(
+            tx,
+            credit_note_id,
+            KIND,
+            None if asked is None else asked.to,
+            public=env.settings.public,
+            anyone=may_write_to_anyone(env, caller),
+            now=env.clock(),
+        )
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)

@@ -71,7 +71,10 @@ class Sending(BaseModel):
         default=None, description="Left out: the receipt once it is paid, the copy that says so once it is void."
     )
     to: list[Text] | None = Field(
-        default=None, description="Addresses. Left out: the buyer's.", min_length=1, max_length=10
+        default=None,
+        description="Addresses. Left out: the buyer's; others only with the operator's key, or where he allows it.",
+        min_length=1,
+        max_length=10,
     )
 
 
@@ -79,6 +82,10 @@ class Sent(BaseModel):
     document_id: str
     to: list[str]
     waiting: bool = Field(description="The file is still to be made; the mails follow it.")
+
+
+def may_write_to_anyone(env: Env, caller: Caller) -> bool:
+    return caller.merchant_id is None or env.settings.mail_to_anyone
 
 
 def find_own(tx: Tx, invoice_id: str, caller: Caller) -> Any:
@@ -195,6 +202,14 @@ def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = N
     asked = asked or Sending()
     with env.database.begin() as tx:
         find_invoice(tx, invoice_id, caller)
-        sending = invoices.send(tx, invoice_id, asked.kind, asked.to, now=env.clock())
+        sending = invoices.send(
+            tx,
+            invoice_id,
+            asked.kind,
+            asked.to,
+            public=env.settings.public,
+            anyone=may_write_to_anyone(env, caller),
+            now=env.clock(),
+        )
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)

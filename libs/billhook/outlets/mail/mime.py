@@ -14,7 +14,7 @@ from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from billhook.errors import SettingsError, Unprocessable
 
@@ -35,6 +35,7 @@ _ADDRESS: Final = re.compile(rf"(?=.{{3,254}}\Z)[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-
 _NOWHERE: Final = frozenset(("invalid", "localhost", "local", "internal", "onion"))
 """No public server takes mail below these (RFC 2606, RFC 6761, RFC 6762, RFC 7686, ICANN's `internal`)."""
 
+_CONTROLS: Final = ("Cc", "Cs", "Zl", "Zp")
 _NOT_IN_FILE_NAMES: Final = frozenset('/\\:*?"<>|')
 
 
@@ -55,6 +56,11 @@ class Mail:
     subject: str
     text: str
     attachments: tuple[File, ...] = ()
+    html: str | None = None
+    """The same once more, for readers that show it."""
+    sender_name: str | None = None
+    """In whose name it goes out, before the sender's address; None is as the setting says."""
+    reply_to: str | None = None
 
 
 class Mailbox(NamedTuple):
@@ -93,6 +99,14 @@ def recipient(text: str) -> Mailbox:
     return box
 
 
+def can_be_reached(text: str | None) -> TypeGuard[str]:
+    try:
+        recipient(text or "")
+    except Unprocessable:
+        return False
+    return True
+
+
 def sender_of(text: str) -> Mailbox:
     """The mailbox in a setting."""
     try:
@@ -105,8 +119,9 @@ def compose(mail: Mail, sender: Mailbox) -> bytes:
     """The whole mail, lines ending in CR LF. Raises `Unprocessable` for what may not stand in a mail."""
     if not _MESSAGE_ID.fullmatch(mail.message_id):
         raise Unprocessable(f"{mail.message_id!r} is no Message-ID")
+    name = sender.name if mail.sender_name is None else _one_line("the sender's name", mail.sender_name)
     headers = {
-        "From": _written(sender, len("From: ")),
+        "From": _written(Mailbox(name, sender.address), len("From: ")),
         "To": _written(mailbox(mail.recipient), len("To: ")),
         "Subject": _encoded(_one_line("the subject", mail.subject), len("Subject: ")),
         "Date": format_datetime(mail.date),
@@ -114,8 +129,12 @@ def compose(mail: Mail, sender: Mailbox) -> bytes:
         # RFC 3834: no out-of-office reply to a mail that a program sent.
         "Auto-Submitted": "auto-generated",
     }
+    if mail.reply_to:
+        headers["Reply-To"] = _written(mailbox(mail.reply_to), len("Reply-To: "))
     body = EmailMessage(_POLICY)
     body.set_content(mail.text)
+    if mail.html:
+        body.add_alternative(mail.html, subtype="html")
     for file in mail.attachments:
         media_type = _MEDIA_TYPE.fullmatch(file.media_type)
         if media_type is None:
@@ -141,9 +160,14 @@ def _encoded(text: str, taken: int) -> str:
     return Header(text, "utf-8", maxlinelen=_LINE - taken).encode(linesep="\r\n")
 
 
+def header_text(text: str) -> str:
+    """A text that somebody else wrote as one line that may stand in a header."""
+    return " ".join("".join(" " if unicodedata.category(char) in _CONTROLS else char for char in text).split())
+
+
 def _one_line(what: str, text: str) -> str:
     """Refuse what could end a header's line, here or wherever it is decoded."""
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+    if any(unicodedata.category(char) in _CONTROLS for char in text):
         raise Unprocessable(f"{what} has a line break or another control character in it: {text!r}")
     return text.strip()
 
