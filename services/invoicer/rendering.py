@@ -22,7 +22,8 @@ import sqlalchemy as sa
 from billhook.actions.document_mails import mails_for
 from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.documents.engines import Engines, RoutedRequest
-from billhook.documents.typst import Picture, RenderRequest
+from billhook.documents.typst import Pdf, Picture, RenderRequest
+from billhook.documents.typst_process import REPLACEMENT
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, RenderError, is_whole
 from billhook.errors import TryAgain, Unprocessable
@@ -46,6 +47,8 @@ UNTIL_INSTALLED = timedelta(seconds=15)
 """Where the engine is not installed, documents wait; how often they ask whether it is there by now."""
 
 OWN_TEMPLATE = "tpl_"
+MOST_NAMED = 20
+"""Letters, in a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +200,16 @@ class Rendering:
             if stored is None:
                 raise
             file = stored
-        return self._ready(render, file)
+        return self._ready(render, file, _warning(pdf))
 
     def _stored(self, key: str) -> bytes | None:
         file = self._objects.find(key)
         return file if file is not None and is_whole(file) else None
 
-    def _ready(self, render: PreparedRender, file: bytes) -> Result:
+    def _ready(self, render: PreparedRender, file: bytes, warning: str | None = None) -> Result:
         self._metrics.documents.labels("ready").inc()
         digest = hashlib.sha256(file).hexdigest()
-        rendered = Rendered(render.job.id, render.key, digest, len(file), render.engine)
+        rendered = Rendered(render.job.id, render.key, digest, len(file), render.engine, warning)
         return render.job, Done("ready"), rendered
 
     def _failed(self, job: RenderJob, error: Exception) -> Result:
@@ -221,6 +224,15 @@ class Rendering:
         set_files(tx, ready)
         new_mails = mails_for(tx, {made.document_id for made in ready}, public=self._public, now=now)
         return {mails.name: add_mails(tx, new_mails, now)}
+
+
+def _warning(pdf: bytes) -> str | None:
+    unshown = pdf.unshown if isinstance(pdf, Pdf) else ()
+    if not unshown:
+        return None
+    more = f" and {len(unshown) - MOST_NAMED} more" if len(unshown) > MOST_NAMED else ""
+    named = " ".join(repr(letter)[1:-1] for letter in unshown[:MOST_NAMED])
+    return f"no font of the invoicer has {named}{more}: {REPLACEMENT} stands for each. Install one that has them"
 
 
 def _e_invoice(snapshot: Snapshot) -> bytes | None:

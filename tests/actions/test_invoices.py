@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from billhook.documents.view import shown as view_of
 from billhook.errors import Refused
 from billhook.rules.book import Address
 from billhook.rules.days import day_of
-from billhook.rules.document import TEMPLATE, Seller
+from billhook.rules.document import TEMPLATE, Seller, Snapshot
 from billhook.rules.invoice_state import IllegalTransition, Verb, after
 from billhook.rules.numbering import Numbering
 from billhook.rules.terms import CreditLine, CreditTerms, LineTerms, Party, Terms
@@ -211,6 +212,19 @@ def test_number_page_and_data_say_the_same_day_where_the_merchant_is(office: Off
     seller = Seller(name="Acme GmbH", address=BERLIN, tax_ids=("DE123456789",))
     complete = msgspec.structs.replace(snapshot, seller=seller, buyer=Party(name="Ada", address=BERLIN))
     assert b'<udt:DateTimeString format="102">20270101</udt:DateTimeString>' in facturx_xml(complete)
+
+
+def test_paper_profile_and_the_buyers_reference_are_part_of_what_was_issued(office: Office) -> None:
+    terms = msgspec.structs.replace(TERMS, locale="en-US", buyer_reference="PO 4711")
+    office.settle(paper="a4", e_invoice_profile="xrechnung")
+    invoice = office.paid(terms)
+    note = office.do(invoices.credit, invoice.id, CreditTerms()).credit_note
+    office.settle()
+    for snapshot in (*office.shown(invoice.id).values(), *office.shown(note.id).values()):
+        said = shown(snapshot)
+        assert (said.paper, snapshot.profile) == ("a4", "xrechnung")
+        assert ("Your reference", "PO 4711") in {(fact.label, fact.value) for fact in said.facts}
+    assert shown(office.shown(office.issued(terms).id)["invoice"]).paper == "us-letter"
 
 
 def test_it_is_due_so_many_days_of_a_calendar_later_whatever_the_clocks_do(office: Office) -> None:
@@ -418,3 +432,30 @@ def test_a_key_makes_one_invoice_however_many_use_it_at_once(office: Office) -> 
     ids = together(8, lambda _: office.draft(key="order 7").invoice.id)
     assert len(set(ids)) == 1
     assert len(office.rows("own_invoices")) == len(office.rows("messages")) == 1
+
+
+def test_what_was_prepared_counts_only_while_nothing_changed_since(office: Office) -> None:
+    """A draft is added up before the transaction that gives it its number."""
+    drafts = [office.draft().invoice for _ in range(3)]
+    ready = {}
+    for one in drafts:
+        prepared = invoices.prepared_draft(office.env.database, one.id, office.clock())
+        assert prepared is not None
+        ready[one.id] = replace(prepared, shown=msgspec.structs.replace(prepared.shown, footer="as it was prepared"))
+    office.clock.move(minutes=5)
+    kept, changed, moved = drafts
+
+    def issued(invoice: OwnInvoice) -> Snapshot:
+        office.do(invoices.finalize, invoice.id, prepared=ready[invoice.id])
+        return office.shown(invoice.id)["invoice"]
+
+    shown = issued(kept)
+    assert (shown.footer, shown.issued_at) == ("as it was prepared", office.clock())
+    assert shown.due_at == office.now(kept.id).due_at
+    office.do(invoices.change_draft, changed.id, invoices.check(CHEAP))
+    shown = issued(changed)
+    assert (shown.total, shown.footer) == (250, None)
+    office.settle(zone="Europe/Berlin")
+    shown = issued(moved)
+    assert (shown.zone, shown.footer) == ("Europe/Berlin", None)
+    assert invoices.prepared_draft(office.env.database, kept.id, office.clock()) is None

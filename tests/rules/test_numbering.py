@@ -113,6 +113,8 @@ def test_the_settings_that_come_with_billhook_pass() -> None:
         ({"zone": "../../etc/passwd"}, "zone_unknown", "IANA"),
         ({"zone": ""}, "zone_unknown", "IANA"),
         ({"engine": "chromium"}, "engine_unknown", "wkhtmltopdf"),
+        ({"paper": "a5"}, "paper_unknown", "us-letter"),
+        ({"e_invoice_profile": "peppol"}, "e_invoice_profile_unknown", "xrechnung"),
         ({"template": "invoice.html"}, "template_unknown", "tpl_"),
     ],
 )

@@ -32,6 +32,7 @@ from billhook.actions.ledger import (
     invoice_entry,
     later,
     locked,
+    owner,
     write,
 )
 from billhook.actions.sources import check_url
@@ -48,7 +49,7 @@ from billhook.rules.numbering import number_text, series_of
 from billhook.rules.storable import storable
 from billhook.rules.terms import Terms
 from billhook.rules.totals import Totals, totals
-from billhook.store.database import Tx
+from billhook.store.database import Database, Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice
 from billhook.store.schema import new_id
@@ -65,6 +66,8 @@ __all__ = [
     "finalize",
     "invoice_payments",
     "pay",
+    "prepare",
+    "prepared_draft",
     "send",
     "void",
     "write_off",
@@ -120,7 +123,7 @@ def draft(tx: Tx, merchant: Merchant, checked: CheckedTerms, key: str | None = N
         check_key(key)
         external_id, digest_kept = derived("key", merchant.id, key), checked.digest
     new = _new(merchant, external_id, checked, now, digest_kept)
-    shown = _shown(merchant, new, now, checked.charged)
+    shown = _shown(merchant, checked.terms, now, checked.charged)
     entries = _entries([("invoice.created", new)], shown)
     if not add_own_invoice(tx, new):
         there = get_own_invoice(tx, new.id, merchant_id=merchant.id)
@@ -148,7 +151,7 @@ def change_draft(tx: Tx, invoice_id: str, checked: CheckedTerms, *, now: datetim
         total=checked.charged.total,
         updated_at=later(invoice, now),
     )
-    shown = _shown(merchant, changed, now, checked.charged)
+    shown = _shown(merchant, terms, now, checked.charged)
     return _changed(tx, merchant, invoice, shown, [("invoice.updated", changed)], now)
 
 
@@ -156,21 +159,58 @@ def delete_draft(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     """Only a draft can go: what has a number stays."""
     merchant, invoice = locked(tx, invoice_id)
     deleted = replace(invoice, state=_after(invoice, "delete"), updated_at=later(invoice, now))
-    return _changed(tx, merchant, invoice, _shown(merchant, deleted, now), [("invoice.deleted", deleted)], now)
+    shown = _shown(merchant, invoice.terms, now, totals(invoice.terms))
+    return _changed(tx, merchant, invoice, shown, [("invoice.deleted", deleted)], now)
 
 
-def finalize(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
+@dataclass(frozen=True)
+class Prepared:
+    """What a draft will say when it is final. For thousands of lines this takes a second, so it is worked out before
+    the transaction that issues it, in which nobody else takes a number."""
+
+    merchant: Merchant
+    terms: Terms
+    shown: Snapshot
+    """Issued at the time of preparing."""
+    lacking: tuple[str, ...]
+    """What an e-invoice of it would lack."""
+
+    def holds_for(self, merchant: Merchant, terms: Terms) -> bool:
+        return (self.merchant, self.terms) == (merchant, terms)
+
+
+def prepare(merchant: Merchant, terms: Terms, now: datetime, charged: Totals | None = None) -> Prepared:
+    shown = _shown(merchant, terms, now, charged or totals(terms))
+    lacking: tuple[str, ...] = ()
+    if merchant.invoicing.e_invoice and terms.lines:
+        numbered = msgspec.structs.replace(shown, number="to come")
+        lacking = (*missing(numbered), *asked_before_number(numbered))
+    return Prepared(merchant, terms, shown, lacking)
+
+
+def prepared_draft(database: Database, invoice_id: str, now: datetime) -> Prepared | None:
+    """None where there is no such draft."""
+    with database.read() as tx:
+        invoice = get_own_invoice(tx, invoice_id)
+        merchant = None if invoice is None else owner(tx, invoice.merchant_id)
+    if invoice is None or merchant is None or invoice.state != "draft":
+        return None
+    return prepare(merchant, invoice.terms, now)
+
+
+def finalize(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared | None = None) -> Step:
     """Give a draft its number and freeze all it shows. From here on nothing of it changes but its state.
 
-    Where there is nothing to pay it is paid at once, as at Stripe, and without a receipt.
+    Where there is nothing to pay it is paid at once, as at Stripe, and without a receipt. What was `prepared` counts if
+    neither the draft nor the merchant changed since.
     """
     merchant, invoice = locked(tx, invoice_id)
     _after(invoice, "finalize")
-    if merchant.invoicing.e_invoice and invoice.terms.lines:
-        numbered = msgspec.structs.replace(_shown(merchant, invoice, now), number="to come")
-        if lacking := [*missing(numbered), *asked_before_number(numbered)]:
-            raise Refused("e_invoice_incomplete", f"It cannot be an e-invoice yet: {'; '.join(lacking)}.")
-    final, shown = _finalized(tx, merchant, invoice, now)
+    if prepared is None or not prepared.holds_for(merchant, invoice.terms):
+        prepared = prepare(merchant, invoice.terms, now)
+    if prepared.lacking:
+        raise Refused("e_invoice_incomplete", f"It cannot be an e-invoice yet: {'; '.join(prepared.lacking)}.")
+    final, shown = _finalized(tx, merchant, invoice, _issued(prepared.shown, invoice.terms, now), now)
     news = [("invoice.finalized", final)]
     if not final.total:
         news.append(("invoice.paid", _paid(final, now)))
@@ -232,16 +272,15 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWor
     """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now,
     because dates must rise with the numbers, and keeps the payment's own date."""
     rings: list[NewWork] = []
-    by_id: dict[str, tuple[PaidTerms, OwnInvoice]] = {}
+    by_id: dict[str, tuple[PaidTerms, OwnInvoice, Snapshot]] = {}
     for one in paid:
-        new = _new(
-            one.merchant, derived("payment", one.merchant.id, *one.identity), check(one.terms, paid=True), now, None
-        )
-        by_id.setdefault(new.id, (one, new))
+        checked = check(one.terms, paid=True)
+        new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), checked, now, None)
+        by_id.setdefault(new.id, (one, new, _shown(one.merchant, checked.terms, now, checked.charged)))
     # All rows are inserted, in order, before the first number is taken: otherwise two transactions could deadlock.
     fresh = [by_id[invoice_id] for invoice_id in sorted(by_id) if add_own_invoice(tx, by_id[invoice_id][1])]
-    for one, new in sorted(fresh, key=lambda pair: _series(pair[0].merchant, pair[1], now)):
-        final, shown = _finalized(tx, one.merchant, new, now)
+    for one, new, unnumbered in sorted(fresh, key=lambda three: _series(three[0].merchant, three[1], now)):
+        final, shown = _finalized(tx, one.merchant, new, unnumbered, now)
         done = replace(_paid(final, now, min(one.paid_at, now)), payment_reference=one.reference)
         news = [("invoice.created", new), ("invoice.finalized", final), ("invoice.paid", done)]
         rings.append(_changed(tx, one.merchant, new, shown, news, now).rings)
@@ -277,22 +316,22 @@ def _new(
     )
 
 
-def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime, charged: Totals | None = None) -> Snapshot:
-    """What its document shows if it is issued now; the number is still to come."""
-    terms, zone = invoice.terms, merchant.invoicing.zone
-    charged = charged or totals(terms)
-    return Snapshot(
+def _shown(merchant: Merchant, terms: Terms, issued_at: datetime, charged: Totals) -> Snapshot:
+    """What its document shows if it is issued then; the number is still to come."""
+    zone = merchant.invoicing.zone
+    shown = Snapshot(
         kind="invoice",
         template=merchant.invoicing.template or TEMPLATE,
         locale=terms.locale or merchant.locale,
         zone=zone,
+        paper=merchant.invoicing.paper_wish,
+        profile=merchant.invoicing.e_invoice_profile,
         currency=terms.currency,
         seller=merchant.seller,
         buyer=terms.buyer,
-        issued_at=issued_at,
-        due_at=days_later(issued_at, terms.due_days, zone),
         period_start=terms.period_start,
         period_end=terms.period_end,
+        buyer_reference=terms.buyer_reference,
         lines=charged.lines,
         tax_inclusive=terms.tax_inclusive,
         allowances=charged.allowances,
@@ -307,6 +346,11 @@ def _shown(merchant: Merchant, invoice: OwnInvoice, issued_at: datetime, charged
         footer=terms.footer,
         pay_url=terms.pay_url,
     )
+    return _issued(shown, terms, issued_at)
+
+
+def _issued(shown: Snapshot, terms: Terms, at: datetime) -> Snapshot:
+    return msgspec.structs.replace(shown, issued_at=at, due_at=days_later(at, terms.due_days, shown.zone))
 
 
 def _frozen(invoice: OwnInvoice) -> Snapshot:
@@ -326,11 +370,12 @@ def _series(merchant: Merchant, invoice: OwnInvoice, at: datetime) -> tuple[str,
     return merchant.id, series_of(settings.invoices, invoice.customer, at, settings.zone)
 
 
-def _finalized(tx: Tx, merchant: Merchant, invoice: OwnInvoice, now: datetime) -> tuple[OwnInvoice, Snapshot]:
+def _finalized(
+    tx: Tx, merchant: Merchant, invoice: OwnInvoice, shown: Snapshot, now: datetime
+) -> tuple[OwnInvoice, Snapshot]:
     state = _after(invoice, "finalize")
     if not invoice.terms.lines:
         raise Refused("invoice_empty", "The draft has no lines: an invoice must say what it is for.")
-    shown = _shown(merchant, invoice, now)
     _, series = _series(merchant, invoice, now)
     # From here to the end of the transaction the series is locked for everyone else.
     sequence = next_number(tx, merchant.id, series)

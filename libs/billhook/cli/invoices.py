@@ -73,8 +73,13 @@ def _shown(tx: Tx, invoice_id: str) -> dict[str, Any]:
         "paid_at": row["paid_at"],
         "voided_at": row["voided_at"],
         "lines": len(row["lines"]),
-        "documents": [f"{document['kind']} ({document['template']}): {document['state']}" for document in documents],
+        "documents": list(map(_told, documents)),
     }
+
+
+def _told(document: Any) -> str:
+    warning = f"; {document['warning']}" if document["warning"] else ""
+    return f"{document['kind']} ({document['template']}): {document['state']}{warning}"
 
 
 def _do(invoice_id: str, verb: Callable[[Tx, datetime], Step], *, as_json: bool) -> None:
@@ -121,13 +126,15 @@ def draft(
     """Make an invoice of billhook's own."""
     with opened() as env:
         asked = invoices.check(read_json(terms, Terms))
-        with env.database.begin() as tx:
+        with env.database.read() as tx:
             owner = get_merchant(tx, owner_of(tx, merchant))
             assert owner is not None
+        prepared = invoices.prepare(owner, asked.terms, env.clock(), asked.charged) if finalize else None
+        with env.database.begin() as tx:
             steps = [invoices.draft(tx, owner, asked, key, now=env.clock())]
             made = steps[0].invoice
             if finalize and made.state == "draft":
-                steps.append(invoices.finalize(tx, made.id, now=env.clock()))
+                steps.append(invoices.finalize(tx, made.id, prepared=prepared, now=env.clock()))
             invoice = _shown(tx, made.id)
         for step in steps:
             ring(env, step.rings)
@@ -137,7 +144,9 @@ def draft(
 @commands.command("finalize")
 def finalize(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Issue a draft: it gets its number."""
-    _do(invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, now=now), as_json=as_json)
+    with opened() as env:
+        prepared = invoices.prepared_draft(env.database, invoice_id, env.clock())
+    _do(invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, prepared=prepared, now=now), as_json=as_json)
 
 
 @commands.command("pay")

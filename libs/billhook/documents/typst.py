@@ -51,6 +51,12 @@ _RESULT: Final = msgspec.msgpack.Decoder(TypstResult)  # made here: a first use 
 _MESSAGE_LIMIT: Final = 500
 
 
+class Pdf(bytes):
+    """A file, and what of its text no font here could show: a mark stands for each of these letters."""
+
+    unshown: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Picture:
     """A logo."""
@@ -115,11 +121,11 @@ class TypstRenderer:
             process.close()
         else:
             self._idle.append(process)
-        if answer.missing:
-            return RenderError(
-                f"as an e-invoice it cannot be drawn: no font here has {answer.missing[:_MESSAGE_LIMIT]}"
-            )
-        return answer.pdf or RenderError("Typst cannot draw this document", answer.error[:_MESSAGE_LIMIT])
+        if not answer.pdf:
+            return RenderError("Typst cannot draw this document", answer.error[:_MESSAGE_LIMIT])
+        pdf = Pdf(answer.pdf)
+        pdf.unshown = answer.unshown
+        return pdf
 
     def _taken(self) -> _Process | None:
         """An idle process that is still alive; None if there is none."""

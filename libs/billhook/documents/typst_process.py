@@ -12,12 +12,15 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import typst
+
+from billhook.documents.clusters import replaced
 
 if TYPE_CHECKING:
     from typst import PDFStandards
@@ -45,8 +48,8 @@ class TypstResult(msgspec.Struct, frozen=True):
     error: str
     grown: bool
     """So much memory was taken that this process should end now: Typst keeps what it has once had."""
-    missing: str = ""
-    """Characters that no font has, where there must not be any."""
+    unshown: tuple[str, ...] = ()
+    """What no font here has; `REPLACEMENT` stands in its place."""
 
 
 _GROWN: Final = 400 * 2**20
@@ -55,8 +58,7 @@ _STANDARDS: Final[PDFStandards] = ["a-3b", "ua-1"]
 _NO_GLYPH: Final = re.compile(r'the text `"(.+?)"` could not be displayed')
 _ESCAPED: Final = re.compile(r"\\u\{([0-9a-f]+)\}")
 """How Typst writes what it cannot print."""
-_REPLACED_AT_MOST: Final = 20
-"""An emoji in a name must not hold up an e-invoice; a whole text of question marks is none."""
+REPLACEMENT: Final = "?"
 
 
 def send(connection: socket.socket, message: Work | TypstResult) -> None:
@@ -77,41 +79,39 @@ def serve(connection: socket.socket, place: Path) -> None:
     while head := stream.read(8):
         work = decoder.decode(stream.read(int.from_bytes(head)))
         signal.setitimer(signal.ITIMER_REAL, work.seconds + 1)  # not handled, so it ends the process
-        pdf, error, missing = _compiled(compiler, place, work)
+        pdf, error, unshown = _compiled(compiler, place, work)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(connection, TypstResult(pdf, error, _peak() > _GROWN, missing))
+        send(connection, TypstResult(pdf, error, _peak() > _GROWN, tuple(unshown)))
 
 
-def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes, str, str]:
+def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes, str, Collection[str]]:
     picture = place / work.picture[0] if work.picture else None
     try:
         if picture and work.picture:
             picture.write_bytes(work.picture[1])
         return _drawn(compiler, work)
     except (OSError, ValueError) as error:  # no room for the logo, or an argument that Typst refuses
-        return b"", str(error), ""
+        return b"", str(error), ()
     finally:
         if picture:
             picture.unlink(missing_ok=True)
 
 
-def _drawn(compiler: typst.Compiler, work: Work) -> tuple[bytes, str, str]:
-    """PDF/A-3b and PDF/UA-1. A text with characters that no font here has cannot be either. Then it becomes a plain PDF
-    with boxes in their place or, where it must be PDF/A-3b (`archival`), one with question marks."""
-    document = work.document.decode()
+def _drawn(compiler: typst.Compiler, work: Work) -> tuple[bytes, str, Collection[str]]:
+    """PDF/A-3b and PDF/UA-1. A text with letters that no font here has cannot be either, so a mark stands for each of
+    those: an emoji in a name must not hold up an invoice. Where it is neither even so, and need not be (`archival`), it
+    becomes a plain PDF."""
+    document, unshown = work.document, list[str]()
     pdf, reason = _tried(compiler, work, document, _STANDARDS)
-    if pdf or not work.archival:
-        return (pdf, "", "") if pdf else (*_tried(compiler, work, document, []), "")
-    replaced: set[str] = set()
-    while missing := _missing(reason) - replaced:
-        replaced |= missing
-        characters = set("".join(replaced))
-        if len(characters) > _REPLACED_AT_MOST:
-            return b"", reason, " ".join(sorted(characters))
-        for text in missing:
-            document = document.replace(text, "?")
+    while not pdf and (missing := _missing(reason)):
+        document, found = replaced(document, missing, REPLACEMENT)
+        if not found:
+            break
+        unshown += [cluster for cluster in found if cluster not in unshown]
         pdf, reason = _tried(compiler, work, document, _STANDARDS)
-    return pdf, reason, ""
+    if not pdf and not work.archival:
+        pdf, reason = _tried(compiler, work, document, [])
+    return pdf, reason, unshown
 
 
 def _missing(reason: str) -> set[str]:
@@ -119,8 +119,8 @@ def _missing(reason: str) -> set[str]:
     return {text for text in texts if not text.isascii()}
 
 
-def _tried(compiler: typst.Compiler, work: Work, document: str, standards: PDFStandards) -> tuple[bytes, str]:
-    inputs = {"document": document, "look": work.look.decode()}
+def _tried(compiler: typst.Compiler, work: Work, document: bytes, standards: PDFStandards) -> tuple[bytes, str]:
+    inputs = {"document": document.decode(), "look": work.look.decode()}
     try:
         pdf: Any = compiler.compile(format="pdf", sys_inputs=inputs, pdf_standards=standards, timestamp=work.dated)
     except typst.TypstError as error:

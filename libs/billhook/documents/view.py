@@ -7,7 +7,7 @@ differ in what they say, and a template can reach nothing but text.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from billhook.documents import colours
 from billhook.documents.wording import Wording
 from billhook.documents.words import Words, direction_of, hosted_words, words_for
-from billhook.rules.document import Allowance, DocumentKind, Line, Snapshot, TaxTotal
+from billhook.rules.document import Allowance, DocumentKind, Line, Paper, Snapshot, TaxTotal
 from billhook.rules.terms import VAT, Party
 
 _LETTER: Final = frozenset({"US", "CA", "MX", "PH", "CL", "CO", "CR", "GT", "PA", "SV", "VE", "DO", "PR"})
@@ -76,7 +76,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """BCP 47, of the labels and dates."""
     direction: str
     """`ltr` or `rtl`."""
-    paper: Literal["a4", "us-letter"]
+    paper: Paper
     title: str
     """Such as "Invoice"."""
     name: str
@@ -136,7 +136,7 @@ class _Writer:
             kind=snapshot.kind,
             language=self.language,
             direction=direction_of(self.language),
-            paper="us-letter" if self.write.locale.territory in _LETTER else "a4",
+            paper=snapshot.paper or ("us-letter" if self.write.locale.territory in _LETTER else "a4"),
             title=title,
             name=f"{title} {snapshot.number}" if snapshot.number else title,
             stamp=self.stamp(),
@@ -207,6 +207,8 @@ class _Writer:
             yield from self.correction()
         if period := self.write.period(snapshot.period_start, snapshot.period_end):
             yield ShownFact(label=words.period, value=period)
+        if snapshot.buyer_reference:
+            yield ShownFact(label=words.buyer_reference, value=snapshot.buyer_reference)
         yield ShownFact(label=words.currency, value=snapshot.currency.upper())
 
     def correction(self) -> Iterator[ShownFact]:

@@ -44,6 +44,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     """Before what the payer or the bank named a payment by."""
     voided_on: str
     period: str
+    buyer_reference: str
+    """Before what the buyer wants to find the document by."""
     currency: str
     corrects: str
     corrects_dated: str

@@ -16,6 +16,10 @@ from msgspec import Meta
 from billhook.rules.book import Amount
 from billhook.rules.terms import Party, TaxCategory
 
+Paper = Literal["a4", "us-letter"]
+Profile = Literal["en16931", "xrechnung"]
+"""By what rules an e-invoice is made: the European standard's, or Germany's for public bodies, which ask for more."""
+
 DocumentKind = Literal["invoice", "receipt", "void", "credit_note"]
 """`void` is the invoice again, saying that it is void; it keeps its number."""
 
@@ -119,6 +123,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How dates and amounts are written, and (where billhook speaks it) the language: `en`, `de-AT`, `pt_BR`."""
     zone: str = "UTC"
     """In which its moments are days. Those that were made before documents had one say days of UTC, as they did."""
+    paper: Paper | None = None
+    """Where nothing is said: that of the locale's country."""
+    profile: Profile = "en16931"
+    """Of its e-invoice."""
     currency: str
     number: str | None = None
     status: Literal["open", "paid", "void", "uncollectible"] = "open"
@@ -131,6 +139,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     voided_at: datetime | None = None
     period_start: datetime | None = None
     period_end: datetime | None = None
+    buyer_reference: str | None = None
     lines: tuple[Line, ...] = ()
     lines_complete: bool = True
     """False when the provider told only the first lines."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from babel import Locale
 
+from billhook.rules.book import Address
 from billhook.rules.document import Line, Snapshot
 from billhook.rules.en16931 import DECIMALS, Amounts, amounts, decimal_text, rate_of, step
 from billhook.rules.money import exponent
@@ -38,6 +39,7 @@ def missing(snapshot: Snapshot) -> list[str]:
     on_lines, too_fine = list(_lines(snapshot)), _too_fine(snapshot)
     more = len(on_lines) - _MOST_NAMED
     whole = [*_document(snapshot), *_parties(snapshot), *_periods(snapshot), *_categories(snapshot)]
+    whole += _xrechnung(snapshot) if snapshot.profile == "xrechnung" else ()
     whole += [*on_lines[:_MOST_NAMED], *([f"and {more} more of the lines"] if more > 0 else []), *too_fine]
     # What the amounts come to can be told only once each line says how it is taxed, in amounts that can be written.
     return whole if on_lines or too_fine else [*whole, *_sums(snapshot, amounts(snapshot))]
@@ -100,6 +102,31 @@ def _parties(snapshot: Snapshot) -> Iterator[str]:
             yield f"the buyer's VAT number is missing, which {needs} needs"
         if category in categories and category != "reverse_charge" and not vat_id_of(seller):
             yield f"the seller's VAT number is missing, which {needs} needs"
+
+
+def _xrechnung(snapshot: Snapshot) -> Iterator[str]:
+    """What Germany's public bodies ask for besides (BR-DE-2 to 15, and Peppol's rules on electronic addresses)."""
+    seller, buyer = snapshot.seller, snapshot.buyer
+    if not plain(snapshot.buyer_reference):
+        yield "the buyer's reference is missing, which XRechnung needs: say buyer_reference, such as the Leitweg-ID"
+    for what, text in (("phone", seller.phone), ("e-mail address", seller.email)):
+        if not plain(text):
+            yield f"the seller's {what} is missing, which XRechnung needs"
+    for role, party in (("seller", seller), ("buyer", buyer)):
+        address = (party.address if party else None) or Address()
+        for what, text in (("city", address.city), ("postal code", address.postal_code)):
+            if not plain(text):
+                yield f"the {role}'s {what} is missing, which XRechnung needs"
+    if buyer and electronic_address(buyer) is None:
+        yield "the buyer's electronic address is missing, which XRechnung needs: say electronic_address, or email"
+
+
+def electronic_address(party: Party) -> tuple[str, str] | None:
+    """Its scheme (of the CEF's list, where EM is e-mail) and what it is."""
+    if party.electronic_address:
+        scheme, _, address = party.electronic_address.partition(":")
+        return scheme, address
+    return ("EM", plain(party.email)) if plain(party.email) else None
 
 
 def _country(party: Party | None) -> str:

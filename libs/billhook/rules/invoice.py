@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from billhook.rules.book import Address, Invoice, InvoiceLine
-from billhook.rules.document import TEMPLATE, Allowance, DocumentKind, Line, Seller, Snapshot, TaxTotal
+from billhook.rules.document import TEMPLATE, Allowance, DocumentKind, Line, Paper, Seller, Snapshot, TaxTotal
 from billhook.rules.money import parse_locale
 from billhook.rules.terms import Party
 
@@ -39,6 +39,7 @@ def snapshot_of(
     locale: str = "en",
     zone: str = "UTC",
     template: str | None = None,
+    paper: Paper | None = None,
 ) -> Snapshot:
     """What a document of this kind shows of this invoice.
 
@@ -55,6 +56,7 @@ def snapshot_of(
         template=template or TEMPLATE,
         locale=locale,
         zone=zone,
+        paper=paper,
         currency=invoice.currency,
         number=invoice.number,
         status=status,

@@ -8,6 +8,7 @@ import msgspec
 
 from billhook.errors import Refused
 from billhook.rules.days import zone_of
+from billhook.rules.document import Paper, Profile
 from billhook.rules.numbering import MOST_DIGITS, PREFIX, Numbering
 
 Engine = Literal["auto", "wkhtmltopdf", "typst"]
@@ -24,10 +25,17 @@ class InvoicingSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     engine: Engine = "auto"
     e_invoice: bool = False
     """Embed the invoice as EN 16931 XML (Factur-X) in its PDF."""
+    e_invoice_profile: Profile = "en16931"
+    paper: Literal["auto", "a4", "us-letter"] = "auto"
+    """`auto` is what the country of the locale uses."""
     invoice_payments: bool = False
     """Make an invoice from each payment for which the provider makes none."""
     template: str | None = None
     """The id of one of the merchant's templates; billhook's own where there is none."""
+
+    @property
+    def paper_wish(self) -> Paper | None:
+        return None if self.paper == "auto" else self.paper
 
 
 def checked(settings: InvoicingSettings) -> InvoicingSettings:
@@ -38,6 +46,12 @@ def checked(settings: InvoicingSettings) -> InvoicingSettings:
     zone_of(settings.zone)
     if settings.engine not in ENGINES:
         raise Refused("engine_unknown", f"`engine` must be one of: {', '.join(ENGINES)}.")
+    for field, chosen, choice in (
+        ("e_invoice_profile", settings.e_invoice_profile, get_args(Profile)),
+        ("paper", settings.paper, ("auto", *get_args(Paper))),
+    ):
+        if chosen not in choice:
+            raise Refused(f"{field}_unknown", f"`{field}` must be one of: {', '.join(choice)}.")
     if settings.template is not None and not settings.template.startswith("tpl_"):
         raise Refused("template_unknown", "`template` must be the id of one of your templates (`tpl_…`), or null.")
     if settings.e_invoice and (settings.template is not None or settings.engine == "wkhtmltopdf"):

@@ -81,6 +81,9 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address: Address | None = None
     tax_ids: Annotated[tuple[Label, ...], Meta(max_length=5)] = ()
     """As they are written: "DE123456789"."""
+    electronic_address: Annotated[str, Meta(pattern="^[0-9A-Z]{2,4}:[!-~]{1,200}$")] | None = None
+    """Where e-invoices reach it, behind the scheme of the CEF's list (EAS): "0204:991-33333TEST-33". Its e-mail address
+    where there is none."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,6 +107,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Days from the finalization to the day it is due."""
     period_start: Time | None = None
     period_end: Time | None = None
+    buyer_reference: Label | None = None
+    """What the buyer wants to find it by. Of a German public body: the Leitweg-ID."""
     description: Prose | None = None
     footer: Prose | None = None
     pay_url: Annotated[str, Meta(max_length=2000)] | None = None

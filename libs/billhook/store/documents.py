@@ -34,6 +34,7 @@ documents = sa.Table(
     sa.Column("sha256", sa.Text),
     sa.Column("size", sa.Integer),
     sa.Column("engine", sa.Text),  # what drew the file
+    sa.Column("warning", sa.Text),  # what is not right with the file
     sa.Column("mail_to", sa.JSON(none_as_null=True)),  # addresses it is mailed to when it is ready
     sa.Column("e_invoice", sa.Boolean, nullable=False),  # the file is to carry the invoice as data too
     *work_columns(),
@@ -62,6 +63,7 @@ class Rendered:
     sha256: str
     size: int
     engine: str
+    warning: str | None = None
 
 
 def add_documents(tx: Tx, wanted: Sequence[NewDocument], now: datetime) -> list[str]:
@@ -99,6 +101,7 @@ def set_files(tx: Tx, rendered: Sequence[Rendered]) -> None:
                 sha256=sa.bindparam("digest"),
                 size=sa.bindparam("bytes"),
                 engine=sa.bindparam("drawn_by"),
+                warning=sa.bindparam("what_is_wrong"),
             ),
             [
                 {
@@ -107,6 +110,7 @@ def set_files(tx: Tx, rendered: Sequence[Rendered]) -> None:
                     "digest": r.sha256,
                     "bytes": r.size,
                     "drawn_by": r.engine,
+                    "what_is_wrong": r.warning,
                 }
                 for r in rendered
             ],

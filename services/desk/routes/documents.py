@@ -55,6 +55,7 @@ class DocumentShown(BaseModel):
         description="failed: it is tried again; dead: it was given up, and there is a dead letter."
     )
     engine: str | None = Field(description="What drew it.")
+    warning: str | None = Field(description="What is not right with the file, such as letters that no font had.")
     path: str | None = Field(description="Where the file is, once it is ready.")
     sha256: str | None
     size: int | None

@@ -130,14 +130,16 @@ def create_invoice(
 ) -> InvoiceShown:
     """Make a draft; with `finalize` it is issued at once."""
     checked = invoices.check(new)
-    with env.database.begin() as tx:
+    with env.database.read() as tx:
         merchant = get_merchant(tx, owner)
-        if merchant is None:
-            raise not_found("merchant")
+    if merchant is None:
+        raise not_found("merchant")
+    prepared = invoices.prepare(merchant, checked.terms, env.clock(), checked.charged) if new.finalize else None
+    with env.database.begin() as tx:
         step = invoices.draft(tx, merchant, checked, key, now=env.clock())
         rings = [step.rings]
         if new.finalize and step.invoice.state == "draft":
-            rings.append(invoices.finalize(tx, step.invoice.id, now=env.clock()).rings)
+            rings.append(invoices.finalize(tx, step.invoice.id, prepared=prepared, now=env.clock()).rings)
         invoice = whole_invoice(tx, step.invoice.id)
     for due in rings:
         ring(env, due)
@@ -174,7 +176,10 @@ def delete_draft(env: EnvIn, caller: CallerIn, invoice_id: Id) -> None:
 @router.post("/{invoice_id}/finalize")
 def finalize(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
     """Issue a draft: it gets its number, and from then on only its state changes."""
-    return _do(env, caller, invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, now=now))
+    with env.database.read() as tx:
+        find_own(tx, invoice_id, caller)
+    prepared = invoices.prepared_draft(env.database, invoice_id, env.clock())
+    return _do(env, caller, invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, prepared=prepared, now=now))
 
 
 @router.post("/{invoice_id}/pay")

@@ -6,7 +6,7 @@ prefixes everybody uses for its three namespaces; some readers look for those.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -15,14 +15,19 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from billhook.documents.bank_lines import account_in
 from billhook.documents.words import Words, words_for
 from billhook.rules.days import day_of
-from billhook.rules.document import Line, Snapshot
-from billhook.rules.e_invoice import plain, supplied, within_germany
+from billhook.rules.document import Line, Profile, Snapshot
+from billhook.rules.e_invoice import electronic_address, plain, supplied, within_germany
 from billhook.rules.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
 from billhook.rules.money import parse_locale
 from billhook.rules.tax_ids import other_id_of, vat_id_of
 from billhook.rules.terms import Party
 
-PROFILE: Final = "urn:cen.eu:en16931:2017"
+PROFILES: Final[Mapping[Profile, str]] = {
+    "en16931": "urn:cen.eu:en16931:2017",
+    "xrechnung": "urn:cen.eu:en16931:2017#compliant#urn:xeinkauf.de:kosit:xrechnung_3.0",
+}
+_PROCESS: Final = "urn:fdc:peppol.eu:2017:poacc:billing:01:1.0"
+"""How the invoice is dealt with, which XRechnung wants said: as Peppol's billing, the common one."""
 
 _NAMESPACES: Final = {
     "rsm": "urn:un:unece:uncefact:data:standard:CrossIndustryInvoice:100",
@@ -40,7 +45,9 @@ def cii(snapshot: Snapshot, amounts: Amounts) -> bytes:
     """The XML of a snapshot of which nothing is `missing`."""
     root = Element("rsm:CrossIndustryInvoice", {f"xmlns:{prefix}": uri for prefix, uri in _NAMESPACES.items()})
     context = SubElement(root, "rsm:ExchangedDocumentContext")
-    _text(SubElement(context, "ram:GuidelineSpecifiedDocumentContextParameter"), "ram:ID", PROFILE)
+    if snapshot.profile == "xrechnung":
+        _text(SubElement(context, "ram:BusinessProcessSpecifiedDocumentContextParameter"), "ram:ID", _PROCESS)
+    _text(SubElement(context, "ram:GuidelineSpecifiedDocumentContextParameter"), "ram:ID", PROFILES[snapshot.profile])
     _, words = words_for(parse_locale(snapshot.locale))
     writer = _Writer(snapshot, amounts, words)
     writer.document(SubElement(root, "rsm:ExchangedDocument"))
@@ -75,6 +82,7 @@ class _Writer:
         for place, (line, net) in enumerate(zip(self.snapshot.lines, self.amounts.lines, strict=True), 1):
             self.line(SubElement(into, "ram:IncludedSupplyChainTradeLineItem"), place, line, net)
         agreement = SubElement(into, "ram:ApplicableHeaderTradeAgreement")
+        _text(agreement, "ram:BuyerReference", self.snapshot.buyer_reference)
         self.seller(SubElement(agreement, "ram:SellerTradeParty"))
         self.buyer(SubElement(agreement, "ram:BuyerTradeParty"))
         delivery = SubElement(into, "ram:ApplicableHeaderTradeDelivery")
@@ -147,8 +155,7 @@ class _Writer:
         if due and not self.credit:
             _text(into, "ram:PaymentReference", snapshot.number)
         _text(into, "ram:InvoiceCurrencyCode", snapshot.currency.upper())
-        if due and not self.credit:
-            self.payment_means(into)
+        self.payment_means(into, transfer=bool(due) and not self.credit)
         for part in self.amounts.breakdowns:
             self.breakdown(SubElement(into, "ram:ApplicableTradeTax"), part)
         self.period(into, start, end)
@@ -169,9 +176,11 @@ class _Writer:
             return 0 if self.snapshot.refund else self.amounts.total
         return self.snapshot.amount_remaining
 
-    def payment_means(self, into: Element) -> None:
-        account = account_in(self.snapshot.seller.bank)
+    def payment_means(self, into: Element, *, transfer: bool) -> None:
+        account = account_in(self.snapshot.seller.bank) if transfer else None
         if account is None:
+            if self.snapshot.profile == "xrechnung":  # which wants one named (BR-DE-1): 1 is "not defined"
+                _text(SubElement(into, "ram:SpecifiedTradeSettlementPaymentMeans"), "ram:TypeCode", "1")
             return
         means = SubElement(into, "ram:SpecifiedTradeSettlementPaymentMeans")
         # UNTDID 4461: a SEPA credit transfer is one in euro.
@@ -248,9 +257,8 @@ class _Writer:
 
 def _whereabouts(into: Element, party: Party) -> None:
     _address(into, party)
-    if plain(party.email):
-        # BT-34 and BT-49; EM is the scheme of e-mail addresses in the CEF's list.
-        _text(SubElement(into, "ram:URIUniversalCommunication"), "ram:URIID", party.email, schemeID="EM")
+    if found := electronic_address(party):  # BT-34 and BT-49
+        _text(SubElement(into, "ram:URIUniversalCommunication"), "ram:URIID", found[1], schemeID=found[0])
 
 
 def _address(into: Element, party: Party) -> None:

@@ -10,15 +10,20 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
+from collections.abc import Mapping
 from typing import Final, cast
 
 from billhook.documents.einvoice.cii import cii
 from billhook.documents.einvoice.xmp import with_facturx
-from billhook.rules.document import Snapshot
+from billhook.rules.document import Profile, Snapshot
 from billhook.rules.e_invoice import missing
 from billhook.rules.en16931 import amounts
 
-FILENAME: Final = "factur-x.xml"
+NAMES: Final[Mapping[Profile, tuple[str, str]]] = {
+    "en16931": ("factur-x.xml", "EN 16931"),
+    "xrechnung": ("xrechnung.xml", "XRECHNUNG"),
+}
+"""What the file is called, and its profile, as Factur-X and ZUGFeRD name them."""
 
 
 def facturx_xml(snapshot: Snapshot) -> bytes:
@@ -47,17 +52,18 @@ def embed(pdf: bytes, xml: bytes, snapshot: Snapshot) -> bytes:
         TextStringObject,
     )
 
+    filename, level = NAMES[snapshot.profile]
     reader = PdfReader(io.BytesIO(pdf))
     metadata = reader.root_object.get("/Metadata")
-    xmp = with_facturx(metadata.get_object().get_data() if metadata else b"<x/>")
+    xmp = with_facturx(metadata.get_object().get_data() if metadata else b"<x/>", filename, level)
 
     writer = PdfWriter(clone_from=reader)
     writer.pdf_header = reader.pdf_header
     writer.xmp_metadata = xmp
-    attached = writer.add_attachment(FILENAME, zlib.compress(xml))
+    attached = writer.add_attachment(filename, zlib.compress(xml))
     file = cast(DictionaryObject, cast(DictionaryObject, attached.pdf_object["/EF"])["/F"])
     file[NameObject("/Filter")] = NameObject("/FlateDecode")
-    attached.alternative_name = TextStringObject(FILENAME)
+    attached.alternative_name = TextStringObject(filename)
     attached.description = TextStringObject("Factur-X invoice")
     attached.subtype = NameObject("/text/xml")
     # The same invoice once more, not just data about it (Factur-X, of all profiles that are invoices by themselves).

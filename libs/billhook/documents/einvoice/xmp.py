@@ -16,15 +16,16 @@ _PACKET: Final = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?
 
 _PROPERTIES: Final = {
     "DocumentType": ("INVOICE", "INVOICE, also of a credit note"),
-    "DocumentFileName": ("factur-x.xml", "The name of the embedded XML document"),
+    "DocumentFileName": ("{filename}", "The name of the embedded XML document"),
     "Version": ("1.0", "The version of the standard the XML document is written by"),
-    "ConformanceLevel": ("EN 16931", "The profile of the XML document"),
+    "ConformanceLevel": ("{level}", "The profile of the XML document"),
 }
 """What Factur-X wants said (its annex on XMP), and what each means: PDF/A takes no property it is not told of."""
 
 
-def with_facturx(xmp: bytes) -> bytes:
-    """The metadata, with that of Factur-X added. Raises ValueError unless it is that of a PDF/A-3."""
+def with_facturx(xmp: bytes, filename: str, level: str) -> bytes:
+    """The metadata, with that of Factur-X added: what the XML is called, and its profile. Raises
+    ValueError unless it is that of a PDF/A-3."""
     # Only an e-invoice needs lxml, and it keeps the prefixes, which the standard library's parser forgets.
     from lxml import etree
 
@@ -56,7 +57,7 @@ def with_facturx(xmp: bytes) -> bytes:
         add(described, "pdfaProperty:valueType", "Text")
         add(described, "pdfaProperty:category", "external")
         add(described, "pdfaProperty:description", meaning)
-        add(facts, f"fx:{name}", value)
+        add(facts, f"fx:{name}", value.format(filename=filename, level=level))
     written: bytes = etree.tostring(root, encoding="UTF-8")
     return _PACKET % written
 
