@@ -31,6 +31,7 @@ from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
 from billhook.store.database import Database
 from billhook.store.deliveries import deliveries, pull_forward
+from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
 from services.courier.limits import IN_FLIGHT, Admission, EndpointLimits
 from services.courier.plain import FastPath
@@ -110,6 +111,7 @@ class Dispatcher:
 
     def start(self) -> None:
         self._client = self._open_client(IN_FLIGHT)
+        self._metrics.job_capacity.labels(self._steps.queue).set(IN_FLIGHT)
         for lane in self._lanes.values():
             lane.listener.start()
             self._parts.watch(lane.listener.problem)
@@ -206,7 +208,7 @@ class Dispatcher:
         if full := self._limits.full():
             only = sa.and_(only, deliveries.c.endpoint_id.not_in(full))
         try:
-            token, jobs = self._steps.claim(ids, limit, only, admission.admit)
+            token, jobs = self._steps.claim(ids, limit, only, admission.admit, lane_name(lane.name))
         except Exception as error:
             admission.settle(())
             return error
@@ -221,7 +223,7 @@ class Dispatcher:
         if not jobs:
             return
         self._leases.take(token, [job.id for job in jobs])
-        self._metrics.in_flight.inc(len(jobs))
+        self._steps.in_hand(len(jobs))
         with self._changed:
             lane.busy += len(jobs)
             self._bytes += sum(len(job.message.body) for job in jobs)
@@ -303,6 +305,8 @@ class Dispatcher:
             # The database stays away. Their leases run out and they are sent again, under the same webhook-id.
             log.error("deliveries not settled", extra={"reason": str(error)[:500], "count": len(results)})
         finally:
+            self._steps.took([self._leases.seconds(row_id) for row_id in ids])
+            self._steps.in_hand(-len(ids))
             self._leases.release(ids)
         for job, _, _ in results:
             if _is_counted_in_sql(job):
@@ -315,7 +319,6 @@ class Dispatcher:
         for tried in attempts:
             self._metrics.delivery_seconds.observe(tried.attempt.duration_ms / 1000)
         self._metrics.connections.inc(sum(tried.connected for tried in attempts))
-        self._metrics.in_flight.dec(len(results))
 
     def _pull_forward(self) -> None:
         """What was put off for endpoints that are up again falls due, as much at a time as is soon sent."""

@@ -15,6 +15,7 @@ from billhook.queue.consumer import Steps
 from billhook.rules.retry import Done, Retry
 from billhook.store.database import Database, is_store_away
 from billhook.store.plain_deliveries import Settled, Wanted, settle, take
+from billhook.store.queues import lane_name
 from billhook.store.work import DUE
 from services.courier.delivery import DeliveryJob, Result, Tried
 from services.courier.endpoint_health import concerns
@@ -64,7 +65,7 @@ class FastPath:
                 (job.endpoint.id, job.merchant_id) for job in jobs
             ).items():
                 self._limits.enter(endpoint_id, merchant_id, places)
-        self._steps.note_claimed(taken.due, now)
+        self._steps.note_claimed(taken.due, now, lane_name(lane))
         left, more = taken.left, len(jobs) + len(taken.left) == wanted.limit
         if ids is not None and more:
             seen = {*left, *(job.id for job in jobs)}
@@ -81,6 +82,9 @@ class FastPath:
         except Exception as error:  # whatever it is, the usual machinery finds out
             log.warning("not settled in one statement", extra={"reason": str(error)[:500]})
             return results
+        self._steps.note_attempts(
+            job.attempts for job, outcome, _ in results if job.id in held and isinstance(outcome, Done)
+        )
         counts = Counter("retry" if one.due_at else one.state for row_id, one in plain.items() if row_id in held)
         self._steps.note_settled({**counts, "stale": len(plain) - len(held)})
         return [result for result in results if result[0].id not in plain]

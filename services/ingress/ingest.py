@@ -53,14 +53,11 @@ class IngestRoute:
         self._sources = sources
         self._metrics = metrics
         self._clock = clock
+        self._accept_seconds = metrics.accept_seconds
         # Children are looked up once: a label lookup takes a lock and a dictionary each time.
         self._answered = {status: metrics.ingress_requests.labels(str(status)) for status in (200, 400, 401, 404, 503)}
-        counters = {
-            "accepted": metrics.events_accepted,
-            "duplicate": metrics.events_duplicate,
-            "conflict": metrics.events_conflict,
-        }
-        self._received = {
+        counters = {"duplicate": metrics.events_duplicate, "conflict": metrics.events_conflict}
+        self._known = {
             (outcome, provider): counter.labels(provider)
             for outcome, counter in counters.items()
             for provider in PROVIDERS
@@ -89,7 +86,8 @@ class IngestRoute:
         await send({"type": "http.response.body", "body": body})
         counter = self._answered.get(status) or self._metrics.ingress_requests.labels(str(status))
         counter.inc()
-        self._metrics.ingress_seconds.observe(time.perf_counter() - started)
+        if status == 200:  # a refusal takes no commit: it would hide how slow those are
+            self._accept_seconds.observe(time.perf_counter() - started)
 
     async def _admit(self, scope: Any, receive: Any) -> bytes:
         headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
@@ -142,7 +140,10 @@ class IngestRoute:
             raise Answer(
                 503, "store_unavailable", "The event could not be stored. Send again.", (b"retry-after", b"5")
             ) from None
-        self._received[(receipt.outcome, source.provider)].inc()
+        if receipt.outcome == "accepted":
+            self._metrics.events_accepted.labels(source.provider, source.label).inc()
+        else:
+            self._known[receipt.outcome, source.provider].inc()
         if receipt.outcome == "accepted" and envelope.livemode not in (None, source.livemode):
             self._metrics.events_other_mode.labels("live" if envelope.livemode else "test").inc()
         return b'{"id":"%s","status":"%s"}' % (receipt.id.encode(), receipt.outcome.encode())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from billhook.errors import SettingsError
 from billhook.providers import PROVIDERS
+from billhook.rules.source_labels import source_labels
 from billhook.store.database import ANSWER_SECONDS, Database
 from billhook.store.sources import list_sources
 from billhook.store.vault import Vault
@@ -46,6 +47,8 @@ class OpenSource:
     provider: str
     secrets: tuple[str, ...]
     livemode: bool
+    label: str
+    """What metrics call it."""
 
 
 class SourceDirectory:
@@ -104,6 +107,7 @@ class SourceDirectory:
     def _fetch(self) -> tuple[dict[str, OpenSource], frozenset[str]]:
         with self._database.read() as tx:
             found = list_sources(tx)
+        labels = source_labels((source.id, source.name) for source in found)
         opened: dict[str, OpenSource] = {}
         sealed = set()
         for source in found:
@@ -115,5 +119,7 @@ class SourceDirectory:
                 log.error("source left out", extra={"source": source.id, "reason": str(error)})
                 sealed.add(source.id)
                 continue
-            opened[source.id] = OpenSource(source.id, source.merchant_id, source.provider, secrets, source.livemode)
+            opened[source.id] = OpenSource(
+                source.id, source.merchant_id, source.provider, secrets, source.livemode, labels.of(source.id)
+            )
         return opened, frozenset(sealed)

@@ -1,12 +1,13 @@
 """The relay: rings again for due work that nobody holds, so that a lost ring costs a second, not an event.
 
-Beside that it walks the replays, and deletes what is older than its time.
+Beside that it walks the replays, deletes what is older than its time, and measures the ledger for Prometheus.
 """
 
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
+from services.relay.exporter import Exporter
 from services.relay.pruning import Pruner
 from services.relay.replaying import LOOK_SECONDS, Replaying
 from services.relay.sweep import Sweeper
@@ -25,9 +26,10 @@ def start(env: Env, health: Health) -> Running:
         keep_attempts_days=env.settings.keep_attempts_days,
         keep_messages_days=env.settings.keep_messages_days,
     )
-    for part in (sweeper, consumer, pruner):
+    exporter = Exporter(env.database, env.metrics, env.clock, health.parts)
+    for part in (sweeper, consumer, pruner, exporter):
         part.start()
-    return Together(sweeper, consumer, pruner)
+    return Together(sweeper, consumer, pruner, exporter)
 
 
 SERVICE = Service(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from datetime import timedelta
 
 from billhook.metrics import Metrics
@@ -25,8 +24,6 @@ GRACE = timedelta(seconds=0.5)
 LIMIT = 2_000
 """Ids a sweep rings for in one queue: what a consumer does in about a second. Where as many are due, it rings without
 naming them: consumers then read SQL, in order, and leave alone what they have no room for."""
-
-GAUGES_EVERY_SECONDS = 5.0
 
 
 class Sweeper:
@@ -58,15 +55,11 @@ class Sweeper:
         return not self._thread.is_alive()
 
     def _run(self, part: Part) -> None:
-        gauges_at = float("-inf")
         while not self._stopping.wait(EVERY_SECONDS):
             part.tick()
             try:
                 self.sweep()
                 self._database.checkpoint()
-                if time.monotonic() - gauges_at >= GAUGES_EVERY_SECONDS:
-                    self.measure()
-                    gauges_at = time.monotonic()
             except Exception as error:
                 log.error("sweep failed", extra={"reason": str(error)})
                 continue
@@ -95,15 +88,3 @@ class Sweeper:
             return self._broker.waiting(queue) > 0
         except Exception:
             return True  # the queue is away: consumers read SQL themselves until it is back
-
-    def measure(self) -> None:
-        """Set the gauges of all queues, from SQL."""
-        now = self._clock()
-        for queue, lane in BELLS.items():
-            with self._database.read() as tx:
-                backlog = work.backlog(tx, lane.table, now=now, only=lane.only)
-            self._metrics.ready.labels(queue).set(backlog.ready)
-            self._metrics.running.labels(queue).set(backlog.running)
-            self._metrics.scheduled.labels(queue).set(backlog.scheduled)
-            self._metrics.expired.labels(queue).set(backlog.expired_leases)
-            self._metrics.oldest.labels(queue).set(backlog.oldest_ready_seconds)

@@ -215,5 +215,5 @@ def test_health_and_metrics_answer_without_a_queue(door: Door) -> None:
     for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
         assert door.client.send(path, [b""], [], method="GET").status == 200
     metrics = door.client.send("/metrics", [b""], [], method="GET").body.decode()
-    assert 'billhook_events_accepted_total{provider="stripe"} 1.0' in metrics
+    assert 'billhook_events_accepted_total{provider="stripe",source="s"} 1.0' in metrics
     assert door.client.send("/nothing", [b""], [], method="GET").status == 404

@@ -20,7 +20,7 @@ from billhook.events import (
     RunNews,
     StandingNews,
 )
-from billhook.metrics import Metrics
+from billhook.metrics import DECLARED
 from billhook.rules.book import KINDS
 from billhook.runtime.settings import PORTS_BY_NAME, Settings
 
@@ -144,17 +144,20 @@ def metrics_page() -> str:
         "# Metrics",
         "",
         _GENERATED,
-        "Every process serves them at `/metrics`. The sentence says what to do when a metric moves.",
+        "Every process serves at `/metrics` what it measures itself, and nothing else: the services are processes of"
+        " their own, with a registry each. The sentence says what to do when a metric moves.",
+        "",
+        "Gauges of the *ledger* are read from SQL by the relays, every five seconds, from small indexes: no scrape"
+        " scans a table. All relays export the same, so take the `max`. While the ledger cannot be read they are"
+        " absent.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
-    for metric in vars(Metrics()).values():
-        described = getattr(metric, "_documentation", None)
-        if described:
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            name = metric._name + ("_total" if metric._type == "counter" else "")
-            lines.append(f"| `{name}` | {metric._type} | {labels} | {described} |")
+    for declared in DECLARED:
+        labels = ", ".join(f"`{label}`" for label in declared.labels)
+        kind = declared.kind + (" (ledger)" if declared.of_ledger else "")
+        lines.append(f"| `{declared.name}` | {kind} | {labels} | {declared.text} |")
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,7 @@ from billhook.metrics import Metrics
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Listener
 from billhook.queue.leases import Leases
-from billhook.rules.retry import Dead, Defer, Done, Outcome, Retry, after_failure, describe
+from billhook.rules.retry import NEVER_SETTLED, NOT_WRITTEN, Dead, Defer, Done, Outcome, Retry, after_failure, describe
 from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx, is_store_away
 from billhook.store.dead_letters import DeadLetter
@@ -118,8 +118,10 @@ class Steps(Generic[J, E]):
         self._metrics = metrics
         self._now = now
         self._admit = admit
-        self._claimed = metrics.jobs_claimed.labels(self.queue)
-        self._wait = metrics.job_wait.labels(self.queue)
+        self._in_progress = metrics.jobs_in_progress.labels(self.queue)
+        self._attempts = metrics.job_attempts.labels(self.queue)
+        for outcome in ("retry", "dead", "stale"):
+            metrics.jobs_finished.labels(self.queue, outcome)  # from 0 on, or the first would not show as an increase
 
     def run(self, ids: Sequence[str] | None) -> int:
         """Claim a batch and do it; returns how many jobs that were."""
@@ -127,14 +129,32 @@ class Steps(Generic[J, E]):
         token, jobs = self.claim(ids, self.handler.batch, admit=self._admit)
         if jobs:
             fresh = [job for job in jobs if job.attempts == 1]
-            with self._keeping(token, [job.id for job in jobs]):
+            with self._counted(len(jobs)), self._keeping(token, [job.id for job in jobs]):
                 if fresh:
                     self._do(token, fresh)
                 for job in jobs:
                     if job.attempts > 1:
                         self._do(token, [job])
-            self._metrics.job_seconds.labels(self.queue).observe(time.monotonic() - started)
+            self.took([time.monotonic() - started] * len(jobs))
         return len(jobs)
+
+    @contextmanager
+    def _counted(self, jobs: int) -> Iterator[None]:
+        self.in_hand(jobs)
+        try:
+            yield
+        finally:
+            self.in_hand(-jobs)
+
+    def in_hand(self, more: int) -> None:
+        """So many more jobs are claimed and not settled (fewer, if negative)."""
+        self._in_progress.inc(more)
+
+    def took(self, seconds: Iterable[float]) -> None:
+        """How long each job was in hand."""
+        observed = self._metrics.job_seconds.labels(self.queue)
+        for each in seconds:
+            observed.observe(each)
 
     @contextmanager
     def _keeping(self, token: str, ids: Sequence[str]) -> Iterator[None]:
@@ -171,9 +191,18 @@ class Steps(Generic[J, E]):
         limit: int,
         only: work.Only | None = None,
         admit: work.Admit | None = None,
+        lane: str | None = None,
     ) -> tuple[str, Sequence[J]]:
         """Take due rows (of those that `only` is true of, what `admit` lets in); returns the fencing token and the
-        jobs. Rows that wore out their attempts are buried here."""
+        jobs. Rows that wore out their attempts are buried here. `lane` is what the part of the queue is called that
+        `only` selects."""
+        token, rows, jobs = self._claim_twice(ids, limit, only, admit)
+        self.note_claimed([row["due_at"] for row in rows], self._now(), lane)
+        return token, jobs
+
+    def _claim_twice(
+        self, ids: Sequence[str] | None, limit: int, only: work.Only | None, admit: work.Admit | None
+    ) -> tuple[str, Sequence[work.Row], Sequence[J]]:
         try:
             return self._claim(ids, limit, only, admit, self.handler.prepare)
         except Exception as error:
@@ -189,7 +218,7 @@ class Steps(Generic[J, E]):
         only: work.Only | None,
         admit: work.Admit | None,
         prepare: Prepare[J],
-    ) -> tuple[str, Sequence[J]]:
+    ) -> tuple[str, Sequence[work.Row], Sequence[J]]:
         now = self._now()
         table, handler = self.handler.table, self.handler
         with self._database.begin(durable=False) as tx:
@@ -206,15 +235,21 @@ class Steps(Generic[J, E]):
             )
             jobs = prepare(tx, claim.rows) if claim.rows else []
             self._bury_worn_out(tx, claim.worn_out, now)
-        self.note_claimed([row["due_at"] for row in claim.rows], now)
         self._count("dead", len(claim.worn_out))
-        return claim.token, jobs
+        return claim.token, claim.rows, jobs
 
-    def note_claimed(self, due: Sequence[datetime], now: datetime) -> None:
+    def note_claimed(self, due: Sequence[datetime], now: datetime, lane: str | None = None) -> None:
         """Count claims; `due` says since when each was due."""
-        self._claimed.inc(len(due))
+        name = lane or self.queue
+        self._metrics.jobs_claimed.labels(name).inc(len(due))
+        wait = self._metrics.job_wait.labels(name)
         for at in due:
-            self._wait.observe((now - at).total_seconds())
+            wait.observe(max(0.0, (now - at).total_seconds()))
+
+    def note_attempts(self, attempts: Iterable[int]) -> None:
+        """How many claims the work took that has ended."""
+        for each in attempts:
+            self._attempts.observe(each)
 
     def _prepare_each(self, tx: Tx, rows: Sequence[work.Row]) -> Sequence[J]:
         """Prepare row by row, so that one that cannot be prepared fails alone."""
@@ -230,7 +265,7 @@ class Steps(Generic[J, E]):
         return jobs
 
     def _bury_worn_out(self, tx: Tx, rows: Sequence[work.Row], now: datetime) -> None:
-        reason = f"claimed {self.handler.max_attempts} times and never settled: it seems to kill its worker"
+        reason = f"claimed {self.handler.max_attempts} {NEVER_SETTLED}: it seems to kill its worker"
         work.give_up(tx, self.handler.table, [(row["id"], reason) for row in rows], now)
         letters = [DeadLetter(row["merchant_id"], row["id"], reason, row["attempts"] - 1) for row in rows]
         dead_letters.bury(tx, self.queue, letters, now)
@@ -281,7 +316,7 @@ class Steps(Generic[J, E]):
     def _bury_unsettled(
         self, tokens: Mapping[str, str], job: J, error: Exception, wait: Callable[[float], object]
     ) -> None:
-        reason = f"it was done, and what came of it cannot be written: {describe(error)}"
+        reason = f"{NOT_WRITTEN}: {describe(error)}"
         for seconds in SETTLE_AGAIN_SECONDS:
             try:
                 with self._database.begin() as tx:
@@ -315,6 +350,8 @@ class Steps(Generic[J, E]):
         deferred: list[tuple[str, datetime, str]] = []
         letters: list[DeadLetter] = []
         for job, outcome in outcomes:
+            if isinstance(outcome, (Done, Dead)):
+                self.note_attempts([job.attempts])
             match outcome:
                 case Done(state):
                     done.setdefault(state, []).append(job.id)
@@ -366,8 +403,10 @@ class BatchConsumer(Generic[J, E]):
         self._metrics = metrics
         self._parts = parts
         self._stopping = threading.Event()
+        self._capacity = metrics.job_capacity.labels(steps.queue)
 
     def start(self) -> None:
+        self._capacity.inc(self._steps.handler.batch)
         self._listener.start()
         self._parts.watch(self._listener.problem)
         self._thread = self._parts.start(f"consumer of {self._steps.queue}", self._run)
@@ -375,6 +414,7 @@ class BatchConsumer(Generic[J, E]):
     def stop(self, timeout: float) -> bool:
         """Finish the batch in hand and stop; False if it did not end in time (its lease will run out)."""
         self._stopping.set()
+        self._capacity.dec(self._steps.handler.batch)
         self._listener.close()
         self._thread.join(timeout)
         return not self._thread.is_alive()

@@ -65,6 +65,10 @@ class Leases:
     def token(self, row_id: str) -> str:
         return self._held[row_id].token
 
+    def seconds(self, row_id: str) -> float:
+        """How long it has been in hand."""
+        return self._monotonic() - self._held[row_id].taken_at
+
     def __len__(self) -> int:
         return len(self._held)
 

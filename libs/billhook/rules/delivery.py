@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from billhook.rules.addresses import literal
-from billhook.rules.retry import Dead, Done, Outcome, Retry
+from billhook.rules.retry import GAVE_UP, Dead, Done, Outcome, Retry
 
 SCHEDULE_SECONDS: Final = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 """Waits after the 1st, 2nd, … failed attempt: ten attempts over 75.6 hours (Standard Webhooks' suggested schedule)."""
@@ -87,7 +87,7 @@ def after_attempt(
         return Done(HELD)
     reason = error or f"the endpoint answered {status_code}"
     if attempts > len(schedule):
-        return Dead(f"gave up after {attempts} attempts: {reason}")
+        return Dead(f"{GAVE_UP} {attempts} attempts: {reason}")
     wait = float(schedule[attempts - 1])
     if retry_after_seconds is not None and status_code in PATIENT:
         wait = max(wait, min(retry_after_seconds, RETRY_AFTER_LIMIT_SECONDS))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -30,6 +30,7 @@ FindingClass = Literal[
     "missing_event",
     "unprocessed_event",
 ]
+FINDING_CLASSES: Final[tuple[FindingClass, ...]] = get_args(FindingClass)
 FindingState = Literal["suspected", "confirmed", "reopened", "repaired", "accepted"]
 OPEN: Final[tuple[FindingState, ...]] = ("confirmed", "reopened")
 """What somebody, or a repair, has still to see to."""

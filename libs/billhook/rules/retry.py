@@ -46,6 +46,19 @@ class Dead:
     reason: str
 
 
+GAVE_UP: Final = "gave up after"
+NEVER_SETTLED: Final = "times and never settled"
+NOT_WRITTEN: Final = "it was done, and what came of it cannot be written"
+
+REFUSED: Final = "refused"
+REASON_CLASSES: Final = {
+    "attempts_used_up": f"{GAVE_UP} %",
+    "kills_its_worker": f"claimed % {NEVER_SETTLED}%",
+    "cannot_be_written": f"{NOT_WRITTEN}%",
+}
+"""What dead letters are counted by, and what their reasons look like (SQL's LIKE). All others are `REFUSED`: work that
+can never succeed as it is."""
+
 _NEW_LINE: Final = "\n"
 _PATH: Final = re.compile(r"(?<![\w:/.])(?:/[\w.@+~-]+){2,}/?")
 
@@ -60,7 +73,7 @@ def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: flo
     if isinstance(error, Unprocessable):
         return Dead(reason)
     if attempts >= MAX_ATTEMPTS:
-        return Dead(f"gave up after {attempts} attempts: {reason}")
+        return Dead(f"{GAVE_UP} {attempts} attempts: {reason}")
     wait = float(SCHEDULE_SECONDS[attempts - 1])
     if isinstance(error, TryAgain) and error.after_seconds is not None:
         wait = max(wait, error.after_seconds)

@@ -42,7 +42,11 @@ class Bounds:
         self.body_bytes = 0
         self.idle: dict[BoundedConnection, None] = {}
         """Connections without a request under way, the one that has been idle for longest first."""
+        self._open = metrics.connections_open
         self._cut = {reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "bodies")}
+
+    def opened(self, more: int) -> None:
+        self._open.inc(more)
 
     def count(self, reason: str) -> None:
         self._cut[reason].inc()
@@ -67,6 +71,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         bounds = self._bounds
+        bounds.opened(1)
         if len(self.connections) > bounds.connections:
             if not bounds.idle:
                 self._refuse("full", 503, "busy", "There are more connections than can be served. Send again.")
@@ -80,6 +85,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._disarm()
         self._bounds.idle.pop(self, None)
         self._release()
+        self._bounds.opened(-1)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -38,7 +38,7 @@ class Env:
     def database(self) -> Database:
         if self.settings.database.startswith("sqlite"):
             self.make_var()
-        return Database(self.settings.database)
+        return Database(self.settings.database, waited=self.metrics.database_wait.observe)
 
     def make_var(self) -> None:
         """The directory of the embedded defaults: the ledger, keys and documents in it are nobody else's to read."""

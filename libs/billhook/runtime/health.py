@@ -12,13 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
-from billhook.store.fitness import clock_skew
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -44,7 +43,7 @@ class Probes:
     def answer(self, path: str) -> tuple[int, str, bytes]:
         """(status, content type, body) for one of `PATHS`."""
         if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, generate_latest(self._env.metrics.registry)
+            return 200, CONTENT_TYPE_LATEST, self._env.metrics.exported()
         if path == "/livez":
             return _answer(self._health.parts.problem)
         return _answer(self._not_ready())
@@ -60,7 +59,6 @@ class Probes:
         try:
             with self._env.database.read() as tx:
                 tx.execute(sa.text("SELECT 1"))
-            self._env.metrics.clock_skew.set(clock_skew(self._env.database, self._env.clock))
         except Exception as error:
             log.warning("database not reachable", extra={"reason": str(error)})
             return "the database does not answer"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
@@ -42,8 +42,17 @@ class StoreAway(Exception):
 class Database:
     """Opens on first use. `begin()` writes, `read()` reads; both are one transaction."""
 
-    def __init__(self, url: str, *, pool_size: int = 8, answer_seconds: float | None = ANSWER_SECONDS) -> None:
-        """`answer_seconds`: see `ANSWER_SECONDS`; None waits for ever, as a migration of large tables must."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        answer_seconds: float | None = ANSWER_SECONDS,
+        waited: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """`answer_seconds`: see `ANSWER_SECONDS`; None waits for ever, as a migration of large tables must. `waited`
+        hears how long each transaction waited for its connection, and on SQLite for its turn to write."""
+        self._waited = waited
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = (
@@ -59,29 +68,44 @@ class Database:
         That is for claims, renewals and deferrals: one that is lost makes work due earlier, and no more.
         """
         if self._queue is None:
-            with self.engine.begin() as tx:
+            with self._connect() as tx, tx.begin():
                 if not durable:
                     tx.exec_driver_sql("SET LOCAL synchronous_commit = off")
                 yield tx
         else:
-            with self._queue, self.engine.connect().execution_options(billhook_begin="IMMEDIATE") as tx, tx.begin():
+            immediate = {"billhook_begin": "IMMEDIATE"}
+            with self._turn(self._queue), self.engine.connect().execution_options(**immediate) as tx, tx.begin():
                 yield tx
+
+    @contextmanager
+    def _connect(self) -> Iterator[Tx]:
+        began = time.perf_counter()
+        with self.engine.connect() as connection:
+            self._waited(time.perf_counter() - began)
+            yield connection
+
+    @contextmanager
+    def _turn(self, queue: _WriteQueue) -> Iterator[None]:
+        began = time.perf_counter()
+        with queue:
+            self._waited(time.perf_counter() - began)
+            yield
 
     @contextmanager
     def statement(self) -> Iterator[Tx]:
         """For statements that are a transaction each. PostgreSQL takes one in one round trip, where BEGIN and COMMIT
         around it would make three; SQLite takes it in one step."""
         if self._queue is None:
-            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as tx:
-                yield tx
+            with self._connect() as connection:
+                yield connection.execution_options(isolation_level="AUTOCOMMIT")
         else:
-            with self._queue, self.engine.connect().execution_options(billhook_begin=None) as tx:
+            with self._turn(self._queue), self.engine.connect().execution_options(billhook_begin=None) as tx:
                 yield tx
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads: one consistent view, and on SQLite it waits for nobody."""
-        with self.engine.connect() as tx:
+        with self._connect() as tx:
             if not self.sqlite:
                 # PostgreSQL's default shows each statement a moment of its own.
                 tx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

@@ -23,6 +23,8 @@ from billhook.store.work import DUE, due_index, work_columns
 _OWING = sa.text("owing")
 _OWING_SQLITE = sa.text("owing = 1")
 
+_CLOSED = sa.text("closed_at IS NOT NULL")
+
 dunning_cases = sa.Table(
     "dunning_cases",
     metadata,
@@ -62,6 +64,7 @@ dunning_cases = sa.Table(
     *work_columns(),
     due_index("dunning_cases"),
     sa.Index("ix_dunning_cases_merchant_id", "merchant_id", "id"),
+    sa.Index("ix_dunning_cases_closed", "closed_at", sqlite_where=_CLOSED, postgresql_where=_CLOSED),
     sa.Index(
         "ix_dunning_cases_customer", "merchant_id", "customer", sqlite_where=_OWING_SQLITE, postgresql_where=_OWING
     ),

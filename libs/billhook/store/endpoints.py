@@ -16,6 +16,9 @@ from billhook.store.database import Tx
 from billhook.store.merchants import merchants
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
 
+_FAILING = sa.text("failing_since IS NOT NULL")
+_DISABLED = sa.text("disabled_at IS NOT NULL")
+
 endpoints = sa.Table(
     "endpoints",
     metadata,
@@ -42,6 +45,9 @@ endpoints = sa.Table(
     sa.Column("last_failure_at", Instant),
     sa.Column("notices", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_endpoints_merchant_id", "merchant_id", "id"),
+    # Few of many: relays count them.
+    sa.Index("ix_endpoints_failing", "failing_since", sqlite_where=_FAILING, postgresql_where=_FAILING),
+    sa.Index("ix_endpoints_disabled", "disabled_at", sqlite_where=_DISABLED, postgresql_where=_DISABLED),
 )
 
 MOST_PREVIOUS_SECRETS = 10

@@ -13,7 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from billhook.store.database import Database, is_store_away
+from billhook.store.database import Database, Tx, is_store_away
 
 MOST_SKEW_SECONDS: Final = 1.0
 """Leases and retries are minutes and seconds: more than this is worth a word."""
@@ -21,8 +21,7 @@ MOST_SKEW_SECONDS: Final = 1.0
 
 def misfit(database: Database) -> str | None:
     """Why this code cannot work with the schema, and what to do; None where it can."""
-    known = sorted(file.name[:4] for file in (files("billhook.store") / "migrations" / "versions").iterdir())
-    known = [revision for revision in known if revision.isdecimal()]
+    known = known_revisions()
     at = revision(database)
     if at is None:
         return "The database has no schema yet: run `billhook migrate`."
@@ -31,6 +30,12 @@ def misfit(database: Database) -> str | None:
     if at != known[-1]:
         return f"The database is at schema {at}, and this billhook works with {known[-1]}: run `billhook migrate`."
     return None
+
+
+def known_revisions() -> list[str]:
+    """Those of this code, the one it works with last."""
+    names = sorted(file.name[:4] for file in (files("billhook.store") / "migrations" / "versions").iterdir())
+    return [name for name in names if name.isdecimal()]
 
 
 def newer(at: str | None) -> str:
@@ -44,11 +49,15 @@ def revision(database: Database) -> str | None:
     """The schema's revision; None where there is none yet."""
     try:
         with database.read() as tx:
-            return tx.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+            return revision_in(tx)
     except DBAPIError as error:
         if is_store_away(error):
             raise
         return None
+
+
+def revision_in(tx: Tx) -> str | None:
+    return tx.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def clock_skew(database: Database, clock: Callable[[], datetime]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billhook.rules.delivery import FRESH, LANES, REPLAY
+from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.store import dead_letters, work
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, once_more
@@ -42,6 +42,8 @@ class WorkQueue:
 
     table: sa.Table
     only: work.Only | None = None
+    target_seconds: float = 60.0
+    """How soon after it is due its work is to be taken."""
 
 
 def lane_name(lane: str) -> str:
@@ -49,9 +51,25 @@ def lane_name(lane: str) -> str:
     return deliveries.name if lane == FRESH else f"{deliveries.name}.{lane}"
 
 
+_TARGETS = {
+    inbox.name: 5.0,
+    documents.name: 300.0,
+    dunning_cases.name: 900.0,
+    payment_attempts.name: 900.0,
+    reconciliation_runs.name: 900.0,
+}
+_LANE_TARGETS = {FRESH: 10.0, RETRY: 60.0, REPLAY: 3600.0}
+
 BELLS: dict[str, WorkQueue] = {
-    **{name: WorkQueue(table) for name, table in QUEUES.items() if table is not deliveries},
-    **{lane_name(lane): WorkQueue(deliveries, deliveries.c.lane == lane) for lane in LANES},
+    **{
+        name: WorkQueue(table, target_seconds=_TARGETS.get(name, WorkQueue.target_seconds))
+        for name, table in QUEUES.items()
+        if table is not deliveries
+    },
+    **{
+        lane_name(lane): WorkQueue(deliveries, deliveries.c.lane == lane, target_seconds=_LANE_TARGETS[lane])
+        for lane in LANES
+    },
 }
 
 

@@ -21,6 +21,10 @@ from billhook.store.inbox import inbox
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 from billhook.store.work import DUE, due_index, work_columns
 
+_DONE = sa.text("state = 'done'")
+IS_OPEN = sa.text("state IN ('confirmed', 'reopened')")
+"""Of a finding: the condition of its index, in the index's own words."""
+
 reconciliation_runs = sa.Table(
     "reconciliation_runs",
     metadata,
@@ -47,6 +51,7 @@ reconciliation_runs = sa.Table(
     # Several reconcilers keep one schedule: a slot is taken once.
     sa.UniqueConstraint("source_id", "slot"),
     sa.Index("ix_reconciliation_runs_merchant_id", "merchant_id", "id"),
+    sa.Index("ix_reconciliation_runs_done", "source_id", "finished_at", sqlite_where=_DONE, postgresql_where=_DONE),
 )
 
 reconciliation_findings = sa.Table(
@@ -74,6 +79,7 @@ reconciliation_findings = sa.Table(
     sa.UniqueConstraint("source_id", "kind", "external_id"),
     sa.Index("ix_reconciliation_findings_merchant_id", "merchant_id", "id"),
     sa.Index("ix_reconciliation_findings_suspected_by", "suspected_by"),
+    sa.Index("ix_reconciliation_findings_open", "finding_class", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
 )
 
 DONE = "done"

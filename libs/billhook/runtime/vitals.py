@@ -1,0 +1,75 @@
+"""What every process exports of itself: which code it is, its connections to the database, its clock beside the
+database's, and the time that the garbage collector took."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import threading
+import time
+from importlib.metadata import version
+from typing import Final
+
+from sqlalchemy.pool import QueuePool
+
+from billhook.metrics import Metrics
+from billhook.runtime.env import Env
+from billhook.store.fitness import clock_skew, known_revisions
+
+EVERY_SECONDS: Final = 15.0
+"""How often the clocks are compared: a question to the database each."""
+
+
+def export_vitals(env: Env, service: str) -> None:
+    """Export them for as long as the process lives."""
+    metrics = env.metrics
+    schema = known_revisions()[-1]
+    metrics.build.labels(service, version("billhook"), schema, platform.python_version()).set(1)
+    _export_pool(env)
+    gc.callbacks.append(_CollectorWatch(metrics))
+    logging.getLogger().addHandler(_ErrorCount(metrics))
+    threading.Thread(target=_watch_clock, args=(env,), name="clock", daemon=True).start()
+
+
+def _export_pool(env: Env) -> None:
+    pool = env.database.engine.pool
+    if isinstance(pool, QueuePool):
+        env.metrics.pool.labels("in_use").set_function(pool.checkedout)
+        env.metrics.pool.labels("idle").set_function(pool.checkedin)
+        env.metrics.pool_limit.set(pool.size() + pool._max_overflow)
+
+
+class _CollectorWatch:
+    """Called by the collector, before it begins and when it is done; meanwhile nothing else runs."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._seconds = metrics.gc_seconds
+        self._began = 0.0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self._seconds.inc(time.perf_counter() - self._began)
+
+
+class _ErrorCount(logging.Handler):
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(logging.ERROR)
+        self._lines = metrics.log_errors
+        for level in ("error", "critical"):
+            self._lines.labels(level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.labels(record.levelname.lower()).inc()
+
+
+def _watch_clock(env: Env) -> None:
+    while True:
+        try:
+            env.metrics.clock_skew.set(clock_skew(env.database, env.clock))
+        except Exception:
+            # Whoever needs the database says why it is away. What it said of the time before is no longer true.
+            Metrics.clock_skew.forget(env.metrics)
+        time.sleep(EVERY_SECONDS)

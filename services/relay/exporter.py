@@ -1,0 +1,100 @@
+"""The exporter: what the ledger holds, for Prometheus. Relays read it beside everything else, so that neither a scrape
+nor a consumer waits for it.
+
+What cannot be read is not exported: an age that stands still through an outage would say that all is well. Every relay
+exports the same, so rules take the `max`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import Gauge
+
+from billhook.metrics import Metrics
+from billhook.parts import Part, Parts
+from billhook.rules.dunning import STAGES, ended
+from billhook.rules.reconcile import FINDING_CLASSES
+from billhook.rules.retry import REASON_CLASSES, REFUSED
+from billhook.runtime.clock import Clock
+from billhook.store.database import Database
+from billhook.store.measures import Measured, measure
+from billhook.store.queues import BELLS, QUEUES
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 5.0
+
+
+class Exporter:
+    """The loop."""
+
+    def __init__(self, database: Database, metrics: Metrics, clock: Clock, parts: Parts) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._clock = clock
+        self._parts = parts
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        self._thread = self._parts.start("exporter", self._run)
+
+    def stop(self, timeout: float) -> bool:
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self, part: Part) -> None:
+        while True:
+            part.tick()
+            self.read()
+            part.rest()
+            if self._stopping.wait(EVERY_SECONDS):
+                return
+
+    def read(self) -> None:
+        """Export the ledger as it is now, or nothing of it."""
+        try:
+            with self._database.read() as tx:
+                measured = measure(tx, self._clock())
+        except Exception as error:
+            self._metrics.forget_ledger()
+            log.error("the ledger was not measured", extra={"reason": str(error)[:500]})
+            return
+        self._export(measured)
+
+    def _export(self, measured: Measured) -> None:
+        metrics = self._metrics
+        for queue, backlog in measured.backlogs.items():
+            metrics.ready.labels(queue).set(backlog.ready)
+            metrics.running.labels(queue).set(backlog.running)
+            metrics.scheduled.labels(queue).set(backlog.scheduled)
+            metrics.expired.labels(queue).set(backlog.expired_leases)
+            metrics.oldest.labels(queue).set(backlog.oldest_ready_seconds)
+            metrics.latency_target.labels(queue).set(BELLS[queue].target_seconds)
+        letters = {(queue, reason): 0 for queue in QUEUES for reason in (*REASON_CLASSES, REFUSED)}
+        for labels, count in (letters | measured.dead_letters).items():
+            metrics.dead_letters.labels(*labels).set(count)
+        metrics.held_deliveries.set(measured.held_deliveries)
+        metrics.failing_endpoints.set(measured.failing_endpoints)
+        metrics.disabled_endpoints.set(measured.disabled_endpoints)
+        running = [stage for stage in STAGES if not ended(stage)]
+        _set(metrics.dunning_cases, measured.dunning_cases, running)
+        _set(metrics.dunning_ended, measured.dunning_ended, [stage for stage in STAGES if ended(stage)])
+        _set(metrics.recovered, measured.recovered)
+        _set(metrics.findings, measured.findings, FINDING_CLASSES)
+        _set(metrics.reconciliation_age, measured.reconciliation_ages)
+        metrics.schema.set(measured.schema)
+
+
+def _set(gauge: Gauge, values: Mapping[str, float], always: Iterable[str] = ()) -> None:
+    """One series for each value; those in `always` are 0 where there is none, and others that have gone go."""
+    shown = {**dict.fromkeys(always, 0.0), **values}
+    for sample in [sample for family in gauge.collect() for sample in family.samples]:
+        (label,) = sample.labels.values()
+        if label not in shown:
+            gauge.remove(label)
+    for label, value in shown.items():
+        gauge.labels(label).set(value)
