@@ -74,8 +74,7 @@ def test_a_discount_on_an_item_is_taken_off_once() -> None:
     invoice = stripe(*lines, total=24200, total_discount_amounts=[{"amount": 3000}], total_taxes=[tax(2200)])
     assert (invoice.subtotal, invoice.discount) == (25000, 3000)
     assert rows(drawn(invoice)) == [
-        *("Subtotal 250.00", "Discount −30.00", "Total without tax 220.00", "Tax 22.00", "Total 242.00"),
-        "Amount due 242.00",
+        *("Subtotal 250.00", "Discount −30.00", "Total without tax 220.00", "Tax 22.00", "Total 242.00")
     ]
 
 
@@ -91,9 +90,7 @@ def test_tax_that_prices_contain_is_put_on_top_of_nothing() -> None:
     one = line(20000, discount=1000, taxes=(tax(3034, "inclusive"),))
     invoice = stripe(one, total=19000, total_discount_amounts=[{"amount": 1000}], total_taxes=[tax(3034, "inclusive")])
     document = drawn(invoice)
-    assert rows(document) == [
-        *("Subtotal 200.00", "Discount −10.00", "Total 190.00", "Includes Tax 30.34", "Amount due 190.00")
-    ]
+    assert rows(document) == [*("Subtotal 200.00", "Discount −10.00", "Total 190.00", "Includes Tax 30.34")]
     assert document.lines[0].notes == ("Includes tax €30.34",)
 
 
@@ -101,9 +98,7 @@ def test_a_tax_on_top_and_a_tax_within_are_two_rows() -> None:
     taxes = (tax(700, "inclusive"), tax(2000))
     invoice = stripe(line(20000, taxes=taxes), total=22000, total_taxes=list(taxes))
     document = drawn(invoice)
-    assert rows(document) == [
-        *("Subtotal 200.00", "Tax 20.00", "Total 220.00", "Includes Tax 7.00", "Amount due 220.00")
-    ]
+    assert rows(document) == [*("Subtotal 200.00", "Tax 20.00", "Total 220.00", "Includes Tax 7.00")]
     assert document.lines[0].notes == ("Tax €20.00", "Includes tax €7.00")
 
 
@@ -128,7 +123,7 @@ def test_a_tax_on_top_and_a_tax_within_are_two_rows() -> None:
 )
 def test_shipping_is_part_of_the_total(cost: dict[str, int], taxes: int, total: int, said: list[str]) -> None:
     invoice = stripe(line(10000), total=total, shipping_cost=cost, total_taxes=[tax(taxes)] if taxes else [])
-    assert rows(drawn(invoice)) == ["Subtotal 100.00", *said, f"Amount due {total / 100:.2f}"]
+    assert rows(drawn(invoice)) == ["Subtotal 100.00", *said]
 
 
 def test_credits_come_off_before_tax() -> None:
@@ -190,7 +185,7 @@ def test_what_was_paid_outside_of_the_provider_was_paid() -> None:
 
 def test_what_no_figure_explains_has_a_row_of_its_own() -> None:
     invoice = msgspec.structs.replace(stripe(line(10000), total=10000), total=10300, amount_due=10300)
-    assert rows(drawn(invoice)) == ["Subtotal 100.00", "Adjustment 3.00", "Total 103.00", "Amount due 103.00"]
+    assert rows(drawn(invoice)) == ["Subtotal 100.00", "Adjustment 3.00", "Total 103.00"]
 
 
 def test_the_period_is_that_of_the_lines() -> None:
@@ -247,7 +242,7 @@ def check_columns(snapshot: Snapshot, invoice: Invoice) -> None:
         number = float(
             row.amount.replace("−", "-").replace("US$", "").replace("$", "").replace("€", "").replace(",", "")
         )
-        if row.strength == "strong":
+        if row.label == "Total":
             assert round(sum(column), 2) == number
             column, strong = [number], strong + 1
         elif row.strength == "grand":

@@ -166,5 +166,6 @@ def _document(event: Event, subject_id: str, shown: Invoice, kind: DocumentKind)
         locale=merchant.locale,
         zone=merchant.invoicing.zone,
         template=merchant.invoicing.template,
+        paper=merchant.invoicing.paper_wish,
     )
     return NewDocument(merchant.id, subject_id, kind, snapshot.template, msgspec.json.encode(snapshot))

@@ -298,13 +298,14 @@ class _Writer:
             yield row(self.tax_label(tax), tax.tax)
         if snapshot.adjustment:
             yield row(words.adjustment, snapshot.adjustment)
-        yield row(words.total, snapshot.total, "strong")
+        settlement = list(self.settlement())
+        yield row(words.total, snapshot.total, "strong" if settlement else "grand")
         for tax in included:
             yield row(words.tax_included.format(tax=self.tax_label(tax)), tax.tax)
-        yield from self.settlement()
+        yield from settlement
 
     def settlement(self) -> Iterator[ShownRow]:
-        """What of the total is, or was, to be paid."""
+        """What of the total is, or was, to be paid: nothing where that is all of it, for the headline says so."""
         snapshot, words, row = self.snapshot, self.words, self.row
         if snapshot.kind == "credit_note":
             yield row(words.refunded if snapshot.refund else words.credited, snapshot.total, "grand")
@@ -325,7 +326,8 @@ class _Writer:
             return
         if snapshot.amount_paid:
             yield row(words.amount_paid, -snapshot.amount_paid)
-        yield row(words.amount_due, snapshot.amount_remaining, "grand")
+        if snapshot.amount_remaining != snapshot.total or snapshot.credited or snapshot.balance or snapshot.amount_paid:
+            yield row(words.amount_due, snapshot.amount_remaining, "grand")
 
     def row(self, label: str, amount: int, strength: str = "plain") -> ShownRow:
         return ShownRow(label=label, amount=self.write.money(amount), strength=strength)
