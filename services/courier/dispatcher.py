@@ -13,7 +13,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -113,9 +112,6 @@ class Dispatcher:
         self._client = self._open_client(IN_FLIGHT)
         self._metrics.job_capacity.labels(self._steps.queue).set(IN_FLIGHT)
         for lane in self._lanes.values():
-            lane.listener.start()
-            self._parts.watch(lane.listener.problem)
-        for lane in self._lanes.values():
             self._parts.start(f"{lane.name} claimer", partial(self._serve, lane))
         self._settler = self._parts.start("settler", self._settle)
         self._keeper = self._parts.start("lease keeper", self._keep)
@@ -125,8 +121,8 @@ class Dispatcher:
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
-        with ThreadPoolExecutor(len(self._lanes)) as pool:  # each waits for its last question to the queue
-            list(pool.map(lambda lane: lane.listener.close(), self._lanes.values()))
+        for lane in self._lanes.values():
+            lane.listener.close()
         self._settler.join(timeout)
         self._ended.set()
         self._client.close()

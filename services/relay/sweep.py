@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from billhook.metrics import Metrics
 from billhook.parts import Part, Parts
-from billhook.queue.bell import Bell, DoorbellBroker
+from billhook.queue.bell import Bell
+from billhook.queue.broker import DoorbellBroker
 from billhook.runtime.clock import Clock
 from billhook.store import work
 from billhook.store.database import Database

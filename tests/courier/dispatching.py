@@ -38,13 +38,9 @@ class HandBell:
         self._rung.set()
         self._closed = False
 
-    def start(self) -> None: ...
-
     def close(self) -> None:
         self._closed = True
         self._rung.set()
-
-    def problem(self) -> None: ...
 
     def look(self) -> None:
         self._rung.set()

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from billhook.metrics import Metrics
-from billhook.queue.bell import Bell, DoorbellBroker, Listener
+from billhook.queue.bell import Bell, Listener
+from billhook.queue.broker import DoorbellBroker
 
 
 class Line:
@@ -22,7 +23,6 @@ class Line:
 
     def open(self) -> None:
         """Listen, past the first look into SQL, until Redis answers."""
-        self.listener.start()
         until(lambda: self.listener.take(1, timeout=0.1) == [])
 
     def metric(self, name: str, **labels: str) -> float:

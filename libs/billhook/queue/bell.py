@@ -7,16 +7,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import dramatiq
-import redis
-from dramatiq.broker import Consumer
-from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.errors import ConnectionClosed
-from dramatiq.middleware import Retries
 
 from billhook.metrics import Metrics
+from billhook.queue.broker import DoorbellBroker, RingReader
 
 log = logging.getLogger(__name__)
 
@@ -34,88 +27,8 @@ process rings at once; one that takes 5,000 events a second rings fifty times, n
 took a fifth of the ingress's capacity. At 200 a second, 2 ms made the whole path slower: waking the
 listeners so often costs more than the shorter delay saves."""
 
-PREFETCH = 64
-"""Messages a consumer may have in hand. dramatiq's default (2 a thread) caps it at prefetch ÷ 7.5 ms."""
-
-IDLE_SECONDS = 0.5
-"""How long an idle listener blocks before it looks again unasked. dramatiq polls, which makes the median pick-up 600 ms
-by default, and burns a tenth of a core when it is to be 10 ms; blocking wakes in one, for two commands a second."""
-
-WAKES = 16
-"""Wake-ups kept for listeners that are busy: enough for as many consumers to be woken by one burst of rings."""
-
 SILENT_SECONDS = 1.0
-"""A listener that has not been able to ask Redis for this long takes its work straight from SQL."""
-
-
-class _PromptConsumer(_RedisConsumer):
-    """dramatiq's consumer, woken by a ring instead of looking every few milliseconds whether there was one."""
-
-    def __next__(self) -> Any:
-        message = super().__next__()  # type: ignore[no-untyped-call]
-        if message is None and self.outstanding_message_count < self.prefetch:
-            try:
-                self.broker.wait_for_ring(self.queue_name)
-            except redis.ConnectionError as error:
-                raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
-        return message
-
-
-class DoorbellBroker(RedisBroker):
-    """dramatiq's Redis broker without what a doorbell must not have: delays, retries, dead messages."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            # All socket options must be in the URL: with `url=` every other argument is ignored.
-            url=url,
-            middleware=[Retries(max_retries=0)],
-            # Rings of a consumer that died go back to the queue after 10 s instead of a minute, looked for in every
-            # tenth command instead of every thousandth. Nothing depends on it (the relay rings anyway).
-            heartbeat_timeout=10_000,
-            maintenance_chance=100_000,
-        )
-        self.heard_at = 0.0
-        self._wake = self.client.register_script(
-            f"if redis.call('LLEN', KEYS[1]) < {WAKES} then redis.call('LPUSH', KEYS[1], '') end"
-        )
-
-    @property
-    def consumer_class(self) -> type[_PromptConsumer]:
-        return _PromptConsumer
-
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        # `timeout` is what the consumer sleeps by itself when it found nothing: as good as not at all.
-        return super().consume(queue_name, prefetch, timeout=1)
-
-    def ring(self, queue_name: str, ids: Sequence[str]) -> None:
-        """Leave a message, and wake one listener that waits."""
-        self.enqueue(
-            dramatiq.Message(queue_name=queue_name, actor_name=queue_name, args=(list(ids),), kwargs={}, options={})
-        )
-        self._wake(keys=[self._wake_key(queue_name)])
-
-    def wait_for_ring(self, queue_name: str) -> None:
-        """Block until somebody rings, or for `IDLE_SECONDS`. A ring that came just before is not missed."""
-        self.client.blpop([self._wake_key(queue_name)], timeout=IDLE_SECONDS)
-
-    def _wake_key(self, queue_name: str) -> str:
-        return f"{self.namespace}:{queue_name}.wake"
-
-    def declare_queue(self, queue_name: str) -> None:
-        # Without the delay queue beside each queue: time lives in SQL, and its consumer would poll for nothing.
-        if queue_name not in self.queues:
-            self.emit_before("declare_queue", queue_name)
-            self.queues.add(queue_name)
-            self.emit_after("declare_queue", queue_name)
-
-    def do_fetch(self, queue_name: str, count: int) -> Any:
-        messages = self._dispatch("fetch")(queue_name, count)  # type: ignore[no-untyped-call]
-        self.heard_at = time.monotonic()
-        return messages
-
-    def waiting(self, queue_name: str) -> int:
-        """Rings that nobody has fetched yet."""
-        return int(self.client.llen(f"{self.namespace}:{queue_name}"))
+"""A listener whose Redis has owed it an answer for this long takes its work straight from SQL."""
 
 
 class Bell:
@@ -190,35 +103,26 @@ class Bell:
 
 
 class Listener:
-    """Listens for the rings of one queue and hands out their ids in batches.
+    """Hears the rings of one queue and hands out their ids in batches, in the thread that asks for them.
 
-    Rings are acknowledged as soon as their ids are in memory. If the process dies then, the rows are still due in SQL.
+    A ring is gone from the queue as soon as its ids are in memory. If the process dies then, the rows are still due in
+    SQL.
     """
 
     def __init__(self, broker: DoorbellBroker, queue: str, metrics: Metrics, *, poll_seconds: float = 0.25) -> None:
-        self._broker = broker
-        self._queue = queue
-        self._metrics = metrics
+        self._reader = RingReader(broker, queue)
+        self._degraded = metrics.degraded.labels(queue)
         self._poll_seconds = poll_seconds
         self._ids: dict[str, None] = {}
         self._look = True
-        """Look into SQL instead of waiting for ids: at the start, when a ring names none, and when more came than are
-        kept."""
+        """Look into SQL instead of waiting for ids: at the start, and when a ring names none."""
         self._looked_at = 0.0
         self._changed = threading.Condition()
-        self._worker = _Worker(broker, queues={queue}, worker_threads=1)
-        self._started = False
+        self._hearing = False
+        """Some thread hears, for all who wait here."""
         self._closed = False
-        dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue, max_retries=0)(self._hear)
 
-    # Several consumers may share a listener: each starts and closes it.
-
-    def start(self) -> None:
-        with self._changed:
-            if self._started:
-                return
-            self._started = True
-        self._worker.start()
+    # Several consumers may share a listener; each closes it.
 
     def close(self) -> None:
         """Wake the threads that wait in `take`; hand out nothing more."""
@@ -226,34 +130,35 @@ class Listener:
             if self._closed:
                 return
             self._closed = True
-            self._changed.notify_all()
-        self._worker.stop(timeout=2_000)
-
-    def problem(self) -> str | None:
-        """Why it receives no more rings although it was not closed, in a sentence."""
-        if not self._started or self._closed:
-            return None
-        threads = [*self._worker.consumers.values(), *self._worker.workers]
-        if threads and all(thread.is_alive() for thread in threads):
-            return None
-        return f"the listener of {self._queue} ended"
+            self._wake()
+            self._changed.wait_for(lambda: not self._hearing)
+        self._reader.close()
 
     def look(self) -> None:
         """Make the next `take` look into SQL."""
         with self._changed:
             self._look = True
-            self._changed.notify()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        if self._hearing:
+            self._reader.wake()
 
     def take(self, limit: int, timeout: float) -> list[str] | None:
         """Up to `limit` ids that were rung for, [] when nothing came in `timeout` seconds.
 
-        None says: look into SQL for due work, whether it was rung for or not (at the start, when a ring says so, after
-        an overflow, and while Redis is away).
+        None says: look into SQL for due work, whether it was rung for or not (at the start, when a ring says so, when
+        too many rings waited, and while Redis is away).
         """
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while not self._closed:
-                if self._look or self._away():
+        if self._reader.silent_seconds > SILENT_SECONDS:
+            self._hear(0)  # it may have answered while nobody was here
+        while True:
+            with self._changed:
+                if self._closed:
+                    return []
+                if self._look or self._is_time_to_poll():
                     self._look, self._looked_at = False, time.monotonic()
                     self._ids.clear()  # what was rung for until now is among what is due
                     return None
@@ -264,26 +169,35 @@ class Listener:
                     return taken
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
-                    break
-                self._changed.wait(min(remaining, self._poll_seconds))
-            return []
+                    return []
+                if self._hearing:
+                    self._changed.wait(remaining)
+                    continue
+            self._hear(min(remaining, self._patience()))
 
-    def _away(self) -> bool:
-        now = time.monotonic()
-        away = now - self._broker.heard_at > SILENT_SECONDS
-        self._metrics.degraded.labels(self._queue).set(int(away))
-        return away and now - self._looked_at >= self._poll_seconds
-
-    def _hear(self, ids: list[str]) -> None:
+    def _hear(self, seconds: float) -> None:
+        """Take what is rung for until something comes, unless somebody else does already."""
         with self._changed:
-            if not ids or len(self._ids) + len(ids) > PENDING_LIMIT:
-                self._look = True
-            else:
-                self._ids.update(dict.fromkeys(ids))
-            self._changed.notify()
+            if self._hearing or self._closed:
+                return
+            self._hearing = True
+        rings: list[list[str]] = []
+        try:
+            rings = self._reader.hear(seconds)
+        finally:
+            with self._changed:
+                self._hearing = False
+                for ids in rings:
+                    self._look = self._look or not ids
+                    self._ids.update(dict.fromkeys(ids))
+                self._changed.notify_all()
 
+    def _patience(self) -> float:
+        """How long to wait for a ring before asking whether Redis is still there."""
+        overdue = self._reader.silent_seconds
+        return self._poll_seconds if overdue > SILENT_SECONDS else SILENT_SECONDS - overdue + 0.01
 
-class _Worker(dramatiq.Worker):
-    def __init__(self, broker: dramatiq.Broker, **options: Any) -> None:
-        super().__init__(broker, **options)
-        self.queue_prefetch = PREFETCH
+    def _is_time_to_poll(self) -> bool:
+        away = self._reader.silent_seconds > SILENT_SECONDS
+        self._degraded.set(int(away))
+        return away and time.monotonic() - self._looked_at >= self._poll_seconds

@@ -407,8 +407,6 @@ class BatchConsumer(Generic[J, E]):
 
     def start(self) -> None:
         self._capacity.inc(self._steps.handler.batch)
-        self._listener.start()
-        self._parts.watch(self._listener.problem)
         self._thread = self._parts.start(f"consumer of {self._steps.queue}", self._run)
 
     def stop(self, timeout: float) -> bool:

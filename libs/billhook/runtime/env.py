@@ -14,7 +14,8 @@ from billhook.metrics import Metrics
 from billhook.outlets.mail.mailer import Mailer, open_mailer
 from billhook.outlets.objects import Objects, open_objects
 from billhook.outlets.webhooks.client import Reach
-from billhook.queue.bell import Bell, DoorbellBroker
+from billhook.queue.bell import Bell
+from billhook.queue.broker import DoorbellBroker
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock
 from billhook.runtime.settings import Settings

@@ -1,0 +1,234 @@
+"""How rings lie in Redis: as dramatiq's messages in dramatiq's queues, and how one process waits for them.
+
+    <namespace>:<queue>        a list of message ids           } as dramatiq keeps them: its own workers and tools
+    <namespace>:<queue>.msgs   a hash: message id → message    } read and write them too
+    <namespace>:<queue>.wake   a list of tokens, one to wake one listener; at most `WAKES`
+
+A ring is one command, and hearing it two: the end of a wait, and the taking of all that waits. dramatiq's workers poll,
+and hand a message from a thread that fetches to one that works; here the thread that does the work waits for it
+(docs/decisions/0008-rings-are-heard-by-the-thread-that-claims.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+
+log = logging.getLogger(__name__)
+
+WAKES: Final = 16
+"""Wake-ups kept for listeners that are busy: enough for as many consumers to be woken by one burst of rings."""
+
+RINGS_AT_ONCE: Final = 64
+"""Taken together: 12,800 ids at most."""
+
+RINGS_KEPT: Final = 200
+"""Whoever finds more waiting forgets them and looks into SQL, where all of it is due. So a queue that nobody listens to
+stays small once somebody does, and nobody works through stale rings."""
+
+IDLE_SECONDS: Final = 1.0
+"""How long an idle listener waits in Redis before it looks into the queue unasked: for messages of other programs,
+which wake nobody. It is the sign of life, too: Redis answers at least so often."""
+
+DEAF_SECONDS: Final = 5.0
+"""After so long without an answer the connection is taken for dead, and another one is made."""
+
+RECONNECT_SECONDS: Final = 0.5
+
+_RING: Final = f"""
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('RPUSH', KEYS[1], ARGV[1])
+if redis.call('LLEN', KEYS[3]) < {WAKES} then redis.call('LPUSH', KEYS[3], '') end
+"""
+
+_TAKE: Final = f"""
+local waiting = redis.call('LLEN', KEYS[1])
+if waiting > {RINGS_KEPT} then
+  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+  return false
+end
+if waiting == 0 then
+  return {{}}
+end
+local ids = redis.call('LPOP', KEYS[1], {RINGS_AT_ONCE})
+local messages = redis.call('HMGET', KEYS[2], unpack(ids))
+redis.call('HDEL', KEYS[2], unpack(ids))
+if waiting == #ids then
+  redis.call('DEL', KEYS[3])
+elseif redis.call('LLEN', KEYS[3]) == 0 then
+  redis.call('LPUSH', KEYS[3], '')
+end
+return messages
+"""
+
+
+class DoorbellBroker(RedisBroker):
+    """dramatiq's Redis broker, for rings."""
+
+    def __init__(self, url: str) -> None:
+        # All socket options must be in the URL: with `url=` every other argument is ignored.
+        super().__init__(url=url, middleware=[])  # type: ignore[no-untyped-call]
+        self._ring = self.client.register_script(_RING)
+
+    def keys_of(self, queue_name: str) -> tuple[str, str, str]:
+        queue = f"{self.namespace}:{queue_name}"
+        return queue, f"{queue}.msgs", f"{queue}.wake"
+
+    def ring(self, queue_name: str, ids: Sequence[str]) -> None:
+        """Leave a message, and wake one listener that waits."""
+        message_id = str(uuid4())
+        message: dramatiq.Message[Any] = dramatiq.Message(
+            queue_name=queue_name,
+            actor_name=queue_name,
+            args=(list(ids),),
+            kwargs={},
+            options={"redis_message_id": message_id},
+            message_id=message_id,
+        )
+        self._ring(keys=self.keys_of(queue_name), args=(message_id, message.encode()))
+
+    def waiting(self, queue_name: str) -> int:
+        """Rings that nobody has taken yet."""
+        return int(self.client.llen(f"{self.namespace}:{queue_name}"))
+
+
+LOOK: Final[list[str]] = []
+"""A ring without ids: look into SQL."""
+
+
+class RingReader:
+    """A connection on which one thread at a time waits for the rings of a queue. It never waits for the connection."""
+
+    def __init__(self, broker: DoorbellBroker, queue: str) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._connection: Any = None
+        self._expected: deque[str] = deque()
+        """What the answers to come are to: a `take`, then a `wait`."""
+        self._answer_by = time.monotonic()
+        """When the next answer is to be expected, at the latest."""
+        self._connecting = False
+        self._closed = threading.Event()
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
+            end.setblocking(False)
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long an answer has been overdue."""
+        return time.monotonic() - self._answer_by
+
+    def hear(self, seconds: float) -> list[list[str]]:
+        """The ids of the rings that have come, ring by ring; nothing after `seconds`, or when somebody called `wake`.
+        A wait may end without either."""
+        try:
+            if self._connection is None:
+                self._connect_beside()
+            elif not self._expected:
+                self._ask()
+            elif self.silent_seconds > DEAF_SECONDS and not self._connection.can_read(0):
+                raise redis.TimeoutError(f"no answer within {DEAF_SECONDS:g} s")
+            if not self._wait(seconds):
+                return []
+            return self._read()
+        except (redis.RedisError, OSError) as error:
+            log.debug("no rings", extra={"queue": self._queue, "reason": str(error)})
+            self._drop()
+            return []
+
+    def wake(self) -> None:
+        """End a wait, or the next one."""
+        with contextlib.suppress(OSError):  # it has been woken often enough, or is closed
+            self._waker.send(b"x")
+
+    def close(self) -> None:
+        """Only when nobody hears any more."""
+        self._closed.set()
+        self._drop()
+        self._woken.close()
+        self._waker.close()
+
+    def _ask(self) -> None:
+        """For all that waits, and then for the next wake-up."""
+        keys = self._broker.keys_of(self._queue)
+        commands = (("EVAL", _TAKE, len(keys), *keys), ("BLPOP", keys[-1], IDLE_SECONDS))
+        # Without the library's own check of the connection, whose answer would come among these.
+        self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        self._expected.extend(("take", "wait"))
+        self._answer_by = time.monotonic()
+
+    def _wait(self, seconds: float) -> bool:
+        """Whether there is an answer to read."""
+        connection = self._connection
+        if connection is not None and connection.can_read(0):
+            return True
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        if connection is not None:
+            poll.register(connection._sock, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
+        if self._woken.fileno() in ready:
+            ready.remove(self._woken.fileno())
+            self._woken.recv(4096)
+        return bool(ready)
+
+    def _read(self) -> list[list[str]]:
+        rings: list[list[str]] = []
+        while self._expected and self._connection.can_read(0):
+            what, answer = self._expected.popleft(), self._connection.read_response()
+            if what == "wait":
+                self._ask()
+                continue
+            self._answer_by = time.monotonic() + IDLE_SECONDS
+            rings += [LOOK] if answer is None else [_ids(message) for message in answer if message is not None]
+        return rings
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        self._expected.clear()
+        self._answer_by = min(self._answer_by, time.monotonic())
+        if connection is not None:
+            connection.disconnect()
+
+    def _connect_beside(self) -> None:
+        if not self._connecting:
+            self._connecting = True
+            threading.Thread(target=self._connect, name=f"rings of {self._queue}", daemon=True).start()
+
+    def _connect(self) -> None:
+        try:
+            pool = self._broker.client.connection_pool
+            connection = pool.connection_class(**pool.connection_kwargs)
+            connection.connect()
+            if self._closed.is_set():
+                connection.disconnect()
+            else:
+                self._connection = connection
+        except Exception as error:
+            log.debug("no connection for rings", extra={"queue": self._queue, "reason": str(error)})
+            self._closed.wait(RECONNECT_SECONDS)
+        finally:
+            self._connecting = False
+            self.wake()
+
+
+def _ids(message: bytes) -> list[str]:
+    """What a ring is for; a message that is none says that somebody should look."""
+    try:
+        (ids,) = dramatiq.Message.decode(message).args
+    except Exception as error:
+        log.warning("a message that is no ring", extra={"reason": str(error)[:200]})
+        return LOOK
+    return [str(row_id) for row_id in ids] if isinstance(ids, list) else LOOK
