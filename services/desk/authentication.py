@@ -6,40 +6,25 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from billhook.actions.templates import LARGEST_TEMPLATE
-from billhook.documents.logo import LARGEST_LOGO
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit
 from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
 from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import OPERATOR, Caller, find_callers
-from services.desk.refusals import Refusal, answer
+from services.desk import headers
+from services.desk.refusals import Refusal, answer, not_found
 
 BODY_LIMIT = 64 * 1024
 
 KEYS_REMEMBERED = 10_000
 
-_LARGER = (
-    (re.compile(r"/v1/invoices(/.*)?"), 8 * 1024 * 1024),  # ten thousand lines, of 800 bytes each
-    (re.compile(r"/v1/merchants/[^/]+/logo"), LARGEST_LOGO),
-    (
-        re.compile(r"/v1/merchants/[^/]+/templates"),
-        4 * LARGEST_TEMPLATE,
-    ),  # in JSON a quote is two bytes, a `<` may be six
-)
-"""Where bodies may be larger, and how large."""
-
 LONGEST_KEY = 256
 
 MOST_KEYS = 200
 """Looked up with one question."""
-
-HEADERS = [
-    (b"cache-control", b"no-store"),  # answers hold customers' data, and secrets once
-    (b"x-content-type-options", b"nosniff"),
-]
 
 
 class Callers:
@@ -96,6 +81,16 @@ def refuse_two_keys(headers: Sequence[tuple[bytes, bytes]]) -> None:
         raise Refusal(400, "two_keys", "Send one `Authorization` header.")
 
 
+def owner_of(caller: Caller, merchant_id: str | None) -> str:
+    """The merchant that the caller may write for and does, if it says `merchant_id`."""
+    if caller.merchant_id is None and merchant_id is None:
+        raise Refusal(422, "merchant_missing", "merchant_id: the operator's key must say for which merchant.")
+    wanted = merchant_id or caller.merchant_id
+    if wanted is None or caller.merchant_id not in (None, wanted):
+        raise not_found("merchant")
+    return wanted
+
+
 def wrong_key() -> Refusal:
     return _unauthorized("wrong_key", "This key is unknown or was revoked.")
 
@@ -118,14 +113,14 @@ class Authentication:
             nonlocal answering
             if message["type"] == "http.response.start":
                 answering = True
-                message = {**message, "headers": [*message["headers"], *HEADERS]}
+                message = {**message, "headers": [*message["headers"], *headers.ALWAYS]}
             await send(message)
 
         try:
-            headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            given = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
             refuse_two_keys(scope["headers"])
-            caller = await self._callers.of(headers.get(b"authorization", ""))
-            body = await body_of(receive, headers.get(b"content-length", ""), body_limit(scope["path"]))
+            caller = await self._callers.of(given.get(b"authorization", ""))
+            body = await body_of(receive, given.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, _again(body, receive), guarded_send)
         except Exception as error:
@@ -142,8 +137,23 @@ def _unauthorized(code: str, message: str) -> Refusal:
     return Refusal(401, code, message, {"WWW-Authenticate": 'Bearer realm="billhook"'})
 
 
+@cache
+def _larger() -> Sequence[tuple[re.Pattern[str], int]]:
+    """Where bodies may be larger, and how large."""
+    # What draws documents takes long to import, and publishing, which needs none of it, waits for this module.
+    from billhook.actions.templates import LARGEST_TEMPLATE
+    from billhook.documents.logo import LARGEST_LOGO
+
+    return (
+        (re.compile(r"/v1/invoices(/.*)?"), 8 * 1024 * 1024),  # ten thousand lines, of 800 bytes each
+        (re.compile(r"/v1/merchants/[^/]+/logo"), LARGEST_LOGO),
+        # In JSON a quote is two bytes, a `<` may be six.
+        (re.compile(r"/v1/merchants/[^/]+/templates"), 4 * LARGEST_TEMPLATE),
+    )
+
+
 def body_limit(path: str) -> int:
-    return next((limit for pattern, limit in _LARGER if pattern.fullmatch(path)), BODY_LIMIT)
+    return next((limit for pattern, limit in _larger() if pattern.fullmatch(path)), BODY_LIMIT)
 
 
 async def body_of(receive: Any, announced: str, limit: int) -> bytes:

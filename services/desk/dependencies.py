@@ -14,12 +14,10 @@ from pydantic.json_schema import SkipJsonSchema
 from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller, get_merchant
-from services.desk.refusals import Refusal, not_found
+from services.desk.authentication import owner_of
+from services.desk.refusals import not_found
 
 T = TypeVar("T")
-
-REPLAYED = "Idempotent-Replayed"
-"""The header that says: nothing was done, this is what the same key made before."""
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,8}_[0-9a-f]{32}$")]
 
@@ -57,16 +55,6 @@ async def merchant_to_write_for(
 ) -> str:
     """The merchant a new thing belongs to."""
     return owner_of(caller, merchant_id)
-
-
-def owner_of(caller: Caller, merchant_id: str | None) -> str:
-    """The merchant that the caller may write for and does, if it says `merchant_id`."""
-    if caller.merchant_id is None and merchant_id is None:
-        raise Refusal(422, "merchant_missing", "merchant_id: the operator's key must say for which merchant.")
-    wanted = merchant_id or caller.merchant_id
-    if wanted is None or caller.merchant_id not in (None, wanted):
-        raise not_found("merchant")
-    return wanted
 
 
 OwnerIn = Annotated[str, Depends(merchant_to_write_for)]

@@ -6,12 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-import sqlalchemy.exc as sqlalchemy_errors
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, compile_path
+from starlette.responses import JSONResponse
 
 from billhook.errors import Refused, SettingsError, TryAgain
 from billhook.store.database import is_store_away
@@ -79,16 +75,14 @@ def answer(error: Exception) -> JSONResponse:
     response."""
     match error:
         case Refusal():
-            return _response(error.status, error.code, str(error), error.headers)
+            return response(error.status, error.code, str(error), error.headers)
         case Refused() if error.code == "template_busy":
             return _unavailable(error.code, str(error))
         case Refused():
-            return _response(409 if error.code in _OF_STATE else 422, error.code, str(error))
-        case RequestValidationError():
-            return _invalid(error)
+            return response(409 if error.code in _OF_STATE else 422, error.code, str(error))
         case HTTPException():
             message = str(error.detail)
-            return _response(error.status_code, _OF_STATUS.get(error.status_code, "unreadable"), message, error.headers)
+            return response(error.status_code, _OF_STATUS.get(error.status_code, "unreadable"), message, error.headers)
         case SettingsError():
             log.error("a setting is missing or wrong", extra={"reason": str(error)})
             return _unavailable("not_configured", "The desk is not set up for this; its operator finds why in the log.")
@@ -99,57 +93,12 @@ def answer(error: Exception) -> JSONResponse:
             log.error("the database is away", extra={"reason": str(error)})
             return _unavailable("store_unavailable", "The database does not answer. Ask again.")
     log.error("request failed", exc_info=error)
-    return _response(500, "internal", "The desk failed; its log says why.")
+    return response(500, "internal", "The desk failed; its log says why.")
 
 
 def _unavailable(code: str, message: str) -> JSONResponse:
-    return _response(503, code, message, {"Retry-After": RETRY_AFTER_SECONDS})
+    return response(503, code, message, {"Retry-After": RETRY_AFTER_SECONDS})
 
 
-def _invalid(error: RequestValidationError) -> JSONResponse:
-    problems = error.errors()
-    if any(problem["loc"][0] == "path" for problem in problems):
-        return answer(Refusal(404, "not_found", "There is no such thing: that is not an id billhook makes."))
-    if any(problem["type"] == "json_invalid" for problem in problems):
-        return answer(Refusal(400, "not_json", "The body is not JSON."))
-    lines = [f"{_field(problem['loc'])}: {problem['msg']}" for problem in problems[:10]]
-    return _response(422, "invalid", "; ".join(lines))
-
-
-def _field(location: tuple[Any, ...]) -> str:
-    """Where in the request, e.g. `body.event_types.0`; a caller may have named the field anything."""
-    text = ".".join(str(part) for part in location)
-    return "".join(char if char.isprintable() else "?" for char in text)[:200]
-
-
-def _response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": {"code": code, "message": message}}, status, dict(headers or {}))
-
-
-def _methods(app: FastAPI, request: Request) -> set[str]:
-    """What the path can be asked for: the framework names the methods of its first route alone."""
-    fitting = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    served = {method for route in fitting for method in getattr(route, "methods", None) or ()}
-    documented = (  # among them what is answered before FastAPI's routes
-        item for path, item in app.openapi()["paths"].items() if compile_path(path)[0].match(request.scope["path"])
-    )
-    return served | {method.upper() for item in documented for method in item if method != "parameters"}
-
-
-def install(app: FastAPI) -> None:
-    async def handle(request: Request, error: Exception) -> JSONResponse:
-        response = answer(error)
-        if response.status_code == 405:
-            response.headers["Allow"] = ", ".join(sorted(_methods(app, request)))
-        return response
-
-    for kind in (
-        Refusal,
-        Refused,
-        SettingsError,
-        TryAgain,
-        RequestValidationError,
-        HTTPException,
-        sqlalchemy_errors.SQLAlchemyError,
-    ):
-        app.add_exception_handler(kind, handle)

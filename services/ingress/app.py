@@ -1,40 +1,34 @@
-"""The ingress's HTTP face: a FastAPI app for its documentation and probes, and the hot route as a plain ASGI endpoint
-in front of it (FastAPI's request machinery costs four times the work of the whole route)."""
+"""The ingress's HTTP face: the hot route as a plain ASGI endpoint, and behind it a FastAPI app for its documentation
+(FastAPI's request machinery costs four times the work of the whole route)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.routing import Route
 
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import give_way
 from billhook.runtime.health import Probes, probe_routes
+from billhook.runtime.later import Later
 from billhook.runtime.service import ASGIApp, Health
 from services.ingress.commit import inbox_line
 from services.ingress.ingest import IngestRoute
-from services.ingress.openapi import describe
 from services.ingress.sources import SourceDirectory
 
 
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
     line = inbox_line(env.database, env.bell, env.metrics, env.clock)
-    health.watch(lambda: line.problem)
-    sources = SourceDirectory(env.database, env.vault)
-    ingest = IngestRoute(line, sources, env.metrics, env.clock)
+    ingest = IngestRoute(line, SourceDirectory(env.database, env.vault), env.metrics, env.clock)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+    def close() -> None:
         line.stop()
         env.bell.close()
 
-    app = FastAPI(title="billhook ingress", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    app.router.routes.extend(probe_routes(Probes(env, health)))
-    describe(app)
+    rest = Later(_documented, probe_routes(Probes(env, health)), close)
+    health.watch(lambda: line.problem or rest.problem)
 
     async def ingress(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -42,6 +36,17 @@ def build(env: Env, health: Health) -> ASGIApp:
             if path.startswith("/v1/sources/") and path.endswith("/events"):
                 await ingest(scope, receive, send)
                 return
-        await app(scope, receive, send)
+        await rest(scope, receive, send)
 
     return ingress
+
+
+def _documented(probes: Sequence[Route]) -> ASGIApp:
+    from fastapi import FastAPI
+
+    from services.ingress.openapi import describe
+
+    app = FastAPI(title="billhook ingress", docs_url="/docs", redoc_url=None)
+    app.router.routes.extend(probes)
+    describe(app)
+    return app

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi import checks
 from billhook.runtime.service import Health
 from billhook.store import migrate
 from billhook_testing.fake_stripe import FakeStripe
-from services.desk.app import desk as desk_app
+from services.desk.app import build
 
 CHECKS = [
     not_a_server_error,
@@ -50,7 +50,7 @@ def test_every_answer_is_one_the_document_names(mode: GenerationMode, tmp_path: 
         ours = settle(env, "Ours")
         add_replay(env, ours)
         add_reconciliation(env, ours, fake)
-        document = schemathesis.openapi.from_asgi("/openapi.json", desk_app(env, Health()))
+        document = schemathesis.openapi.from_asgi("/openapi.json", build(env, Health()))
         # What deletes comes last, so that the others find something.
         operations = sorted((r.ok() for r in document.get_all_operations()), key=lambda o: o.method == "delete")
         assert len(operations) > 40

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.errors import Refused
 from billhook.rules.endpoint_settings import own_event
 from billhook.runtime.env import Env

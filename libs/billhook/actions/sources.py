@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from billhook.errors import Refused, SettingsError, Unprocessable
+from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import recipient
 from billhook.providers import PROVIDERS
 from billhook.providers.provider import Provider
 from billhook.rules.signing import new_secret
-from billhook.runtime.env import Env
 from billhook.store import queues
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries
@@ -133,12 +132,3 @@ def _by_queue(letters: Iterable[sa.RowMapping]) -> dict[str, list[str]]:
     for letter in letters:
         work_ids[letter["queue"]].append(letter["work_id"])
     return work_ids
-
-
-def ring(env: Env, rings: Mapping[str, Collection[str]]) -> None:
-    """Ring for work that was just made due, if there is a queue. Without one the relay or the consumers find it."""
-    try:
-        for queue, ids in rings.items():
-            env.bell.ring(queue, ids)
-    except (SettingsError, ValueError) as error:  # no queue is configured, or its URL is malformed
-        log.info("not rung", extra={"reason": str(error)})

@@ -15,7 +15,7 @@ from billhook.actions import dunning_cases as verbs
 from billhook.actions.dunning_news import calendar_of, progress_of
 from billhook.actions.dunning_policies import change_policy, check_owner
 from billhook.actions.payment_apis import PaymentApis
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.decoding import decode

@@ -19,7 +19,7 @@ from billhook.actions.endpoints import (
     register_endpoint,
     rotate,
 )
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.rules.endpoint_settings import ORDERINGS, SETTINGS

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from billhook.actions.inbox_replay import MOST_NAMED, Preview, begin_replay, preview_events, preview_job, replay_events
-from billhook.actions.sources import replay_dead_letters, ring
+from billhook.actions.ringing import ring
+from billhook.actions.sources import replay_dead_letters
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.inbox import Queue, known_queue
 from billhook.cli.output import CommandError, Json, done_by, opened, show_one

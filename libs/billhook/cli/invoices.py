@@ -14,7 +14,7 @@ import typer
 from billhook.actions import invoices
 from billhook.actions.exports import Format, export, period
 from billhook.actions.ledger import Step
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from billhook.actions.reconciliation import accept_finding, begin_run, repair_finding, run_of
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.cli.arguments import Time, instant
 from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one

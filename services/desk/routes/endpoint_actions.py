@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.endpoints import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS, enable_endpoint, ping, rotate
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.rules.signing import Scheme
 from billhook.store.endpoints import set_disabled
 from services.desk.dependencies import CallerIn, EnvIn, Id, Secret, Text

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from billhook.actions.inbox_replay import begin_replay, preview_job, replay_events
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.decoding import decode
 from billhook.runtime.env import Env
 from billhook.store import inbox

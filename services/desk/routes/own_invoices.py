@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from billhook.actions import invoices
 from billhook.actions.ledger import Step
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.providers import PROVIDERS
 from billhook.rules.document import DocumentKind
 from billhook.rules.terms import Terms
@@ -22,7 +22,8 @@ from billhook.store.merchants import Caller, get_merchant
 from billhook.store.own_invoices import OWN
 from billhook.store.sources import get_source
 from services.desk import bodies
-from services.desk.dependencies import REPLAYED, CallerIn, EnvIn, Id, OwnerIn, Text
+from services.desk.dependencies import CallerIn, EnvIn, Id, OwnerIn, Text
+from services.desk.headers import REPLAYED
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.documents import find_invoice
 from services.desk.routes.invoices import InvoiceShown, whole_invoice

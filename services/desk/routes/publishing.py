@@ -32,9 +32,8 @@ from billhook.runtime.group_commit import GroupCommit, LineFull
 from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller
 from billhook.store.publications import Prepared
-from services.desk import bodies, refusals
-from services.desk.authentication import HEADERS, Callers, body_of, refuse_two_keys, wrong_key
-from services.desk.dependencies import REPLAYED, owner_of
+from services.desk import headers, refusals
+from services.desk.authentication import Callers, body_of, owner_of, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
 
 PATH: Final = "/v1/messages"
@@ -76,42 +75,6 @@ class MessagePublished(msgspec.Struct, frozen=True):
     deliveries: Annotated[int, msgspec.Meta(description="How many endpoints it goes to.")]
 
 
-OPERATION: Final[dict[str, Any]] = {
-    "tags": ["messages"],
-    "summary": "Publish Message",
-    "description": "Publish an event to the endpoints that want it, once for each key.",
-    "operationId": "publish_message",
-    "security": [{"HTTPBearer": []}],
-    "parameters": [
-        {
-            "name": "merchant_id",
-            "in": "query",
-            "required": False,
-            "description": "Whose it shall be. Needed with the operator's key, else left out.",
-            "schema": {"type": "string", "pattern": "^[a-z]{2,8}_[0-9a-f]{32}$"},
-        },
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": True,
-            "description": "Yours for this event. The same request under the same key is answered again, and published"
-            " once.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
-        },
-    ],
-    **bodies.asks(NewMessage),
-    "responses": {
-        "201": {"description": "It is durable, and on its way.", **bodies.answers(MessagePublished)},
-        "200": {
-            "description": "It was published before, under this key.",
-            "headers": {REPLAYED: {"schema": {"type": "string", "enum": ["true"]}}},
-            **bodies.answers(MessagePublished),
-        },
-        **{str(status): answer for status, answer in refusals.DECLARED.items()},
-    },
-}
-"""The route's entry in the OpenAPI document: FastAPI does not serve it, so it cannot describe it."""
-
 _DECODER: Final = decoder_of(NewMessage)
 _WANTED: Final = (b"authorization", b"content-length", b"content-type", b"idempotency-key")
 
@@ -139,29 +102,29 @@ class PublishRoute:
             published = await self._publish(scope, receive)
         except Exception as error:
             response = refusals.answer(error)
-            response.raw_headers += HEADERS
+            response.raw_headers += headers.ALWAYS
             await response(scope, receive, send)
             return
         body = b'{"id":"%s","deliveries":%d}' % (published.message_id.encode(), published.deliveries)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *HEADERS]
+        shown = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers.ALWAYS]
         if published.replayed:
-            headers.append((REPLAYED.lower().encode(), b"true"))
+            shown.append((headers.REPLAYED.lower().encode(), b"true"))
         status = 200 if published.replayed else 201
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": shown})
         await send({"type": "http.response.body", "body": body})
 
     async def _publish(self, scope: Any, receive: Any) -> Published:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
+        given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
         refuse_two_keys(scope["headers"])
-        authorization = headers.get(b"authorization", "")
+        authorization = given.get(b"authorization", "")
         remembered = self._callers.remembered(authorization)
         caller = remembered or await self._callers.of(authorization)
         try:
-            body = await body_of(receive, headers.get(b"content-length", ""), self._limit)
+            body = await body_of(receive, given.get(b"content-length", ""), self._limit)
             if len(body) > READ_BESIDE:
-                new = await asyncio.to_thread(self._read, scope, headers, body, caller)
+                new = await asyncio.to_thread(self._read, scope, given, body, caller)
             else:
-                new = self._read(scope, headers, body, caller)
+                new = self._read(scope, given, body, caller)
         except (Refusal, Refused):
             if remembered is not None:  # a revoked key gets that answer and no other
                 await self._callers.of(authorization)
@@ -178,13 +141,13 @@ class PublishRoute:
                 503, "busy", "More is waiting than can be stored in time. Send it again.", {"Retry-After": "1"}
             ) from None
 
-    def _read(self, scope: Any, headers: Mapping[bytes, str], body: bytes, caller: Caller) -> Prepared:
+    def _read(self, scope: Any, given: Mapping[bytes, str], body: bytes, caller: Caller) -> Prepared:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         owner = owner_of(caller, query.get("merchant_id", [None])[-1])
-        key = headers.get(b"idempotency-key")
+        key = given.get(b"idempotency-key")
         if key is None:
             raise Refusal(422, "invalid", "header.Idempotency-Key: It is missing.")
-        content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        content_type = given.get(b"content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json" and not content_type.endswith("+json"):
             raise Refusal(422, "invalid", "body: It must be JSON, with `Content-Type: application/json`.")
         new = _decoded(body)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from billhook.actions.reconciliation import accept_finding, begin_run, repair_finding, run_of
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.rules.reconcile import OPEN
 from billhook.store import reconciliation
 from billhook.store.database import Tx

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from billhook.actions.sources import ring
+from billhook.actions.ringing import ring
 from billhook.rules.endpoint_settings import MOST_EVENT_TYPES
 from billhook.store import replays
 from billhook.store.database import Tx

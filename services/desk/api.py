@@ -1,0 +1,85 @@
+"""The desk's API but for publishing: FastAPI's routes, behind the gate, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.routing import Route
+
+from billhook.errors import ANSWER_SCHEMA
+from billhook.rules.book import KINDS
+from billhook.runtime.env import Env
+from services.desk import bodies, handlers, published, refusals
+from services.desk.authentication import Authentication, Callers
+from services.desk.dependencies import BEARER
+from services.desk.routes import (
+    book,
+    credit_notes,
+    dead_letters,
+    documents,
+    dunning,
+    endpoint_actions,
+    endpoints,
+    events,
+    exports,
+    hosted,
+    invoices,
+    invoicing_settings,
+    mails,
+    merchants,
+    messages,
+    own_invoices,
+    reconciliation,
+    replays,
+    sources,
+)
+from services.desk.routes.publishing import PATH
+
+SUBJECTS = (
+    *(merchants, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
+    *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
+    *(messages, replays, dead_letters, dunning, reconciliation),
+)
+
+
+def api(env: Env, callers: Callers, probes: Sequence[Route]) -> FastAPI:
+    app = FastAPI(title="billhook desk", version="1", docs_url="/docs", redoc_url=None, redirect_slashes=False)
+    app.state.env = env
+    for subject in SUBJECTS:
+        app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
+    app.include_router(hosted.public)
+    app.router.routes.extend(probes)
+    handlers.install(app)
+    app.add_middleware(Authentication, callers=callers)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the document what the values of the book, and those that routes read, say of their own fields."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            schemas = document["components"]["schemas"]
+            references, fields = _book_schemas()
+            schemas.update({**fields, **bodies.schemas()})
+            schemas["Error"] = ANSWER_SCHEMA
+            document["paths"][PATH]["post"] = published.OPERATION
+            schemas["EntryShown"]["anyOf"] = list(references.values())
+            schemas["InvoiceShown"]["allOf"] = [references["invoice"]]
+            schemas["CreditNoteShown"]["allOf"] = [references["credit_note"]]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _book_schemas() -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """A reference for each kind, and the schemas they refer to."""
+    references, fields = msgspec.json.schema_components(KINDS.values(), ref_template="#/components/schemas/{name}")
+    return dict(zip(KINDS, references, strict=True)), fields
