@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from billhook.store.database import Tx
-from billhook.store.payment_attempts import put_in_turn
-from billhook.store.provider_limits import is_paused, reserve_calls
-from billhook.store.work import Row
+from billhook.store.payment_attempts import payment_attempts, put_in_turn
+from billhook.store.provider_limits import GIVEN_AHEAD, is_paused, reserve_calls
+from billhook.store.work import Row, defer
 
 CALLS: Final = 2
 """Of one attempt: the last look, and the charge."""
@@ -31,6 +31,7 @@ class Admission:
         now = self._now()
         admitted: list[Row] = []
         waiting: list[tuple[str, datetime]] = []
+        later: list[tuple[str, datetime]] = []
         accounts: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: (row["due_at"], row["id"])):
             accounts[row["source_id"], row["account"]].append(row)
@@ -44,10 +45,12 @@ class Admission:
                 else:
                     fresh.append(row)
             turns = reserve_calls(tx, source_id, account, len(fresh), self._rate, now) if fresh else []
-            for row, turn in zip(fresh, turns, strict=True):
+            for row, turn in zip(fresh, turns, strict=False):
                 if turn <= now + AHEAD:
                     admitted.append({**row, "slot_at": turn})
                 else:
                     waiting.append((row["id"], turn))
+            later += [(row["id"], now + GIVEN_AHEAD) for row in fresh[len(turns) :]]
         put_in_turn(tx, waiting)
+        defer(tx, payment_attempts, later)
         return admitted

@@ -49,6 +49,7 @@ from billhook.store.payment_attempts import Attempt, attempt_of, change_attempt,
 from billhook.store.provider_limits import pause_calls
 from billhook.store.sources import Source, sources_of
 from billhook.store.work import Row
+from services.dunner.admission import AHEAD
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,8 @@ class Attempts:
             return job, Done("done"), Verdict("failed", refused)
         api = self._apis.of(job.source)
         if job.turn is not None and job.turn > now:
-            time.sleep((job.turn - now).total_seconds())  # a second at most: see `Admission`
+            # `Admission` lets nobody wait for longer, unless the clock was set back since.
+            time.sleep(min((job.turn - now).total_seconds(), AHEAD.total_seconds()))
         try:
             if job.mode == "send":
                 return self._send(job, api, now)

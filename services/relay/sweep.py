@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from datetime import timedelta
 
 from billhook.metrics import Metrics
@@ -25,6 +26,8 @@ GRACE = timedelta(seconds=0.5)
 LIMIT = 2_000
 """Ids a sweep rings for in one queue: what a consumer does in about a second. Where as many are due, it rings without
 naming them: consumers then read SQL, in order, and leave alone what they have no room for."""
+
+PUT_RIGHT_EVERY_SECONDS = 5.0
 
 
 class Sweeper:
@@ -56,11 +59,15 @@ class Sweeper:
         return not self._thread.is_alive()
 
     def _run(self, part: Part) -> None:
+        put_right_at = float("-inf")
         while not self._stopping.wait(EVERY_SECONDS):
             part.tick()
             try:
                 self.sweep()
                 self._database.checkpoint()
+                if time.monotonic() - put_right_at >= PUT_RIGHT_EVERY_SECONDS:
+                    self.put_right()
+                    put_right_at = time.monotonic()
             except Exception as error:
                 log.error("sweep failed", extra={"reason": str(error)})
                 continue
@@ -89,3 +96,13 @@ class Sweeper:
             return self._broker.waiting(queue) > 0
         except Exception:
             return True  # the queue is away: consumers read SQL themselves until it is back
+
+    def put_right(self) -> None:
+        """Find what waits because a clock was ahead when it was put off."""
+        now = self._clock()
+        with self._database.begin(durable=False) as tx:
+            counts = {
+                queue: work.put_right(tx, lane.table, lane.mistimed, now, lane.only) for queue, lane in BELLS.items()
+            }
+        if found := {queue: count for queue, count in counts.items() if count}:
+            log.warning("a clock was ahead, and put work off too far: put right", extra={"count": found})

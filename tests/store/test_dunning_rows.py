@@ -105,6 +105,30 @@ def test_processes_share_one_bucket_and_a_pause(database: Database) -> None:
     assert reserve(3)[0] == 30
 
 
+def test_a_clock_that_was_ahead_holds_up_no_call_once_it_is_set_back(database: Database) -> None:
+    ahead = NOW + timedelta(days=400)
+    with database.begin() as tx:
+        provider_limits.reserve_calls(tx, "src_1", "", 10, 20, ahead)
+        provider_limits.pause_calls(tx, "src_1", "", ahead + timedelta(seconds=30))
+        assert not provider_limits.is_paused(tx, "src_1", "", NOW)
+        assert provider_limits.reserve_calls(tx, "src_1", "", 1, 20, NOW) == [NOW]
+        provider_limits.pause_calls(tx, "src_1", "", NOW + timedelta(seconds=30))
+        assert provider_limits.is_paused(tx, "src_1", "", NOW)
+
+
+def test_turns_are_given_for_the_next_minute_only(database: Database) -> None:
+    with database.begin() as tx:
+        turns = provider_limits.reserve_calls(tx, "src_1", "", 1000, 2, NOW)
+        assert (len(turns), turns[-1]) == (121, NOW + timedelta(minutes=1))
+        assert provider_limits.reserve_calls(tx, "src_1", "", 1000, 2, NOW) == []
+        assert len(provider_limits.reserve_calls(tx, "src_1", "", 1000, 2, NOW + timedelta(seconds=10))) == 20
+        # A minute ahead, and set back: nobody waits for that minute.
+        provider_limits.reserve_calls(tx, "src_1", "", 1, 2, NOW + timedelta(seconds=130))
+        assert provider_limits.reserve_calls(tx, "src_1", "", 1, 2, NOW + timedelta(seconds=60)) == [
+            NOW + timedelta(seconds=60)
+        ]
+
+
 def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> None:
     customer = Customer(external_id="cus_1")
     known = book_id("src_1", "", customer)

@@ -9,12 +9,18 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 from store.databases import NOW
+from store.dunning import new_attempt, new_case
 from store.events import put, row
+from store.history import delivery, endpoint_of
 
+from billhook.rules.delivery import LONGEST_WAIT_SECONDS
 from billhook.store import dead_letters, queues, work
 from billhook.store.database import Database
 from billhook.store.dead_letters import DeadLetter
+from billhook.store.deliveries import deliveries
+from billhook.store.dunning_cases import add_case
 from billhook.store.inbox import inbox
+from billhook.store.payment_attempts import add_attempt, change_attempt, payment_attempts
 from billhook.store.work import Claim
 
 LEASE = timedelta(minutes=1)
@@ -200,3 +206,49 @@ def test_the_backlog_tells_ready_running_scheduled_and_expired_apart(database: D
         assert work.backlog(tx, inbox, now=now) == work.Backlog(
             ready=2, running=1, scheduled=1, expired_leases=1, oldest_ready_seconds=120.0
         )
+
+
+def test_what_a_clock_put_off_that_was_ahead_falls_due_when_it_is_set_back(database: Database) -> None:
+    ahead = NOW + timedelta(days=400)
+    made_ahead, claimed_ahead, failed_ahead, in_hand, waiting = put(database, 5)
+    with database.begin() as tx:
+        tx.execute(sa.update(inbox).where(inbox.c.id == made_ahead).values(received_at=AFTER, due_at=AFTER))
+        left = work.claim(tx, inbox, ids=[claimed_ahead], limit=1, max_attempts=3, now=ahead, lease=LEASE)
+        failed = work.claim(tx, inbox, ids=[failed_ahead], limit=1, max_attempts=3, now=ahead, lease=LEASE)
+        work.defer_claimed(tx, inbox, [(failed.rows[0]["id"], ahead + timedelta(seconds=5), "no answer")])
+    held = claim(database, [in_hand])
+    with database.begin() as tx:
+        work.defer(tx, inbox, [(waiting, NOW + timedelta(hours=8))])
+    before = {row_id: row(database, row_id)["due_at"] for row_id in (in_hand, waiting)}
+    bell = queues.BELLS["inbox"]
+    with database.begin() as tx:
+        assert work.put_right(tx, inbox, bell.mistimed, NOW, bell.only) == 3
+        assert work.put_right(tx, inbox, bell.mistimed, NOW, bell.only) == 0
+    assert {row_id: row(database, row_id)["due_at"] for row_id in (in_hand, waiting)} == before
+    assert [row(database, row_id)["due_at"] for row_id in (made_ahead, failed_ahead)] == [NOW] * 2
+    lost = row(database, claimed_ahead)
+    assert (lost["due_at"], lost["token"]) == (NOW + work.LONGEST_LEASE, left.token)
+    assert row(database, in_hand)["token"] == held.token
+
+
+def test_what_rules_put_off_for_weeks_stays_where_it_is(database: Database) -> None:
+    """And no attempt waits for a turn at a provider that a wrong clock gave."""
+    later = NOW + timedelta(days=20)
+    case = new_case("mrc_a")
+    waits, turn = new_attempt(case), new_attempt(new_case("mrc_a", "in_2"))
+    retry = NOW + timedelta(seconds=1.1 * LONGEST_WAIT_SECONDS)
+    with database.begin() as tx:
+        add_case(tx, case, later)
+        for attempt, at, slot in ((waits, NOW + timedelta(days=1), None), (turn, later, later)):
+            add_attempt(tx, attempt)
+            change_attempt(tx, attempt.id, due_at=at, slot_at=slot)
+        delivery_id = delivery(tx, endpoint_of(tx, "mrc_a", NOW), NOW, "due")
+        tx.execute(sa.update(deliveries).values(lane="retry", attempts=9, due_at=retry))
+        found = {
+            name: work.put_right(tx, bell.table, bell.mistimed, NOW, bell.only) for name, bell in queues.BELLS.items()
+        }
+        assert {name: count for name, count in found.items() if count} == {"payment_attempts": 1}
+        c = payment_attempts.c
+        due = {row.id: row.due_at for row in tx.execute(sa.select(c.id, c.due_at))}
+        assert due == {waits.id: NOW + timedelta(days=1), turn.id: NOW}
+        assert tx.execute(sa.select(deliveries.c.due_at).where(deliveries.c.id == delivery_id)).scalar() == retry

@@ -3,7 +3,9 @@ the transaction that claims its work."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import floor
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -24,10 +26,25 @@ provider_limits = sa.Table(
 )
 
 
+GIVEN_AHEAD: Final = timedelta(minutes=1)
+"""Turns are given for so long: whoever has none by then asks again. What is further away was given by a clock that has
+been set back since."""
+
+LONGEST_PAUSE: Final = timedelta(days=1)
+"""As for turns: no provider asks for more."""
+
+
 def reserve_calls(tx: Tx, source_id: str, account: str, count: int, rate: float, now: datetime) -> list[datetime]:
-    """When each of `count` calls has its turn, none of them before the account may be called again."""
+    """When the first of `count` calls have their turns, none of them before the account may be called again."""
     spent, paused_until = _locked(tx, source_id, account)
-    start = now if paused_until is None else max(now, paused_until)
+    last = now + GIVEN_AHEAD
+    if spent is not None and spent > last + timedelta(seconds=1 + 1 / rate):
+        spent = None
+    start = now if paused_until is None or paused_until > now + LONGEST_PAUSE else max(now, paused_until)
+    free_at = start if spent is None else max(start, spent)
+    count = min(count, max(0, 1 + floor((last - free_at).total_seconds() * rate)))
+    if not count:
+        return []
     turns, spent = reserve(spent, rate, count, start)
     _change(tx, source_id, account, spent=spent)
     return turns
@@ -38,13 +55,13 @@ def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
     c = provider_limits.c
     query = sa.select(c.paused_until).where(c.source_id == source_id, c.account == account)
     until = tx.execute(query).scalar()
-    return until is not None and until > now
+    return until is not None and now < until <= now + LONGEST_PAUSE
 
 
 def pause_calls(tx: Tx, source_id: str, account: str, until: datetime) -> None:
     """Make no call for this account until then."""
     _, paused_until = _locked(tx, source_id, account)
-    if paused_until is None or paused_until < until:
+    if paused_until is None or paused_until < until or until < paused_until - LONGEST_PAUSE:
         _change(tx, source_id, account, paused_until=until)
 
 

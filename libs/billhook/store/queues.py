@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
+from billhook.rules.delivery import FRESH, LANES, LONGEST_WAIT_SECONDS, REPLAY, RETRY
 from billhook.store import dead_letters, work
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, once_more
@@ -19,6 +19,7 @@ from billhook.store.endpoints import endpoints
 from billhook.store.inbox import inbox
 from billhook.store.mails import mails
 from billhook.store.payment_attempts import payment_attempts
+from billhook.store.provider_limits import GIVEN_AHEAD
 from billhook.store.reconciliation import reconciliation_runs
 from billhook.store.replays import replays
 
@@ -44,6 +45,29 @@ class WorkQueue:
     only: work.Only | None = None
     target_seconds: float = 60.0
     """How soon after it is due its work is to be taken."""
+    mistimed: Callable[[datetime], work.Only] = lambda at: sa.false()
+    """Which of the rows that nobody holds and that are due after `at`, a moment later than now, no clock that was right
+    can have put off so far. None of them, where rules put work off for weeks."""
+
+
+def _soon(table: sa.Table, longest_wait: timedelta) -> Callable[[datetime], work.Only]:
+    """Of a queue whose work is due when it is made, and put off by `longest_wait` at most after that."""
+    made_at = table.c.received_at if "received_at" in table.c else table.c.created_at
+    return lambda at: sa.or_(table.c.due_at > at + longest_wait, sa.and_(table.c.attempts == 0, made_at > at))
+
+
+_MISTIMED = {
+    **{table.name: _soon(table, timedelta(days=1)) for table in (inbox, documents, mails, reconciliation_runs)},
+    # A bank may take a week, but nobody is given a turn so far ahead.
+    payment_attempts.name: lambda at: payment_attempts.c.slot_at > at + GIVEN_AHEAD,
+}
+
+_LONGEST_WAITS = {
+    # What is deferred before it was tried comes again within five minutes.
+    FRESH: timedelta(minutes=10),
+    RETRY: timedelta(seconds=1.2 * LONGEST_WAIT_SECONDS),
+    REPLAY: timedelta(minutes=10),
+}
 
 
 def lane_name(lane: str) -> str:
@@ -62,12 +86,21 @@ _LANE_TARGETS = {FRESH: 10.0, RETRY: 60.0, REPLAY: 3600.0}
 
 BELLS: dict[str, WorkQueue] = {
     **{
-        name: WorkQueue(table, target_seconds=_TARGETS.get(name, WorkQueue.target_seconds))
+        name: WorkQueue(
+            table,
+            target_seconds=_TARGETS.get(name, WorkQueue.target_seconds),
+            mistimed=_MISTIMED.get(name, WorkQueue.mistimed),
+        )
         for name, table in QUEUES.items()
         if table is not deliveries
     },
     **{
-        lane_name(lane): WorkQueue(deliveries, deliveries.c.lane == lane, target_seconds=_LANE_TARGETS[lane])
+        lane_name(lane): WorkQueue(
+            deliveries,
+            deliveries.c.lane == lane,
+            target_seconds=_LANE_TARGETS[lane],
+            mistimed=_soon(deliveries, _LONGEST_WAITS[lane]),
+        )
         for lane in LANES
     },
 }

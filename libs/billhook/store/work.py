@@ -183,6 +183,30 @@ def _given(only: Only | None) -> tuple[Only, ...]:
     return () if only is None else (only,)
 
 
+MOST_AHEAD = timedelta(seconds=5)
+"""How far clocks may differ before anybody minds."""
+
+LONGEST_LEASE = timedelta(minutes=2)
+"""Twice the longest that any queue gives."""
+
+PUT_RIGHT_AT_ONCE = 1_000
+
+
+def put_right(tx: Tx, table: sa.Table, mistimed: Callable[[datetime], Only], now: datetime, only: Only | None) -> int:
+    """Let fall due what a clock that was ahead put off too far: it has been set back since, and the work would wait
+    until the time has passed once more. Leases end after `LONGEST_LEASE`. Returns how many rows that were."""
+    at = now + MOST_AHEAD
+    held = table.c.token.is_not(None)
+    wrong = sa.or_(
+        sa.and_(held, table.c.due_at > at + LONGEST_LEASE),
+        sa.and_(~held, mistimed(at)),
+    )
+    late = sa.select(table.c.id, table.c.token).where(table.c.state == DUE, table.c.due_at > at, wrong, *_given(only))
+    rows = tx.execute(late.limit(PUT_RIGHT_AT_ONCE).with_for_update(skip_locked=True)).all()
+    defer(tx, table, [(row_id, now if token is None else now + LONGEST_LEASE) for row_id, token in rows])
+    return len(rows)
+
+
 @dataclass(frozen=True)
 class Backlog:
     """The state of one queue, for metrics. Counts stop at `COUNT_LIMIT`: a measurement must not scan a table."""
