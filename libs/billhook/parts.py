@@ -74,11 +74,15 @@ class Parts:
         self._watched.append(problem)
 
     @property
+    def deaths(self) -> list[str]:
+        """How parts ended, and what watched functions report; none while all live."""
+        ended = [part.problem for part in self._parts if part.death is not None]
+        return [found for found in (*ended, *(problem() for problem in self._watched)) if found is not None]
+
+    @property
     def death(self) -> str | None:
-        """How a part ended, or what a watched function reports; None while all live."""
-        return next((part.problem for part in self._parts if part.death is not None), None) or next(
-            filter(None, (problem() for problem in self._watched)), None
-        )
+        """The first of them."""
+        return next(iter(self.deaths), None)
 
     @property
     def problem(self) -> str | None:

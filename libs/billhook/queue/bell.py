@@ -66,6 +66,10 @@ class Bell:
             if ids:
                 self.ring(queue, ids)
 
+    def problem(self) -> str | None:
+        """Why nothing is rung any more although it was not closed, in a sentence."""
+        return None if self._thread.is_alive() or self._closing.is_set() else "the bell ended"
+
     def close(self) -> None:
         """Send what is left and stop."""
         with self._changed:

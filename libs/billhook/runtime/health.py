@@ -83,6 +83,11 @@ def probe_routes(probes: Probes) -> list[Route]:
     return [Route(path, answer, include_in_schema=False) for path in PATHS]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked did not wait for the answer. By default a traceback of it stands in the log."""
+
+
 class ProbeServer:
     """The probes on a port of their own, for consumers."""
 
@@ -102,7 +107,7 @@ class ProbeServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server = _Server((host, port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="probes", daemon=True).start()

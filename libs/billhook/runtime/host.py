@@ -69,6 +69,7 @@ def _consume(service: Service, env: Env) -> int:
         probes = ProbeServer(Probes(env, health), env.settings.host, listening_port(env.settings, service.name))
     except OSError as error:
         raise cannot_listen(env.settings, service.name, error) from error
+    health.watch(env.bell.problem)
     running = service.start(env, health)
     _spare_the_collector()
     log.info("started", extra={"port": probes.port})
@@ -98,6 +99,7 @@ def _serve(service: Service, env: Env, limit: int) -> int:
     assert service.app is not None
     port = listening_port(env.settings, service.name)
     health = Health()
+    health.watch(env.bell.problem)
     app = Draining(service.app(env, health))
     config = uvicorn.Config(
         app,
