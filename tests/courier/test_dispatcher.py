@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -27,12 +28,15 @@ URL = "https://merchant.test/hook"
 
 
 def test_what_is_due_is_sent_and_settled(world: World) -> None:
-    world.endpoint(URL)
+    endpoint = world.endpoint(URL)
     world.say()
     with dispatching(world) as office:
         until(lambda: office.client.sent)
+        assert office.dispatcher._limits.traffic(endpoint).busy == 1
         office.answer()
         until(lambda: office.states() == ["delivered"])
+    assert office.dispatcher._limits.traffic(endpoint).busy == 0
+    assert (office.dispatcher._bytes, office.dispatcher._lanes["fresh"].busy) == (0, 0)
     assert world.rows("delivery_attempts", "outcome", "status_code") == [("2xx", 200)]
 
 
@@ -128,6 +132,96 @@ def test_a_result_waits_for_a_database_that_is_away(world: World, monkeypatch: p
     assert len(world.rows("delivery_attempts", "id")) == 1
 
 
+def test_what_cannot_be_written_for_long_is_sent_again_under_the_same_id(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billhook.queue.consumer.SETTLE_AGAIN_SECONDS", (0.0,))
+    endpoint = world.endpoint(URL, max_in_flight=1)
+    world.say()
+    settle = courier_delivery.Delivery.effects
+    away = True
+
+    def effects(self: courier_delivery.Delivery, *given: object) -> object:
+        if away:
+            raise sa.exc.OperationalError("UPDATE", {}, ConnectionError("server closed the connection"))
+        return settle(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(courier_delivery.Delivery, "effects", effects)
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        first = office.client.sent[0][0].headers["webhook-id"]
+        office.answer()
+        until(lambda: len(office.dispatcher._leases) == 0, "giving it up")
+        until(lambda: office.dispatcher._limits.traffic(endpoint).busy == 0, "leaving its place")
+        away = False
+        world.clock.move(seconds=courier_delivery.Delivery.lease.total_seconds())
+        office.look()
+        until(lambda: office.client.sent)
+        assert office.client.sent[0][0].headers["webhook-id"] == first
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+        assert office.parts.problem is None
+    assert world.metrics.in_flight._value.get() == 0
+
+
+def test_a_capped_place_is_free_only_when_the_attempt_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQL counts it until then: whoever left earlier would take his own for those of another courier."""
+    endpoint = world.endpoint(URL, max_in_flight=1)
+    for _ in range(2):
+        world.say()
+    settle, go_on, writing = courier_delivery.Delivery.effects, threading.Event(), threading.Event()
+
+    def effects(self: courier_delivery.Delivery, *given: object) -> object:
+        writing.set()
+        assert go_on.wait(60)
+        return settle(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(courier_delivery.Delivery, "effects", effects)
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.answer()
+        assert writing.wait(60)
+        assert office.dispatcher._limits.traffic(endpoint).busy == 1
+        go_on.set()
+        until(lambda: office.client.sent, "taking the next without a ring")
+        assert world.rows("deliveries", "due_at", "state").count((world.clock(), "due")) == 0
+        office.answer()
+        until(lambda: office.states() == ["delivered"] * 2)
+    assert office.dispatcher._limits.traffic(endpoint).busy == 0
+
+
+def test_what_was_put_off_is_looked_for_at_its_time_without_a_ring(world: World) -> None:
+    world.endpoint(URL, rate_limit=1.0)
+    for _ in range(2):
+        world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.answer()
+        until(lambda: Counter(office.states()) == {"delivered": 1, "due": 1})
+        assert office.client.sent == []
+        assert world.metrics.deferred._value.get() == 1
+        world.clock.move(seconds=1)
+        until(lambda: office.client.sent, "looking again")
+        office.answer()
+        until(lambda: office.states() == ["delivered"] * 2)
+
+
+def test_a_receiver_that_asks_for_a_pause_gets_it_from_all_its_webhooks(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.answer(Response("4xx", 429, retry_after="120"))
+        until(lambda: world.rows("deliveries", "lane") == [("retry",)])
+        pause = world.clock() + timedelta(seconds=120)
+        assert world.rows("deliveries", "due_at")[0][0] >= pause
+        world.say()
+        office.look()
+        until(lambda: all(at >= pause for (at,) in world.rows("deliveries", "due_at")), "putting it off")
+        assert office.client.sent == []
+        assert office.dispatcher._limits.traffic(endpoint).breaker.is_open(world.clock())
+
+
 def test_one_merchant_whose_endpoints_hang_leaves_room_to_the_others(world: World) -> None:
     for _ in range(100):
         world.endpoint(URL)
@@ -215,6 +309,9 @@ def test_retries_and_replays_leave_room_to_first_attempts(world: World) -> None:
         assert office.dispatcher._room_in(lanes["retry"]) == 0
         assert office.dispatcher._room_in(lanes["replay"]) == 32
         assert office.dispatcher._room_in(lanes["fresh"]) == 224
+        lanes["replay"].claiming = 24  # they may all come
+        assert office.dispatcher._room_in(lanes["fresh"]) == 200
+        lanes["replay"].claiming = 0
         lanes["fresh"].busy = 40
         assert office.dispatcher._room_in(lanes["replay"]) == 0
         lanes["retry"].busy = lanes["fresh"].busy = 0

@@ -114,6 +114,7 @@ def test_bodies_that_are_too_many_bytes_together_are_refused() -> None:
     found = asyncio.run(ask())
     assert found[:2] == [1, WAITING_BYTES_LIMIT]
     assert LineFull in [type(answer) for answer in found[2:]]
+    assert answers(line, [WAITING_BYTES_LIMIT]) == [WAITING_BYTES_LIMIT]  # what was taken weighs nothing any more
     line.stop()
 
 
