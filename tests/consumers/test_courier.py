@@ -158,6 +158,19 @@ def test_one_success_wipes_the_slate_clean(world: World) -> None:
     assert world.rows("endpoints", "failing_since", "notices") == [(None, 0)]
 
 
+def test_enabling_what_is_enabled_hides_no_failure(world: World) -> None:
+    with receiver() as merchant:
+        endpoint = world.endpoint(merchant.url)
+        merchant.answers = [(500, {})]
+        world.say()
+        world.deliver()
+    failing = world.rows("endpoints", "failing_since", "last_failure_at")
+    assert failing == [(world.clock(),) * 2]
+    with world.database.begin() as tx:
+        set_disabled(tx, endpoint, None, None)
+    assert world.rows("endpoints", "failing_since", "last_failure_at") == failing
+
+
 def test_a_secret_on_its_way_out_signs_beside_the_new_one(world: World) -> None:
     with receiver() as merchant:
         endpoint_id = world.endpoint(merchant.url)

@@ -81,6 +81,24 @@ async def test_interim_answers_are_passed_over() -> None:
     assert (response.outcome, response.headers) == ("2xx", (("Content-Length", "2"),))
 
 
+@in_a_loop
+async def test_a_body_with_trailers_is_whole_and_they_are_not_its_headers() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Server-Timing\r\n\r\n"
+
+    async def story(peer: Peer) -> None:
+        for body in (b"2\r\nok\r\n", b""):
+            await peer.request()
+            await peer.send(head + body + b"0\r\nServer-Timing: db;dur=53\r\nX: y\r\n\r\n")
+        await peer.gone()
+
+    async with endpoint(story) as receiver, posting() as poster:
+        for body in (b"ok", b""):
+            response = await poster.post(receiver.url(), {}, b"{}")
+            assert (response.outcome, response.error, response.body) == ("2xx", None, body)
+            assert [name for name, _ in response.headers] == ["Transfer-Encoding", "Trailer"]
+        assert receiver.connections == 1
+
+
 @pytest.mark.parametrize("ends", [True, False])
 @in_a_loop
 async def test_but_not_without_end(ends: bool) -> None:

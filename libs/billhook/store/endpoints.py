@@ -206,12 +206,13 @@ def update_endpoint(tx: Tx, endpoint_id: str, **changes: Any) -> None:
 
 def set_disabled(tx: Tx, endpoint_id: str, at: datetime | None, reason: str | None) -> None:
     """Stop sending to an endpoint, with the reason; one that is disabled already keeps its first. None enables it
-    again, with a clean record."""
+    again, with a clean record; one that is enabled already keeps its record, or whoever enables it every day would
+    never hear that it fails."""
     changes: dict[str, Any] = {"disabled_at": at, "disabled_reason": reason}
     if at is None:
         changes |= {"failing_since": None, "last_failure_at": None, "notices": 0}
-    change = sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**changes)
-    tx.execute(change if at is None else change.where(endpoints.c.disabled_at.is_(None)))
+    other = endpoints.c.disabled_at.is_not(None) if at is None else endpoints.c.disabled_at.is_(None)
+    tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id, other).values(**changes))
     _changed(tx, _owner(endpoint_id))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import socket
 import threading
@@ -254,7 +255,8 @@ class WebhookClient:
         if not host:
             raise ValueError("it has no host")
         port = parts.port or (443 if secure else 80)
-        return Target(host, port, secure, literal(host) is not None, _wire(text, parts.hostname or "", host))
+        wire = _wire(text, parts.hostname or "", host)
+        return Target(host, port, secure, literal(host) is not None, wire, _path(wire))
 
     # What exchanges ask in the midst of libcurl's work.
 
@@ -399,6 +401,13 @@ def _wire(text: str, host: str, ascii_host: str) -> bytes:
         return text.encode()
     before, _, after = text.partition(host)
     return (quote(before, safe=_KEPT) + ascii_host + quote(after, safe=_KEPT)).encode()
+
+
+def _path(wire: bytes) -> bytes:
+    """What stands after the host, without a fragment."""
+    rest = wire.partition(b"#")[0].partition(b"://")[2]
+    path = rest[len(re.split(rb"[/?]", rest, maxsplit=1)[0]) :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 _KEPT: Final = "".join(map(chr, range(33, 127)))

@@ -82,6 +82,8 @@ class Target:
     is_address: bool
     """The host is an IP address, and no name has to be looked up."""
     wire_url: bytes
+    path: bytes
+    """What the request line says: libcurl would write the percent-encoding of a path in capitals."""
 
 
 Field = tuple[bytes, bytes]
@@ -176,6 +178,7 @@ class Exchange:
         self._full = False
         if target.wire_url != self._url:
             curl.setopt(pycurl.URL, target.wire_url)
+            curl.setopt(pycurl.REQUEST_TARGET, target.path)
             self._url = target.wire_url
         seconds = request.deadline_seconds if self.rounds == 1 else self.seconds_left
         milliseconds = max(1, int(seconds * 1000))
@@ -252,13 +255,15 @@ class Exchange:
             self._kept = 0
             if self._heads > INTERIM_LIMIT + 1:
                 return -1
+        elif self._ended:
+            return None  # a trailer: it belongs to the body, which is whole without it (RFC 9112 section 7.1.2)
         if self._kept <= HEADERS_KEPT:
             self._lines.append(line)
             self._kept += len(line)
         elif self._retry_after is None and line[:12].lower() == b"retry-after:":
             self._retry_after = line
         self._ended = line in _BLANK
-        if self._ended and not self._body:
+        if self._ended:
             self._head = _read_head(self._lines)
             status, _, amiss = self._head
             if amiss is not None or status == 101:
