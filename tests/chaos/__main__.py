@@ -24,17 +24,15 @@ SHOWN = 20
 def main() -> int:
     arguments = _parse()
     names = list(FAULTS) if arguments.faults == "all" else arguments.faults.split(",")
-    library = find_libfaketime()
-    if "clock" in names and library is None:
-        print("Clocks are not stepped: there is no libfaketime here (apt-get install faketime).")
-        names.remove("clock")
+    if not arguments.debts and "dunner" in names:
+        names.remove("dunner")
     options = Options(
         faults=[fault for name in names for fault in FAULTS[name]],
         seconds=arguments.seconds,
         rate=arguments.rate,
         seed=arguments.seed,
         lease_seconds=arguments.lease,
-        library=library if "clock" in names else None,
+        debts=arguments.debts,
     )
     databases = ("sqlite", "postgresql") if arguments.database == "both" else (arguments.database,)
     directory = Path(tempfile.mkdtemp(prefix="billhook-chaos-"))
@@ -61,6 +59,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=90, help="of traffic and faults, for each database")
     parser.add_argument("--rate", type=float, default=80, help="events a second")
     parser.add_argument("--seed", type=int, default=1, help="of the events, the order of the faults and their times")
+    parser.add_argument("--debts", type=int, default=60, help="failed payments that a dunner carries; 0: no dunner")
     parser.add_argument("--faults", default="all", help=f"all, or some of {','.join(FAULTS)}")
     parser.add_argument("--lease", type=float, help="seconds of every lease in this run, instead of the product's own")
     arguments = parser.parse_args()
@@ -76,11 +75,6 @@ def _empty_database(database: str, directory: Path) -> Iterator[tuple[str, Postg
         return
     with postgres_server() as server:
         yield server.create_database(), server
-
-
-def find_libfaketime() -> Path | None:
-    """The library that lies about the wall clock to a process that is started with it (Debian: faketime)."""
-    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
 def _print_report(database: str, report: Report) -> None:
@@ -113,6 +107,7 @@ def _print_table(reports: dict[str, Report]) -> None:
     row("processes started again", [r.restarts for r in values])
     row("webhooks arrived", [r.account.arrivals for r in values])
     row("repeated on the wire", [r.account.repeated for r in values])
+    row("failed payments collected", [r.collected for r in values])
     row("lost", [len(r.account.lost) for r in values])
     row("effects doubled", [len(r.account.doubled) for r in values])
     row("back, p50 / max s", [_spread([x.back for x in r.recoveries]) for r in values])

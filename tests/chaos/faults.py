@@ -33,7 +33,7 @@ def kill(service: str) -> Fault:
 
 
 def _kill_everything(product: Product) -> None:
-    for service in SERVICES:
+    for service in product.services:
         product.kill(service)
     _lose_the_queue(product)
 
@@ -119,6 +119,10 @@ def clock_stepped(by_seconds: float, seconds: float) -> Fault:
 KILLS = tuple(kill(service) for service in SERVICES)
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "kills": KILLS,
+    "dunner": tuple(
+        Fault(f"kill -9 dunner in mid-attempt, {time}", lambda product: product.kill_in_mid_attempt())
+        for time in ("first", "second", "third")
+    ),
     "everything": (EVERYTHING,),
     "queue": (EMPTIED, KEPT, FLUSHED, frozen(5), absent(20)),
     "database": (writer_held(5), server_frozen(5), server_absent(0), server_absent(5)),

@@ -22,11 +22,14 @@ from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.sources import create_source
 from billhook_testing.servers import PostgresServer, ValkeyServer
+from tests.chaos.debts import Debts, is_charging
 from tests.chaos.sender import Address
-from tests.chaos.service import HANDLERS, lease_of
+from tests.chaos.service import CLOCK_FILE, HANDLERS, lease_of
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("ingress", "bookkeeper", "invoicer", "courier", "relay")
+CHARGING_SECONDS = 10.0
+"""How long a kill in mid-attempt waits for an attempt."""
 WATCH_SECONDS = 0.02
 LAST_WORDS = 15
 
@@ -49,12 +52,14 @@ class Product:
         *,
         lease_seconds: float | None,
         server: PostgresServer | None = None,
-        library: Path | None = None,
+        debts: Debts | None = None,
     ) -> None:
-        """`server`: where the database is, to be killed and frozen. `library`: libfaketime, to step clocks with."""
+        """`server`: where the database is, to be killed and frozen. `debts`: what a dunner is to collect."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._server = server
+        self._debts = debts
+        self.services = SERVICES if debts is None else (*SERVICES, "dunner")
         self._writer: sqlite3.Connection | None = None
         self.valkey = ValkeyServer(directory / "valkey")
         self.valkey.start()
@@ -66,23 +71,18 @@ class Product:
             "log_level": "error",
             "allow_http": "true",  # the merchants are on this machine
             "allowed_networks": "127.0.0.0/8",
-            **{f"{name}_port": str(free_port()) for name in SERVICES},
+            "provider_calls_per_second": "1000",
+            **{f"{name}_port": str(free_port()) for name in self.services},
         }
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")},
             **{f"BILLHOOK_{name.upper()}": value for name, value in chosen.items()},
             "TMPDIR": str(directory),
             "PYTHONPATH": str(ROOT),
+            CLOCK_FILE: str(directory / "clock"),
         }
         self._clock_file = directory / "clock"
         self.step_clock(0)
-        if library is not None:
-            self._environment |= {
-                "LD_PRELOAD": str(library),
-                "FAKETIME_TIMESTAMP_FILE": str(self._clock_file),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
         self.settings = Settings.model_validate(chosen)
         self.env = Env(self.settings)
         self._children: dict[str, Child] = {}
@@ -97,7 +97,7 @@ class Product:
         """In seconds, of all queues."""
         if self._lease_seconds is not None:
             return self._lease_seconds
-        return max(lease_of(name).total_seconds() for name in HANDLERS)
+        return max(lease_of(name).total_seconds() for name in self.services if name in HANDLERS)
 
     def prepare(self) -> dict[str, Address]:
         """Make the schema, a merchant, and a source of each provider; returns where to send their events."""
@@ -111,9 +111,13 @@ class Product:
                 secret = new_signing_secret()
                 sealed = self.env.vault.seal(secret)
                 source = create_source(tx, merchant.id, provider, provider, sealed, self.env.clock())
-                url = f"http://{self.settings.host}:{self.settings.ingress_port}/v1/sources/{source.id}/events"
-                addresses[provider] = Address(url, secret)
+                addresses[provider] = Address(self._address_of(source.id), secret)
+        if self._debts is not None:
+            self._debts.prepare(self.env, self._address_of)
         return addresses
+
+    def _address_of(self, source_id: str) -> str:
+        return f"http://{self.settings.host}:{self.settings.ingress_port}/v1/sources/{source_id}/events"
 
     def add_endpoint(self, url: str, event_types: list[str], secret: str) -> None:
         with self.env.database.begin() as tx:
@@ -124,19 +128,26 @@ class Product:
         """Start the services; True when all of them are ready."""
         self._watcher.start()
         self._spawned.wait()
-        return wait_until_ready(self.settings, SERVICES, self._stopping)
+        return wait_until_ready(self.settings, self.services, self._stopping)
 
     def wait_until_up(self, timeout: float) -> None:
         """Wait until every service is ready, or time is up."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not all(
-            is_ready(self.settings.host, self.settings.port_of(name)) for name in SERVICES
+            is_ready(self.settings.host, self.settings.port_of(name)) for name in self.services
         ):
             time.sleep(WATCH_SECONDS)
 
     def kill(self, service: str) -> None:
         """kill -9."""
         os.kill(self._children[service].process.pid, signal.SIGKILL)
+
+    def kill_in_mid_attempt(self) -> None:
+        """kill -9 the dunner while a payment is at the provider."""
+        deadline = time.monotonic() + CHARGING_SECONDS
+        while not is_charging(self.env.database) and time.monotonic() < deadline:
+            time.sleep(WATCH_SECONDS)
+        self.kill("dunner")
 
     @property
     def postgres(self) -> PostgresServer:
@@ -157,7 +168,7 @@ class Product:
             self._writer = None
 
     def step_clock(self, seconds: float) -> None:
-        """Set the services' wall clock so far ahead of ours (or behind), within a second."""
+        """Set the services' wall clock so far ahead of ours (or behind)."""
         new = self._clock_file.with_suffix(".new")
         new.write_text(f"{seconds:+g}\n")
         new.replace(self._clock_file)
@@ -188,7 +199,7 @@ class Product:
 
     def _watch(self) -> None:
         # All children are born in this thread: on Linux they end with the thread that started them.
-        for name in SERVICES:
+        for name in self.services:
             self._children[name] = Child(self._spawn(name))
         self._spawned.set()
         while not self._stopping.wait(WATCH_SECONDS):

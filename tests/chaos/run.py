@@ -10,6 +10,7 @@ from pathlib import Path
 from billhook.actions.sources import new_signing_secret
 from billhook_testing.servers import PostgresServer
 from tests.chaos.account import Account, Evidence, account
+from tests.chaos.debts import Debts, ask_at_once, gather_debts, settle
 from tests.chaos.evidence import gather, work_left
 from tests.chaos.faults import Fault, Strike, schedule
 from tests.chaos.ledger import Ledger
@@ -41,10 +42,10 @@ class Options:
     quiet: float = 3.0
     lease_seconds: float | None = None
     refuse: float = 0.05
+    debts: int = 0
+    """Invoices whose payment failed; without any there is no dunner."""
     server: PostgresServer | None = None
     """Where the database is, if it is a server."""
-    library: Path | None = None
-    """libfaketime, if clocks are to be stepped."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Report:
     drain_seconds: float
     unfinished: Sequence[str]
     """What did not end in time, in sentences."""
+    collected: int = 0
+    """Failed payments that were carried, and every charge counted at the provider."""
 
     @property
     def ok(self) -> bool:
@@ -93,13 +96,8 @@ class Report:
 
 def run(database_url: str, directory: Path, options: Options, say: Callable[[str], None]) -> Report:
     """Run the whole product on an empty database. `say` gets a line for each step."""
-    product = Product(
-        directory,
-        database_url,
-        lease_seconds=options.lease_seconds,
-        server=options.server,
-        library=options.library,
-    )
+    debts = Debts(options.debts, options.seconds * 0.8) if options.debts else None
+    product = Product(directory, database_url, lease_seconds=options.lease_seconds, server=options.server, debts=debts)
     secrets = {name: new_signing_secret() for name in ENDPOINTS}
     receiver = Receiver(secrets, refuse=options.refuse, seed=options.seed)
     ledger = Ledger(directory / "ledger.jsonl")
@@ -111,6 +109,8 @@ def run(database_url: str, directory: Path, options: Options, say: Callable[[str
         unfinished = [] if product.start() else ["the services were not ready within a minute"]
         sender = Sender(addresses, ledger, traffic(options.seed), options.rate)
         sender.start()
+        if debts is not None:
+            debts.start()
         database = "postgresql" if options.server is not None else "sqlite"
         faults = [fault for fault in options.faults if fault.only_on in (None, database)]
         strikes = schedule(
@@ -121,7 +121,9 @@ def run(database_url: str, directory: Path, options: Options, say: Callable[[str
         began = time.monotonic()
         if not sender.finish(DRAIN_SECONDS):
             unfinished.append("not every event was accepted in the end")
-        unfinished += _drain(product, began + product.longest_lease + DRAIN_SECONDS)
+        if debts is not None and not debts.finish(DRAIN_SECONDS):
+            unfinished.append("not every failed payment was told in the end")
+        unfinished += _drain(product, debts, began + product.longest_lease + DRAIN_SECONDS)
         drained = time.monotonic() - began
         unfinished += product.stop()
         if unfinished:
@@ -129,6 +131,9 @@ def run(database_url: str, directory: Path, options: Options, say: Callable[[str
                 say(line)
         evidence = gather(product.env.database, product.env.objects, ledger.entries, receiver.arrivals)
         result = account(evidence)
+        carried = gather_debts(product.env.database, debts) if debts is not None else []
+        for findings, sentences in zip((result.lost, result.doubled), settle(carried), strict=True):
+            findings += sentences
         accepted = {(entry.event.source, entry.event.id): entry.at for entry in ledger.entries}
         counted = {identity: at for identity, at in accepted.items() if identity not in result.refused}
         return Report(
@@ -142,9 +147,12 @@ def run(database_url: str, directory: Path, options: Options, say: Callable[[str
             longest_lease=product.longest_lease,
             drain_seconds=drained,
             unfinished=unfinished,
+            collected=sum(debt.charges for debt in carried),
         )
     finally:
         product.close()
+        if debts is not None:
+            debts.close()
         receiver.close()
         ledger.close()
 
@@ -183,10 +191,12 @@ def _strike(
     return struck
 
 
-def _drain(product: Product, deadline: float) -> list[str]:
+def _drain(product: Product, debts: Debts | None, deadline: float) -> list[str]:
     while any((left := work_left(product.env.database)).values()):
         if time.monotonic() > deadline:
             return [f"{count} rows of {queue} are not finished" for queue, count in left.items() if count]
+        if debts is not None:
+            ask_at_once(product.env)
         time.sleep(POLL_SECONDS)
     return []
 
