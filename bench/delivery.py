@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import count
 from statistics import median
@@ -145,8 +145,8 @@ def check_books(product: Product) -> None:
         raise RuntimeError(f"the database has deliveries {states} and {attempts} attempts")
 
 
-def has_due(product: Product, *, excluding: str = "") -> bool:
-    """Whether there is any delivery to do, now or later, but for one endpoint's."""
-    query = sa.select(deliveries.c.id).where(deliveries.c.state == DUE, deliveries.c.endpoint_id != excluding)
+def has_due(product: Product, *, excluding: Collection[str] = ()) -> bool:
+    """Whether there is any delivery to do, now or later, but for those of some endpoints."""
+    query = sa.select(deliveries.c.id).where(deliveries.c.state == DUE, deliveries.c.endpoint_id.not_in(excluding))
     with product.env.database.read() as tx:
         return tx.execute(query.limit(1)).first() is not None

@@ -67,15 +67,23 @@ def message_of(merchant_id: str, number: int, now: datetime, event_type: str = E
     return Message.own(merchant_id, event_type, "publication", str(number), body_of(number, now), now)
 
 
-def heap_up(product: Product, endpoint_ids: Sequence[str], first: int, count: int, *, lane: str) -> None:
+def heap_up(
+    product: Product,
+    endpoint_ids: Sequence[str],
+    first: int,
+    count: int,
+    *,
+    lane: str,
+    merchant_id: str | None = None,
+) -> None:
     """Messages number `first` and on, each due for one endpoint, these by turns; one transaction shows them all."""
-    now = product.env.clock()
+    now, owner = product.env.clock(), merchant_id or product.merchant_id
     with product.env.database.begin() as tx:
         for start in range(first, first + count, AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, first + count))
-            new = [message_of(product.merchant_id, number, now) for number in numbers]
+            new = [message_of(owner, number, now) for number in numbers]
             wanted = [
-                NewDelivery(product.merchant_id, message.id, endpoint_ids[number % len(endpoint_ids)], lane=lane)
+                NewDelivery(owner, message.id, endpoint_ids[number % len(endpoint_ids)], lane=lane)
                 for number, message in zip(numbers, new, strict=True)
             ]
             add_messages(tx, new, now)

@@ -86,12 +86,15 @@ class Product:
     def pids(self) -> dict[str, int]:
         return {name: process.pid for name, process in self._processes.items()}
 
-    def add_endpoints(self, urls: Sequence[str], event_types: Sequence[str] = ("*",), **options: Any) -> list[str]:
-        """An endpoint at each URL; `options` are fields of `Endpoint`."""
+    def add_endpoints(
+        self, urls: Sequence[str], event_types: Sequence[str] = ("*",), merchant_id: str | None = None, **options: Any
+    ) -> list[str]:
+        """An endpoint at each URL; `options` are fields of `Endpoint`. Of the one merchant, if no other is named."""
         now, sealed = self.env.clock(), self.env.vault.seal(new_signing_secret())
         with self.env.database.begin() as tx:
             return [
-                create_endpoint(tx, self.merchant_id, url, list(event_types), sealed, now, **options).id for url in urls
+                create_endpoint(tx, merchant_id or self.merchant_id, url, list(event_types), sealed, now, **options).id
+                for url in urls
             ]
 
     def run(self, services: Sequence[str]) -> None:
