@@ -42,7 +42,8 @@ IN_FLIGHT = 384
 the next 128 while those are sent."""
 
 ASSURED = 32
-"""Of these, what every merchant finds while others fill the rest."""
+"""Of these, what a merchant may have while others fill the rest; and never more than a quarter of what is free then, so
+that the next one finds something too, however many merchants have endpoints that hang."""
 
 LARGEST_SHARE = IN_FLIGHT - 128
 """Where one merchant's share ends beyond what it is assured of: however many endpoints of it hang, others find 128."""
@@ -110,7 +111,8 @@ class EndpointLimits:
 
     def share(self, merchant_id: str) -> int:
         """How many more may go out for a merchant: some always, and more while the others' share is free."""
-        return max(0, ASSURED - self._busy[merchant_id], LARGEST_SHARE - self._all_busy)
+        assured = min(ASSURED, max(1, (IN_FLIGHT - self._all_busy) // 4))
+        return max(0, assured - self._busy[merchant_id], LARGEST_SHARE - self._all_busy)
 
     def traffic(self, endpoint_id: str) -> Traffic:
         found = self._known.get(endpoint_id)

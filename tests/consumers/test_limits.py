@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store.endpoints import set_disabled, update_endpoint
+from services.courier.limits import IN_FLIGHT, LARGEST_SHARE, EndpointLimits
 
 URL = "https://merchant.test/hook"
 
@@ -101,6 +102,20 @@ def test_a_courier_that_fills_a_cap_alone_leaves_the_rest_for_when_it_is_done(wo
     assert len(courier.take()[1]) == 2
     assert due(world) == [world.clock()] * 3
     assert courier.limits.full() == [endpoint]
+
+
+def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> None:
+    limits = EndpointLimits(world.clock)
+    for number in range(16):
+        merchant = f"mrc_{number}"
+        room = limits.share(merchant)
+        assert room >= 1
+        limits.enter(f"ep_{number}", merchant, room)
+        assert limits.share(merchant) == 0
+    assert limits._all_busy < IN_FLIGHT
+    for number in range(16):  # what is given back is free for whoever wants it
+        limits.enter(f"ep_{number}", f"mrc_{number}", -limits.traffic(f"ep_{number}").busy)
+    assert limits.share("mrc_0") == LARGEST_SHARE
 
 
 def test_a_rate_limit_gives_each_delivery_a_time_of_its_own(world: World) -> None:
