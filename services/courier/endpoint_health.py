@@ -1,4 +1,4 @@
-"""What attempts tell of their endpoints: one that fails for days is disabled, and its merchant hears of it in time.
+"""Endpoint health: warn the merchant of an endpoint that fails, and disable it after five days of failures.
 
 The merchant is told three times (at the first sign, at half time, at the end): by a message to its other endpoints and
 by mail, both written in the transaction that decides it.

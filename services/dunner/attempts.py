@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 16
 """Calls at a time. A call waits for the network nearly all of its time."""
 UNREACHABLE = timedelta(minutes=1)
-"""How long nobody is asked who could not be reached before anything was sent."""
+"""Until a provider is tried again that could not be reached: nothing was sent."""
 
 Mode = Literal["send", "ask", "end", "cancel", "settled"]
 
@@ -195,7 +195,7 @@ class Attempts:
         return self._judge(job, answer, now, asked=False)
 
     def _look(self, job: AttemptJob, api: PaymentsApi) -> Verdict | None:
-        """What there is at this moment; None: it is to be collected, and this is what was meant."""
+        """Why it must not be collected now; None where the invoice is still open, with the amount that was meant."""
         attempt, case = job.attempt, job.case
         if case.source_id == OWN:
             with self._database.read() as tx:
@@ -281,7 +281,7 @@ class Attempts:
         return job, Defer(ask_at(attempt.asked + int(asked), now), reason), verdict
 
     def _not_sent(self, job: AttemptJob, error: TryAgain, now: datetime) -> Result:
-        """Certainly nothing happened: it is made later, as the same attempt, unless that has gone on for a week."""
+        """Nothing was sent, for certain: it is tried again later as the same attempt, for a week at most."""
         if now - job.attempt.created_at >= GIVE_UP_AFTER:
             return job, Done("done"), Verdict("failed", Answer("soft", "provider_unreachable", str(error)[:300]))
         pause = timedelta(seconds=error.after_seconds) if error.after_seconds else None

@@ -29,7 +29,7 @@ from billhook.store.work import DEAD, Row
 from services.dunner.final_action import FinalAction
 
 IDLE = timedelta(days=1)
-"""How long a case waits for its attempt, which wakes it."""
+"""How long a case waits while its attempt is under way. The end of the attempt wakes it before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from billhook.store.work import DEAD
 from services.reconciler.comparing import Looked
 
 HEALED = "healed"
-"""Who repaired what agrees again without anybody's doing."""
+"""Written as the author of a repair that nobody made: both sides agree again by themselves."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def verdict(database: Database, api: ProviderApi, finding: Finding, now: datetim
 
 
 def keep_missing_events(tx: Tx, run: Run, events: Sequence[ListedEvent], now: datetime) -> list[Finding]:
-    """Findings of events that never came: their being taken in repairs them. One that is known is told once."""
+    """Findings of events that never came: taking them into the inbox repairs them. A known one is told of once."""
     state = "repaired" if run.repairs else "confirmed"
     known = findings_of(tx, run.source_id, {("event", event.external_id) for event in events})
     new = []

@@ -204,6 +204,7 @@ def test_what_was_put_off_is_looked_for_at_its_time_without_a_ring(world: World)
         until(lambda: office.client.sent, "looking again")
         office.answer()
         until(lambda: office.states() == ["delivered"] * 2)
+        assert office.dispatcher._lanes["fresh"].look_at is None  # or it would claim again and again
 
 
 def test_a_receiver_that_asks_for_a_pause_gets_it_from_all_its_webhooks(world: World) -> None:
