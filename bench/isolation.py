@@ -128,7 +128,7 @@ def _spell(
     event_types = [f"order.shipped_{number}" for number in range(ENDPOINTS)]
     ids = [
         product.add_endpoints([url], [event_type], timeout_seconds=TIMEOUT_SECONDS)[0]
-        for url, event_type in zip(receiver.urls, event_types, strict=True)
+        for url, event_type in zip(receiver.urls[:ENDPOINTS], event_types, strict=True)
     ]
     receiver.behave(SICK, MANNERS.get(trouble, Manner.WELL))
     crowd = _gather(product, receiver.urls[ENDPOINTS]) if trouble is Trouble.CROWD else []

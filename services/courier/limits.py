@@ -4,6 +4,7 @@ A claim finds due deliveries, and these limits decide within its transaction whi
 
     ordering        the subject's earlier delivery is not over        ─▶ deferred until that one is due again
     breaker         the endpoint is down                              ─▶ deferred until the breaker lets a probe through
+    share           enough is under way for its merchant              ─▶ left in the table, and passed over
     window, cap     enough is under way to it                         ─▶ left in the table, or deferred if it is slow
     rate            its bucket is empty                               ─▶ deferred until there is a token
 
@@ -54,6 +55,9 @@ MOST_NOTED = 1000
 MOST_ROOMY = 64
 """Endpoints that answer, the last ones used, whose windows a claim is told of although nothing is under way to them."""
 
+WORTH_A_CLAIM = 16
+"""Places that have become free for a merchant."""
+
 MOST_KNOWN = 10_000
 """Endpoints that are remembered; of those that have nothing under way, any may be forgotten."""
 
@@ -72,7 +76,7 @@ class Traffic:
     """What its merchant allows to be under way at once."""
     merchant_id: str = ""
     left: set[str] = field(default_factory=set)
-    """Lanes in whose table something due was left because there was no room."""
+    """Lanes in whose table something due was left because there was no room: at the endpoint, or for its merchant."""
 
     def room(self, now: datetime) -> int:
         if self.breaker.is_open(now):
@@ -95,6 +99,8 @@ class EndpointLimits:
         self._busy: Counter[str] = Counter()
         """What is under way for each merchant."""
         self._all_busy = 0
+        self._crowded: dict[str, set[str]] = {}
+        """Merchants whose share was used up, with their endpoints for which something was left."""
         self.recovered: set[str] = set()
         """Endpoints that answered after they had been down: what was put off for them may fall due."""
 
@@ -150,10 +156,18 @@ class EndpointLimits:
             return Rooms(known, breaker.FIRST_WINDOW), LARGEST_SHARE - self._all_busy
 
     def full(self) -> list[str]:
-        """Endpoints that have no room but soon will: what is due for them stays where it is."""
+        """Endpoints that have no room but soon will: what is due for them stays where it is, and no claim comes upon it
+        before what is due for others."""
         now = self.now()
         with self.lock:
-            return [name for name, traffic in self._noted.items() if traffic.left and _soon(traffic, now)]
+            found = {name for name, traffic in self._noted.items() if traffic.left and _soon(traffic, now)}
+            crowds = [ids for merchant_id, ids in self._crowded.items() if not self.share(merchant_id)]
+            return [*found.union(*crowds)]
+
+    def crowd(self, endpoint_id: str, merchant_id: str, lane: str) -> None:
+        """Something was left for an endpoint because its merchant's share is used up. Call it with the lock."""
+        self.traffic(endpoint_id).left.add(lane)
+        self._crowded.setdefault(merchant_id, set()).add(endpoint_id)
 
     def open_breakers(self) -> int:
         now = self.now()
@@ -181,13 +195,24 @@ class EndpointLimits:
         with self.lock:
             traffic = self.traffic(endpoint_id)
             self.enter(endpoint_id, traffic.merchant_id, -1)
-            if not traffic.left:
-                return set()
+            found = self._uncrowded()
             room = traffic.room(self.now())
-            if room * 2 < room + traffic.busy:
-                return set()
-            left, traffic.left = traffic.left, set()
-            return left
+            if traffic.left and room * 2 >= room + traffic.busy:
+                found |= traffic.left
+                traffic.left = set()
+            return found
+
+    def _uncrowded(self) -> set[str]:
+        """The lanes in which something was left for merchants whose share has room again, for as many as are worth a
+        claim."""
+        lanes: set[str] = set()
+        for merchant_id in [*self._crowded]:
+            if self.share(merchant_id) >= min(WORTH_A_CLAIM, max(1, self._busy[merchant_id])):
+                for endpoint_id in self._crowded.pop(merchant_id):
+                    traffic = self.traffic(endpoint_id)
+                    lanes |= traffic.left
+                    traffic.left = set()
+        return lanes
 
 
 def _soon(traffic: Traffic, now: datetime) -> bool:
@@ -277,7 +302,9 @@ class Admission:
         places = max(0, min(places, share, len(queue)))
         if places == len(queue):
             return places
-        if elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS and not crowded:
+        if crowded:
+            self._limits.crowd(endpoint.id, endpoint.merchant_id, self._lane)
+        elif elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS:
             traffic.left.add(self._lane)  # somebody will leave soon, and look
         else:
             wait = max(SHORTEST_WAIT, timedelta(seconds=traffic.seconds))

@@ -21,7 +21,7 @@ from tests.chaos.traffic import traffic
 
 ENDPOINTS = {"everything": ["*"], "invoices": ["invoice.*", "payment.*"]}
 
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 120.0
 """Beyond the longest lease, for a machine that is busy with other things."""
 
 UP_SECONDS = 20.0

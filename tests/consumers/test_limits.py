@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store.endpoints import set_disabled, update_endpoint
-from services.courier.limits import IN_FLIGHT, LARGEST_SHARE, EndpointLimits
+from services.courier.limits import IN_FLIGHT, LARGEST_SHARE, WORTH_A_CLAIM, EndpointLimits
 
 URL = "https://merchant.test/hook"
 
@@ -116,6 +116,22 @@ def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> No
     for number in range(16):  # what is given back is free for whoever wants it
         limits.enter(f"ep_{number}", f"mrc_{number}", -limits.traffic(f"ep_{number}").busy)
     assert limits.share("mrc_0") == LARGEST_SHARE
+
+
+def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_places_are_free(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    for _ in range(2):
+        world.say()
+    courier = world.courier()
+    limits = courier.limits
+    limits.enter("ep_hangs", world.merchant_id, LARGEST_SHARE)
+    assert courier.take()[1] == []
+    assert due(world) == [world.clock()] * 2  # neither tried nor deferred
+    assert limits.full() == [endpoint]
+    left = [limits.leave("ep_hangs") for _ in range(WORTH_A_CLAIM)]
+    assert left == [set()] * (WORTH_A_CLAIM - 1) + [{"fresh"}]
+    assert limits.full() == []
+    assert len(courier.take()[1]) == 2
 
 
 def test_a_rate_limit_gives_each_delivery_a_time_of_its_own(world: World) -> None:

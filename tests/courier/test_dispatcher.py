@@ -189,6 +189,50 @@ def test_a_capped_place_is_free_only_when_the_attempt_is_written(world: World, m
     assert office.dispatcher._limits.traffic(endpoint).busy == 0
 
 
+def test_who_is_full_or_behind_a_full_claim_holds_up_no_other(world: World) -> None:
+    """Nothing rings here but at the start: what is left, and what lies behind it, is looked for without."""
+    with world.database.begin() as tx:
+        sealed = world.vault.seal("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        create_endpoint(tx, world.merchant_id, URL, ["hot"], sealed, world.clock())
+        for number in range(3):
+            create_endpoint(tx, world.merchant_id, f"{URL}/{number}", ["cold"], sealed, world.clock())
+    for _ in range(40):
+        world.say("hot")
+    world.clock.move(seconds=1)
+    world.say("cold")
+    with dispatching(world, batch=16) as office:
+        until(lambda: {f"{URL}/{number}" for number in range(3)} <= {*office.client.urls}, "coming past them")
+        assert office.client.urls.count(URL) == FIRST_WINDOW
+
+
+def test_a_claim_that_fails_gives_its_places_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = world.endpoint(URL, ordering="customer")
+    world.say(customer="cus_1")
+    prepare, tries = courier_delivery.Delivery.prepare, 0
+
+    def away_at_first(self: courier_delivery.Delivery, *given: object) -> object:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise sa.exc.OperationalError("SELECT", {}, ConnectionError("server closed the connection"))
+        return prepare(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(courier_delivery.Delivery, "prepare", away_at_first)
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        assert office.dispatcher._limits.traffic(endpoint).busy == 1
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+        # What wore out its attempts was let in too, and is buried instead.
+        world.say(customer="cus_1")
+        with world.database.begin() as tx:
+            tx.execute(sa.update(deliveries).where(deliveries.c.state == "due").values(attempts=99))
+        office.look()
+        until(lambda: sorted(office.states()) == ["dead", "delivered"])
+        until(lambda: office.dispatcher._limits.traffic(endpoint).busy == 0, "giving the place back")
+        assert office.parts.problem is None
+
+
 def test_what_was_put_off_is_looked_for_at_its_time_without_a_ring(world: World) -> None:
     world.endpoint(URL, rate_limit=1.0)
     for _ in range(2):
@@ -242,7 +286,10 @@ def test_one_merchant_whose_endpoints_hang_leaves_room_to_the_others(world: Worl
         assert office.client.urls.count(URL) <= LARGEST_SHARE + ASSURED
 
 
-def test_what_waited_for_an_endpoint_that_was_down_falls_due_at_the_first_success(world: World) -> None:
+def test_what_waited_for_an_endpoint_that_was_down_falls_due_at_the_first_success(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.courier.dispatcher.PULLED", 4)  # the rest follows
     endpoint = world.endpoint(URL)
     with dispatching(world) as office:
         limits = office.dispatcher._limits
@@ -333,8 +380,15 @@ def test_stopping_waits_for_what_is_under_way(world: World) -> None:
     world.say()
     with dispatching(world) as office:
         until(lambda: office.client.sent)
+        threading.Timer(0.1, office.answer).start()
+        assert office.dispatcher.stop(60)
+    assert office.states() == ["delivered"]
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
         assert not office.dispatcher.stop(0.05)
     assert isinstance(office.client, Client)
     assert office.client.closed
     with world.database.read() as tx:
-        assert tx.execute(sa.select(deliveries.c.token)).scalar() is not None
+        held = sa.select(deliveries.c.token).where(deliveries.c.state == "due")
+        assert tx.execute(held).scalar() is not None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from billhook.runtime.group_commit import WAITING_BYTES_LIMIT, GroupCommit, LineEnded, LineFull
+from billhook.store.database import StoreAway
 
 
 def answers(line: GroupCommit[Any, Any], items: Sequence[Any]) -> list[Any]:
@@ -115,6 +116,31 @@ def test_bodies_that_are_too_many_bytes_together_are_refused() -> None:
     assert found[:2] == [1, WAITING_BYTES_LIMIT]
     assert LineFull in [type(answer) for answer in found[2:]]
     assert answers(line, [WAITING_BYTES_LIMIT]) == [WAITING_BYTES_LIMIT]  # what was taken weighs nothing any more
+    line.stop()
+
+
+def test_what_waited_while_the_database_was_away_weighs_nothing_afterwards() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def do(items: Sequence[int]) -> list[int]:
+        if begun.is_set():
+            return list(items)
+        begun.set()
+        go_on.wait(30)
+        raise StoreAway("away")
+
+    line = GroupCommit("away", do, largest=1, size=lambda item: item)
+
+    async def ask() -> list[Any]:
+        first = asyncio.create_task(_submit(line, 1))
+        await asyncio.to_thread(begun.wait, 30)
+        second = asyncio.create_task(_submit(line, WAITING_BYTES_LIMIT + 1))
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(ask())] == [StoreAway] * 2
+    assert answers(line, [7]) == [7]
     line.stop()
 
 
