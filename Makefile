@@ -2,7 +2,7 @@
 # does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines run demo samples test test-pythons bench chaos check fmt docs clean
+.PHONY: help setup engines prometheus run demo samples test test-pythons bench chaos check fmt docs clean
 
 BIN := .venv/bin
 
@@ -20,6 +20,9 @@ setup:
 engines: # what draws merchants' own templates too
 	@sh deploy/setup.sh wkhtmltopdf
 
+prometheus: # what checks rules and runs dashboards, in tests
+	@sh deploy/setup.sh prometheus
+
 run: setup ## start everything on the embedded defaults and print the addresses; Ctrl-C drains and stops
 	@$(locally) exec $(BIN)/billhook up $(ARGS)
 
@@ -30,7 +33,7 @@ samples: setup engines ## write sample documents of every kind into var/samples,
 	@$(BIN)/python -m billhook_testing.samples $(ARGS)
 
 # Tests wait for servers, leases and deadlines more than for a processor: four at a time keep two cores busy.
-test: setup engines ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
+test: setup engines prometheus ## run all tests, on SQLite, a real PostgreSQL and a real Valkey
 	@$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 test-pythons: setup ## run the tests of rules and providers on every Python from 3.11 to 3.14 that is at hand
@@ -53,6 +56,7 @@ fmt: setup ## format, and mend what the linter can
 
 docs: setup ## write the generated pages of docs/ anew
 	@$(BIN)/billhook docs $(ARGS)
+	@$(BIN)/python deploy/grafana/dashboards.py
 
 clean: ## remove .venv and all caches; var/, your data, stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

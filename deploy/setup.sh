@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes .venv with exactly what uv.lock names. Needs a Python from 3.11 on and nothing else. Run by every make target.
 # Asks nothing, and does nothing once .venv is as pyproject.toml, uv.lock and this file want.
-# With the word `wkhtmltopdf` it sees to that too: tests, samples and benchmarks draw with both engines.
+# With the word `wkhtmltopdf` it sees to that too: tests, samples and benchmarks draw with both engines. With `prometheus` it
+# brings that program and promtool, for the tests of the rules; no service is started.
 #
 # PYTHON=/path/to/python chooses the interpreter when .venv is made (`make clean` before, to change it).
 set -eu
@@ -68,8 +69,31 @@ Debian, Ubuntu: apt-get install wkhtmltopdf. macOS, and where apt has none: http
     fi
 }
 
+# The package is only unpacked, into .venv: installed, it would start a server on this machine.
+unpack_prometheus() (
+    command -v apt-get >/dev/null 2>&1 || return 1
+    folder=$(mktemp -d) && cd "$folder" || return 1
+    apt-get -qq download prometheus >/dev/null 2>&1 || {
+        { [ "$(id -u)" -eq 0 ] && apt-get -qq update; } >/dev/null 2>&1 || sudo -n apt-get -qq update >/dev/null 2>&1 || :
+        apt-get -qq download prometheus >/dev/null 2>&1 || return 1
+    }
+    dpkg-deb -x prometheus_*.deb unpacked && rm -rf "$1" && mv unpacked "$1" && rm -rf "$folder"
+)
+
+see_to_prometheus() {
+    tools=$(pwd)/.venv/prometheus
+    if command -v promtool >/dev/null 2>&1 && command -v prometheus >/dev/null 2>&1; then return; fi
+    [ -x "$tools/usr/bin/promtool" ] && return
+    say "Fetching Prometheus through apt, for the tests of the alerts …"
+    unpack_prometheus "$tools" || say "
+Prometheus could not be brought from here: the tests of alerts and dashboards are skipped.
+Debian, Ubuntu: apt-get install prometheus. macOS: brew install prometheus
+"
+}
+
 [ "${1:-}" != wkhtmltopdf ] || see_to_wkhtmltopdf
 if [ "$ready" = "$wanted" ] && [ -x .venv/bin/python ] && [ -x "$UV" ]; then
+    [ "${1:-}" != prometheus ] || see_to_prometheus
     exit 0
 fi
 
@@ -112,3 +136,4 @@ unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT
     fail "the packages of uv.lock could not be installed."
 
 printf '%s' "$wanted" >"$STAMP"
+[ "${1:-}" != prometheus ] || see_to_prometheus

@@ -92,6 +92,7 @@ class Dispatcher:
         self._database = database
         self._open_client = open_client
         self._metrics = metrics
+        self._deferred, self._connections = metrics.deferred, metrics.connections
         self._clock = clock
         self._parts = parts
         self._limits = EndpointLimits(clock)
@@ -111,6 +112,7 @@ class Dispatcher:
     def start(self) -> None:
         self._client = self._open_client(IN_FLIGHT)
         self._metrics.job_capacity.labels(self._steps.queue).set(IN_FLIGHT)
+        self._metrics.open_breakers.set(0)
         for lane in self._lanes.values():
             self._parts.start(f"{lane.name} claimer", partial(self._serve, lane))
         self._settler = self._parts.start("settler", self._settle)
@@ -231,7 +233,7 @@ class Dispatcher:
         if admission.deferred:
             first = min(at for _, at in admission.deferred)
             lane.look_at = first if lane.look_at is None else min(lane.look_at, first)
-        self._metrics.deferred.inc(len(admission.deferred))
+        self._deferred.inc(len(admission.deferred))
         self._metrics.open_breakers.set(self._limits.open_breakers())
 
     # Sending.
@@ -314,7 +316,7 @@ class Dispatcher:
             self._metrics.deliveries.labels(outcome).inc(count)
         for tried in attempts:
             self._metrics.delivery_seconds.observe(tried.attempt.duration_ms / 1000)
-        self._metrics.connections.inc(sum(tried.connected for tried in attempts))
+        self._connections.inc(sum(tried.connected for tried in attempts))
 
     def _pull_forward(self) -> None:
         """What was put off for endpoints that are up again falls due, as much at a time as is soon sent."""

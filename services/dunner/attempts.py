@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
@@ -103,6 +103,8 @@ class Attempts:
     ) -> None:
         self._public = public
         self._metrics = metrics
+        for status in get_args(Status):
+            metrics.collected.labels(status)  # from 0 on, or the first would not show as an increase
         self._database = database
         self._apis = apis
         self._clock = clock

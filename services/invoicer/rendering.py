@@ -99,6 +99,8 @@ class Rendering:
         self._engines = engines
         self._objects = objects
         self._metrics = metrics
+        for outcome in ("ready", "failed"):
+            metrics.documents.labels(outcome)  # from 0 on, or the first would not show as an increase
         self._clock = clock
         self._public = public
 

@@ -22,6 +22,7 @@ from billhook.metrics import Metrics
 from billhook.providers import PROVIDERS
 from billhook.providers.provider import ProviderApi
 from billhook.queue.consumer import Rings
+from billhook.rules.reconcile import FINDING_CLASSES
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import api_of, can_be_asked
@@ -93,6 +94,12 @@ class Reconciling:
         self._database = database
         self._vault = vault
         self._metrics = metrics
+        self._compared = metrics.reconciliation_compared
+        # From 0 on, or the first would not show as an increase.
+        for outcome in (DONE, INCOMPLETE):
+            metrics.reconciliation_runs.labels(outcome)
+        for finding_class in FINDING_CLASSES:
+            metrics.reconciliation_findings.labels(finding_class)
         self._clock = clock
         self._settle = settle
 
@@ -194,7 +201,7 @@ class Reconciling:
                 changes |= _counted(run, events, len(events) if run.repairs else 0)
                 rings["deliveries"] += findings.tell(tx, run, events, now)
                 self._count(events)
-                self._metrics.reconciliation_compared.inc(step.looked.compared)
+                self._compared.inc(step.looked.compared)
             if step.verdicts:
                 assert job.source is not None
                 settled = findings.settle(tx, run, step.verdicts, now)

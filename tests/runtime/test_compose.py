@@ -37,7 +37,7 @@ def test_a_container_is_asked_for_its_health_where_its_service_answers(name: str
     port = default_port(name)
     assert CONTAINERS[name]["environment"]["READY_URL"] == f"http://127.0.0.1:{port}/readyz"
     assert CONTAINERS[name]["healthcheck"]
-    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     (found,) = (job["dns_sd_configs"][0] for job in scraped if job["job_name"] == name)
     assert (found["names"], found["port"]) == ([name], port)
 

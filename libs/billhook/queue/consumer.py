@@ -120,6 +120,7 @@ class Steps(Generic[J, E]):
         self._admit = admit
         self._in_progress = metrics.jobs_in_progress.labels(self.queue)
         self._attempts = metrics.job_attempts.labels(self.queue)
+        metrics.store_errors.labels(self.queue)
         for outcome in ("retry", "dead", "stale"):
             metrics.jobs_finished.labels(self.queue, outcome)  # from 0 on, or the first would not show as an increase
 

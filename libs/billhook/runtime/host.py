@@ -19,7 +19,7 @@ from billhook.runtime.health import Probes, ProbeServer
 from billhook.runtime.ports import cannot_listen, listening_port
 from billhook.runtime.service import Health, Service
 from billhook.runtime.stop import Stop
-from billhook.runtime.vitals import export_vitals
+from billhook.runtime.vitals import exporting_vitals
 from billhook.store.database import is_store_away
 from billhook.store.fitness import MOST_SKEW_SECONDS, clock_skew, misfit, skew_said
 
@@ -38,8 +38,8 @@ def run_service(service: Service, env: Env) -> int:
     limit = descriptors.raise_limit()
     try:
         _look_at_database(env)
-        export_vitals(env, service.name)
-        return _serve(service, env, limit) if service.app is not None else _consume(service, env)
+        with exporting_vitals(env, service.name):
+            return _serve(service, env, limit) if service.app is not None else _consume(service, env)
     finally:
         env.close()
 

@@ -8,6 +8,8 @@ import logging
 import platform
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Final
 
@@ -15,21 +17,32 @@ from sqlalchemy.pool import QueuePool
 
 from billhook.metrics import Metrics
 from billhook.runtime.env import Env
+from billhook.store.database import ANSWER_SECONDS
 from billhook.store.fitness import clock_skew, known_revisions
 
 EVERY_SECONDS: Final = 15.0
 """How often the clocks are compared: a question to the database each."""
 
 
-def export_vitals(env: Env, service: str) -> None:
-    """Export them for as long as the process lives."""
+@contextmanager
+def exporting_vitals(env: Env, service: str) -> Iterator[None]:
+    """Export them while the block runs."""
     metrics = env.metrics
     schema = known_revisions()[-1]
     metrics.build.labels(service, version("billhook"), schema, platform.python_version()).set(1)
     _export_pool(env)
-    gc.callbacks.append(_CollectorWatch(metrics))
-    logging.getLogger().addHandler(_ErrorCount(metrics))
-    threading.Thread(target=_watch_clock, args=(env,), name="clock", daemon=True).start()
+    collector, errors, stopping = _CollectorWatch(metrics), _ErrorCount(metrics), threading.Event()
+    clock = threading.Thread(target=_watch_clock, args=(env, stopping), name="clock", daemon=True)
+    gc.callbacks.append(collector)
+    logging.getLogger().addHandler(errors)
+    clock.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        logging.getLogger().removeHandler(errors)
+        gc.callbacks.remove(collector)
+        clock.join(ANSWER_SECONDS)
 
 
 def _export_pool(env: Env) -> None:
@@ -65,11 +78,12 @@ class _ErrorCount(logging.Handler):
         self._lines.labels(record.levelname.lower()).inc()
 
 
-def _watch_clock(env: Env) -> None:
+def _watch_clock(env: Env, stopping: threading.Event) -> None:
     while True:
         try:
             env.metrics.clock_skew.set(clock_skew(env.database, env.clock))
         except Exception:
             # Whoever needs the database says why it is away. What it said of the time before is no longer true.
             Metrics.clock_skew.forget(env.metrics)
-        time.sleep(EVERY_SECONDS)
+        if stopping.wait(EVERY_SECONDS):
+            return

@@ -1,0 +1,169 @@
+"""Dashboards and alerts beside a running billhook, which a real Prometheus scrapes.
+
+Everything that they ask has an answer, and what they warn of makes them fire, and stop.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+import yaml
+from consumers.lifecycle import event, life
+from monitoring.installation import Installation
+from monitoring.prometheus import ROOT, RULES, Prometheus
+from store.test_measures import finding
+
+from billhook.metrics import DECLARED
+from billhook.store import queues
+from billhook.store.dead_letters import list_dead
+from billhook.store.reconciliation import reconciliation_findings
+
+GRAFANA = ROOT / "deploy" / "grafana"
+DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
+_SPEC = importlib.util.spec_from_file_location("dashboards", GRAFANA / "dashboards.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+dashboards: Any = importlib.util.module_from_spec(_SPEC)
+sys.modules["dashboards"] = dashboards  # where dataclasses look for it
+_SPEC.loader.exec_module(dashboards)
+NAME = re.compile(r"\b(?:billhook[_:][a-z0-9_:]*|process_[a-z_]+|up|ALERTS)\b(?!\s*=)")
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{path.stem}: {panel['title']}", target["expr"]
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            yield from group["rules"]
+
+
+def known_names() -> set[str]:
+    """What there can be: declared, recorded, or everybody's."""
+    names = {rule["record"] for rule in rules() if "record" in rule} | {"up", "ALERTS"}
+    for declared in DECLARED:
+        parts = ("", "_bucket", "_sum", "_count") if declared.kind == "histogram" else ("",)
+        names |= {declared.name + part for part in parts}
+    return (
+        names
+        | {"process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+        | {
+            "process_open_fds",
+            "process_max_fds",
+        }
+    )
+
+
+def test_dashboards_and_alerts_ask_only_for_what_there_is() -> None:
+    asked = [*panels(), *((rule.get("alert") or rule["record"], rule["expr"]) for rule in rules())]
+    runbooks = [(path.name, code) for path in (ROOT / "docs/runbooks").iterdir() for code in spans(path.read_text())]
+    known = known_names()
+    unknown = {(where, name) for where, text in [*asked, *runbooks] for name in NAME.findall(text) if name not in known}
+    assert not unknown
+
+
+def spans(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def test_the_dashboards_are_what_their_code_writes() -> None:
+    assert {path.stem for path in DASHBOARDS} == {dashboard.name for dashboard in dashboards.DASHBOARDS}
+    for dashboard in dashboards.DASHBOARDS:
+        fresh = (GRAFANA / "dashboards" / f"{dashboard.name}.json").read_text() == dashboards.written(dashboard)
+        assert fresh, f"{dashboard.name}.json is old: run `make docs`"
+
+
+def test_no_panel_is_empty_and_no_alert_fires_when_all_is_well(
+    installation: Installation, prometheus: Prometheus
+) -> None:
+    for told in life():
+        assert installation.post(told) == 200
+    installation.say(3)
+    prometheus.until(lambda: installation.count("documents", "ready") == 4, "the documents")
+    prometheus.until(lambda: installation.count("deliveries", "due") == 0, "the deliveries")
+    ready = 'sum(billhook_jobs_finished_total{queue="documents", outcome="ready"}) == 4'
+    prometheus.until(lambda: prometheus.query(ready), "scraping")
+    prometheus.until(lambda: prometheus.query("billhook:slo_errors:ratio_rate1h"), "recording")
+    empty = [where for where, expression in panels() if not prometheus.query(asked_by_hand(expression))]
+    assert not empty
+    for rule in rules():
+        prometheus.query(rule["expr"])
+    prometheus.until(lambda: not prometheus.firing(), "silence")
+
+
+def asked_by_hand(expression: str) -> str:
+    return expression.replace("$__rate_interval", "10s").replace("$queue", ".*")
+
+
+def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
+    break_what_waits_for_a_person(installation)
+    installation.queue.cut()
+    expected = {
+        ("BillhookWebhooksFail", ""),
+        ("BillhookEndpointsFailing", ""),
+        ("BillhookDeadLetters", "inbox"),
+        ("BillhookFindings", "status_mismatch"),
+        ("BillhookEventsMissing", "missing_event"),
+        ("BillhookRedisAway", "deliveries"),
+    }
+    prometheus.until(lambda: expected <= prometheus.firing(), f"{expected}")
+    installation.queue.open()
+    mend_what_waits_for_a_person(installation)
+    prometheus.until(lambda: not prometheus.firing(), "silence")
+
+    for name in ("courier", "desk"):
+        installation.processes[name].stop()
+    installation.say(3)
+    expected = {
+        ("BillhookTargetGone", "courier"),
+        ("BillhookTargetGone", "desk"),
+        ("BillhookQueueNotWorked", "deliveries"),
+    }
+    prometheus.until(lambda: expected <= prometheus.firing(), f"{expected}")
+    assert ("BillhookQueueNotWorked", "inbox") not in prometheus.firing()
+
+    installation.database.cut()
+    for number in range(6):
+        assert installation.post(event(100 + number, "x.y", {}, 1)) == 503
+    installation.processes["relay"].stop()
+    expected = {
+        ("BillhookIngressErrors", ""),
+        ("BillhookLedgerNotMeasured", ""),
+        ("BillhookSweepSilent", ""),
+    }
+    prometheus.until(lambda: expected <= prometheus.firing(), f"{expected}")
+    installation.database.open()
+    for name in ("relay", "courier", "desk"):
+        installation.processes[name].start()
+    assert installation.post(event(100, "x.y", {}, 1)) == 200
+    prometheus.until(lambda: not prometheus.firing(), "silence")
+
+
+def break_what_waits_for_a_person(installation: Installation) -> None:
+    installation.endpoint.status = 500
+    installation.say(40)
+    assert installation.post(event(90, "invoice.paid", {"id": "in_9", "object": "invoice"}, 1)) == 200
+    with installation.env.database.begin() as tx:
+        for number, found_class in enumerate(("status_mismatch", "missing_event")):
+            row = vars(finding(installation.source_id, number, "confirmed")) | {"finding_class": found_class}
+            tx.execute(reconciliation_findings.insert().values(**row))
+
+
+def mend_what_waits_for_a_person(installation: Installation) -> None:
+    now = installation.env.clock()
+    installation.endpoint.status = 204
+    with installation.env.database.begin() as tx:
+        for letter in list_dead(tx):
+            assert queues.discard(tx, letter["queue"], [letter["work_id"]], by="usr_1", now=now) == 1
+        tx.execute(sa.update(reconciliation_findings).values(state="accepted"))
+    installation.say(1)
