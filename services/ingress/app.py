@@ -20,7 +20,7 @@ from services.ingress.sources import SourceDirectory
 
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
-    line = inbox_line(env.database, env.bell, env.metrics, env.clock)
+    line = inbox_line(env.database, env.bell, env.metrics, env.clock, health)
     ingest = IngestRoute(line, SourceDirectory(env.database, env.vault), env.metrics, env.clock)
 
     def close() -> None:

@@ -11,29 +11,34 @@ from billhook.metrics import Metrics
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import Clock
 from billhook.runtime.group_commit import GroupCommit
-from billhook.store.database import Database, is_store_away
+from billhook.runtime.service import Health
+from billhook.store.database import Database, is_store_away, is_unwritable
 from billhook.store.inbox import Arrival, Receipt, accept, insert_new
+from services.ingress.room import Room
 
 log = logging.getLogger(__name__)
 
 BATCH: Final = 256
 
 
-def inbox_line(database: Database, bell: Bell, metrics: Metrics, clock: Clock) -> GroupCommit[Arrival, Receipt]:
+def inbox_line(
+    database: Database, bell: Bell, metrics: Metrics, clock: Clock, health: Health
+) -> GroupCommit[Arrival, Receipt]:
     """Where arrivals wait. `submit` returns when one is durable; it raises `BodyRefused` for what no database could
     take, and whatever the database raised when it was away: then nothing of it is stored."""
-    store = InboxCommit(database, bell, metrics, clock)
+    store = InboxCommit(database, bell, metrics, clock, health)
     return GroupCommit("commit", store, largest=BATCH, size=lambda arrival: len(arrival.body))
 
 
 class InboxCommit:
     """Stores what has gathered, and rings for it."""
 
-    def __init__(self, database: Database, bell: Bell, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, database: Database, bell: Bell, metrics: Metrics, clock: Clock, health: Health) -> None:
         self._database = database
         self._bell = bell
         self._metrics = metrics
         self._clock = clock
+        self._room = Room(health, self)
 
     def __call__(self, arrivals: Sequence[Arrival]) -> list[Receipt | Exception]:
         self._metrics.commit_rows.observe(len(arrivals))
@@ -42,6 +47,9 @@ class InboxCommit:
         except Exception as error:
             if is_store_away(error):
                 log.error("events not stored: the database is away", extra={"count": len(arrivals)})
+                raise
+            if is_unwritable(error):
+                self._room.lacking(arrivals, error)
                 raise
             if len(arrivals) == 1:
                 log.error("event not stored: the database refused it", exc_info=error)

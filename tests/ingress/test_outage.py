@@ -68,7 +68,7 @@ def test_more_than_can_wait_is_refused_at_once_and_what_waits_is_stored(tmp_path
     migrate.upgrade(database)
     database.opened.clear()
     metrics = Metrics()
-    line = inbox_line(database, Bell(env.broker, metrics), metrics, system_clock)
+    line = inbox_line(database, Bell(env.broker, metrics), metrics, system_clock, Health())
 
     async def crowd() -> tuple[int, int]:
         waiting = [asyncio.create_task(line.submit(arrival(f"e{n}"))) for n in range(WAITING_LIMIT + 600)]
@@ -89,7 +89,7 @@ def test_more_than_can_wait_is_refused_at_once_and_what_waits_is_stored(tmp_path
 
 @pytest.mark.parametrize("poison", ["a\ud800b"])
 def test_what_no_column_can_hold_costs_only_its_own_sender(tmp_path: Path, env: Env, poison: str) -> None:
-    line = inbox_line(env.database, env.bell, env.metrics, system_clock)
+    line = inbox_line(env.database, env.bell, env.metrics, system_clock, Health())
 
     async def batch() -> list[object]:
         arrivals = [arrival("good 1"), arrival(poison), arrival("good 2")]

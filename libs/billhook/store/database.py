@@ -313,6 +313,18 @@ _AWAY_SQLSTATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
 _AWAY_SQLITE: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL")
 
 
+_UNWRITABLE: Final = ("53100", "25006", "SQLITE_FULL", "SQLITE_READONLY")
+"""A full disk; a server that may only be read, as one that was failed over from."""
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Whether the database answers, and takes nothing more whoever asks."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+    return code is not None and code.startswith(_UNWRITABLE)
+
+
 def is_store_away(error: BaseException) -> bool:
     """Whether the database itself was away or silent, as opposed to refusing what a piece of work asked of it: a
     statement that took too long, a deadlock, a full disk are that work's own, and its neighbours may be fine."""
