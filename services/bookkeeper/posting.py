@@ -14,6 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -177,6 +178,10 @@ class Posting:
         if key not in answers:
             answers[key] = self._asking.ask(event.source, event.account, kind, external_id)
         return answers[key]
+
+    def about(self, event: Event, meaning: Interpretation) -> dict[str, Any]:
+        facts = [fact.type for fact in meaning.facts]
+        return {"event_id": event.id, "source_id": event.source.id, "type": event.type, "facts": facts}
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         done = [(event, meaning) for event, _, meaning in results if meaning.changes]

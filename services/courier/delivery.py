@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -164,6 +164,15 @@ class Delivery:
             "Content-Type": "application/json",
             "User-Agent": "billhook",
         }
+
+    def about(self, job: DeliveryJob, tried: Tried | None) -> dict[str, Any]:
+        message = job.message
+        line = {"event_id": message.event_id, "message_id": message.message_id, "type": message.type}
+        line |= {"endpoint_id": job.endpoint.id, "lane": message.lane}
+        if tried is None:
+            return line
+        attempt = tried.attempt
+        return {**line, "outcome": attempt.outcome, "status": attempt.status_code, "duration_ms": attempt.duration_ms}
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         tried = [(job.endpoint, result.attempt) for job, _, result in results if result is not None]

@@ -28,7 +28,7 @@ from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 from billhook.store.deliveries import deliveries, pull_forward
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
@@ -183,7 +183,8 @@ class Dispatcher:
             problem = self._take(lane, ids, limit)
         if problem is not None:
             self._metrics.store_errors.labels(self._steps.queue).inc()
-            log.error("deliveries not claimed", extra={"reason": str(problem)[:500]})
+            if not is_store_away(problem):
+                log.error("deliveries not claimed", extra={"reason": str(problem)[:500]})
             self._stopping.wait(1.0)
             lane.listener.look()
 

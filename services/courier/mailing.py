@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -90,6 +90,9 @@ class Mailing:
         except Exception as error:
             return after_failure(error, attempts=job.attempts, now=self._clock(), jitter=random.random())
         return Done("sent")
+
+    def about(self, job: MailJob, _: None) -> dict[str, Any]:
+        return {"about": job.about}
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         refused = [_refused(job, outcome.reason, now) for job, outcome, _ in results if isinstance(outcome, Dead)]

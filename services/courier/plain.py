@@ -86,6 +86,7 @@ class FastPath:
             job.attempts for job, outcome, _ in results if job.id in held and isinstance(outcome, Done)
         )
         counts = Counter("retry" if one.due_at else one.state for row_id, one in plain.items() if row_id in held)
+        self._steps.tell([result for result in results if result[0].id in held])
         self._steps.note_settled({**counts, "stale": len(plain) - len(held)})
         return [result for result in results if result[0].id not in plain]
 

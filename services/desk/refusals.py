@@ -90,7 +90,6 @@ def answer(error: Exception) -> JSONResponse:
             log.warning("storage did not answer", extra={"reason": str(error)})
             return _unavailable("storage_unavailable", "The document storage does not answer. Ask again.")
         case _ if is_store_away(error):
-            log.error("the database is away", extra={"reason": str(error)})
             return _unavailable("store_unavailable", "The database does not answer. Ask again.")
     log.error("request failed", exc_info=error)
     return response(500, "internal", "The desk failed; its log says why.")

@@ -290,6 +290,9 @@ class Attempts:
         verdict = Verdict("created", pause_until=now + pause if pause else None, why=str(error))
         return job, Defer(now + (pause or UNREACHABLE), str(error)[:300]), verdict
 
+    def about(self, job: AttemptJob, verdict: Verdict) -> dict[str, Any]:
+        return {"case_id": job.case.id, "invoice_id": job.case.invoice_id, "status": verdict.status}
+
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> NewWork:
         # Own invoices before cases, as everybody locks them.
         parts: list[NewWork] = []

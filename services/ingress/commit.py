@@ -46,7 +46,6 @@ class InboxCommit:
             receipts = self._accept(arrivals)
         except Exception as error:
             if is_store_away(error):
-                log.error("events not stored: the database is away", extra={"count": len(arrivals)})
                 raise
             if is_unwritable(error):
                 self._room.lacking(arrivals, error)

@@ -8,6 +8,7 @@ Whatever fails costs only the request it came with: nothing is stored, and the a
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from typing import Any
 
@@ -22,6 +23,8 @@ from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
 from billhook.store.inbox import Arrival, Receipt
 from billhook.store.schema import new_id
 from services.ingress.sources import SourceDirectory, SourcesAway
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 """Stripe's largest events are a few hundred KB; Standard Webhooks advises under 20 KB."""
@@ -144,6 +147,10 @@ class IngestRoute:
             self._metrics.events_accepted.labels(source.provider, source.label).inc()
         else:
             self._known[receipt.outcome, source.provider].inc()
+        if log.isEnabledFor(logging.INFO):
+            about: dict[str, Any] = {"event_id": receipt.id, "merchant_id": source.merchant_id, "source_id": source.id}
+            about |= {"type": arrival.type, "external_id": arrival.external_id, "bytes": len(body)}
+            log.info(receipt.outcome, extra=about)
         if receipt.outcome == "accepted" and envelope.livemode not in (None, source.livemode):
             self._metrics.events_other_mode.labels("live" if envelope.livemode else "test").inc()
         return b'{"id":"%s","status":"%s"}' % (receipt.id.encode(), receipt.outcome.encode())

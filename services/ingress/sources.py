@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from billhook.errors import SettingsError
 from billhook.providers import PROVIDERS
 from billhook.rules.source_labels import source_labels
-from billhook.store.database import ANSWER_SECONDS, Database
+from billhook.store.database import ANSWER_SECONDS, Database, is_store_away
 from billhook.store.sources import list_sources
 from billhook.store.vault import Vault
 
@@ -100,7 +100,8 @@ class SourceDirectory:
             self._read_at, self._away = self._asked_at, False
         except Exception as error:
             self._away = True
-            log.error("sources not read: going on with the ones known", extra={"reason": str(error)[:500]})
+            if not is_store_away(error):
+                log.error("sources not read: going on with the ones known", extra={"reason": str(error)[:500]})
         finally:
             self._reading = None
 

@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -220,6 +221,11 @@ class Rendering:
             log.error("document failed", extra={"document_id": job.id}, exc_info=error)
         failure = after_failure(error, attempts=job.attempts, now=self._clock(), jitter=random.random())
         return job, failure, None
+
+    def about(self, job: RenderJob, made: Rendered | None) -> dict[str, Any]:
+        if made is None:
+            return {"template": job.template}
+        return {"template": job.template, "engine": made.engine, "bytes": made.size}
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         ready = [made for _, _, made in results if made is not None]

@@ -16,7 +16,7 @@ from billhook.parts import Part, Parts
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import can_be_asked
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 from billhook.store.reconciliation import add_run, reconciliation_runs
 from billhook.store.sources import Source, list_sources
 
@@ -52,7 +52,8 @@ class Scheduler:
             try:
                 self.make_due()
             except Exception as error:
-                log.error("no runs made", extra={"reason": str(error)[:500]})
+                if not is_store_away(error):
+                    log.error("no runs made", extra={"reason": str(error)[:500]})
             part.rest()
 
     def make_due(self) -> list[str]:

@@ -19,7 +19,7 @@ from billhook.rules.dunning import STAGES, ended
 from billhook.rules.reconcile import FINDING_CLASSES
 from billhook.rules.retry import REASON_CLASSES, REFUSED
 from billhook.runtime.clock import Clock
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 from billhook.store.measures import Measured, measure
 from billhook.store.queues import BELLS, QUEUES
 
@@ -61,7 +61,8 @@ class Exporter:
                 measured = measure(tx, self._clock())
         except Exception as error:
             self._metrics.forget_ledger()
-            log.error("the ledger was not measured", extra={"reason": str(error)[:500]})
+            if not is_store_away(error):
+                log.error("the ledger was not measured", extra={"reason": str(error)[:500]})
             return
         self._export(measured)
 

@@ -11,7 +11,7 @@ from billhook.metrics import Metrics
 from billhook.parts import Part, Parts
 from billhook.runtime.clock import Clock
 from billhook.store import retention
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Tx, is_store_away
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class Pruner:
             try:
                 wait = PAUSE_SECONDS if self.prune() else EVERY_SECONDS
             except Exception as error:
-                log.error("not pruned", extra={"reason": str(error)[:500]})
+                if not is_store_away(error):
+                    log.error("not pruned", extra={"reason": str(error)[:500]})
                 wait = AFTER_ERROR_SECONDS
             part.rest()
 

@@ -13,7 +13,7 @@ from billhook.queue.bell import Bell
 from billhook.queue.broker import DoorbellBroker
 from billhook.runtime.clock import Clock
 from billhook.store import work
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 from billhook.store.queues import BELLS
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class Sweeper:
                     self.put_right()
                     put_right_at = time.monotonic()
             except Exception as error:
-                log.error("sweep failed", extra={"reason": str(error)})
+                if not is_store_away(error):
+                    log.error("sweep failed", extra={"reason": str(error)})
                 continue
             self._metrics.swept_at.set_to_current_time()
 

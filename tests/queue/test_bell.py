@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import dramatiq
+import pytest
 from dramatiq.brokers.redis import RedisBroker
 from queue_line import Line, until
 
@@ -181,7 +182,9 @@ def test_two_listeners_of_one_process_hear_their_own(line: Line) -> None:
         assert heard(other, 1) == ["doc_a"]
 
 
-def test_without_redis_work_is_looked_for_in_sql_until_redis_is_back(tmp_path: Path) -> None:
+def test_without_redis_work_is_looked_for_in_sql_until_redis_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with valkey_server(tmp_path) as valkey, Line(valkey.url) as line:
         line.open()
         assert line.metric("degraded_mode") == 0
@@ -196,6 +199,8 @@ def test_without_redis_work_is_looked_for_in_sql_until_redis_is_back(tmp_path: P
         assert line.metric("degraded_mode") == 0
         line.bell.ring("inbox", ["evt_a"])
         assert heard(line, 1) == ["evt_a"]
+    said = [record.getMessage() for record in caplog.records if "the queue" in record.getMessage()]
+    assert [words.rpartition(" is ")[2] for words in said] == ["away", "back"]
 
 
 def test_a_frozen_redis_holds_nobody_up(tmp_path: Path) -> None:

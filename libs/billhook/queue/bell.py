@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import defaultdict
@@ -10,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from billhook.metrics import Metrics
 from billhook.queue.broker import DoorbellBroker, RingReader
-
-log = logging.getLogger(__name__)
 
 IDS_PER_RING = 200
 """A ring stays around 8 KB, and a batch of work at one to two of them."""
@@ -99,10 +96,11 @@ class Bell:
         for chunk in chunks:
             try:
                 self._broker.ring(queue, chunk)
+                self._broker.outage.worked()
             except Exception as error:
                 # Whatever it is, the caller must not fail with it, and the next chunk would fail likewise.
                 self._metrics.rings_failed.labels(queue).inc()
-                log.debug("ring not taken", extra={"queue": queue, "reason": str(error)})
+                self._broker.outage.failed(str(error))
                 return
 
 

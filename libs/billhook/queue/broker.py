@@ -26,6 +26,8 @@ import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
 
+from billhook.logs import Outage
+
 log = logging.getLogger(__name__)
 
 WAKES: Final = 16
@@ -81,6 +83,7 @@ class DoorbellBroker(RedisBroker):
         # All socket options must be in the URL: with `url=` every other argument is ignored.
         super().__init__(url=url, middleware=[])  # type: ignore[no-untyped-call]
         self._ring = self.client.register_script(_RING)
+        self.outage = Outage(log, "the queue (nothing is lost: consumers read SQL meanwhile)")
 
     def keys_of(self, queue_name: str) -> tuple[str, str, str]:
         queue = f"{self.namespace}:{queue_name}"
@@ -144,7 +147,7 @@ class RingReader:
                 return []
             return self._read()
         except (redis.RedisError, OSError) as error:
-            log.debug("no rings", extra={"queue": self._queue, "reason": str(error)})
+            self._broker.outage.failed(str(error))
             self._drop()
             return []
 
@@ -192,6 +195,7 @@ class RingReader:
                 self._ask()
                 continue
             self._answer_by = time.monotonic() + IDLE_SECONDS
+            self._broker.outage.worked()
             rings += [LOOK] if answer is None else [_ids(message) for message in answer if message is not None]
         return rings
 
@@ -217,7 +221,7 @@ class RingReader:
             else:
                 self._connection = connection
         except Exception as error:
-            log.debug("no connection for rings", extra={"queue": self._queue, "reason": str(error)})
+            self._broker.outage.failed(str(error))
             self._closed.wait(RECONNECT_SECONDS)
         finally:
             self._connecting = False

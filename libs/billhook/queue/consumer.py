@@ -75,6 +75,9 @@ class Handler(Protocol[J, E]):
     def effects(self, tx: Tx, results: Sequence[tuple[J, Outcome, E]], now: datetime) -> Rings:
         """Write the effects of results that are still ours, in the transaction that marks them."""
 
+    # A handler may say more of a job for its line in the log, ids and figures only:
+    # def about(self, job: J, brought: E) -> dict[str, Any]
+
 
 SETTLE_AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, *[5.0] * 24)
 """Waits between the tries to write what came of work that cannot be done again: two minutes in all."""
@@ -281,7 +284,27 @@ class Steps(Generic[J, E]):
             rings = self.handler.effects(tx, ours, now)
             self._mark(tx, [(job, outcome) for job, outcome, _ in ours], now)
         self._count("stale", len(results) - len(ours))
+        self.tell(ours)
         self._bell.ring_all(rings)
+
+    def tell(self, results: Sequence[tuple[J, Outcome, E]]) -> None:
+        """A line in the log for each that was settled."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        about = getattr(self.handler, "about", None)
+        for job, outcome, brought in results:
+            line = {"queue": self.queue, "id": job.id, "merchant_id": job.merchant_id, "attempt": job.attempts}
+            if about is not None:
+                line |= about(job, brought)
+            match outcome:
+                case Done(state):
+                    log.info(state, extra=line)
+                case Retry(at, reason):
+                    log.info("retry", extra={**line, "due_at": at.isoformat(), "reason": reason})
+                case Dead(reason):
+                    log.info("dead", extra={**line, "reason": reason})
+                case Defer(at, reason):
+                    log.debug("deferred", extra={**line, "due_at": at.isoformat(), "reason": reason})
 
     def settle_surely(
         self,
@@ -299,8 +322,10 @@ class Steps(Generic[J, E]):
                 return
             except Exception as error:
                 self._metrics.store_errors.labels(self.queue).inc()
-                log.error("not settled", extra={"queue": self.queue, "count": len(results), "reason": str(error)[:500]})
                 refused = None if is_store_away(error) else error
+                if refused is not None:
+                    about = {"queue": self.queue, "count": len(results), "reason": str(error)[:500]}
+                    log.error("not settled", extra=about)
                 seconds = next(waits, None)
                 if refused is None and seconds is None:
                     raise
@@ -430,7 +455,8 @@ class BatchConsumer(Generic[J, E]):
             except Exception as error:
                 store_away = is_store_away(error)
                 self._metrics.store_errors.labels(self._steps.queue).inc()
-                log.error("no transaction", extra={"queue": self._steps.queue}, exc_info=None if store_away else error)
+                if not store_away:
+                    log.error("no transaction", extra={"queue": self._steps.queue}, exc_info=error)
                 self._stopping.wait(1.0)
                 self._listener.look()
                 continue

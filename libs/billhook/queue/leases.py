@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from billhook.store import work
-from billhook.store.database import Database
+from billhook.store.database import Database, is_store_away
 
 log = logging.getLogger(__name__)
 
@@ -97,4 +97,5 @@ class Leases:
             try:
                 self.renew()
             except Exception as error:
-                log.warning("leases not renewed", extra={"queue": self._table.name, "reason": str(error)[:200]})
+                if not is_store_away(error):
+                    log.warning("leases not renewed", extra={"queue": self._table.name, "reason": str(error)[:200]})

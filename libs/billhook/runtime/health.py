@@ -19,6 +19,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
+from billhook.store.database import is_store_away
 
 if TYPE_CHECKING:
     from starlette.routing import Route
@@ -61,7 +62,8 @@ class Probes:
             with self._env.database.read() as tx:
                 tx.execute(sa.text("SELECT 1"))
         except Exception as error:
-            log.warning("database not reachable", extra={"reason": str(error)})
+            if not is_store_away(error):
+                log.warning("database not reachable", extra={"reason": str(error)})
             return "the database does not answer"
         return None
 

@@ -52,7 +52,7 @@ def _look_at_database(env: Env) -> None:
     except Exception as error:
         if not is_store_away(error):
             raise
-        log.warning("the database is away, so its schema was not looked at", extra={"reason": str(error)})
+        log.warning("the schema was not looked at")
         return
     if problem is not None:
         raise SettingsError(problem)

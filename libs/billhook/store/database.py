@@ -9,6 +9,7 @@ SQLite that does not let go. So every wait here ends, on our side of the connect
 from __future__ import annotations
 
 import fcntl
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from billhook.errors import SettingsError
+from billhook.logs import Outage
+
+log = logging.getLogger(__name__)
 
 Tx = sa.Connection
 """An open transaction. Functions of this package take one and never end it."""
@@ -53,6 +57,7 @@ class Database:
         """`answer_seconds`: see `ANSWER_SECONDS`; None waits for ever, as a migration of large tables must. `waited`
         hears how long each transaction waited for its connection, and on SQLite for its turn to write."""
         self._waited = waited
+        self._outage = Outage(log, "the database")
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = (
@@ -80,16 +85,27 @@ class Database:
     @contextmanager
     def _connect(self) -> Iterator[Tx]:
         began = time.perf_counter()
-        with self.engine.connect() as connection:
+        with self._watched(), self.engine.connect() as connection:
             self._waited(time.perf_counter() - began)
             yield connection
 
     @contextmanager
     def _turn(self, queue: _WriteQueue) -> Iterator[None]:
         began = time.perf_counter()
-        with queue:
+        with self._watched(), queue:
             self._waited(time.perf_counter() - began)
             yield
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Whoever uses the database need not say that it is away, nor why: it is said here, once."""
+        try:
+            yield
+        except Exception as error:
+            if is_store_away(error):
+                self._outage.failed(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
+            raise
+        self._outage.worked()
 
     @contextmanager
     def statement(self) -> Iterator[Tx]:

@@ -242,18 +242,20 @@ class OutboundMessage(msgspec.Struct, frozen=True):
     pruned: bool
     subject: str | None
     lane: str
+    event_id: str
+    """Of the event it came from, or its own where it came from none."""
 
 
 def outbound_messages(tx: Tx, claimed: Sequence[Row]) -> list[OutboundMessage]:
     """The claimed deliveries, which carry their `endpoint`, with their messages."""
     if not claimed:
         return []
-    query = sa.select(messages.c.id, messages.c.type, messages.c.body, messages.c.pruned_at)
+    query = sa.select(messages.c.id, messages.c.type, messages.c.body, messages.c.pruned_at, messages.c.inbox_id)
     query = query.where(among(tx, messages.c.id, {row["message_id"] for row in claimed}))
     said = {row[0]: row for row in tx.execute(query)}
     found = []
     for row in claimed:
-        _, event_type, body, pruned_at = said[row["message_id"]]
+        _, event_type, body, pruned_at, event_id = said[row["message_id"]]
         found.append(
             OutboundMessage(
                 row["id"],
@@ -267,6 +269,7 @@ def outbound_messages(tx: Tx, claimed: Sequence[Row]) -> list[OutboundMessage]:
                 pruned_at is not None,
                 row["subject"],
                 row["lane"],
+                event_id,
             )
         )
     return found

@@ -82,7 +82,7 @@ class _Claim:
 
 
 _ENDPOINT: Final = [column.name for column in endpoints.c]
-_ENDPOINT_AT: Final = 11
+_ENDPOINT_AT: Final = 12
 """Where an endpoint's columns begin in a row on PostgreSQL; they come once for each endpoint."""
 
 # Lists are sent as one string each: the driver's arrays cost more than the statement where they are short. A claim need
@@ -107,7 +107,7 @@ WITH found AS MATERIALIZED (
     FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
 )
 SELECT taken.id, endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before, type,
-       body, pruned_at IS NOT NULL, {endpoint}, set_config('synchronous_commit', 'off', true)
+       body, pruned_at IS NOT NULL, inbox_id, {endpoint}, set_config('synchronous_commit', 'off', true)
   FROM found
   LEFT JOIN taken ON taken.id = found.id
   LEFT JOIN messages ON messages.id = message_id AND taken.id IS NOT NULL
@@ -150,7 +150,7 @@ def _take_on_postgresql(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> 
 # SQLite's UPDATE returns nothing of the tables it joins, and asking it costs nothing but a call: it is done in steps.
 _FIND: Final = """
 SELECT subject IS NULL AND token IS NULL AND attempts < ?, endpoint_id, due_at, deliveries.id, deliveries.merchant_id,
-       message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL
+       message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL, inbox_id
   FROM deliveries JOIN messages ON messages.id = message_id
  WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND endpoint_id NOT IN (SELECT value FROM json_each(?))
  {order} LIMIT ?
@@ -195,8 +195,8 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
 
 def _message(lane: str, endpoint: Endpoint, fields: Sequence[Any]) -> OutboundMessage:
     """`fields`: the delivery's id, its merchant's, its message's, claims with this one, attempts before, and the
-    message's type and body, and whether it was pruned."""
-    delivery_id, merchant_id, message_id, attempts, before, event_type, body, pruned = fields
+    message's type and body, whether it was pruned, and the event it came from."""
+    delivery_id, merchant_id, message_id, attempts, before, event_type, body, pruned, event_id = fields
     return OutboundMessage(
         delivery_id,
         merchant_id,
@@ -209,6 +209,7 @@ def _message(lane: str, endpoint: Endpoint, fields: Sequence[Any]) -> OutboundMe
         bool(pruned),
         None,
         lane,
+        event_id,
     )
 
 
