@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bench import delivery, ingress, isolation, memory, pdf, pipeline, publish, results, thundering
+from bench import delivery, ingress, isolation, memory, observability, pdf, pipeline, publish, results, thundering
 from bench.results import Figure
 from bench.scale import DEFAULT, FULL, QUICK
 from billhook_testing.postgres_installation import NoServer
@@ -23,6 +23,7 @@ MEASURES = {
     "publish": publish.measure,
     "pdf": pdf.measure,
     "memory": memory.measure,
+    "observability": observability.measure,
 }
 DATABASES = {
     "ingress": ("sqlite", "postgresql"),
@@ -33,6 +34,7 @@ DATABASES = {
     "publish": ("postgresql",),
     "pdf": ("postgresql",),
     "memory": ("sqlite",),
+    "observability": ("sqlite", "postgresql"),
 }
 RECORD = Path(__file__).with_name("results.json")
 

@@ -104,6 +104,12 @@ def signed_requests(host: str, path: str, first: int, count: int) -> list[bytes]
     return requests
 
 
+def bodies(first: int, count: int) -> list[bytes]:
+    """Only what such requests carry."""
+    parts = _parts()
+    return [(b"%08d" % number).join(parts) for number in range(first, first + count)]
+
+
 def number_in(body: bytes) -> int:
     """Which event a body is about."""
     at = body.index(MARK) + len(MARK)

@@ -27,6 +27,8 @@ class Scale:
     documents: int = 600
     """Of 8 lines, a round; of 200 lines a sixth of that."""
     document_memory: int = 2_000
+    history: int = 1_000_000
+    """Rows in the tables that are measured and scraped."""
 
 
 DEFAULT = Scale()
@@ -46,6 +48,7 @@ QUICK = Scale(
     document_rounds=1,
     documents=60,
     document_memory=100,
+    history=50_000,
 )
 FULL = Scale(
     rounds=5,
