@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from billhook.providers.listing import ListedEvent, ListedObject, Page
-from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
-from billhook.rules.reconcile import Drift, compare
+from billhook.rules.reconcile import Drift, at_stake, compare
 from billhook.store.database import Database, Tx
 from billhook.store.reconciliation import Held, Run, events_known, held_objects, made_between
 from billhook.store.work import DEAD
+from services.reconciler.turns import InTurn
 
 MOST_MISSING = 1000
 """Objects of the book that one page may leave out; with more, something is wrong with the list."""
@@ -27,8 +27,10 @@ class Suspicion:
     drift: Drift
     version: str
     """Of the book's object; empty where the book has none."""
-    value: BookObject | None
-    """The object that the difference is about, to say what is at stake."""
+    stake: tuple[int, str] | None
+    """How much money it is about."""
+    remote: BookObject | None = None
+    """As the provider shows it."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,19 @@ class Looked:
     notes: tuple[str, ...] = ()
 
 
-def look_at_events(database: Database, api: ProviderApi, run: Run) -> tuple[Looked, dict[str, Any]]:
-    """What of the provider's events is not in the inbox, or was given up there."""
+def look_at_events(database: Database, api: InTurn, run: Run) -> tuple[Looked, dict[str, Any]]:
+    """What of the provider's events is not in the inbox."""
     page = api.list_events(since=run.since, until=run.until, cursor=run.cursor)
     keys = {(event.account, event.external_id): event for event in page.items}
     with database.read() as tx:
         known = events_known(tx, run.source_id, keys)
     missing = tuple(event for key, event in keys.items() if key not in known)
-    dead = {key[1] for key in keys if key in known and known[key][1] == DEAD}
-    suspected = tuple(Suspicion(Drift("event", one, "unprocessed_event"), DEAD, None) for one in sorted(dead))
-    agreed = tuple(("event", key[1]) for key in known if key[1] not in dead)
-    return Looked(len(keys), missing, suspected, agreed, _notes(page)), {"cursor": page.cursor}
+    # What came and was given up is the business of another check.
+    agreed = tuple(("event", key[1]) for key, (_, state) in known.items() if state != DEAD)
+    return Looked(len(keys), missing, (), agreed, _notes(page)), {"cursor": page.cursor}
 
 
-def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
+def look_at_objects(database: Database, api: InTurn, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
     """How the objects of a page differ from the book's, and which the book has and the page has not."""
     page = api.list_objects(name, since=run.since, until=run.until, cursor=run.cursor)
     upper = run.window_end or run.until
@@ -76,7 +77,7 @@ def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -
                     agreed.append((kind, external_id))
                 else:
                     value = remote or (local.value if local else None)
-                    suspected.append(Suspicion(drift, local.version if local else "", value))
+                    suspected.append(Suspicion(drift, local.version if local else "", at_stake(value), remote))
     looked = Looked(len(suspected) + len(agreed), (), tuple(suspected), tuple(agreed), _notes(page))
     return looked, {"cursor": page.cursor, "window_end": lower or upper}
 

@@ -11,9 +11,9 @@ import msgspec
 from billhook.errors import KeyRefused, Unprocessable
 from billhook.events import FindingNews, RunNews
 from billhook.providers.listing import ListedEvent
-from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
-from billhook.rules.reconcile import Drift, at_stake, compare, persists, repairs_itself, seen_again, told
+from billhook.rules.reconcile import Drift, Observed, compare, news_of, persists, repairs_itself, seen_again, told
+from billhook.store.consistency import check_of
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import address
 from billhook.store.messages import Message, add_messages
@@ -24,13 +24,12 @@ from billhook.store.reconciliation import (
     add_finding,
     change_finding,
     delete_finding,
-    events_known,
     findings_of,
     held_objects,
 )
 from billhook.store.schema import new_id
-from billhook.store.work import DEAD
 from services.reconciler.comparing import Looked
+from services.reconciler.turns import InTurn
 
 HEALED = "healed"
 """Written as the author of a repair that nobody made: both sides agree again by themselves."""
@@ -52,18 +51,14 @@ class Verdict:
 @dataclass(frozen=True)
 class Settled:
     confirmed: list[Finding] = field(default_factory=list)
-    repairs: list[tuple[BookObject, datetime]] = field(default_factory=list)
-    """What the book is to be told, and when the provider said it."""
+    repairs: list[Observed] = field(default_factory=list)
+    """What the book is to be told, and merchants hear of."""
+    inside: list[Finding] = field(default_factory=list)
+    """What billhook's own rows are to be made to agree on."""
 
 
-def verdict(database: Database, api: ProviderApi, finding: Finding, now: datetime) -> Verdict:
+def verdict(database: Database, api: InTurn, finding: Finding, now: datetime) -> Verdict:
     """Look again. Raises `TryAgain`."""
-    if finding.kind == "event":
-        with database.read() as tx:
-            known = events_known(tx, finding.source_id, {("", finding.external_id)})
-        still = any(state == DEAD for _, state in known.values())
-        drift = Drift("event", finding.external_id, "unprocessed_event") if still else None
-        return Verdict(finding, still, drift, DEAD, None, now)
     remote: BookObject | None
     try:
         remote = api.fetch(finding.kind, finding.external_id)
@@ -102,7 +97,7 @@ def keep_suspicions(tx: Tx, run: Run, looked: Looked, now: datetime) -> None:
     for one in looked.suspicions:
         before = known.get((one.drift.kind, one.drift.external_id))
         if before is None:
-            add_finding(tx, _finding(run, one.drift, SUSPECTED, one.version, one.value, now))
+            add_finding(tx, _finding(run, one.drift, SUSPECTED, one.version, one.stake, now))
         else:
             seen = told(one.drift)
             change_finding(tx, before.id, suspected_by=run.id, local_version=one.version, seen=seen, last_seen_at=now)
@@ -124,10 +119,15 @@ def settle(tx: Tx, run: Run, verdicts: Sequence[Verdict], now: datetime) -> Sett
             _agrees(tx, finding, now)
             continue
         state = seen_again(finding.state, finding.differences, told(drift))  # type: ignore[arg-type]
-        mends = state in ("confirmed", "reopened") and run.repairs and repairs_itself(drift.finding_class)
+        if state == "reopened" and drift.finding_class != finding.finding_class:
+            state = "confirmed"  # what was repaired is: this is another fault of the same thing
+        inside = check_of(finding.kind) is not None
+        # What billhook's own rows cannot be made to agree on by themselves is not tried at every run.
+        again = state == "confirmed" or (state == "reopened" and not inside)
+        mends = again and run.repairs and repairs_itself(drift.finding_class, drift.kind)
         if mends and one.remote is not None:
-            settled.repairs.append((one.remote, one.asked_at))
-        else:
+            settled.repairs.append(Observed.of(one.remote, one.asked_at, news_of(drift, one.remote)))
+        elif not inside:
             mends = False
         changed = replace(
             finding,
@@ -141,6 +141,8 @@ def settle(tx: Tx, run: Run, verdicts: Sequence[Verdict], now: datetime) -> Sett
             decided_at=now if mends else finding.decided_at,
         )
         change_finding(tx, finding.id, **vars(changed))
+        if mends and inside:
+            settled.inside.append(changed)
         if finding.state in (SUSPECTED, "repaired", "accepted") and state != "accepted":
             settled.confirmed.append(changed)
     return settled
@@ -155,8 +157,7 @@ def _agrees(tx: Tx, finding: Finding, now: datetime) -> None:
         change_finding(tx, finding.id, suspected_by=None, state="repaired", decided_by=HEALED, decided_at=now)
 
 
-def _finding(run: Run, drift: Drift, state: str, version: str, value: BookObject | None, now: datetime) -> Finding:
-    stake = at_stake(value)
+def _finding(run: Run, drift: Drift, state: str, version: str, stake: tuple[int, str] | None, now: datetime) -> Finding:
     return Finding(
         id=new_id("fnd"),
         merchant_id=run.merchant_id,

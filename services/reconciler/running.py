@@ -9,30 +9,35 @@ Between two steps the run is a row like any other: whoever takes it goes on, aft
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from billhook.actions.book_update import merged
+from billhook.actions.inside_repairs import repair_inside
 from billhook.actions.reconciliation import EVENTS, SETTLE, take_in, tell_book
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.providers import PROVIDERS
-from billhook.providers.provider import ProviderApi
 from billhook.queue.consumer import Rings
-from billhook.rules.reconcile import FINDING_CLASSES
+from billhook.rules.reconcile import FINDING_CLASSES, Observed, news_of
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import api_of, can_be_asked
+from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx
 from billhook.store.reconciliation import (
     DONE,
+    IMPORT,
     INCOMPLETE,
     Finding,
     Run,
     change_run,
+    events_due,
     events_waiting,
     reconciliation_runs,
     suspicions,
@@ -43,6 +48,8 @@ from billhook.store.work import Row
 from services.reconciler import comparing, findings
 from services.reconciler.comparing import Looked
 from services.reconciler.findings import Verdict
+from services.reconciler.inside import OpenObjects, look_inside, verdict_inside
+from services.reconciler.turns import Turns
 
 PATIENCE = 6
 """Failures in a row (some 40 minutes) after which a list is given up and the run goes on with the next."""
@@ -54,6 +61,11 @@ AT_ONCE = 20
 """Suspicions that one step looks at again, with a question to the provider each."""
 
 MOST_NOTES = 100
+
+MOST_WAITING = 2000
+"""Imported objects that wait to be posted: what bookkeepers do in half a second."""
+
+PAUSE = timedelta(seconds=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,7 @@ class Step:
     looked: Looked | None = None
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
+    asked_at: datetime | None = None
 
 
 Result = tuple[Job, Outcome, Step]
@@ -89,8 +102,19 @@ class Reconciling:
     max_attempts = MAX_ATTEMPTS
 
     def __init__(
-        self, database: Database, vault: Vault, metrics: Metrics, clock: Clock, *, settle: timedelta = SETTLE
+        self,
+        database: Database,
+        vault: Vault,
+        objects: OpenObjects,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        calls_per_second: float,
+        settle: timedelta = SETTLE,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        self._turns = Turns(database, clock, calls_per_second, sleep)
+        self._objects = objects
         self._database = database
         self._vault = vault
         self._metrics = metrics
@@ -114,15 +138,16 @@ class Reconciling:
         return [self._step(job) for job in jobs]
 
     def _step(self, job: Job) -> Result:
-        if job.source is None or not can_be_asked(job.source):
-            return self._over(job, Step(notes=("the source has no API key any more",)))
-        if (note := self._of_other_mode(job.source)) is not None:
-            return self._over(job, Step(notes=(note,)))
-        api = api_of(job.source, self._vault)
-        if job.run.list_name is None:
-            return self._look_again(job, job.source, api)
+        name = job.run.list_name
+        if name is None:
+            return self._look_again(job)
+        if name not in CHECKS and (note := self._cannot_be_asked(job.source)) is not None:
+            return self._past_provider(job, note)
         try:
-            return self._walk(job, job.source, api, job.run.list_name)
+            if name in CHECKS:
+                return self._walked(job, *look_inside(self._database, self._objects, job.run, name))
+            assert job.source is not None
+            return self._walk(job, job.source, name)
         except TryAgain as error:
             if job.attempts >= PATIENCE:
                 return self._next_list(job, str(error))
@@ -131,36 +156,53 @@ class Reconciling:
         except Unprocessable as reason:
             return self._next_list(job, str(reason))
 
-    def _of_other_mode(self, source: Source) -> str | None:
-        """What is wrong with a key that shows test objects for live ones, or the other way round."""
-        assert source.api_key is not None
+    def _cannot_be_asked(self, source: Source | None) -> str | None:
+        """Why a source's provider has nothing to say: no key, or one that shows test objects for live ones, or the
+        other way round."""
+        if source is None or source.api_key is None or not can_be_asked(source):
+            return "not compared with the provider: the source has no API key any more"
         live = PROVIDERS[source.provider].livemode_of(self._vault.open(source.api_key))
         if live is None or live == source.livemode:
             return None
         key, mode = ("live", "test") if live else ("test", "live")
-        return f"not compared: the API key is for {key} mode, and the source is for {mode} mode"
+        return f"not compared with the provider: the API key is for {key} mode, and the source is for {mode} mode"
 
-    def _walk(self, job: Job, source: Source, api: ProviderApi, name: str) -> Result:
-        run = job.run
+    def _walk(self, job: Job, source: Source, name: str) -> Result:
+        api, asked_at = self._turns.of(source, api_of(source, self._vault)), self._clock()
+        if job.run.mode == IMPORT:
+            with self._database.read() as tx:
+                if events_due(tx, source.id, limit=MOST_WAITING) == MOST_WAITING:
+                    return job, Defer(asked_at + PAUSE, "waits until what it imported is in the book"), Step()
         if name == EVENTS:
-            page, following = comparing.look_at_events(self._database, api, run)
-        else:
-            page, following = comparing.look_at_objects(self._database, api, run, name)
+            return self._walked(job, *comparing.look_at_events(self._database, api, job.run))
+        return self._walked(job, *comparing.look_at_objects(self._database, api, job.run, name), asked_at)
+
+    def _walked(self, job: Job, page: Looked, following: dict[str, Any], asked_at: datetime | None = None) -> Result:
+        run = job.run
         changes: dict[str, Any] = {"compared": run.compared + page.compared, **following}
         if following["cursor"] is None:
             changes |= {"place": run.place + 1, "window_end": None}
-        return job, Defer(self._next_at(run, changes), ""), Step(changes, page, notes=page.notes)
+        return job, Defer(self._next_at(run, changes), ""), Step(changes, page, notes=page.notes, asked_at=asked_at)
 
     def _next_list(self, job: Job, reason: str) -> Result:
-        changes = {"place": job.run.place + 1, "cursor": None, "window_end": None}
-        return job, Defer(self._next_at(job.run, changes), ""), Step(changes, notes=(f"not compared: {reason}",))
+        return self._go_on_at(job, job.run.place + 1, f"not compared: {reason}")
+
+    def _past_provider(self, job: Job, note: str) -> Result:
+        """Go on with what needs no provider."""
+        lists = job.run.lists
+        inside = (place for place in range(job.run.place, len(lists)) if lists[place] in CHECKS)
+        return self._go_on_at(job, next(inside, len(lists)), note)
+
+    def _go_on_at(self, job: Job, place: int, note: str) -> Result:
+        changes = {"place": place, "cursor": None, "window_end": None}
+        return job, Defer(self._next_at(job.run, changes), ""), Step(changes, notes=(note,))
 
     def _next_at(self, run: Run, changes: dict[str, Any]) -> datetime:
         """At once; before the second look, once what was on its way has settled."""
         last = changes.get("place", run.place) >= len(run.lists)
         return self._clock() + (self._settle if last else timedelta(0))
 
-    def _look_again(self, job: Job, source: Source, api: ProviderApi) -> Result:
+    def _look_again(self, job: Job) -> Result:
         run, now = job.run, self._clock()
         with self._database.read() as tx:
             found = suspicions(tx, run.id, limit=AT_ONCE)
@@ -174,7 +216,7 @@ class Reconciling:
         if waiting:
             return job, again, Step({"looks": run.looks + 1})
         try:
-            verdicts = tuple(findings.verdict(self._database, api, one, now) for one in found)
+            verdicts = tuple(self._verdict(job, one, now) for one in found)
         except TryAgain as error:
             if job.attempts >= PATIENCE:
                 return self._over(job, Step(notes=(f"not looked at again: {error}",)))
@@ -182,6 +224,15 @@ class Reconciling:
         moving = any(verdict.persists is None for verdict in verdicts)
         changes = {"looks": run.looks + 1} if moving else {}
         return job, again if moving else Defer(now, ""), Step(changes, verdicts=verdicts)
+
+    def _verdict(self, job: Job, finding: Finding, now: datetime) -> Verdict:
+        check = check_of(finding.kind)
+        if check is not None:
+            return verdict_inside(self._database, self._objects, check, job.run, finding, now)
+        if job.source is None or self._cannot_be_asked(job.source) is not None:
+            return Verdict(finding, None, None, finding.local_version, None, now)
+        api = self._turns.of(job.source, api_of(job.source, self._vault))
+        return findings.verdict(self._database, api, finding, now)
 
     def _over(self, job: Job, step: Step) -> Result:
         return job, Done(INCOMPLETE if job.run.notes or step.notes else DONE), step
@@ -191,10 +242,14 @@ class Reconciling:
         for job, outcome, step in results:
             run = job.run
             changes = dict(step.changes)
-            if step.looked is not None:
-                assert job.source is not None
+            if step.looked is not None and run.mode == IMPORT:
+                taken = self._import(tx, job, step, now)
+                rings["inbox"] += taken
+                changes["repaired"] = run.repaired + len(taken)
+            elif step.looked is not None:
                 missing = step.looked.missing_events
                 if missing and run.repairs:
+                    assert job.source is not None
                     rings["inbox"] += take_in(tx, job.source, missing, now)
                 events = findings.keep_missing_events(tx, run, missing, now)
                 findings.keep_suspicions(tx, run, step.looked, now)
@@ -203,11 +258,13 @@ class Reconciling:
                 self._count(events)
                 self._compared.inc(step.looked.compared)
             if step.verdicts:
-                assert job.source is not None
                 settled = findings.settle(tx, run, step.verdicts, now)
-                for value, asked_at in settled.repairs:
-                    rings["inbox"] += tell_book(tx, job.source, value, asked_at, now)
-                changes |= _counted(run, settled.confirmed, len(settled.repairs))
+                if settled.repairs:
+                    assert job.source is not None
+                    rings["inbox"] += tell_book(tx, job.source, settled.repairs, now)
+                for one in settled.inside:
+                    rings = merged([rings, repair_inside(tx, one, now, by=run.id)])
+                changes |= _counted(run, settled.confirmed, len(settled.repairs) + len(settled.inside))
                 rings["deliveries"] += findings.tell(tx, run, settled.confirmed, now)
                 self._count(settled.confirmed)
             if step.notes:
@@ -216,9 +273,21 @@ class Reconciling:
                 change_run(tx, run.id, **changes)
             if isinstance(outcome, Done):
                 shown = replace(run, **changes) if changes else run
-                rings["deliveries"] += findings.tell_of_run(tx, shown, outcome.state, now)
+                if run.tells:
+                    rings["deliveries"] += findings.tell_of_run(tx, shown, outcome.state, now)
                 self._metrics.reconciliation_runs.labels(outcome.state).inc()
         return rings
+
+    def _import(self, tx: Tx, job: Job, step: Step, now: datetime) -> list[str]:
+        """Let the book take what it has not; how else the two differ is another run's business."""
+        assert job.source is not None
+        assert step.looked is not None
+        seen = [
+            Observed.of(one.remote, step.asked_at or now, news_of(one.drift, one.remote) if job.run.tells else None)
+            for one in step.looked.suspicions
+            if one.remote is not None and one.drift.finding_class == "missing_local"
+        ]
+        return tell_book(tx, job.source, seen, now)
 
     def _count(self, found: Sequence[Finding]) -> None:
         for finding in found:

@@ -1,4 +1,5 @@
-"""When runs are made: hourly over the last three hours, nightly over 35 days, weekly over everything.
+"""When runs are made: hourly over the last three hours, nightly over 35 days, weekly over everything; and after an
+outage, or a burst of conflicts.
 
 Any number of reconcilers keep one schedule: a slot of a source is taken once, by whoever comes first.
 """
@@ -11,13 +12,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from billhook.actions.reconciliation import SETTLE, run_of
+from billhook.actions.reconciliation import SETTLE, own_run_of, run_of
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import Clock
-from billhook.runtime.provider_apis import can_be_asked
-from billhook.store.database import Database, is_store_away
-from billhook.store.reconciliation import add_run, reconciliation_runs
+from billhook.store.database import Database, Tx, is_store_away
+from billhook.store.inbox import conflict_counts
+from billhook.store.merchants import list_merchants
+from billhook.store.reconciliation import DONE, add_run, ended_runs, reconciliation_runs
 from billhook.store.sources import Source, list_sources
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,12 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 30.0
 EVERYTHING: Final = datetime(2010, 1, 1, tzinfo=UTC)
 """Before any provider that billhook knows had an object."""
+SCHEDULE: Final = "schedule"
+RUNS_OF_A_WEEK: Final = 200
+MOST_MERCHANTS: Final = 1_000_000
+BURST: Final = 10
+BURST_WITHIN: Final = timedelta(minutes=10)
+BURST_LOOKS_BACK: Final = timedelta(days=1)
 
 
 class Scheduler:
@@ -61,23 +69,48 @@ class Scheduler:
         now = self._clock()
         made = []
         with self._database.begin() as tx:
-            for source in list_sources(tx):
-                if source.disabled_at is None and can_be_asked(source):
-                    for slot, since in slots(source, now):
-                        made.append(add_run(tx, run_of(source, since, now, by="schedule", slot=slot), now))
+            sources = [source for source in list_sources(tx) if source.disabled_at is None]
+            for source in sources:
+                due = [*slots(source.created_at, now), *_after_an_outage(tx, source.id)]
+                for slot, since in due:
+                    made.append(add_run(tx, run_of(source, since, now, by=SCHEDULE, slot=slot), now))
+            for source, slot in _bursts(tx, sources, now):
+                made.append(add_run(tx, run_of(source, now - BURST_LOOKS_BACK, now, by="burst", slot=slot), now))
+            for merchant in list_merchants(tx, limit=MOST_MERCHANTS):
+                for slot, since in slots(merchant.created_at, now):
+                    made.append(add_run(tx, own_run_of(merchant.id, since, now, by=SCHEDULE, slot=slot), now))
         ids = [run_id for run_id in made if run_id is not None]
         if ids:
             self._bell.ring(reconciliation_runs.name, ids)
         return ids
 
 
-def slots(source: Source, now: datetime) -> Sequence[tuple[str, datetime]]:
-    """The slots that `now` is in, and since when a run of each compares. One that began before the source was made is
-    not made up for, and the longer ones wait until the hour after midnight (UTC)."""
+def slots(created_at: datetime, now: datetime) -> Sequence[tuple[str, datetime]]:
+    """The slots that `now` is in, and since when a run of each compares. One that began before there was anything to
+    compare is not made up for, and the longer ones wait until the hour after midnight (UTC)."""
     hour = now.replace(minute=0, second=0, microsecond=0)
     found = [(f"hour {hour:%Y-%m-%dT%H}", now - timedelta(hours=3) - SETTLE)]
     if now.hour == 1:
         found.append((f"night {hour:%Y-%m-%d}", now - timedelta(days=35)))
         if now.isoweekday() == 7:
             found.append((f"week {hour:%G-W%V}", EVERYTHING))
-    return [(slot, since) for slot, since in found if source.created_at <= hour]
+    return [(slot, since) for slot, since in found if created_at <= hour]
+
+
+def _after_an_outage(tx: Tx, source_id: str) -> list[tuple[str, datetime]]:
+    """What lies between the last scheduled run that compared everything and the one before it, if they leave anything
+    out: billhook was down, or the provider was, and both are back."""
+    ended = ended_runs(tx, source_id, SCHEDULE, limit=RUNS_OF_A_WEEK)
+    if not ended or ended[0].state != DONE:
+        return []
+    before = next((run for run in ended[1:] if run.state == DONE), None)
+    if before is None or before.until >= ended[0].since:
+        return []
+    return [(f"after {before.id}", before.until - SETTLE)]
+
+
+def _bursts(tx: Tx, sources: Sequence[Source], now: datetime) -> list[tuple[Source, str]]:
+    """Sources of which known events came with other bytes again and again: what they said first may not be true."""
+    counts = conflict_counts(tx, now - BURST_WITHIN)
+    slot = f"burst {now:%Y-%m-%dT%H}"
+    return [(source, slot) for source in sources if counts.get(source.id, 0) >= BURST]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cli.shell import Shell
 
 from billhook.metrics import Metrics
+from billhook.outlets.objects import DirectoryObjects
 from billhook.queue.consumer import Steps
 from billhook.runtime.clock import system_clock
 from billhook.store import reconciliation
@@ -39,7 +41,10 @@ def source_of(shell: Shell, fake: FakeStripe) -> str:
 def work(shell: Shell) -> None:
     """What the reconciler and the bookkeeper would do."""
     metrics, settle = Metrics(), timedelta(0)
-    reconciling = Reconciling(shell.database, shell.vault, metrics, system_clock, settle=settle)
+    storage = DirectoryObjects(Path(shell.database.url.database or "").parent / "objects")
+    reconciling = Reconciling(
+        shell.database, shell.vault, lambda: storage, metrics, system_clock, calls_per_second=1e6, settle=settle
+    )
     posting = Posting(shell.database, shell.vault, system_clock)
     for _ in range(60):
         busy = Steps(reconciling, shell.database, Silence(), metrics, system_clock).run(None)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +14,17 @@ import sqlalchemy as sa
 from consumers.world import Silence, World, run_until_quiet
 
 from billhook.actions import reconciliation as verbs
+from billhook.errors import TryAgain
+from billhook.outlets.objects import Objects, open_objects
 from billhook.parts import Parts
 from billhook.queue.consumer import Steps
 from billhook.rules.reconcile import OBSERVED
 from billhook.store import reconciliation, sources
 from billhook.store.book import TABLES
 from billhook.store.database import Database
-from billhook.store.inbox import Arrival, accept, inbox
+from billhook.store.inbox import Arrival, accept, inbox, inbox_conflicts
 from billhook.store.reconciliation import Finding, Run
-from billhook.store.schema import metadata, new_id
+from billhook.store.schema import id_at, instant_of, metadata, new_id
 from billhook.store.work import DUE
 from billhook_testing.fake_stripe import FakeStripe
 from services.reconciler.running import Reconciling
@@ -35,6 +38,7 @@ class Shop:
 
     world: World
     fake: FakeStripe
+    objects: Objects
     heard: int = 0
 
     def hear(self, *, but: tuple[str, ...] = ()) -> None:
@@ -56,7 +60,15 @@ class Shop:
 
     def steps(self) -> Steps[Any, Any]:
         world = self.world
-        handler = Reconciling(world.database, world.vault, world.metrics, world.clock, settle=SETTLE)
+        handler = Reconciling(
+            world.database,
+            world.vault,
+            lambda: self.objects,
+            world.metrics,
+            world.clock,
+            calls_per_second=1e6,
+            settle=SETTLE,
+        )
         return Steps(handler, world.database, Silence(), world.metrics, world.clock)
 
     def go_on(self, run_id: str) -> Run:
@@ -74,7 +86,11 @@ class Shop:
         return self.go_on(self.begin(**options))
 
     def repair(self, finding: Finding) -> list[str]:
-        return verbs.repair_finding(self.world.database, self.world.vault, self.world.clock, finding, by="ada")
+        world = self.world
+        repaired = verbs.repair_finding(
+            world.database, world.vault, world.clock, finding, by="ada", objects=lambda: self.objects
+        )
+        return [one for ids in repaired.values() for one in ids]
 
     def run(self, run_id: str) -> Run:
         with self.world.database.read() as tx:
@@ -108,11 +124,11 @@ class Shop:
 
 
 @pytest.fixture
-def shop(database: Database) -> Iterator[Shop]:
+def shop(database: Database, tmp_path: Path) -> Iterator[Shop]:
     with FakeStripe() as fake:
         world = World.begin(database, api_key=fake.api_key, api_base=fake.url, livemode=False)
         world.clock.move(seconds=(fake.clock.now() - world.clock()).total_seconds())
-        shop = Shop(world, fake)
+        shop = Shop(world, fake, open_objects(f"file://{tmp_path}"))
         trade(shop)
         shop.hear()
         yield shop
@@ -239,6 +255,75 @@ def test_an_object_that_the_book_lost_is_told_to_it_again(shop: Shop) -> None:
     assert shop.value("customer", external_id, "email") == "ada@example.com"
 
 
+def test_merchants_hear_of_what_a_repair_changed(shop: Shop) -> None:
+    table = TABLES["customer"]
+    with shop.world.database.begin() as tx:
+        tx.execute(sa.delete(table))
+    shop.spoil("invoice", status="open")
+    before = [row[0] for row in shop.world.rows("messages", "type")]
+    shop.reconcile()
+    heard = [row[0] for row in shop.world.rows("messages", "type")]
+    for name in before:
+        heard.remove(name)
+    told = sorted(name for name in heard if not name.startswith("reconciliation."))
+    assert told == ["customer.created", "invoice.paid"]
+
+
+def test_history_is_imported_and_merchants_are_told_nothing_unless_asked_to(shop: Shop) -> None:
+    def run_import(**options: Any) -> Run:
+        world, now = shop.world, shop.world.clock()
+        with world.database.begin() as tx:
+            source = sources.get_source(tx, world.stripe_source)
+            assert source is not None
+            run_id = verbs.begin_run(
+                tx, verbs.import_of(source, now - timedelta(days=400), now, by="t", **options), now
+            )
+        return shop.go_on(run_id)
+
+    customer = trade(shop, "bob@example.com")
+    shop.heard = len(shop.fake.events)
+    before = shop.world.rows("messages", "id")
+    run = run_import()
+    assert (run.state, run.notes, run.progress, shop.findings()) == ("done", [], 1.0, [])
+    assert run.repaired > 5
+    assert shop.value("customer", customer, "email") == "bob@example.com"
+    assert {row[0] for row in shop.world.rows("invoices", "status")} == {"paid"}
+    assert shop.world.rows("messages", "id") == before
+    assert run_import().repaired == 0
+    trade(shop, "cy@example.com")
+    shop.heard = len(shop.fake.events)
+    assert run_import(tells=True, lists=["customer"]).repaired == 1
+    heard = shop.world.rows("messages", "type")
+    assert len(heard) == len(before) + 2  # the customer, and that the run is over
+
+
+def test_calls_wait_for_their_turn_and_keep_a_pause_that_the_provider_wants(shop: Shop) -> None:
+    from services.reconciler.turns import Turns
+
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        shop.world.clock.move(seconds=seconds)
+
+    turns, source = Turns(shop.world.database, shop.world.clock, 2.0, sleep), shop.world.stripe_source
+    for _ in range(3):
+        assert turns.take(source, "", lambda: "answer") == "answer"
+    assert slept == [0.5, 0.5]
+
+    def limited() -> str:
+        raise TryAgain("429", after_seconds=60)
+
+    shop.world.clock.move(seconds=10)
+    with pytest.raises(TryAgain, match="429"):
+        turns.take(source, "", limited)
+    with pytest.raises(TryAgain, match="takes no calls now") as caught:
+        turns.take(source, "", lambda: "not called")
+    assert caught.value.after_seconds == 60
+    shop.world.clock.move(seconds=61)
+    assert turns.take(source, "", lambda: "answer") == "answer"
+
+
 def test_an_object_that_the_provider_does_not_have_waits_for_a_person(shop: Shop) -> None:
     external_id = shop.spoil("product")
     with shop.world.database.begin() as tx:
@@ -258,6 +343,7 @@ def test_events_that_were_given_up_are_found(shop: Shop) -> None:
     with shop.world.database.begin() as tx:
         [lost] = tx.execute(sa.select(inbox.c.id).where(inbox.c.type == "customer.created")).scalars()
         tx.execute(sa.update(inbox).where(inbox.c.id == lost).values(state="dead"))
+    pass_time(shop, hours=1)
     shop.reconcile()
     assert shop.found() == [("unprocessed_event", "event", "confirmed")]
     with shop.world.database.begin() as tx:
@@ -357,8 +443,9 @@ def test_a_key_of_the_other_mode_compares_nothing(shop: Shop) -> None:
     with shop.world.database.begin() as tx:
         sources.set_mode(tx, shop.world.stripe_source, True)
     run = shop.reconcile()
-    assert (run.state, run.compared, shop.found()) == ("incomplete", 0, [])
-    assert "test" in run.notes[0]
+    assert (run.state, shop.found()) == ("incomplete", [])
+    assert len(run.notes) == 1
+    assert "not compared with the provider: the API key is for test mode" in run.notes[0]
 
 
 def test_nobody_can_post_what_the_reconciler_puts_into_the_inbox(shop: Shop) -> None:
@@ -393,13 +480,44 @@ def test_the_schedule_makes_each_slot_once(shop: Shop) -> None:
 
     def runs() -> int:
         with shop.world.database.read() as tx:
-            return len(reconciliation.list_runs(tx, merchant_id=shop.world.merchant_id))
+            found = reconciliation.list_runs(tx, merchant_id=shop.world.merchant_id)
+        # Two sources, and what billhook itself made.
+        assert {run.source_id for run in found} == {shop.world.stripe_source, shop.world.own_source, "own"}
+        return len(found)
 
     bell: Any = Bell()
     shop.world.clock.move(days=365)
     one, other = (Scheduler(shop.world.database, bell, shop.world.clock, Parts()) for _ in range(2))
     assert one.make_due()
-    assert (other.make_due(), runs()) == ([], 1)
+    assert (other.make_due(), runs()) == ([], 3)
     shop.world.clock.move(seconds=3600)
     assert other.make_due()
-    assert (one.make_due(), runs()) == ([], 2)
+    assert (one.make_due(), runs()) == ([], 6)
+
+    # After an outage what nobody compared is made up for, once.
+    def end_all(state: str) -> None:
+        with shop.world.database.begin() as tx:
+            tx.execute(sa.update(reconciliation.reconciliation_runs).values(state=state))
+
+    end_all("done")
+    shop.world.clock.move(seconds=36_000)
+    one.make_due()
+    assert runs() == 9
+    end_all("done")
+    assert len(one.make_due()) == 2
+    with shop.world.database.read() as tx:
+        after = [run for run in reconciliation.list_runs(tx) if run.slot.startswith("after ")]
+    assert {run.until - run.since > timedelta(hours=9) for run in after} == {True}
+    end_all("done")
+    assert one.make_due() == []
+
+    # So it is after a burst of conflicts.
+    for number in range(10):
+        shop.world.arrive(shop.world.stripe_source, b"%d" % number, external_id=shop.fake.events[0]["id"])
+    shop.world.clock.at = max(shop.world.clock(), instant_of(new_id("cfl")))
+    with shop.world.database.begin() as tx:  # their ids say when they came
+        for place, (one_id,) in enumerate(tx.execute(sa.select(inbox_conflicts.c.id)).all()):
+            now = id_at("cfl", shop.world.clock()) + f"{place:020}"
+            tx.execute(sa.update(inbox_conflicts).where(inbox_conflicts.c.id == one_id).values(id=now))
+    assert len(one.make_due()) == 1
+    assert one.make_due() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -64,7 +65,30 @@ def test_what_cannot_be_compared_is_refused(desk: Desk, world: World) -> None:
     refused(post(source_id=source_id, since=NOW.isoformat()), 422, "range_empty")
     refused(post(source_id=source_id, key=world.theirs.key), 404, "not_found")
     silent = source_of(desk, world.ours, provider="stripe", api_key=None)
-    refused(post(source_id=silent), 422, "source_cannot_be_asked")
+    refused(post(source_id=silent, lists=["customer"]), 422, "source_cannot_be_asked")
+    assert made(post(source_id=silent))["at"] == "inbox"  # what billhook made of it can be compared
+    refused(post(source_id="own", lists=["customer"]), 422, "list_unknown")
+    assert made(post(source_id="own"))["source_id"] == "own"
+    whose = {"source_id": "own", "merchant_id": world.theirs.merchant_id}
+    refused(post(**whose), 404, "not_found")
+    refused(desk.post("/v1/reconciliation/runs", {"source_id": "own"}), 422, "merchant_missing")
+    assert made(desk.post("/v1/reconciliation/runs", whose))["merchant_id"] == world.theirs.merchant_id
+
+
+def test_findings_are_exported_for_spreadsheets_and_programs(desk: Desk, world: World) -> None:
+    finding = plant(desk, world.ours, source_of(desk, world.ours))
+    file = desk.get("/v1/reconciliation/findings.csv", key=world.ours.key)
+    assert file.headers["Content-Type"].startswith("text/csv")
+    [head, line] = file.text.splitlines()
+    assert head.startswith("id,merchant_id,source_id,kind,external_id,finding_class,state,")
+    assert line.startswith(f'"{finding}",')
+    assert '""total"":[1,2]' in line
+    [row] = desk.get("/v1/reconciliation/findings.jsonl", key=world.ours.key).text.splitlines()
+    assert json.loads(row)["differences"] == {"total": [1, 2]}
+    for whose in (world.theirs.key, world.ours.key):
+        state = "confirmed" if whose == world.theirs.key else "repaired"
+        file = desk.get("/v1/reconciliation/findings.csv", key=whose, state=[state])
+        assert len(file.text.splitlines()) == 1
 
 
 def test_a_finding_is_accepted_once_by_its_owner(desk: Desk, world: World) -> None:

@@ -276,6 +276,10 @@ QUESTIONS: dict[str, Question] = {
     "reconciliation.get_finding": lambda tx, shop, merchant: reconciliation.get_finding(
         tx, shop.finding, merchant_id=merchant
     ),
+    "reconciliation.open_findings": lambda tx, shop, merchant: reconciliation.open_findings(
+        tx, merchant, shop.source, [finding_of(merchant, shop.source, shop.run).kind]
+    ),
+    "replays.event_replay": lambda tx, shop, merchant: replays.event_replay(merchant, by="test", now=NOW),
     "reconciliation.get_run": lambda tx, shop, merchant: reconciliation.get_run(tx, shop.run, merchant_id=merchant),
     "reconciliation.list_findings": lambda tx, shop, merchant: reconciliation.list_findings(tx, merchant_id=merchant),
     "reconciliation.list_runs": lambda tx, shop, merchant: reconciliation.list_runs(tx, merchant_id=merchant),

@@ -19,6 +19,7 @@ from billhook.rules.book import Customer, Invoice, Subscription, book_id
 from billhook.rules.dunning import Cause, after, invoice_cause
 from billhook.rules.dunning_calendar import ends_at, grace_until, reminder_times
 from billhook.rules.dunning_policy import Policy
+from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.dunning_cases import (
@@ -42,8 +43,6 @@ OPENING: Final = ("invoice.payment_failed", "invoice.payment_action_required", "
 LATEST: Final = timedelta(days=1)
 """A failure that is heard of later than that (an outage, old events replayed) counts from here: nobody is given up for
 what nobody told them."""
-ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
-"""The metadata of a payment that an attempt of ours made for an own invoice."""
 
 
 def dunning(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:

@@ -70,7 +70,8 @@ def register_endpoint(
 def change_endpoint(env: Env, tx: Tx, endpoint_id: str, **changes: Any) -> None:
     """Set its URL and settings; what is not named stays. Raises `Refused` for what cannot work."""
     if changes:
-        update_endpoint(tx, endpoint_id, **_to_store(env, changes))
+        chosen = {"wants_since": env.clock()} if "event_types" in changes else {}
+        update_endpoint(tx, endpoint_id, **_to_store(env, changes), **chosen)
 
 
 def rotate(

@@ -97,7 +97,7 @@ def interpret(event: Event) -> Interpretation | None:
 
 def _translation(event: Event) -> Translation:
     if event.type == OBSERVED and event.headers == UNSIGNED:
-        return Translation((decode(event.body, Observed).change(KINDS),))
+        return decode(event.body, Observed).translation(KINDS)
     headers = decode(event.headers, dict[str, str])
     return PROVIDERS[event.source.provider].translate(headers, event.body, event.received_at)
 
@@ -150,15 +150,19 @@ def _documents(event: Event, meaning: Interpretation) -> list[NewDocument]:
     if PROVIDERS[event.source.provider].merchant_of_record:
         return []
     return [
-        _document(event, entry_of(event, change).id, change.object, kind)
+        document
         for change in meaning.event_changes
         if isinstance(change.object, Invoice) and not document_waits(event, change)
-        for kind in documents_due(change.object)
+        for document in documents_of(event.merchant, entry_of(event, change).id, change.object)
     ]
 
 
-def _document(event: Event, subject_id: str, shown: Invoice, kind: DocumentKind) -> NewDocument:
-    merchant = event.merchant
+def documents_of(merchant: Merchant, invoice_id: str, shown: Invoice) -> list[NewDocument]:
+    """What a provider's invoice calls for."""
+    return [_document(merchant, invoice_id, shown, kind) for kind in documents_due(shown)]
+
+
+def _document(merchant: Merchant, subject_id: str, shown: Invoice, kind: DocumentKind) -> NewDocument:
     snapshot = snapshot_of(
         shown,
         kind=kind,

@@ -69,6 +69,7 @@ __all__ = [
     "prepare",
     "prepared_draft",
     "send",
+    "tell_book_again",
     "void",
     "write_off",
 ]
@@ -254,6 +255,15 @@ def write_off(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     state = _after(invoice, "write_off")
     written_off = replace(invoice, state=state, written_off_at=now, updated_at=later(invoice, now))
     return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.marked_uncollectible", written_off)], now)
+
+
+def tell_book_again(tx: Tx, invoice_id: str, *, now: datetime) -> NewWork:
+    """Let the book take what is known of it here. Nothing of the invoice itself changes."""
+    merchant, invoice = locked(tx, invoice_id)
+    same = replace(invoice, updated_at=later(invoice, now))
+    terms, drafted = invoice.terms, invoice.snapshot is None
+    shown = _shown(merchant, terms, now, totals(terms)) if drafted else _frozen(invoice)
+    return _changed(tx, merchant, invoice, shown, [("invoice.updated", same)], now).rings
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from billhook.errors import KeyRefused, Refused, TryAgain, Unprocessable
+from billhook.actions.book_update import NewWork
+from billhook.actions.inside_repairs import repair_inside
+from billhook.decoding import decode
+from billhook.errors import BillhookError, KeyRefused, Refused, TryAgain, Unprocessable
+from billhook.outlets.objects import Objects
 from billhook.providers import PROVIDERS
 from billhook.providers.listing import ListedEvent
 from billhook.rules.book import BookObject
-from billhook.rules.reconcile import OBSERVED, OPEN, UNSIGNED, Observed
+from billhook.rules.export import text_row
+from billhook.rules.reconcile import OBSERVED, OPEN, UNSIGNED, Drift, Observed, news_of
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import api_of, can_be_asked
+from billhook.store import book
+from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx
-from billhook.store.inbox import Arrival
+from billhook.store.documents import latest_document
+from billhook.store.inbox import Arrival, events_by_id, get_conflict
 from billhook.store.inbox import accept as accept_events
-from billhook.store.reconciliation import Finding, NewRun, add_run, change_finding, get_finding, held_objects
+from billhook.store.own_invoices import OWN
+from billhook.store.reconciliation import (
+    IMPORT,
+    Finding,
+    NewRun,
+    add_run,
+    change_finding,
+    get_finding,
+    held_objects,
+    list_findings,
+)
 from billhook.store.schema import new_id
 from billhook.store.sources import Source, get_source
 from billhook.store.vault import Vault
@@ -45,14 +64,72 @@ def run_of(
     repairs: bool = True,
     slot: str | None = None,
 ) -> NewRun:
-    """A run of a source over what was made from `since` to before `until`, leaving out what is still settling. Raises
-    `Refused` for what cannot be compared."""
+    """A run of a source over what was made from `since` to before `until`, leaving out what is still settling: its
+    provider's lists, where that can be asked, and what billhook made of them. Raises `Refused` for what cannot be
+    compared."""
+    api = PROVIDERS[source.provider].api if can_be_asked(source) else None
+    inside = [name for name, check in CHECKS.items() if check.own is not True]
+    known = [*((EVENTS, *api.lists) if api else ()), *inside]
+    if api is None and any(name not in known for name in lists or ()):
+        raise Refused(
+            "source_cannot_be_asked",
+            f"The source {source.id} has no API key, or its provider has no API to be asked. Without one these can be"
+            f" compared: {', '.join(known)}.",
+        )
+    return _new_run(source.merchant_id, source.id, known, since, now, by, until, lists, repairs, slot)
+
+
+def own_run_of(
+    merchant_id: str,
+    since: datetime,
+    now: datetime,
+    *,
+    by: str,
+    until: datetime | None = None,
+    lists: Sequence[str] | None = None,
+    repairs: bool = True,
+    slot: str | None = None,
+) -> NewRun:
+    """A run over what billhook itself is the source of, for a merchant: own invoices, numbers, messages."""
+    known = [name for name, check in CHECKS.items() if check.own is not False]
+    # A slot is a source's, and this one is every merchant's.
+    taken = None if slot is None else f"{merchant_id} {slot}"
+    return _new_run(merchant_id, OWN, known, since, now, by, until, lists, repairs, taken)
+
+
+def import_of(
+    source: Source,
+    since: datetime,
+    now: datetime,
+    *,
+    by: str,
+    until: datetime | None = None,
+    lists: Sequence[str] | None = None,
+    tells: bool = False,
+) -> NewRun:
+    """A run that fills the book with what the provider has and the book has not. Merchants are told nothing of it,
+    unless `tells`. Raises `Refused`."""
     api = PROVIDERS[source.provider].api if can_be_asked(source) else None
     if api is None:
         raise Refused(
             "source_cannot_be_asked", f"The source {source.id} has no API key, or its provider has no API to be asked."
         )
-    known = (EVENTS, *api.lists)
+    new = _new_run(source.merchant_id, source.id, list(api.lists), since, now, by, until, lists, True, None)
+    return replace(new, mode=IMPORT, tells=tells)
+
+
+def _new_run(
+    merchant_id: str,
+    source_id: str,
+    known: Sequence[str],
+    since: datetime,
+    now: datetime,
+    by: str,
+    until: datetime | None,
+    lists: Sequence[str] | None,
+    repairs: bool,
+    slot: str | None,
+) -> NewRun:
     for name in lists or ():
         if name not in known:
             raise Refused("list_unknown", f"There is no list {name!r} to compare: use {', '.join(known)}.")
@@ -62,8 +139,8 @@ def run_of(
             "range_empty", f"`since` must be earlier than `until`, and than {SETTLE.seconds // 60} minutes ago."
         )
     return NewRun(
-        merchant_id=source.merchant_id,
-        source_id=source.id,
+        merchant_id=merchant_id,
+        source_id=source_id,
         since=since.astimezone(UTC),
         until=end,
         lists=list(dict.fromkeys(lists or known)),
@@ -85,13 +162,49 @@ def take_in(tx: Tx, source: Source, events: Sequence[ListedEvent], now: datetime
     return _arrive(tx, source, [(e.account, e.external_id, e.type, e.body) for e in events], now)
 
 
-def tell_book(tx: Tx, source: Source, value: BookObject, asked_at: datetime, now: datetime) -> list[str]:
-    """Put an object as the provider showed it into the inbox, from where it goes the way of every event. The same state
-    seen twice is one event."""
-    body = msgspec.json.encode(Observed.of(value, asked_at))
-    digest = hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:16]
-    external_id = f"observed:{value.kind}:{value.external_id}:{int(asked_at.timestamp())}:{digest}"
-    return _arrive(tx, source, [("", external_id[:255], OBSERVED, body)], now)
+def tell_book(tx: Tx, source: Source, seen: Sequence[Observed], now: datetime) -> list[str]:
+    """Put objects as the provider showed them into the inbox, from where they go the way of every event; returns the
+    ids to ring for. The same state seen twice is one event."""
+    return _arrive(tx, source, [("", _name(one), OBSERVED, msgspec.json.encode(one)) for one in seen], now)
+
+
+def _name(seen: Observed) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(seen.object, order="deterministic")).hexdigest()[:16]
+    name = f"observed:{seen.kind}:{seen.object['external_id']}"[:200]
+    return f"{name}:{int(seen.asked_at.timestamp())}:{digest}"
+
+
+FINDING_COLUMNS: Final = (
+    *("id", "merchant_id", "source_id", "kind", "external_id", "finding_class", "state", "differences"),
+    *("amount", "currency", "run_id", "first_seen_at", "last_seen_at", "decided_by", "decided_at"),
+)
+
+
+def export_findings(
+    database: Database, merchant_id: str | None, states: Collection[str], form: Literal["csv", "jsonl"]
+) -> Iterator[bytes]:
+    """All of them, newest first, a page at a time: amounts in minor units, differences as JSON."""
+    if form == "csv":
+        yield (",".join(FINDING_COLUMNS) + "\r\n").encode()
+    before = None
+    while True:
+        with database.read() as tx:
+            page = list_findings(tx, merchant_id=merchant_id, states=states, before=before, limit=EXPORT_PAGE)
+        for one in page:
+            shown = {name: getattr(one, name) for name in FINDING_COLUMNS}
+            yield msgspec.json.encode(shown) + b"\n" if form == "jsonl" else text_row(_cell(shown[n]) for n in shown)
+        if len(page) < EXPORT_PAGE:
+            return
+        before = page[-1].id
+
+
+EXPORT_PAGE: Final = 500
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
 
 
 def accept_finding(tx: Tx, finding: Finding, *, by: str, now: datetime) -> None:
@@ -100,37 +213,106 @@ def accept_finding(tx: Tx, finding: Finding, *, by: str, now: datetime) -> None:
     change_finding(tx, finding.id, state="accepted", decided_by=by, decided_at=now)
 
 
-def repair_finding(database: Database, vault: Vault, clock: Clock, finding: Finding, *, by: str) -> list[str]:
-    """Ask the provider once more and tell the book; returns the ids to ring for. Repairing twice is repairing once."""
+def repair_finding(
+    database: Database,
+    vault: Vault,
+    clock: Clock,
+    finding: Finding,
+    *,
+    by: str,
+    objects: Callable[[], Objects] | None = None,
+) -> NewWork:
+    """Ask the provider once more and tell the book, or make billhook's own work again; returns the ids to ring for. A
+    damaged document needs the storage. Repairing twice is repairing once."""
     _check_open(finding)
+    if check_of(finding.kind) is not None and finding.finding_class not in _ASKED_ABOUT:
+        return _repair_inside(database, clock, finding, by, objects)
     with database.read() as tx:
         source = get_source(tx, finding.source_id)
-    if source is None or not can_be_asked(source) or finding.kind == "event":
+        subjects = _subjects(tx, source, finding)
+    if source is None or not can_be_asked(source):
         raise Refused(
-            "not_repairable", "Only an object of a source with an API key can be repaired; replay what is in the inbox."
+            "not_repairable",
+            "Only an object of a source with an API key can be repaired: accept what has to stay so.",
         )
     asked_at = clock()
-    value = _shown(database, vault, source, finding)
+    values = [_shown(database, vault, source, kind, external_id) for kind, external_id in subjects]
     with database.begin() as tx:
         now = clock()
-        current = get_finding(tx, finding.id, lock=True)
-        if current is None or current.state not in OPEN:
-            return []
-        change_finding(tx, finding.id, state="repaired", decided_by=by, decided_at=now)
-        return [] if value is None else tell_book(tx, source, value, asked_at, now)
+        if not _decided(tx, finding, by, now):
+            return {}
+        news = _news(finding)
+        seen = [Observed.of(value, asked_at, news(value)) for value in values if value is not None]
+        return {"inbox": tell_book(tx, source, seen, now)}
 
 
-def _shown(database: Database, vault: Vault, source: Source, finding: Finding) -> BookObject | None:
+_ASKED_ABOUT: Final = frozenset({"conflict", "double_retry_owner"})
+"""Findings of billhook's own work that only the provider can settle."""
+
+
+def _subjects(tx: Tx, source: Source | None, finding: Finding) -> list[tuple[str, str]]:
+    """Kind and provider's id of what the provider is asked about."""
+    if finding.finding_class == "double_retry_owner":
+        row = book.get(tx, "invoice", finding.external_id)
+        return [] if row is None else [("invoice", row["external_id"])]
+    if finding.finding_class != "conflict" or source is None:
+        return [(finding.kind, finding.external_id)]
+    conflict = get_conflict(tx, finding.external_id)
+    first = events_by_id(tx, [conflict["inbox_id"]]) if conflict is not None else []
+    named: list[tuple[str, str]] = []
+    for row in [*first, *([] if conflict is None else [conflict])]:
+        try:
+            headers = decode(row["headers"], dict[str, str])
+            meaning = PROVIDERS[source.provider].translate(headers, row["body"], row["received_at"])
+        except (BillhookError, msgspec.DecodeError):
+            continue  # it says nothing that could be asked about
+        named += [(change.object.kind, change.object.external_id) for change in meaning.changes]
+    return list(dict.fromkeys(named))
+
+
+def _news(finding: Finding) -> Callable[[BookObject], str | None]:
+    if check_of(finding.kind) is not None:
+        return lambda value: None
+    drift = Drift(finding.kind, finding.external_id, finding.finding_class, finding.differences)  # type: ignore[arg-type]
+    return lambda value: news_of(drift, value)
+
+
+def _repair_inside(
+    database: Database, clock: Clock, finding: Finding, by: str, objects: Callable[[], Objects] | None
+) -> NewWork:
+    if finding.finding_class == "corrupt_document":
+        if objects is None:
+            raise Refused("not_repairable", "The document is drawn again by whoever has the storage: the desk can.")
+        subject_id, _, kind = finding.external_id.rpartition(" ")
+        with database.read() as tx:
+            row = latest_document(tx, subject_id, kind, merchant_id=finding.merchant_id)
+        if row is not None and row["object_key"]:
+            objects().set_aside(row["object_key"])
+    with database.begin() as tx:
+        now = clock()
+        return repair_inside(tx, finding, now, by=by) if _decided(tx, finding, by, now) else {}
+
+
+def _decided(tx: Tx, finding: Finding, by: str, now: datetime) -> bool:
+    """Mark it as repaired; False where somebody else came first."""
+    current = get_finding(tx, finding.id, lock=True)
+    if current is None or current.state not in OPEN:
+        return False
+    change_finding(tx, finding.id, state="repaired", decided_by=by, decided_at=now)
+    return True
+
+
+def _shown(database: Database, vault: Vault, source: Source, kind: str, external_id: str) -> BookObject | None:
     """The object as its provider shows it; what that does not have any more, as deleted."""
     try:
-        return api_of(source, vault).fetch(finding.kind, finding.external_id)
+        return api_of(source, vault).fetch(kind, external_id)
     except KeyRefused as error:
         raise Refused("key_refused", f"{error}.") from error
     except TryAgain as error:
         raise Refused("provider_unavailable", f"{error}. Try again.") from error
     except Unprocessable:
         with database.read() as tx:
-            held = held_objects(tx, source.id, finding.kind, [finding.external_id]).get(finding.external_id)
+            held = held_objects(tx, source.id, kind, [external_id]).get(external_id)
         return None if held is None else msgspec.structs.replace(held.value, deleted=True)
 
 

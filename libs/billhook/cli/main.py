@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli import dunning, endpoints, event_replay, inbox, invoices, invoicing, messages, reconcile, replays
+from billhook.cli import (
+    dunning,
+    endpoints,
+    event_replay,
+    imports,
+    inbox,
+    invoices,
+    invoicing,
+    messages,
+    reconcile,
+    replays,
+)
 from billhook.cli.accounts import key_commands, merchant_commands, source_commands
 from billhook.cli.checks import check_everything
 from billhook.cli.pages import write_pages
@@ -39,6 +50,7 @@ def attach(app: typer.Typer) -> None:
         app.add_typer(group)
     app.command()(event_replay.replay)
     app.command()(replays.resend)
+    app.command(name="import")(imports.import_history)
 
 
 app = typer.Typer(

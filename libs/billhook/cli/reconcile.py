@@ -8,9 +8,16 @@ from typing import Annotated
 
 import typer
 
-from billhook.actions.reconciliation import accept_finding, begin_run, repair_finding, run_of
+from billhook.actions.reconciliation import (
+    accept_finding,
+    begin_run,
+    export_findings,
+    own_run_of,
+    repair_finding,
+    run_of,
+)
 from billhook.actions.ringing import ring
-from billhook.cli.arguments import Time, instant
+from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
 from billhook.cli.replays import Follow
@@ -18,6 +25,7 @@ from billhook.rules.reconcile import OPEN
 from billhook.runtime.env import Env
 from billhook.store import reconciliation
 from billhook.store.database import Tx
+from billhook.store.own_invoices import OWN
 from billhook.store.reconciliation import Finding, Run, reconciliation_runs
 from billhook.store.sources import get_source
 
@@ -33,12 +41,13 @@ _FINDING_COLUMNS = ("id", "finding_class", "state", "kind", "external_id", "diff
 
 @commands.command("run")
 def run(
-    source_id: Annotated[str, typer.Argument(metavar="SOURCE_ID")],
+    source_id: Annotated[str, typer.Argument(metavar="SOURCE_ID", help="Or `own`: what billhook itself made.")],
     since: Time = None,
     until: Time = None,
     lists: Annotated[
-        list[str] | None, typer.Option("--list", help="events, customer, invoice… Repeatable; left out: all.")
+        list[str] | None, typer.Option("--list", help="events, customer, documents… Repeatable; left out: all.")
     ] = None,
+    merchant: Owner = None,
     observe: Annotated[bool, typer.Option("--observe", help="Find, and repair nothing.")] = False,
     follow_it: Follow = None,
     as_json: Json = False,
@@ -47,11 +56,15 @@ def run(
     with opened() as env:
         now = env.clock()
         with env.database.begin() as tx:
-            source = get_source(tx, source_id)
-            if source is None:
-                raise CommandError(f"There is no source {source_id!r}. See `billhook sources list`.")
             since_at, until_at = instant(since, now) or now - USUAL_RANGE, instant(until, now)
-            new = run_of(source, since_at, now, until=until_at, lists=lists, repairs=not observe, by=done_by())
+            if source_id == OWN:
+                owner, by = owner_of(tx, merchant), done_by()
+                new = own_run_of(owner, since_at, now, until=until_at, lists=lists, repairs=not observe, by=by)
+            else:
+                source = get_source(tx, source_id)
+                if source is None:
+                    raise CommandError(f"There is no source {source_id!r}. See `billhook sources list`.")
+                new = run_of(source, since_at, now, until=until_at, lists=lists, repairs=not observe, by=done_by())
             run_id = begin_run(tx, new, now)
         ring(env, {reconciliation_runs.name: [run_id]})
         if as_json:
@@ -93,10 +106,15 @@ def findings(
         typer.Option("--state", help="suspected, confirmed, reopened, repaired, accepted. Left out: what is open."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    as_csv: Annotated[bool, typer.Option("--csv", help="All of them, for a spreadsheet.")] = False,
     as_json: Json = False,
 ) -> None:
     """List findings, the newest first."""
     with opened() as env, env.database.read() as tx:
+        if as_csv:
+            for line in export_findings(env.database, merchant, states or OPEN, "csv"):
+                typer.echo(line.decode(), nl=False)
+            return
         found = reconciliation.list_findings(tx, merchant_id=merchant, states=states or OPEN, limit=limit)
         rows = [one.shown() for one in found]
         show(rows, _FINDING_COLUMNS, as_json=as_json, empty="Nothing is open." if not states else "No such findings.")
@@ -113,12 +131,12 @@ def accept(finding_id: FindingId) -> None:
 
 @commands.command("repair")
 def repair(finding_id: FindingId) -> None:
-    """Ask the provider once more, and let the book take what it says."""
+    """Ask the provider once more, and let the book take what it says; or make again what billhook had made."""
     with opened() as env:
         with env.database.read() as tx:
             found = _finding(tx, finding_id)
-        ring(env, {"inbox": repair_finding(env.database, env.vault, env.clock, found, by=done_by())})
-        typer.echo(f"{finding_id} is repaired: the bookkeeper takes it from here.")
+        ring(env, repair_finding(env.database, env.vault, env.clock, found, by=done_by(), objects=lambda: env.objects))
+        typer.echo(f"{finding_id} is repaired: the services take it from here.")
 
 
 def _run(tx: Tx, run_id: str) -> Run:

@@ -59,6 +59,10 @@ class Objects(Protocol):
     def find(self, key: str) -> bytes | None:
         """What is stored under a key, whatever it is. Raises TryAgain."""
 
+    def set_aside(self, key: str) -> None:
+        """Give what is stored under a key another name, so that it can be stored again: what is there is damaged, and
+        may be evidence. Nothing where there is nothing. Raises TryAgain."""
+
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         """An address that gives the object to whoever asks within so many seconds, to be saved as `name`.
 
@@ -154,6 +158,15 @@ class DirectoryObjects:
         except OSError as error:
             raise TryAgain(f"could not read {key}: {error.strerror}") from error
 
+    def set_aside(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise TryAgain(f"could not rename {key}: {error.strerror}") from error
+
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         return None
 
@@ -223,6 +236,14 @@ class BucketObjects:
             return self._read(key)
         except ObjectMissing:
             return None
+
+    def set_aside(self, key: str) -> None:
+        try:
+            obstore.rename(self._store, _checked(key), f"{key}.damaged-{secrets.token_hex(4)}")
+        except (NotFoundError, FileNotFoundError):
+            return
+        except (BaseError, OSError) as error:
+            raise TryAgain(f"could not rename {key} in {self._name}: {_sentence(error)}") from error
 
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         if not self._presign:

@@ -150,6 +150,11 @@ def json_line(kind: Kind, row: Mapping[Any, Any]) -> bytes:
     return msgspec.json.encode(_fields(kind, row)) + b"\n"
 
 
+def text_row(cells: Iterable[str], style: Style = PLAIN) -> bytes:
+    """A line of texts, none of which a spreadsheet takes for a formula."""
+    return _line((_quoted(_defused(cell)) for cell in cells), style)
+
+
 def major_units(amount: int, currency: str) -> str:
     """`1050` of eur is `10.50`, of jpy `1050`, of kwd `1.050`."""
     return f"{Decimal(amount).scaleb(-exponent(currency)):f}"

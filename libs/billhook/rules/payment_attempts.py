@@ -36,6 +36,9 @@ AFTER: Final[Mapping[Status, tuple[Status, ...]]] = {
 IN_FLIGHT: Final[tuple[Status, ...]] = tuple(status for status in get_args(Status) if AFTER[status])
 """There is at most one of an invoice: the database holds that."""
 
+ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
+"""The metadata of a payment that an attempt of ours made for an own invoice."""
+
 ASK_AFTER: Final = (timedelta(minutes=5), timedelta(hours=1), timedelta(days=1))
 """When the provider is asked what became of an attempt that did not answer; then daily."""
 GIVE_UP_AFTER: Final = timedelta(days=7)

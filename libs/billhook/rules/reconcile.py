@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from billhook.decoding import convert
-from billhook.rules.book import BookObject, Change, Invoice, complete
+from billhook.events import DOMAIN_EVENTS
+from billhook.rules.book import BookObject, Change, Fact, Invoice, Translation, complete
 
 FindingClass = Literal[
     "missing_local",
@@ -29,6 +30,12 @@ FindingClass = Literal[
     "stale_projection",
     "missing_event",
     "unprocessed_event",
+    "conflict",
+    "missing_document",
+    "corrupt_document",
+    "double_retry_owner",
+    "duplicate_remote",
+    "orphan_payment",
 ]
 FINDING_CLASSES: Final[tuple[FindingClass, ...]] = get_args(FindingClass)
 FindingState = Literal["suspected", "confirmed", "reopened", "repaired", "accepted"]
@@ -37,7 +44,7 @@ OPEN: Final[tuple[FindingState, ...]] = ("confirmed", "reopened")
 
 FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
     # kind: the fields that are compared, by what a difference in them is. The first class that differs names it all.
-    "customer": {"stale_projection": ("name", "email")},
+    "customer": {"stale_projection": ("name", "email", "default_payment_method")},
     "product": {"stale_projection": ("name", "active")},
     "price": {
         "currency_mismatch": ("currency",),
@@ -48,7 +55,7 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
         "currency_mismatch": ("currency",),
         "status_mismatch": ("status", "cancel_at_period_end", "cancel_at"),
         "period_mismatch": ("current_period_start", "current_period_end", "trial_end"),
-        "stale_projection": ("customer", "items"),
+        "stale_projection": ("customer", "items", "default_payment_method", "collection_paused"),
     },
     "subscription_schedule": {
         "status_mismatch": ("status", "end_behavior"),
@@ -59,7 +66,7 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
         "currency_mismatch": ("currency",),
         "amount_mismatch": ("total", "tax", "amount_due", "amount_paid", "amount_remaining"),
         "status_mismatch": ("status",),
-        "stale_projection": ("number", "customer", "subscription", "attempt_count"),
+        "stale_projection": ("number", "customer", "subscription", "attempt_count", "next_payment_attempt"),
     },
     "payment": {
         "currency_mismatch": ("currency",),
@@ -89,7 +96,7 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
         "currency_mismatch": ("currency",),
         "amount_mismatch": ("total", "tax"),
         "status_mismatch": ("status",),
-        "stale_projection": ("invoice", "refund"),
+        "stale_projection": ("invoice", "refund", "number", "customer"),
     },
     "dispute": {
         "currency_mismatch": ("currency",),
@@ -103,9 +110,69 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
         "status_mismatch": ("status", "payment_status"),
         "stale_projection": ("customer", "payment", "invoice", "subscription"),
     },
+    # What is not an object of a provider's, but billhook's own work (`store/consistency.py`).
+    "event": {"missing_event": ("type",), "unprocessed_event": ("state",)},
+    "inbox_conflict": {"conflict": ("sha256",)},
+    "document": {"missing_document": ("document", "file"), "corrupt_document": ("sha256",)},
+    "dunning_case": {
+        "double_retry_owner": ("owner_of_retries",),
+        "missing_local": ("case",),
+        "status_mismatch": ("stage",),
+        "stale_projection": ("amount",),
+    },
+    "collected_payment": {
+        "duplicate_remote": ("paid_by",),
+        "orphan_payment": ("invoice",),
+        "amount_mismatch": ("amount",),
+    },
+    "own_invoice": {
+        "missing_local": ("entry",),
+        "amount_mismatch": ("total", "amount_paid"),
+        "status_mismatch": ("status",),
+    },
+    "number": {"missing_local": ("number",)},
+    "number_series": {"status_mismatch": ("last",)},
+    "delivery": {"missing_local": ("delivery",)},
+    "delivery_attempts": {"status_mismatch": ("outcome",)},
 }
 
-_BY_A_PERSON: Final = frozenset({"amount_mismatch", "currency_mismatch", "missing_remote", "unprocessed_event"})
+_WHY_NOT: Final[dict[str, tuple[str, ...]]] = {
+    # Why fields are not compared: the fields.
+    "it is how the two are found": ("external_id",),
+    "no provider changes it": ("created", "billing_reason", "mode", "client_reference_id", "usage_type"),
+    "it is what `missing_local` and `missing_remote` are about": ("deleted",),
+    "free text, of which nothing follows": (
+        *("metadata", "phone", "address", "tax_exempt", "description", "footer", "memo", "nickname", "reason"),
+        *("seller_name", "seller_country", "customer_name", "customer_email", "customer_address", "customer_tax_ids"),
+        *("hosted_url", "evidence_due_at"),
+    ),
+    "it follows from the status, which is compared": (
+        *("canceled_at", "ended_at", "completed_at", "released_at", "finalized_at", "paid_at", "voided_at", "due_at"),
+        *("period_start", "period_end", "collection_resumes_at"),
+    ),
+    "the sums that it is part of are compared": (
+        *("subtotal", "discount", "credits", "shipping", "tax_included", "lines", "amount_requested", "amount_tax"),
+        *("credited_before_payment", "credited_after_payment"),
+    ),
+    "it says how much of the object one answer showed": ("lines_complete", "items_complete"),
+    "it is of the last try to pay, and whether that succeeded is compared": (
+        *("failure_code", "decline_code", "failure_message", "failure_reason"),
+    ),
+    "another object that is compared names the two": (
+        *("invoice", "charge", "payment_record", "latest_invoice", "schedule", "phases", "currency"),
+    ),
+}
+IGNORED: Final[dict[str, str]] = {name: why for why, names in _WHY_NOT.items() for name in names}
+"""Fields of objects that are not compared, with the reason."""
+
+_BY_A_PERSON: Final = frozenset(
+    {
+        *("amount_mismatch", "currency_mismatch", "missing_remote", "unprocessed_event", "conflict"),
+        *("corrupt_document", "double_retry_owner", "duplicate_remote", "orphan_payment"),
+    }
+)
+_KINDS_BY_A_PERSON: Final = frozenset({"own_invoice", "number", "number_series", "delivery_attempts"})
+"""What people have issued or were sent: nothing of it is changed behind their backs."""
 
 Difference = tuple[Any, Any]
 """What the book says, and what the provider says."""
@@ -131,15 +198,21 @@ def compare(local: BookObject | None, remote: BookObject | None) -> Drift | None
     if there is None:
         return Drift(here.kind, here.external_id, "missing_remote")
     differences: dict[str, Difference] = {}
-    classes: list[FindingClass] = []
-    for finding_class, names in FIELDS[here.kind].items():
+    for names in FIELDS[here.kind].values():
         for name in names:
             if name == "items" and not (complete(here) and complete(there)):
                 continue  # one side shows the first of them only
             if getattr(here, name) != getattr(there, name):
                 differences[name] = (plain(getattr(here, name)), plain(getattr(there, name)))
-                classes.append(finding_class)
-    return Drift(here.kind, here.external_id, classes[0], differences) if classes else None
+    return drift_of(here.kind, here.external_id, differences)
+
+
+def drift_of(kind: str, external_id: str, differences: Mapping[str, Difference]) -> Drift | None:
+    """What it is when these fields differ; None where none of them does."""
+    for finding_class, names in FIELDS[kind].items():
+        if any(name in differences for name in names):
+            return Drift(kind, external_id, finding_class, dict(differences))
+    return None
 
 
 def plain(value: Any) -> Any:
@@ -156,9 +229,9 @@ def at_stake(value: BookObject | None) -> tuple[int, str] | None:
     return (amounts[0], currency) if amounts and currency else None
 
 
-def repairs_itself(finding_class: FindingClass) -> bool:
+def repairs_itself(finding_class: FindingClass, kind: str) -> bool:
     """Whether the book is simply told again. What is about money, or undoes something, waits for a person."""
-    return finding_class not in _BY_A_PERSON
+    return finding_class not in _BY_A_PERSON and kind not in _KINDS_BY_A_PERSON
 
 
 def persists(version: str, seen: Mapping[str, Any], version_now: str, drift: Drift | None) -> bool | None:
@@ -168,6 +241,42 @@ def persists(version: str, seen: Mapping[str, Any], version_now: str, drift: Dri
     if drift is None:
         return False
     return True if (version, dict(seen)) == (version_now, told(drift)) else None
+
+
+_STATUS_NEWS: Final[dict[tuple[str, str], str]] = {
+    ("invoice", "open"): "invoice.finalized",
+    ("invoice", "paid"): "invoice.paid",
+    ("invoice", "void"): "invoice.voided",
+    ("invoice", "uncollectible"): "invoice.marked_uncollectible",
+    ("payment", "succeeded"): "payment.succeeded",
+    ("payment", "processing"): "payment.processing",
+    ("payment", "requires_action"): "payment.action_required",
+    ("payment", "canceled"): "payment.canceled",
+    ("subscription", "canceled"): "subscription.canceled",
+    ("subscription", "paused"): "subscription.paused",
+    ("subscription_schedule", "completed"): "subscription_schedule.completed",
+    ("subscription_schedule", "released"): "subscription_schedule.released",
+    ("subscription_schedule", "canceled"): "subscription_schedule.canceled",
+    ("refund", "failed"): "refund.failed",
+    ("credit_note", "void"): "credit_note.voided",
+    ("dispute", "won"): "dispute.closed",
+    ("dispute", "lost"): "dispute.closed",
+    ("checkout_session", "complete"): "checkout.completed",
+    ("checkout_session", "expired"): "checkout.expired",
+    ("invoice_payment", "paid"): "invoice_payment.paid",
+}
+
+
+def news_of(drift: Drift, remote: BookObject) -> str | None:
+    """What merchants hear when the book is told what it had missed: the state that the object has come to, else that
+    it is new, or changed. Nobody knows any more what happened on the way."""
+    status = getattr(remote, "status", None)
+    names = [f"{drift.kind}.{'created' if drift.finding_class == 'missing_local' else 'updated'}"]
+    if drift.finding_class == "missing_local" or "status" in drift.differences:
+        names.insert(0, _STATUS_NEWS.get((drift.kind, str(status)), ""))
+    if remote.deleted:
+        names = [f"{drift.kind}.deleted"]
+    return next((name for name in names if name in DOMAIN_EVENTS), None)
 
 
 def told(drift: Drift) -> dict[str, list[Any]]:
@@ -196,12 +305,18 @@ class Observed(msgspec.Struct, frozen=True):
     kind: str
     object: dict[str, Any]
     asked_at: datetime
+    news: str | None = None
+    """What merchants hear of it."""
 
     @classmethod
-    def of(cls, value: BookObject, asked_at: datetime) -> Observed:
-        return cls(value.kind, msgspec.to_builtins(value), asked_at)
+    def of(cls, value: BookObject, asked_at: datetime, news: str | None = None) -> Observed:
+        return cls(value.kind, msgspec.to_builtins(value), asked_at, news)
 
-    def change(self, kinds: Mapping[str, type[BookObject]]) -> Change:
+    def translation(self, kinds: Mapping[str, type[BookObject]]) -> Translation:
+        change = self._change(kinds)
+        return Translation((change,), (Fact(self.news, change.object, self.asked_at),) if self.news else ())
+
+    def _change(self, kinds: Mapping[str, type[BookObject]]) -> Change:
         """Later than all that was told before it was asked for. An event of the second in which it was asked for is a
         tie, which the provider is asked to settle."""
         value = convert(self.object, kinds[self.kind])

@@ -44,6 +44,7 @@ endpoints = sa.Table(
     sa.Column("failing_since", Instant),
     sa.Column("last_failure_at", Instant),
     sa.Column("notices", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("wants_since", Instant),  # when its events were last chosen; none: when it was made
     sa.Index("ix_endpoints_merchant_id", "merchant_id", "id"),
     # Few of many: relays count them.
     sa.Index("ix_endpoints_failing", "failing_since", sqlite_where=_FAILING, postgresql_where=_FAILING),
@@ -79,6 +80,7 @@ class Endpoint:
     failing_since: datetime | None = None
     last_failure_at: datetime | None = None
     notices: int = 0
+    wants_since: datetime | None = None
 
     @property
     def health(self) -> EndpointHealth:

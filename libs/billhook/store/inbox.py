@@ -15,8 +15,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from billhook.store import dead_letters
 from billhook.store.bulk import among
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
+from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id, to_micros
 from billhook.store.work import DEAD, DUE, due_index, work_columns
+
+_DEAD = sa.text(f"state = '{DEAD}'")
 
 inbox = sa.Table(
     "inbox",
@@ -36,6 +38,8 @@ inbox = sa.Table(
     # One event of one source is one row: this is what makes a second delivery a duplicate.
     sa.UniqueConstraint("source_id", "account", "external_id"),
     sa.Index("ix_inbox_merchant_id", "merchant_id", "id"),
+    # What was given up is looked for again and again, and is little.
+    sa.Index("ix_inbox_dead", "source_id", "id", sqlite_where=_DEAD, postgresql_where=_DEAD),
 )
 
 inbox_conflicts = sa.Table(
@@ -213,6 +217,25 @@ def get_event(tx: Tx, event_id: str, *, merchant_id: str | None = None) -> sa.Ro
 def events_by_id(tx: Tx, ids: Collection[str]) -> list[sa.RowMapping]:
     """Whole, in the order in which they came."""
     return list(tx.execute(sa.select(inbox).where(among(tx, inbox.c.id, ids)).order_by(inbox.c.id)).mappings())
+
+
+def inbox_ids(tx: Tx, source_id: str, external_id: str) -> list[str]:
+    """The events of this name, of whatever account."""
+    c = inbox.c
+    query = sa.select(c.id).where(c.source_id == source_id, c.external_id == external_id)
+    return list(tx.execute(query.order_by(c.id)).scalars())
+
+
+def get_conflict(tx: Tx, conflict_id: str) -> sa.RowMapping | None:
+    return tx.execute(sa.select(inbox_conflicts).where(inbox_conflicts.c.id == conflict_id)).mappings().first()
+
+
+def conflict_counts(tx: Tx, since: datetime) -> dict[str, int]:
+    """How many came since then, by source."""
+    c = inbox_conflicts.c
+    query = sa.select(inbox.c.source_id, sa.func.count()).join(inbox, inbox.c.id == c.inbox_id)
+    query = query.where(c.id > id_at("cfl", since)).group_by(inbox.c.source_id)
+    return {row[0]: row[1] for row in tx.execute(query)}
 
 
 def list_events(

@@ -36,11 +36,11 @@ LONGEST_PAUSE: Final = timedelta(days=1)
 
 def reserve_calls(tx: Tx, source_id: str, account: str, count: int, rate: float, now: datetime) -> list[datetime]:
     """When the first of `count` calls have their turns, none of them before the account may be called again."""
-    spent, paused_until = _locked(tx, source_id, account)
+    spent, pause = _locked(tx, source_id, account)
     last = now + GIVEN_AHEAD
     if spent is not None and spent > last + timedelta(seconds=1 + 1 / rate):
         spent = None
-    start = now if paused_until is None or paused_until > now + LONGEST_PAUSE else max(now, paused_until)
+    start = now if pause is None or pause > now + LONGEST_PAUSE else max(now, pause)
     free_at = start if spent is None else max(start, spent)
     count = min(count, max(0, 1 + floor((last - free_at).total_seconds() * rate)))
     if not count:
@@ -50,18 +50,23 @@ def reserve_calls(tx: Tx, source_id: str, account: str, count: int, rate: float,
     return turns
 
 
-def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
-    """Whether the provider has asked for a pause that is not over."""
+def paused_until(tx: Tx, source_id: str, account: str, now: datetime) -> datetime | None:
+    """Until when the provider has asked for a pause, if that is not over."""
     c = provider_limits.c
     query = sa.select(c.paused_until).where(c.source_id == source_id, c.account == account)
-    until = tx.execute(query).scalar()
-    return until is not None and now < until <= now + LONGEST_PAUSE
+    until: datetime | None = tx.execute(query).scalar()
+    return until if until is not None and now < until <= now + LONGEST_PAUSE else None
+
+
+def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
+    """Whether the provider has asked for a pause that is not over."""
+    return paused_until(tx, source_id, account, now) is not None
 
 
 def pause_calls(tx: Tx, source_id: str, account: str, until: datetime) -> None:
     """Make no call for this account until then."""
-    _, paused_until = _locked(tx, source_id, account)
-    if paused_until is None or paused_until < until or until < paused_until - LONGEST_PAUSE:
+    _, known = _locked(tx, source_id, account)
+    if known is None or known < until or until < known - LONGEST_PAUSE:
         _change(tx, source_id, account, paused_until=until)
 
 
@@ -70,8 +75,8 @@ def _locked(tx: Tx, source_id: str, account: str) -> tuple[datetime | None, date
     tx.execute(insert(provider_limits).values(source_id=source_id, account=account).on_conflict_do_nothing())
     c = provider_limits.c
     query = sa.select(c.spent, c.paused_until).where(c.source_id == source_id, c.account == account)
-    spent, paused_until = tx.execute(query.with_for_update()).one()
-    return spent, paused_until
+    spent, pause = tx.execute(query.with_for_update()).one()
+    return spent, pause
 
 
 def _change(tx: Tx, source_id: str, account: str, **values: datetime) -> None:

@@ -39,6 +39,8 @@ reconciliation_runs = sa.Table(
     sa.Column("cursor", sa.Text),  # of the list at `place`
     sa.Column("window_end", Instant),  # down to where that list was compared
     sa.Column("looks", sa.Integer, nullable=False, server_default="0"),  # second looks so far
+    sa.Column("mode", sa.Text, nullable=False, server_default="compare"),  # or import: fills the book
+    sa.Column("tells", sa.Boolean, nullable=False, server_default=sa.true()),  # merchants of what it changed
     sa.Column("repairs", sa.Boolean, nullable=False),  # False: observes only
     sa.Column("compared", sa.Integer, nullable=False, server_default="0"),
     sa.Column("confirmed", sa.Integer, nullable=False, server_default="0"),
@@ -82,6 +84,8 @@ reconciliation_findings = sa.Table(
     sa.Index("ix_reconciliation_findings_open", "finding_class", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
 )
 
+COMPARE = "compare"
+IMPORT = "import"
 DONE = "done"
 INCOMPLETE = "incomplete"
 """A run that ended, and could not compare everything: its notes say what."""
@@ -101,6 +105,8 @@ class Run:
     cursor: str | None
     window_end: datetime | None
     looks: int
+    mode: str
+    tells: bool
     repairs: bool
     compared: int
     confirmed: int
@@ -134,6 +140,7 @@ class Run:
             "id": self.id,
             "merchant_id": self.merchant_id,
             "source_id": self.source_id,
+            "mode": self.mode,
             "state": "running" if self.state == DUE else self.state,
             "progress": round(self.progress, 4),
             "at": self.list_name or "second look",
@@ -193,6 +200,8 @@ class NewRun:
     repairs: bool
     by: str
     slot: str | None = None
+    mode: str = COMPARE
+    tells: bool = True
 
 
 def add_run(tx: Tx, new: NewRun, now: datetime) -> str | None:
@@ -207,6 +216,8 @@ def add_run(tx: Tx, new: NewRun, now: datetime) -> str | None:
         "since": new.since,
         "until": new.until,
         "lists": list(new.lists),
+        "mode": new.mode,
+        "tells": new.tells,
         "repairs": new.repairs,
         "notes": [],
         "created_by": new.by,
@@ -233,6 +244,15 @@ def list_runs(tx: Tx, *, merchant_id: str | None = None, before: str | None = No
     if before is not None:
         query = query.where(reconciliation_runs.c.id < before)
     return [Run(**row) for row in tx.execute(query).mappings()]
+
+
+def ended_runs(tx: Tx, source_id: str, by: str, *, limit: int) -> list[Run]:
+    """The last runs that somebody made and that are over, newest first."""
+    c = reconciliation_runs.c
+    query = sa.select(reconciliation_runs).where(
+        c.source_id == source_id, c.created_by == by, c.state.in_((DONE, INCOMPLETE))
+    )
+    return [Run(**row) for row in tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings()]
 
 
 def change_run(tx: Tx, run_id: str, **values: Any) -> None:
@@ -276,6 +296,17 @@ def findings_of(tx: Tx, source_id: str, keys: Collection[tuple[str, str]]) -> di
     )
     found = [Finding(**row) for row in tx.execute(query).mappings()] if keys else []
     return {finding.key: finding for finding in found if finding.key in keys}
+
+
+def open_findings(
+    tx: Tx, merchant_id: str, source_id: str, kinds: Collection[str], *, limit: int = 1000
+) -> list[Finding]:
+    """Those of a source that somebody has still to see to."""
+    c = reconciliation_findings.c
+    query = sa.select(reconciliation_findings).where(
+        c.merchant_id == merchant_id, c.source_id == source_id, c.kind.in_(kinds), c.state.in_(OPEN)
+    )
+    return [Finding(**row) for row in tx.execute(query.order_by(c.id).limit(limit)).mappings()]
 
 
 def suspicions(tx: Tx, run_id: str, *, limit: int) -> list[Finding]:
@@ -344,3 +375,10 @@ def events_waiting(tx: Tx, source_id: str, before: datetime) -> bool:
     c = inbox.c
     waiting = sa.select(c.id).where(c.state == DUE, c.source_id == source_id, c.received_at < before).limit(1)
     return tx.execute(waiting).first() is not None
+
+
+def events_due(tx: Tx, source_id: str, *, limit: int) -> int:
+    """How many events of the source are still to be processed, up to `limit`."""
+    c = inbox.c
+    waiting = sa.select(c.id).where(c.state == DUE, c.source_id == source_id).limit(limit).subquery()
+    return int(tx.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one())

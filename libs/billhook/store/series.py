@@ -33,3 +33,10 @@ def next_number(tx: Tx, merchant_id: str, series: str) -> int:
         index_elements=["merchant_id", "series"], set_={"last": number_series.c.last + 1}
     )
     return int(tx.execute(counted.returning(number_series.c.last)).scalar_one())
+
+
+def set_last(tx: Tx, merchant_id: str, series: str, last: int) -> None:
+    """Count on from there: never from less than was counted."""
+    c = number_series.c
+    mine = sa.update(number_series).where(c.merchant_id == merchant_id, c.series == series, c.last < last)
+    tx.execute(mine.values(last=last))
