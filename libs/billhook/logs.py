@@ -85,7 +85,9 @@ class Outage:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._since: float | None = None
-        self._said_at = 0.0
+        self._said_at = float("-inf")
+        self._said = False
+        """Whether this outage was spoken of: one that begins right after another, and is as soon over, is not."""
         self._failures = 0
 
     def failed(self, reason: str) -> None:
@@ -93,20 +95,25 @@ class Outage:
         with self._lock:
             self._failures += 1
             if self._since is None:
-                self._since = self._said_at = now
-                self._log.error("%s is away", self._what, extra={"reason": reason[:500]})
-            elif now - self._said_at >= STILL_SECONDS:
-                self._said_at = now
+                self._since, self._said = now, False
+            if now - self._said_at < STILL_SECONDS:
+                return
+            if self._said:
                 self._log.error("%s is still away", self._what, extra=self._figures(now, self._since))
+            else:
+                self._log.error("%s is away", self._what, extra={"reason": reason[:500]})
+            self._said, self._said_at = True, now
 
     def worked(self) -> None:
         if self._since is None:
             return
         with self._lock:
-            if self._since is not None:
+            if self._since is None:
+                return
+            if self._said:
                 figures = self._figures(self._monotonic(), self._since)
-                self._since, self._failures = None, 0
                 self._log.warning("%s is back", self._what, extra=figures)
+            self._since, self._failures = None, 0
 
     def _figures(self, now: float, since: float) -> dict[str, float]:
         return {"failures": self._failures, "after_seconds": round(now - since, 1)}

@@ -32,10 +32,7 @@ def test_they_are_rules_and_fire_and_clear_when_they_should(promtool: str) -> No
 
 def test_every_alert_is_tested_firing() -> None:
     tested = "".join(path.read_text() for path in HERE.glob("*.test.yml"))
-    names = {rule["alert"] for rule in ALERTS}
-    assert {name for name in names if name not in tested} <= {"BillhookDocumentsLate", "BillhookDunningLate"}, (
-        "these two are the rule of BillhookWebhooksLate for other queues"
-    )
+    assert not {rule["alert"] for rule in ALERTS if rule["alert"] not in tested}
 
 
 @pytest.mark.parametrize("name", sorted({rule["alert"] for rule in ALERTS}))

@@ -230,11 +230,3 @@ def test_a_redis_that_lost_its_memory_is_rung_again(tmp_path: Path) -> None:
             return line.listener.take(10, timeout=1) == ["evt_a"]
 
         until(rung)
-
-
-def test_a_listener_whose_worker_died_says_so(line: Line) -> None:
-    line.open()
-    assert line.listener.problem() is None
-    (worker,) = line.listener._worker.workers
-    worker.stop()
-    until(lambda: line.listener.problem() == "the listener of inbox ended")

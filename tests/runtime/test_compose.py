@@ -119,6 +119,15 @@ def test_images_are_the_same_tomorrow() -> None:
         assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image), f"{image} names no digest"
 
 
+def test_grafana_finds_its_dashboards_and_prometheus_its_rules() -> None:
+    provisioned = ROOT / "deploy" / "grafana" / "provisioning"
+    (provider,) = yaml.safe_load((provisioned / "dashboards" / "billhook.yml").read_text())["providers"]
+    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in CONTAINERS["grafana"]["volumes"]
+    (source,) = yaml.safe_load((provisioned / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert "./deploy/prometheus:/etc/prometheus:ro" in CONTAINERS["prometheus"]["volumes"]
+
+
 def test_every_volume_that_is_mounted_is_declared() -> None:
     mounted = {volume.partition(":")[0] for value in CONTAINERS.values() for volume in value.get("volumes", [])}
     assert {name for name in mounted if not name.startswith(".")} == set(COMPOSE["volumes"])
