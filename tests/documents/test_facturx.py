@@ -27,6 +27,7 @@ from billhook.rules.document import Profile, Seller, Snapshot
 from billhook.rules.e_invoice import asked_before_number, missing
 from billhook.rules.terms import CreditLine, CreditTerms, Discount, LineTerms, Party, TaxRate, Terms
 from billhook.rules.totals import totals
+from tests.validators.e_samples import e_invoices
 
 RAM = "urn:un:unece:uncefact:data:standard:ReusableAggregateBusinessInformationEntity:100"
 ISSUED = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
@@ -694,6 +695,12 @@ def test_equal_invoices_are_equal_bytes() -> None:
     one, other = (embed(archival(), facturx_xml(snapshot), snapshot) for _ in range(2))
     assert one == other
     assert embed(archival("Another"), facturx_xml(snapshot), snapshot) != one
+
+
+def test_what_validators_in_java_are_given_passes_what_can_be_checked_without() -> None:
+    for _, snapshot in e_invoices():
+        assert asked_before_number(snapshot) == []
+        check(snapshot)
 
 
 def test_a_pdf_that_is_not_for_archives_is_refused() -> None:
