@@ -40,7 +40,7 @@ from billhook.rules.payment_attempts import (
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, describe
 from billhook.runtime.clock import Clock
 from billhook.store import dead_letters
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Tx, after_commit
 from billhook.store.dead_letters import DeadLetter
 from billhook.store.dunning_cases import Case, NewStep, add_steps, cases_by_id, wake_case
 from billhook.store.dunning_policies import PolicyVersion, policies_of
@@ -304,7 +304,7 @@ class Attempts:
         for job, outcome, verdict in results:
             if job.mode == "settled":
                 continue
-            self._metrics.collected.labels(verdict.status).inc()
+            after_commit(tx, self._metrics.collected.labels(verdict.status).inc)
             case = cases[job.case.id]
             parts.append(self._written(tx, job, verdict, case, versions[case.policy_id], now))
             if isinstance(outcome, Dead):

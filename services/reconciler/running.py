@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failu
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import api_of, can_be_asked
 from billhook.store.consistency import CHECKS, check_of
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Tx, after_commit
 from billhook.store.reconciliation import (
     DONE,
     IMPORT,
@@ -255,8 +256,8 @@ class Reconciling:
                 findings.keep_suspicions(tx, run, step.looked, now)
                 changes |= _counted(run, events, len(events) if run.repairs else 0)
                 rings["deliveries"] += findings.tell(tx, run, events, now)
-                self._count(events)
-                self._compared.inc(step.looked.compared)
+                self._count(tx, events)
+                after_commit(tx, partial(self._compared.inc, step.looked.compared))
             if step.verdicts:
                 settled = findings.settle(tx, run, step.verdicts, now)
                 if settled.repairs:
@@ -266,7 +267,7 @@ class Reconciling:
                     rings = merged([rings, repair_inside(tx, one, now, by=run.id)])
                 changes |= _counted(run, settled.confirmed, len(settled.repairs) + len(settled.inside))
                 rings["deliveries"] += findings.tell(tx, run, settled.confirmed, now)
-                self._count(settled.confirmed)
+                self._count(tx, settled.confirmed)
             if step.notes:
                 changes["notes"] = [*run.notes, *step.notes][:MOST_NOTES]
             if changes:
@@ -275,7 +276,7 @@ class Reconciling:
                 shown = replace(run, **changes) if changes else run
                 if run.tells:
                     rings["deliveries"] += findings.tell_of_run(tx, shown, outcome.state, now)
-                self._metrics.reconciliation_runs.labels(outcome.state).inc()
+                after_commit(tx, self._metrics.reconciliation_runs.labels(outcome.state).inc)
         return rings
 
     def _import(self, tx: Tx, job: Job, step: Step, now: datetime) -> list[str]:
@@ -289,9 +290,9 @@ class Reconciling:
         ]
         return tell_book(tx, job.source, seen, now)
 
-    def _count(self, found: Sequence[Finding]) -> None:
+    def _count(self, tx: Tx, found: Sequence[Finding]) -> None:
         for finding in found:
-            self._metrics.reconciliation_findings.labels(finding.finding_class).inc()
+            after_commit(tx, self._metrics.reconciliation_findings.labels(finding.finding_class).inc)
 
 
 def _counted(run: Run, found: Sequence[Finding], repaired: int) -> dict[str, int]:

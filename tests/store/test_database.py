@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from store.databases import NOW
 
 from billhook.store import merchants, migrate
-from billhook.store.database import Database
+from billhook.store.database import Database, after_commit
 from billhook.store.schema import Instant, new_id, to_micros
 
 WRITER = """
@@ -92,6 +92,25 @@ def test_what_raises_leaves_nothing(database: Database) -> None:
     assert names(database) == []
     add(database, "ever")
     assert names(database) == ["ever"]
+
+
+def test_what_is_to_follow_a_commit_follows_none_that_failed(database: Database) -> None:
+    done: list[str] = []
+    with database.begin() as tx:
+        after_commit(tx, lambda: done.append("committed"))
+        assert done == []
+    assert done == ["committed"]
+
+    def fail() -> None:
+        with database.begin() as tx:
+            after_commit(tx, lambda: done.append("never"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with database.begin():
+        pass
+    assert done == ["committed"]
 
 
 def test_one_reading_sees_one_moment(database: Database) -> None:

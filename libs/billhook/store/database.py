@@ -33,6 +33,13 @@ log = logging.getLogger(__name__)
 Tx = sa.Connection
 """An open transaction. Functions of this package take one and never end it."""
 
+_AFTER_COMMIT: Final = "billhook_after_commit"
+
+
+def after_commit(tx: Tx, done: Callable[[], object]) -> None:
+    """Do this once the transaction is committed, and not at all if it is not: what is counted has happened."""
+    tx.info[_AFTER_COMMIT].append(done)
+
 
 ANSWER_SECONDS = 4.0
 """How long one statement, one wait for a lock or one wait for a connection may take. A sender is to have its 503 within
@@ -72,6 +79,15 @@ class Database:
         Not `durable`: PostgreSQL answers before it has synced, and a crash of its server may take the transaction back.
         That is for claims, renewals and deferrals: one that is lost makes work due earlier, and no more.
         """
+        done: list[Callable[[], object]] = []
+        with self._begun(durable) as tx:
+            tx.info[_AFTER_COMMIT] = done
+            yield tx
+        for each in done:
+            each()
+
+    @contextmanager
+    def _begun(self, durable: bool) -> Iterator[Tx]:
         if self._queue is None:
             with self._connect() as tx, tx.begin():
                 if not durable:
