@@ -36,3 +36,10 @@ def test_every_chapter_arrives_and_the_pdfs_are_there(tmp_path: Path) -> None:
     assert files
     for file in files:
         assert file.read_bytes().startswith(b"%PDF-")
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = readme.partition("`make demo` ends like this:")[2].split("```")[1].splitlines()
+    told = [(line.partition("✓")[0].strip(), line.partition("✓ ")[2].split()[0]) for line in shown if "✓" in line]
+    assert told == [("" if place else what, name) for what, news in STORY for place, name in enumerate(news)]

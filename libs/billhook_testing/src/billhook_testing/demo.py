@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from billhook.actions.reconciliation import begin_run
+from billhook.actions.ringing import ring
 from billhook.actions.sources import new_signing_secret
 from billhook.errors import SignatureRefused
 from billhook.rules.dunning_policy import Policy as DunningPolicy
@@ -38,6 +41,7 @@ from billhook.store.documents import list_documents
 from billhook.store.dunning_policies import set_policy
 from billhook.store.endpoints import create_endpoint, set_disabled
 from billhook.store.merchants import Merchant, create_merchant
+from billhook.store.reconciliation import NewRun, reconciliation_runs
 from billhook.store.sources import create_source, disable_source, set_api_key
 from billhook_testing.fake_stripe import FakeStripe
 from billhook_testing.fake_stripe.clock import FakeClock
@@ -56,6 +60,7 @@ STORY = (
     ("it becomes a case, and is tried again in vain", ("dunning.case_opened", "dunning.attempt_failed")),
     ("another card: the second attempt brings the money", ("dunning.recovered",)),
     ("of somebody else it never comes: the case is given up", ("dunning.exhausted", "subscription.canceled")),
+    ("a webhook is lost: it is found, and told after all", ("reconciliation.finding_confirmed", "product.updated")),
 )
 """What happens, and the news a merchant must hear of it."""
 
@@ -103,7 +108,7 @@ def run_demo(settings: Settings) -> int:
         with FakeStripe(webhook_secret=secret, webhook_url=ingress, policy=account, clock=clock) as stripe:
             with env.database.begin() as tx:
                 set_api_key(tx, source_id, env.vault.seal(stripe.api_key), stripe.url)
-            arrived = _play(console, stripe, arrivals, env, merchant)
+            arrived = _play(console, _acts(stripe, env, merchant, source_id), arrivals)
             files = _wait_for_files(env, merchant) if arrived else []
         with env.database.begin() as tx:  # nobody will be at these addresses any more
             disable_source(tx, source_id, env.clock())
@@ -174,9 +179,8 @@ def _register(env: Env, url: str, endpoint_secret: str) -> tuple[Merchant, str, 
     return merchant, source.id, endpoint.id, secret
 
 
-def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals, env: Env, merchant: Merchant) -> bool:
+def _play(console: Console, acts: Iterator[None], arrivals: Arrivals) -> bool:
     """Go through the story, each chapter when the news of the one before has arrived."""
-    acts = _acts(stripe, env, merchant)
     states = ["waiting"] * len(STORY)
 
     def shown() -> Table:
@@ -200,7 +204,7 @@ def _play(console: Console, stripe: FakeStripe, arrivals: Arrivals, env: Env, me
     return True
 
 
-def _acts(stripe: FakeStripe, env: Env, merchant: Merchant) -> Iterator[None]:
+def _acts(stripe: FakeStripe, env: Env, merchant: Merchant, source_id: str) -> Iterator[None]:
     """What the merchant's own system would do at Stripe, by the official SDK."""
     from stripe import StripeClient
 
@@ -235,6 +239,29 @@ def _acts(stripe: FakeStripe, env: Env, merchant: Merchant) -> Iterator[None]:
     _pay_with(v1, other.id, "pm_card_chargeCustomerFail")
     stripe.advance(days=32)
     yield
+    began = stripe.clock.now()
+    stripe.faults.webhooks("drop", type="product.updated")
+    v1.products.update(product.id, {"description": "Two books a month"})
+    _reconcile(env, merchant, source_id, began, stripe.clock.now())
+    yield
+
+
+def _reconcile(env: Env, merchant: Merchant, source_id: str, since: datetime, until: datetime) -> None:
+    """Compare what the fake's log has of this time with what came. By itself the reconciler does so every hour, and
+    waits two minutes for what may be on its way."""
+    new = NewRun(
+        merchant_id=merchant.id,
+        source_id=source_id,
+        since=since - timedelta(seconds=1),
+        until=until + timedelta(seconds=1),
+        lists=["events"],
+        repairs=True,
+        by="demo",
+    )
+    now = env.clock()
+    with env.database.begin() as tx:
+        run_id = begin_run(tx, new, now)
+    ring(env, {reconciliation_runs.name: [run_id]})
 
 
 def _dun(env: Env, merchant: Merchant, kind: str, scope: str, policy: DunningPolicy) -> None:
