@@ -9,7 +9,22 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bench import delivery, ingress, isolation, memory, observability, pdf, pipeline, publish, results, thundering
+from bench import (
+    delivery,
+    dunning,
+    ingress,
+    isolation,
+    memory,
+    observability,
+    pdf,
+    pipeline,
+    publish,
+    reconcile,
+    replay,
+    results,
+    standing,
+    thundering,
+)
 from bench.results import Figure
 from bench.scale import DEFAULT, FULL, QUICK
 from billhook_testing.postgres_installation import NoServer
@@ -22,6 +37,10 @@ MEASURES = {
     "thundering": thundering.measure,
     "publish": publish.measure,
     "pdf": pdf.measure,
+    "reconcile": reconcile.measure,
+    "replay": replay.measure,
+    "dunning": dunning.measure,
+    "standing": standing.measure,
     "memory": memory.measure,
     "observability": observability.measure,
 }
@@ -33,6 +52,10 @@ DATABASES = {
     "thundering": ("postgresql",),
     "publish": ("postgresql",),
     "pdf": ("postgresql",),
+    "reconcile": ("postgresql",),
+    "replay": ("postgresql",),
+    "dunning": ("postgresql",),
+    "standing": ("postgresql",),
     "memory": ("sqlite",),
     "observability": ("sqlite", "postgresql"),
 }

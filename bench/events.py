@@ -88,6 +88,11 @@ def _parts() -> list[bytes]:
     return text.replace('"filler": ""', f'"filler": "{filler}"').encode().split(_NUMBER.encode())
 
 
+def event_body(number: int) -> bytes:
+    """The event of a number, as it is posted."""
+    return (b"%08d" % number).join(_parts())
+
+
 def signed_requests(host: str, path: str, first: int, count: int) -> list[bytes]:
     """Whole HTTP/1.1 requests, for events number `first` and on; signed now, good for Stripe's five minutes."""
     parts, key, now = _parts(), SECRET.encode(), b"%d" % int(time.time())

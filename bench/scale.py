@@ -29,6 +29,14 @@ class Scale:
     document_memory: int = 2_000
     history: int = 1_000_000
     """Rows in the tables that are measured and scraped."""
+    compared: int = 200_000
+    """Objects of the provider's list; a tenth of them for the memory beside it."""
+    replayed: int = 100_000
+    attempts: int = 100_000
+    """Due at once, without a limit."""
+    limited_attempts: int = 3_000
+    """With one, a minute's worth."""
+    customers: int = 1_000_000
 
 
 DEFAULT = Scale()
@@ -49,6 +57,11 @@ QUICK = Scale(
     documents=60,
     document_memory=100,
     history=50_000,
+    compared=2_000,
+    replayed=2_000,
+    attempts=500,
+    limited_attempts=150,
+    customers=5_000,
 )
 FULL = Scale(
     rounds=5,

@@ -1,0 +1,248 @@
+"""Dunning: attempts that are all due at once, at a provider that takes 20 ms; with a limit of its calls and without."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import psutil
+
+from bench.product import DURABILITY, databases
+from bench.results import Aim, Figure
+from bench.scale import Scale
+from billhook.metrics import Metrics
+from billhook.queue.consumer import Steps
+from billhook.rules.book import BookObject, Invoice
+from billhook.rules.dunning_policy import PRESETS
+from billhook.rules.payment_attempts import Answer
+from billhook.runtime.clock import system_clock
+from billhook.store import work
+from billhook.store.database import Database
+from billhook.store.dunning_cases import Case, add_case
+from billhook.store.dunning_policies import set_policy
+from billhook.store.merchants import create_merchant
+from billhook.store.payment_attempts import Attempt, add_attempt, payment_attempts
+from billhook.store.schema import new_id
+from billhook.store.sources import Source, create_source
+from billhook.store.vault import Vault, new_key
+from services.dunner.admission import CALLS, Admission
+from services.dunner.attempts import AT_ONCE, Attempts
+
+LATENCY_SECONDS = 0.02
+LIMIT = 100.0
+"""Calls a second, of which an attempt makes two."""
+
+
+def measure(database: str, scale: Scale) -> Iterator[Figure]:
+    with databases(database) as made:
+        yield from _unlimited(database, made.new(), scale)
+        yield from _limited(database, made.new(), scale)
+
+
+def _unlimited(database: str, url: str, scale: Scale) -> Iterator[Figure]:
+    drained = _Drained(url, scale.attempts, 1e9)
+    yield Figure(
+        f"dunning.{database}.attempts",
+        scale.attempts / drained.seconds,
+        "attempts/s",
+        _bare(min(scale.attempts, 2000)),
+        Aim("value", "at least", 500),
+        _conditions(database, scale.attempts) | {"floor": f"a bare loop of the same calls in {AT_ONCE} threads"},
+    )
+    yield Figure(
+        f"dunning.{database}.memory",
+        drained.memory[-1],
+        "MB",
+        drained.memory[len(drained.memory) // 5],
+        Aim("ratio", "at most", 1.05),
+        _conditions(database, scale.attempts) | {"clock": "at the end, beside after a fifth of the attempts"},
+    )
+
+
+def _limited(database: str, url: str, scale: Scale) -> Iterator[Figure]:
+    drained = _Drained(url, scale.limited_attempts, LIMIT)
+    calls = sorted(drained.api.calls)
+    busiest = max(bisect_left(calls, at + 1.0) - place for place, at in enumerate(calls))
+    rate = (len(calls) - 1) / (calls[-1] - calls[0])
+    conditions = _conditions(database, scale.limited_attempts) | {"limit": f"{LIMIT:g} calls/s"}
+    yield Figure(f"dunning.{database}.limited", rate, "calls/s", LIMIT, Aim("ratio", "at least", 0.98), conditions)
+    # One more than the limit may lie within a second of which both ends are counted.
+    yield Figure(
+        f"dunning.{database}.busiest_second", busiest, "calls", LIMIT, Aim("ratio", "at most", 1.02), conditions
+    )
+    yield Figure(
+        f"dunning.{database}.out_of_order",
+        drained.out_of_order(),
+        "attempts",
+        None,
+        Aim("value", "at most", 0),
+        conditions | {"work": "attempts that were called more than a batch before one that was due earlier"},
+    )
+
+
+class _Drained:
+    """All attempts, due a microsecond apart and long ago, made."""
+
+    def __init__(self, url: str, count: int, calls_per_second: float) -> None:
+        database, vault = Database(url), Vault([new_key()])
+        self.order = _fill(database, vault, count)
+        self.api = _Provider()
+        self.memory: list[float] = []
+        handler = Attempts(database, _Apis(self.api), system_clock, Metrics())
+        admit = Admission(calls_per_second, system_clock).admit
+        steps = Steps(handler, database, _Silence(), Metrics(), system_clock, admit=admit)
+        done, started, process = 0, time.monotonic(), psutil.Process()
+        while done < count:
+            taken = steps.run(None)
+            done += taken
+            self.memory.append(process.memory_info().rss / 2**20)
+            if not taken:
+                time.sleep(0.01)
+        self.seconds = time.monotonic() - started
+        handler.close()
+        with database.read() as tx:
+            left = work.due_ids(tx, payment_attempts, now=system_clock() + timedelta(days=365), limit=1)
+        if left or len(set(self.api.paid)) != count:
+            raise RuntimeError(f"{len(set(self.api.paid))} of {count} invoices were paid")
+        database.close()
+
+    def out_of_order(self) -> int:
+        places = {invoice: place for place, invoice in enumerate(self.order)}
+        return sum(abs(places[invoice] - place) > Attempts.batch for place, invoice in enumerate(self.api.paid))
+
+
+class _Provider:
+    """Answers after 20 ms, and notes when it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[float] = []
+        self.paid: list[str] = []
+        self._lock = threading.Lock()
+
+    def _called(self) -> None:
+        with self._lock:
+            self.calls.append(time.monotonic())
+        time.sleep(LATENCY_SECONDS)
+
+    def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
+        self._called()
+        return _invoice(external_id)
+
+    def pay_invoice(self, invoice: str, *, key: str, account: str) -> Answer:
+        with self._lock:
+            self.paid.append(invoice)
+        self._called()
+        return Answer("succeeded", reference=f"pi_{invoice}")
+
+
+class _Apis:
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    @staticmethod
+    def possible(source: Source) -> bool:
+        return True
+
+    def of(self, source: Source) -> Any:
+        return self._api
+
+
+class _Silence:
+    def ring_all(self, rings: object) -> None:
+        pass
+
+
+def _invoice(external_id: str) -> Invoice:
+    amounts = dict.fromkeys(("subtotal", "total", "amount_due", "amount_remaining"), 1900)
+    return Invoice(external_id=external_id, status="open", currency="eur", amount_paid=0, attempt_count=1, **amounts)
+
+
+def _fill(database: Database, vault: Vault, count: int) -> list[str]:
+    """Open cases with an attempt each; returns their invoices, in the order in which they are due."""
+    now = system_clock()
+    with database.begin() as tx:
+        merchant = create_merchant(tx, "Bench", now).id
+        version = set_policy(tx, merchant, "merchant", "", PRESETS["polar"], now, by="bench")
+        sealed = vault.seal("rk_live_bench")
+        source = create_source(tx, merchant, "stripe", "bench", vault.seal("whsec_bench"), now, api_key=sealed).id
+    order = []
+    far = now + timedelta(days=365)
+    for first in range(0, count, 500):
+        with database.begin() as tx:
+            for number in range(first, min(first + 500, count)):
+                invoice = f"in_{number:08}"
+                case = _case(merchant, source, version.id, invoice, now, far)
+                add_case(tx, case, far)
+                add_attempt(tx, _attempt(case, now - timedelta(hours=1) + timedelta(microseconds=number)))
+                order.append(invoice)
+    return order
+
+
+def _case(merchant: str, source: str, policy: str, invoice: str, now: datetime, far: datetime) -> Case:
+    return Case(
+        id=new_id("case"),
+        merchant_id=merchant,
+        source_id=source,
+        account="",
+        invoice_id=f"inv_{invoice}",
+        invoice=invoice,
+        customer="cus_1",
+        currency="eur",
+        amount=1900,
+        policy_id=policy,
+        zone="UTC",
+        stage="grace",
+        owing=True,
+        opened_at=now,
+        grace_until=far,
+        ends_at=far,
+        created_at=now,
+        final_action="none",
+    )
+
+
+def _attempt(case: Case, at: datetime) -> Attempt:
+    attempt_id = new_id("att")
+    return Attempt(
+        id=attempt_id,
+        merchant_id=case.merchant_id,
+        case_id=case.id,
+        source_id=case.source_id,
+        account="",
+        invoice_id=case.invoice_id,
+        trigger="cycle",
+        number=1,
+        idempotency_key=f"billhook-{attempt_id}",
+        status="created",
+        amount=case.amount,
+        currency=case.currency,
+        created_at=at,
+    )
+
+
+def _bare(count: int) -> float:
+    """Attempts a second of a loop that makes the two calls of each and nothing else."""
+    api, started = _Provider(), time.monotonic()
+
+    def one(number: int) -> None:
+        api.fetch("invoice", str(number))
+        api.pay_invoice(str(number), key="", account="")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(one, range(count)))
+    return count / (time.monotonic() - started)
+
+
+def _conditions(database: str, attempts: int) -> dict[str, Any]:
+    return {
+        "work": "attempts that are due at once: the last look, the charge, and what follows from it; one dunner",
+        "attempts": attempts,
+        "calls_an_attempt": CALLS,
+        "latency_ms": 1000 * LATENCY_SECONDS,
+        "database": DURABILITY[database],
+    }
