@@ -21,6 +21,7 @@ from bench import (
     publish,
     reconcile,
     replay,
+    rest,
     results,
     standing,
     thundering,
@@ -43,6 +44,7 @@ MEASURES = {
     "standing": standing.measure,
     "memory": memory.measure,
     "observability": observability.measure,
+    "rest": rest.measure,
 }
 DATABASES = {
     "ingress": ("sqlite", "postgresql"),
@@ -58,6 +60,7 @@ DATABASES = {
     "standing": ("postgresql",),
     "memory": ("sqlite",),
     "observability": ("sqlite", "postgresql"),
+    "rest": ("sqlite",),
 }
 RECORD = Path(__file__).with_name("results.json")
 

@@ -37,6 +37,7 @@ class Scale:
     limited_attempts: int = 3_000
     """With one, a minute's worth."""
     customers: int = 1_000_000
+    rest_seconds: float = 30.0
 
 
 DEFAULT = Scale()
@@ -62,6 +63,7 @@ QUICK = Scale(
     attempts=500,
     limited_attempts=150,
     customers=5_000,
+    rest_seconds=10.0,
 )
 FULL = Scale(
     rounds=5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -12,10 +13,12 @@ from starlette.routing import Route
 
 from billhook.errors import ANSWER_SCHEMA
 from billhook.rules.book import KINDS
+from billhook.runtime.api_pages import api_page
 from billhook.runtime.env import Env
 from services.desk import bodies, handlers, published, refusals
 from services.desk.authentication import Authentication, Callers
 from services.desk.dependencies import BEARER
+from services.desk.examples import add_examples
 from services.desk.routes import (
     book,
     credit_notes,
@@ -47,12 +50,12 @@ SUBJECTS = (
 
 
 def api(env: Env, callers: Callers, probes: Sequence[Route]) -> FastAPI:
-    app = FastAPI(title="billhook desk", version="1", docs_url="/docs", redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title="billhook desk", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.env = env
     for subject in SUBJECTS:
         app.include_router(subject.router, dependencies=[BEARER], responses=refusals.DECLARED)
     app.include_router(hosted.public)
-    app.router.routes.extend(probes)
+    app.router.routes.extend([*api_page("billhook desk"), *probes])
     handlers.install(app)
     app.add_middleware(Authentication, callers=callers)
     _describe(app)
@@ -69,7 +72,8 @@ def _describe(app: FastAPI) -> None:
             references, fields = _book_schemas()
             schemas.update({**fields, **bodies.schemas()})
             schemas["Error"] = ANSWER_SCHEMA
-            document["paths"][PATH]["post"] = published.OPERATION
+            document["paths"][PATH]["post"] = deepcopy(published.OPERATION)
+            add_examples(document)
             schemas["EntryShown"]["anyOf"] = list(references.values())
             schemas["InvoiceShown"]["allOf"] = [references["invoice"]]
             schemas["CreditNoteShown"]["allOf"] = [references["credit_note"]]

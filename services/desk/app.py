@@ -17,7 +17,7 @@ from services.desk.routes.publishing import PublishRoute, publishing_line
 
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
-    callers, line = Callers(env), publishing_line(env)
+    callers, line = Callers(env, health.parts), publishing_line(env)
 
     def routes(probes: Sequence[Route]) -> ASGIApp:
         from services.desk.api import api
@@ -27,6 +27,7 @@ def build(env: Env, health: Health) -> ASGIApp:
     def close() -> None:
         line.stop()
         callers.line.stop()
+        callers.use.stop()
 
     rest = Later(routes, probe_routes(Probes(env, health)), close)
     health.watch(lambda: line.problem or callers.line.problem or rest.problem)

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from billhook.parts import Parts
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit
 from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
 from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import OPERATOR, Caller, find_callers
 from services.desk import headers
+from services.desk.key_use import KeyUse
+from services.desk.rates import Rate
 from services.desk.refusals import Refusal, answer, not_found
 
 BODY_LIMIT = 64 * 1024
@@ -27,31 +30,73 @@ MOST_KEYS = 200
 """Looked up with one question."""
 
 
+TRIES_PER_SECOND = 10.0
+"""Other keys that an address may try, each of which was wrong, beside one that it has used before. With the shortest
+operator's key that is allowed, finding it would take longer than the world has."""
+
+
 class Callers:
     """Finds the caller of a key, as the database has it at this moment."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, parts: Parts) -> None:
         self._database = env.database  # opened here, before any thread of a request asks for it
+        self._clock = env.clock
         self._operator_key = env.settings.operator_key
         self._remembered: dict[bytes, Caller] = {}
+        self._wrong: set[bytes] = set()
+        self._tries = Rate(TRIES_PER_SECOND)
+        self._requests = Rate(env.settings.requests_per_second)
+        self.use = KeyUse(env, parts)
         self.line: GroupCommit[str, Caller | None] = GroupCommit("keys", self._find, largest=MOST_KEYS)
 
-    async def of(self, authorization: str) -> Caller:
-        """The caller. Raises `Refusal` for a key that is unknown or was revoked, and for none at all."""
+    async def of(self, authorization: str, address: str) -> Caller:
+        """The caller. Raises `Refusal` for a key that is unknown, was revoked or is past its time, for none at all, and
+        for trying many."""
         key = _bearer(authorization)
+        digest = _digest(key)
+        if digest in self._wrong:  # for good: keys are made by chance, and nobody gets one that was revoked again
+            raise wrong_key()
+        if digest not in self._remembered and not self._tries.left(address):
+            raise Refusal(
+                429,
+                "too_many_tries",
+                "Too many wrong keys came from your address. Wait a second.",
+                {"Retry-After": "1"},
+            )
         caller = self._operator(key) or await self.line.submit(key)
         if caller is None:
             self.forget(authorization)
+            self._tries.take(address)
+            if len(self._wrong) >= KEYS_REMEMBERED:
+                self._wrong.clear()
+            self._wrong.add(digest)
             raise wrong_key()
         if len(self._remembered) >= KEYS_REMEMBERED:
             self._remembered.clear()
-        self._remembered[_digest(key)] = caller
+        self._remembered[digest] = caller
         return caller
+
+    def admit(self, caller: Caller, *, changing: bool, publishing: bool = False) -> None:
+        """Raises `Refusal` where its key may not do this, or its merchant asks too often."""
+        if not {"write": True, "publish": publishing, "read": not changing}[caller.scope]:
+            may = "look, and change nothing" if caller.scope == "read" else "publish events, and nothing else"
+            raise Refusal(403, "key_scope", f"This key may {may}.")
+        if caller.merchant_id is not None and not self._requests.take(caller.merchant_id):
+            raise Refusal(
+                429,
+                "too_many_requests",
+                f"A merchant may ask the desk {self._requests.per_second:g} times a second. Wait a moment.",
+                {"Retry-After": "1"},
+            )
+        self.use.note(caller)
 
     def remembered(self, authorization: str) -> Caller | None:
         """The caller as of the last look-up. A route that relies on it has to check that `api_key_id` is still good, in
         the transaction that does what the caller wants."""
-        return self._remembered.get(_digest(_bearer(authorization)))
+        caller = self._remembered.get(_digest(_bearer(authorization)))
+        if caller is None or (caller.expires_at is not None and caller.expires_at <= self._clock()):
+            return None
+        return caller
 
     def forget(self, authorization: str) -> None:
         self._remembered.pop(_digest(_bearer(authorization)), None)
@@ -63,7 +108,7 @@ class Callers:
 
     def _find(self, keys: Sequence[str]) -> Sequence[Caller | None]:
         with self._database.read() as tx:
-            callers = find_callers(tx, set(keys))
+            callers = find_callers(tx, set(keys), self._clock())
         return [callers.get(key) for key in keys]
 
 
@@ -92,7 +137,7 @@ def owner_of(caller: Caller, merchant_id: str | None) -> str:
 
 
 def wrong_key() -> Refusal:
-    return _unauthorized("wrong_key", "This key is unknown or was revoked.")
+    return _unauthorized("wrong_key", "This key is unknown, was revoked, or is past its time.")
 
 
 class Authentication:
@@ -119,7 +164,8 @@ class Authentication:
         try:
             given = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
             refuse_two_keys(scope["headers"])
-            caller = await self._callers.of(given.get(b"authorization", ""))
+            caller = await self._callers.of(given.get(b"authorization", ""), address_of(scope))
+            self._callers.admit(caller, changing=scope["method"] not in ("GET", "HEAD", "OPTIONS"))
             body = await body_of(receive, given.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, _again(body, receive), guarded_send)
@@ -135,6 +181,12 @@ def _digest(key: str) -> bytes:
 
 def _unauthorized(code: str, message: str) -> Refusal:
     return Refusal(401, code, message, {"WWW-Authenticate": 'Bearer realm="billhook"'})
+
+
+def address_of(scope: Any) -> str:
+    """Whoever is connected: behind a proxy that is the proxy, for all."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 @cache

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
 
 from billhook.runtime.env import Env
@@ -31,6 +31,22 @@ Optional = SkipJsonSchema[None]
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="A merchant's key, or the operator's."))
 """Only for the document: the gate has looked at the key before any route runs."""
+
+
+def _instant(value: Any) -> Any:
+    """A strict field takes no text for a time, and JSON has nothing else."""
+    return _TIMES.validate_python(value) if isinstance(value, str) else value
+
+
+_TIMES: Final = TypeAdapter(AwareDatetime)
+
+Time = Annotated[AwareDatetime, BeforeValidator(_instant)]
+
+
+class Body(BaseModel):
+    """What is sent is what is meant: `true` is not 1, "7" is no number, and a misspelt field is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 async def _env(request: Request) -> Env:
@@ -72,7 +88,7 @@ class Listing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     merchant_id: Id | Optional = Field(None, description="With the operator's key: only this merchant's.")
-    limit: int = Field(50, ge=1, le=100)
+    limit: int = Field(50, ge=1, le=100, description="A page ends earlier where what is on it is large.")
 
     def visible_to(self, caller: Caller) -> str | None:
         """The merchant to list for; None is all of them, for the operator alone."""
@@ -89,15 +105,30 @@ class OldestFirst(Listing):
     after: Id | Optional = Field(None, description="The `next` of the page before.")
 
 
+LARGEST_PAGE: Final = 2 * 1024 * 1024
+"""Bytes of JSON after which a page ends with the object that it is at."""
+
+
 class Page(BaseModel, Generic[T]):
     data: list[T]
     next: str | None = Field(description="The cursor of the next page; null on the last one.")
 
 
 def page_of(found: Sequence[Any], limit: int, show: Callable[[Any], T], id_of: Callable[[Any], str]) -> Page[T]:
-    """A page of at most `limit`, from a query that asked for one more: the one too many says that there is a next."""
-    shown = found[:limit]
-    return Page(data=[show(row) for row in shown], next=id_of(shown[-1]) if len(found) > limit else None)
+    """A page of at most `limit`, from a query that asked for one more: the one too many says that there is a next. It
+    ends earlier where its objects are large."""
+    data: list[T] = []
+    size = 0
+    for row in found[:limit]:
+        data.append(show(row))
+        size += _size(data[-1])
+        if size > LARGEST_PAGE:
+            break
+    return Page(data=data, next=id_of(found[len(data) - 1]) if len(found) > len(data) else None)
+
+
+def _size(shown: Any) -> int:
+    return len(shown.__pydantic_serializer__.to_json(shown))
 
 
 def row_id(row: Any) -> str:

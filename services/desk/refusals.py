@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from billhook.errors import Refused, SettingsError, TryAgain
+from billhook.rules.limits import ROOM
 from billhook.store.database import is_store_away
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,14 @@ DECLARED: Final[dict[int | str, dict[str, Any]]] = {
     }
     for status, description in {
         400: "The request cannot be read.",
-        401: "The key is missing, unknown or revoked.",
-        403: "Only the operator's key may do this.",
+        401: "The key is missing, unknown, revoked or past its time.",
+        403: "Only the operator's key may do this, or the key may only look, or only publish.",
         404: "There is no such thing, or it belongs to another merchant.",
         408: "The request did not arrive in time.",
         409: "The thing is not in a state in which this can be done.",
         413: "The body is larger than it may be: 64 KiB, if nothing else is said.",
         422: "A field is missing or cannot be what was sent.",
+        429: "More was asked than a merchant may, or too many wrong keys came; Retry-After says when to ask again.",
         500: "The desk failed; its log says why.",
         503: "Something the desk needs does not answer; Retry-After says when to ask again.",
     }.items()
@@ -62,7 +64,8 @@ _OF_STATE = frozenset(
         *("invoice_state", "invoice_empty", "invoice_credited", "e_invoice_incomplete"),
         *("document_failed", "template_in_use"),
         *("dunning_state", "dunning_owner", "dunning_source", "dunning_key", "dunning_unanswered"),
-        *("endpoints_too_many", "secrets_too_many", "finding_state"),
+        *("secrets_too_many", "finding_state"),
+        *(f"{what}_too_many" for what in ROOM),
     }
 )
 """Codes of what would be right at another time."""

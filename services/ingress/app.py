@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.routing import Route
 
+from billhook.runtime.api_pages import api_page
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import give_way
 from billhook.runtime.health import Probes, probe_routes
@@ -46,7 +47,7 @@ def _documented(probes: Sequence[Route]) -> ASGIApp:
 
     from services.ingress.openapi import describe
 
-    app = FastAPI(title="billhook ingress", docs_url="/docs", redoc_url=None)
-    app.router.routes.extend(probes)
+    app = FastAPI(title="billhook ingress", docs_url=None, redoc_url=None)
+    app.router.routes.extend([*api_page("billhook ingress"), *probes])
     describe(app)
     return app

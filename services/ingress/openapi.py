@@ -38,6 +38,9 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
 
 
+_EXAMPLE = {"type": "customer.created", "data": {"external_id": "cus_1", "name": "Ada Lovelace"}}
+"""Of a source of the provider `standard`; the others post what they please."""
+
 _OPERATION: dict[str, Any] = {
     "operationId": "post_event",
     "summary": "Post one signed event",
@@ -50,7 +53,10 @@ _OPERATION: dict[str, Any] = {
             for name, what in provider.headers.items()
         ),
     ],
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}},
+    },
     "responses": {
         "200": _json("The event is stored.", _RECEIPT),
         **{str(status): _json(description, ANSWER_SCHEMA) for status, description in _REFUSALS.items()},

@@ -1,15 +1,18 @@
-"""Pruning: old attempts and bodies are deleted beside everything else, a bounded batch at a time."""
+"""Pruning: what is past its time is deleted beside everything else, a bounded batch at a time."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from billhook.metrics import Metrics
+from billhook.outlets.objects import Objects
 from billhook.parts import Part, Parts
 from billhook.runtime.clock import Clock
+from billhook.runtime.settings import Settings
 from billhook.store import retention
 from billhook.store.database import Database, Tx, is_store_away
 
@@ -24,25 +27,57 @@ EVERY_SECONDS = 3600.0
 AFTER_ERROR_SECONDS = 60.0
 
 
+@dataclass(frozen=True)
+class Keep:
+    """For how many days each is kept; 0 is for ever."""
+
+    attempts: int = 0
+    messages: int = 0
+    deliveries: int = 0
+    events: int = 0
+    mails: int = 0
+    documents: int = 0
+    records: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Keep:
+        return cls(**{field.name: getattr(settings, f"keep_{field.name}_days") for field in fields(cls)})
+
+    @property
+    def jobs(self) -> Iterator[tuple[str, int, Callable[[Tx, datetime], int]]]:
+        """What is deleted as rows, in an order in which nothing is left behind that others refer to."""
+        yield "delivery_attempts", self.attempts, retention.delete_attempts
+        yield "idempotency_keys", self.messages, retention.delete_idempotency_keys
+        # Without its body a delivery can be shown; the other way round a body would be sent to nobody's knowledge.
+        kept = max(self.deliveries, self.messages) if self.deliveries and self.messages else 0
+        yield "deliveries", kept, retention.delete_deliveries
+        # A row of a message keeps its event from being announced twice, so it stays as long as the event does.
+        yield "message_rows", max(kept, self.events) if kept and self.events else 0, retention.delete_messages
+        yield "inbox", self.events, retention.delete_events
+        yield "mails", self.mails, retention.delete_mails
+        yield "dead_letters", self.records, retention.delete_letters
+        yield "jobs", self.records, retention.delete_jobs
+        yield "hosted_links", self.records, retention.delete_links
+
+
 class Pruner:
-    """The loop. Zero days keep everything."""
+    """The loop."""
 
     def __init__(
         self,
         database: Database,
+        objects: Callable[[], Objects],
         metrics: Metrics,
         clock: Clock,
         parts: Parts,
-        *,
-        keep_attempts_days: int,
-        keep_messages_days: int,
+        keep: Keep,
     ) -> None:
         self._parts = parts
         self._database = database
+        self._objects = objects
         self._metrics = metrics
         self._clock = clock
-        self._keep_attempts = timedelta(days=keep_attempts_days)
-        self._keep_messages = timedelta(days=keep_messages_days)
+        self._keep = keep
         self._after = ""
         """The last message that was looked at in this round."""
         self._stopping = threading.Event()
@@ -71,13 +106,25 @@ class Pruner:
     def prune(self) -> bool:
         """A batch of each table; returns whether there may be more."""
         now = self._clock()
-        more = False
-        if self._keep_attempts:
-            more |= self._delete("delivery_attempts", retention.delete_attempts, now - self._keep_attempts)
-        if self._keep_messages:
-            more |= self._delete("idempotency_keys", retention.delete_idempotency_keys, now - self._keep_messages)
-            more |= self._empty_messages(now)
+        more = self._empty_messages(now) if self._keep.messages else False
+        for table, days, delete in self._keep.jobs:
+            if days:
+                more |= self._delete(table, delete, now - timedelta(days=days))
+        if self._keep.documents:
+            more |= self._delete_documents(now - timedelta(days=self._keep.documents))
         return more
+
+    def _delete_documents(self, before: datetime) -> bool:
+        """The files first: a row without its file is found again, a file without its row would be there for ever."""
+        with self._database.begin() as tx:
+            old = retention.old_documents(tx, before)
+        for _, key in old:
+            if key is not None:
+                self._objects().delete(key)
+        with self._database.begin() as tx:
+            count = retention.delete_documents(tx, [document_id for document_id, _ in old])
+        self._metrics.pruned.labels("documents").inc(count)
+        return count == retention.BATCH
 
     def _delete(self, table: str, delete: Callable[[Tx, datetime], int], before: datetime) -> bool:
         with self._database.begin() as tx:
@@ -87,7 +134,7 @@ class Pruner:
 
     def _empty_messages(self, now: datetime) -> bool:
         with self._database.begin() as tx:
-            pruned = retention.prune_messages(tx, now - self._keep_messages, now, after=self._after)
+            pruned = retention.prune_messages(tx, now - timedelta(days=self._keep.messages), now, after=self._after)
         self._metrics.pruned.labels("messages").inc(pruned.count)
         self._after = pruned.last or ""
         return pruned.last is not None

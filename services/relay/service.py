@@ -8,7 +8,7 @@ from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from services.relay.exporter import Exporter
-from services.relay.pruning import Pruner
+from services.relay.pruning import Keep, Pruner
 from services.relay.replaying import LOOK_SECONDS, Replaying
 from services.relay.sweep import Sweeper
 
@@ -18,14 +18,7 @@ def start(env: Env, health: Health) -> Running:
     steps = Steps(Replaying(env.database, env.clock), env.database, env.bell, env.metrics, env.clock)
     listener = Listener(env.broker, steps.queue, env.metrics)
     consumer = BatchConsumer(steps, listener, env.metrics, health.parts, look_seconds=LOOK_SECONDS)
-    pruner = Pruner(
-        env.database,
-        env.metrics,
-        env.clock,
-        health.parts,
-        keep_attempts_days=env.settings.keep_attempts_days,
-        keep_messages_days=env.settings.keep_messages_days,
-    )
+    pruner = Pruner(env.database, lambda: env.objects, env.metrics, env.clock, health.parts, Keep.of(env.settings))
     exporter = Exporter(env.database, env.metrics, env.clock, health.parts)
     for part in (sweeper, consumer, pruner, exporter):
         part.start()

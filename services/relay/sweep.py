@@ -48,6 +48,7 @@ class Sweeper:
         self._metrics = metrics
         self._clock = clock
         self._parts = parts
+        self._any_due = work.AnyDue({queue: (lane.table, lane.only) for queue, lane in BELLS.items()})
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -76,10 +77,12 @@ class Sweeper:
 
     def sweep(self) -> dict[str, int]:
         """Ring for what is due; returns how much that is in each queue, up to `LIMIT`."""
-        rung = {}
         now = self._clock() - GRACE
+        with self._database.read() as tx:
+            due = self._any_due.ask(tx, now)
+        rung = dict.fromkeys(BELLS.keys() - due, 0)
         for queue, lane in BELLS.items():
-            if self._has_rings(queue):
+            if queue not in due or self._has_rings(queue):
                 continue  # its consumers have not fetched the last rings yet
             with self._database.read() as tx:
                 ids = work.due_ids(tx, lane.table, now=now, limit=LIMIT, only=lane.only)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from cli.shell import Shell
 
+from billhook.rules.book import Change, Customer
 from billhook.rules.signing import signing_key
-from billhook.store import dead_letters, work
+from billhook.store import book, dead_letters, work
 from billhook.store.inbox import Arrival, accept, get_event, inbox
 from billhook.store.merchants import create_merchant, find_callers
 from billhook.store.schema import new_id
@@ -88,14 +89,14 @@ def test_with_two_merchants_one_has_to_be_named(shell: Shell) -> None:
     [key] = shell.json("keys", "add", "program", "--merchant", first["id"])
     [everyones] = shell.json("keys", "add", "boss", "--operator")
     with shell.database.read() as tx:
-        found = find_callers(tx, [key["key"], everyones["key"]])
+        found = find_callers(tx, [key["key"], everyones["key"]], NOW)
         callers = found[key["key"]], found[everyones["key"]]
     assert [caller and caller.merchant_id for caller in callers] == [first["id"], None]
     assert [row["id"] for row in shell.json("keys", "list", "--merchant", first["id"])] == [key["id"]]
     assert key["key"] not in shell("keys", "list")
     shell("keys", "revoke", key["id"])
     with shell.database.read() as tx:
-        assert find_callers(tx, [key["key"]]) == {}
+        assert find_callers(tx, [key["key"]], NOW) == {}
     assert key["id"] in shell.fails("keys", "revoke", key["id"])
 
 
@@ -215,3 +216,27 @@ def test_the_commands_work_while_the_product_writes(shell: Shell, dead: Callable
     with shell.database.read() as tx:  # a reader's view stays open all along
         assert get_event(tx, event_id) is not None
         assert shell("replay", event_id) == "1 replayed.\n"
+
+
+def test_a_customer_is_erased_when_it_is_confirmed_and_what_stays_is_said(shell: Shell) -> None:
+    [merchant] = shell.json("merchants", "add", "Acme")
+    ada = Customer(external_id="cus_ada", name="Ada", email="ada@acme.test")
+    with shell.database.begin() as tx:
+        book.apply(tx, [book.Entry(merchant["id"], "src_1", "", Change(ada, NOW))], NOW)
+    assert "no customer" in shell.fails("customers", "erase", "cus_bob", "--yes")
+    asked = shell.run("customers", "erase", "cus_ada", typed="n\n")
+    assert (asked.exit_code, "cus_ada (Ada)" in asked.output) == (1, True)
+    rows = {row["what"]: row for row in shell.json("customers", "erase", "cus_ada", "--yes")}
+    assert (rows["objects"]["count"], rows["invoices"]["count"]) == (1, 0)
+    assert "the law" not in rows["objects"]["became"]
+    assert "kept" in rows["invoices"]["became"]
+    with shell.database.read() as tx:
+        [found] = book.list_objects(tx, "customer", merchant_id=merchant["id"])
+    assert (found["name"], found["email"], found["external_id"]) == (None, None, "cus_ada")
+
+
+def test_limits_are_shown(shell: Shell) -> None:
+    shell.json("merchants", "add", "Acme")
+    shell.json("sources", "add", "standard")
+    shown = {row["what"]: row for row in shell.json("merchants", "limits")}
+    assert (shown["sources"]["used"], shown["sources"]["limit"]) == (1, 50)

@@ -63,6 +63,19 @@ def test_every_command_the_pages_name_exists_with_its_options() -> None:
     assert unknown == []
 
 
+SECRET_AS_ARGUMENT = re.compile(
+    r"""--(?:secret|api-key|password)[ =](?!-)["'\w] | -H\ ["']Authorization | -hmac\ \w | -u\ \w+:\w""", re.VERBOSE
+)
+"""Which everybody on the machine can read in the list of processes, and later in the shell's history."""
+
+
+def test_no_example_gives_a_secret_as_an_argument() -> None:
+    pages = [*PROSE, ROOT / "libs" / "billhook_webhooks" / "README.md", ROOT / "deploy" / "compose.env.example"]
+    assert not [(page.name, found) for page in pages for found in SECRET_AS_ARGUMENT.findall(page.read_text())]
+    assert SECRET_AS_ARGUMENT.search("billhook sources add stripe --secret whsec_1")
+    assert SECRET_AS_ARGUMENT.search('curl http://x -H "Authorization: Bearer $KEY"')
+
+
 def test_every_make_target_the_pages_name_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {words[0] for _, words in typed("make")}

@@ -13,6 +13,7 @@ from queue_line import Line, until
 
 from billhook.queue.bell import PENDING_LIMIT
 from billhook.queue.broker import IDLE_SECONDS, RINGS_KEPT
+from billhook_testing.proxy import proxy
 from billhook_testing.servers import valkey_server
 
 
@@ -218,6 +219,24 @@ def test_a_frozen_redis_holds_nobody_up(tmp_path: Path) -> None:
         until(lambda: line.listener.take(PENDING_LIMIT, timeout=1) is not None and line.metric("degraded_mode") == 0)
         line.bell.ring("inbox", ["evt_a"])
         until(lambda: "evt_a" in (line.listener.take(PENDING_LIMIT, timeout=1) or []))
+
+
+def test_a_way_to_redis_that_swallows_or_cuts_holds_nobody_up(tmp_path: Path) -> None:
+    with (
+        valkey_server(tmp_path) as valkey,
+        proxy(valkey.port) as way,
+        Line(valkey.url.replace(f":{valkey.port}/", f":{way.port}/")) as line,
+    ):
+        line.open()
+        for harm in (way.swallow, way.cut):
+            harm()
+            line.bell.ring("inbox", ["evt_lost"])  # comes back, whatever becomes of it
+            until(lambda: line.listener.take(10, timeout=1) is None)
+            assert line.metric("degraded_mode") == 1
+            way.open()
+            until(lambda: line.listener.take(10, timeout=1) is not None and line.metric("degraded_mode") == 0)
+            line.bell.ring("inbox", ["evt_a"])
+            until(lambda: "evt_a" in (line.listener.take(10, timeout=1) or []))
 
 
 def test_a_redis_that_lost_its_memory_is_rung_again(tmp_path: Path) -> None:

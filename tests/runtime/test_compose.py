@@ -91,7 +91,7 @@ def test_who_keeps_files_shares_them_and_finds_them_after_a_restart(name: str) -
 
 def test_what_services_open_is_seen() -> None:
     assert opened_by("courier") >= {"database", "broker", "mailer", "objects", "reach"}
-    assert "objects" not in opened_by("relay")
+    assert "objects" not in opened_by("bookkeeper")
 
 
 @pytest.mark.parametrize("name", [*service_names(), "migrate"])

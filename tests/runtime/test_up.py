@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from billhook.runtime.health import is_ready
+from billhook.runtime.nursery import process_name
 from billhook.runtime.service import service_names
 from billhook.runtime.valkey import free_port
 from billhook.store.database import Database
@@ -26,6 +27,8 @@ from billhook.store.inbox import get_event
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 90.0
+MOST_MEGABYTES = 340
+"""Of all processes at rest together: some 290, and what a new feature may add before somebody has a look."""
 
 
 def eventually(happened: Callable[[], bool], what: str) -> None:
@@ -99,9 +102,9 @@ class Terminal:
                 self._process.wait()
 
     def child(self, service: str) -> psutil.Process | None:
-        for child in self.process.children():
+        for child in self.process.children(recursive=True):
             try:
-                if child.cmdline()[-1:] == [service]:
+                if child.name() == process_name(service) or child.cmdline()[-1:] == [service]:
                     return child
             except psutil.Error:  # it ended while we looked
                 continue
@@ -162,6 +165,22 @@ def test_a_service_that_falls_is_started_again(up: Terminal) -> None:
     assert (line["service"], line["fallen"], line["exit_code"]) == ("supervisor", "bookkeeper", -signal.SIGKILL)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="services are forks on Linux alone")
+def test_services_share_what_they_have_imported_and_nobody_else_may_read_their_files(up: Terminal) -> None:
+    family = up.process.children(recursive=True)
+    [forks] = [process for process in family if process.name() == "billhook-forks"]
+    assert {process.name() for process in forks.children()} == {process_name(name) for name in service_names()}
+    taken = sum(memory_of(process.pid) for process in [up.process, *family])
+    assert taken < MOST_MEGABYTES
+    readable = [path for path in up.var.rglob("*") if path.stat().st_mode & 0o077 and path.parent != up.var]
+    assert readable == [], "what is in var is nobody else's"
+
+
+def memory_of(pid: int) -> float:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Pss: +(\d+)", rollup, re.M)[1]) / 1024  # type: ignore[index]
+
+
 def test_a_port_that_is_taken_ends_it_with_the_settings_name(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     with socket.create_server((HOST, terminal.ports["courier"])):
@@ -192,3 +211,10 @@ def test_ctrl_c_drains_and_the_next_start_finds_everything(up: Terminal) -> None
     assert "operator key" not in up.printed
     assert "encryption.key" not in up.printed
     eventually(lambda: up.state_of(event) == "processed", "processing")
+
+    family = up.process.children(recursive=True)
+    if forks := [process for process in family if process.name() == "billhook-forks"]:
+        forks[0].kill()  # nobody could start services again
+        assert up.wait() == 1
+        assert "the process that forks services was killed" in up.complained
+        assert psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1] == []

@@ -29,16 +29,16 @@ def test_a_key_tells_who_calls_until_it_is_revoked(database: Database) -> None:
         merchant = merchants.create_merchant(tx, "a", NOW)
         key_id, key = merchants.create_key(tx, merchant.id, "shop", NOW)
         operator_id, operator = merchants.create_key(tx, None, "operator", NOW)
-        assert merchants.find_callers(tx, [key, operator]) == {
+        assert merchants.find_callers(tx, [key, operator], NOW) == {
             key: Caller(key_id, merchant.id),
             operator: Caller(operator_id, None),
         }
-        assert merchants.find_callers(tx, [key + "x"]) == {}
+        assert merchants.find_callers(tx, [key + "x"], NOW) == {}
         assert not merchants.revoke_key(tx, key_id, NOW, merchant_id="mrc_other")
         assert merchants.revoke_key(tx, key_id, NOW, merchant_id=merchant.id)
         assert not merchants.revoke_key(tx, key_id, NOW)
-        assert merchants.find_callers(tx, [key]) == {}
-        assert merchants.find_callers(tx, [operator]) != {}
+        assert merchants.find_callers(tx, [key], NOW) == {}
+        assert merchants.find_callers(tx, [operator], NOW) != {}
         stored = tx.execute(sa.select(merchants.api_keys)).all()
     assert key not in str(stored)
 

@@ -11,6 +11,7 @@ from store.databases import NOW
 from store.history import delivery, endpoint_of, made, said, sent, tried
 
 from billhook.metrics import Metrics
+from billhook.outlets.objects import Objects
 from billhook.parts import Parts
 from billhook.store import dead_letters, retention
 from billhook.store.database import Database, Tx
@@ -19,7 +20,7 @@ from billhook.store.messages import Message, add_messages, messages
 from billhook.store.publications import UsedKey, add_used_keys, find_used_keys
 from billhook.store.retention import delete_attempts, delete_idempotency_keys, prune_messages
 from billhook_testing.clock import ManualClock
-from services.relay.pruning import Pruner
+from services.relay.pruning import Keep, Pruner
 
 DAY = timedelta(days=1)
 CUTOFF = NOW - 90 * DAY
@@ -136,7 +137,12 @@ def old_things(database: Database) -> dict[str, Any]:
 
 def pruner(database: Database, metrics: Metrics, attempts: int, messages: int) -> Pruner:
     clock = ManualClock(NOW)
-    return Pruner(database, metrics, clock, Parts(), keep_attempts_days=attempts, keep_messages_days=messages)
+    keep = Keep(attempts=attempts, messages=messages)
+    return Pruner(database, no_objects, metrics, clock, Parts(), keep)
+
+
+def no_objects() -> Objects:
+    raise AssertionError("no documents are to be deleted")
 
 
 def counts(metrics: Metrics) -> tuple[float | None, ...]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from billhook.actions.limits import check_room
 from billhook.actions.sources import check_url
 from billhook.decoding import decode
 from billhook.errors import Refused
@@ -24,7 +25,6 @@ from billhook.store.deliveries import add_deliveries, cancel_waiting, delivery_f
 from billhook.store.endpoints import (
     MOST_PREVIOUS_SECRETS,
     Endpoint,
-    count_endpoints,
     create_endpoint,
     endpoints_of,
     rotate_secret,
@@ -53,13 +53,7 @@ def register_endpoint(
     """A new endpoint, and its secret if that must be told. `settings` are those of `rules.endpoint_settings`; one left
     out is the default, as None is. Raises `Refused` for what cannot work."""
     fields = _to_store(env, {"event_types": None, **settings, "url": url})
-    most = env.settings.endpoints_per_merchant
-    if count_endpoints(tx, merchant_id) >= most:
-        raise Refused(
-            "endpoints_too_many",
-            f"This merchant has {most} endpoints, which is as many as one may have: delete one that is not needed. The"
-            " operator sets how many by BILLHOOK_ENDPOINTS_PER_MERCHANT.",
-        )
+    check_room(env, tx, merchant_id, "endpoints")
     key, public, revealed = _secret(secret, signing, "v1")
     endpoint = create_endpoint(
         tx, merchant_id, secret=env.vault.seal(key), public_key=public, now=env.clock(), **fields

@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from billhook.actions.limits import check_room
 from billhook.documents.templating import check_template, own_html
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import RenderError
@@ -39,6 +40,7 @@ def add_template(env: Env, merchant_id: str, name: str, source: str) -> Template
     with env.template_trials.of(merchant_id):
         _try(source)
     with env.database.begin() as tx:
+        check_room(env, tx, merchant_id, "templates")
         return create_template(tx, merchant_id, name, source, env.clock())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import typer
 
+from billhook.actions.limits import check_room, room_of
 from billhook.actions.sources import check_contact, check_url, register_source, secret_for
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
 from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
@@ -75,11 +77,22 @@ def set_merchant(
         show_one(_merchant(merchant), as_json=as_json)
 
 
+@merchant_commands.command("limits")
+def show_limits(merchant: Owner = None, as_json: Json = False) -> None:
+    """Show how many of each thing a merchant has, and may have."""
+    with opened() as env, env.database.read() as tx:
+        found = room_of(env, tx, owner_of(tx, merchant))
+        rows = [{"what": what, "used": used, "limit": limit} for what, (used, limit) in found.items()]
+        show(rows, ("what", "used", "limit"), as_json=as_json, empty="")
+
+
 @key_commands.command("add")
 def add_key(
     name: Annotated[str, typer.Argument(help="Who or what uses it.")],
     merchant: Owner = None,
     operator: Annotated[bool, typer.Option("--operator", help="A key for all merchants.")] = False,
+    scope: Annotated[merchants.Scope, typer.Option(help="Look only, publish events only, or everything.")] = "write",
+    expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="Left out: until it is revoked.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a bearer key for the desk. It is shown this once."""
@@ -88,8 +101,15 @@ def add_key(
             raise CommandError("A key is one merchant's (--merchant) or the operator's (--operator), not both.")
         with env.database.begin() as tx:
             owner = None if operator else owner_of(tx, merchant)
-            key_id, key = merchants.create_key(tx, owner, text_of("name", name), env.clock())
-        show_one({"id": key_id, "merchant_id": owner, "name": name, "key": key}, as_json=as_json)
+            if owner is not None:
+                check_room(env, tx, owner, "keys")
+            now = env.clock()
+            expires_at = None if expires_in_days is None else now + timedelta(days=expires_in_days)
+            key_id, key = merchants.create_key(
+                tx, owner, text_of("name", name), now, scope=scope, expires_at=expires_at
+            )
+        made = {"id": key_id, "merchant_id": owner, "name": name, "scope": scope, "expires_at": expires_at, "key": key}
+        show_one(made, as_json=as_json)
 
 
 @key_commands.command("list")
@@ -97,7 +117,7 @@ def list_keys(merchant: Narrow = None, as_json: Json = False) -> None:
     """List keys, revoked ones too; those without a merchant are the operator's."""
     with opened() as env, env.database.read() as tx:
         found = [vars(key) for key in merchants.list_keys(tx, merchant)]
-        columns = ("id", "merchant_id", "name", "created_at", "revoked_at")
+        columns = ("id", "merchant_id", "name", "scope", "created_at", "last_used_at", "expires_at", "revoked_at")
         show(found, columns, as_json=as_json, empty="No keys yet.")
 
 
@@ -140,7 +160,7 @@ SecretOption = Annotated[
     str | None,
     typer.Option(
         "--secret",
-        help="What the provider signs with; `-` reads it. Left out: made, where the provider makes none.",
+        help="What the provider signs with: `-` asks for it. Left out: made, where the provider makes none.",
     ),
 ]
 ApiBase = Annotated[str | None, typer.Option(help="Another address of the provider's API.")]
@@ -152,7 +172,7 @@ def add_source(
     name: Annotated[str, typer.Option(help="What to call it.")] = "",
     merchant: Owner = None,
     secret: SecretOption = None,
-    api_key: Annotated[str | None, typer.Option(help="The provider's API key; `-` reads it.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="The provider's API key: `-` asks for it.")] = None,
     api_base: ApiBase = None,
     mode: Annotated[Mode | None, typer.Option(help="Left out: as the API key says, else live.")] = None,
     as_json: Json = False,
@@ -161,15 +181,17 @@ def add_source(
     with opened() as env:
         given = secret_of(secret)
         with env.database.begin() as tx:
+            owner = owner_of(tx, merchant)
+            check_room(env, tx, owner, "sources")
             source, made = register_source(
                 tx,
                 env.vault,
                 env.clock(),
-                merchant_id=owner_of(tx, merchant),
+                merchant_id=owner,
                 provider=provider,
                 name=text_of("name", name or provider),
                 secret=given,
-                api_key=secret_of(api_key),
+                api_key=secret_of(api_key, "API key"),
                 api_base=api_base,
                 livemode=None if mode is None else mode == "live",
             )
@@ -213,12 +235,12 @@ def end_rotation(source_id: SourceId) -> None:
 @source_commands.command("set-api-key")
 def set_api_key(
     source_id: SourceId,
-    api_key: Annotated[str | None, typer.Option(help="The key; `-` reads it. Left out: it is taken away.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="The key: `-` asks for it. Left out: it is taken away.")] = None,
     api_base: ApiBase = None,
 ) -> None:
     """Set or take away the provider's API key, with which billhook asks what events alone cannot say."""
     with opened() as env:
-        key = secret_of(api_key)
+        key = secret_of(api_key, "API key")
         if api_base is not None:
             check_url("api_base", api_base)
         with env.database.begin() as tx:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from datetime import UTC, datetime, timedelta
+from getpass import getpass
 from typing import Annotated
 
 import typer
@@ -50,9 +51,13 @@ def owner_of(tx: Tx, given: str | None) -> str:
     return found[0]
 
 
-def secret_of(given: str | None) -> str | None:
-    """A secret from the command line, or with `-` from standard input, which stays out of the shell's history."""
-    read = sys.stdin.readline().strip() if given == "-" else given
+def secret_of(given: str | None, what: str = "secret") -> str | None:
+    """A secret: with `-` a line of standard input, which a terminal does not show. On the command line it would be in
+    the shell's history, and in the list of processes for everybody on the machine."""
+    if given == "-":
+        read: str | None = getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    else:
+        read = given
     if read is not None and not (read.isascii() and read.isprintable() and read):
         raise CommandError("A secret is one line of printable ASCII characters.")
     return read

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
-from billhook.store import fitness
+from billhook.store import fitness, sealed
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,25 @@ def _queue(env: Env) -> str:
 
 
 def _secrets(env: Env) -> str:
-    sealed = env.vault.seal("check")
-    return "the encryption key opens what it seals" if env.vault.open(sealed) == "check" else "the key is broken"
+    """Every one that is stored is opened: a key may be taken away when none needs it."""
+    env.vault.open(env.vault.seal("check"))
+    said, closed = [], []
+    for table in sealed.COLUMNS:
+        needed = sealed.keys_needed(env.database, env.vault, table)
+        if lost := needed.pop(None, 0):
+            closed.append(f"{lost} of {table.name}")
+        keys = (f"{needed[place]} by {_key(place)}" for place in sorted(place for place in needed if place is not None))
+        said.append(f"{table.name}: {', '.join(keys) or 'none'}")
+    if closed:
+        raise LookupError(
+            f"{' and '.join(closed)} were sealed with a key that is not among BILLHOOK_ENCRYPTION_KEYS: put it behind"
+            " the current one"
+        )
+    return "; ".join(said)
+
+
+def _key(place: int) -> str:
+    return f"key {place + 1} (`billhook secrets reseal`)" if place else "the current key"
 
 
 def _objects(env: Env) -> str:

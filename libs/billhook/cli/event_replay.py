@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from billhook.actions.inbox_replay import MOST_NAMED, Preview, begin_replay, preview_events, preview_job, replay_events
+from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.actions.sources import replay_dead_letters
 from billhook.cli.arguments import Owner, Time, instant, owner_of
@@ -67,6 +68,8 @@ def replay(
         else:
             with env.database.begin() as tx:
                 job = _job(tx, env, merchant, source, event_types, states, since, until)
+                if not dry_run:
+                    check_room(env, tx, job.merchant_id, "replays")
                 rings = {} if dry_run else begin_replay(tx, job)
             if dry_run:
                 _show(preview_job(env.database, job, now, limit=10**9), as_json)

@@ -14,6 +14,7 @@ import typer
 from billhook.actions import invoices
 from billhook.actions.exports import Format, export, period
 from billhook.actions.ledger import Step
+from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
@@ -131,6 +132,7 @@ def draft(
             assert owner is not None
         prepared = invoices.prepare(owner, asked.terms, env.clock(), asked.charged) if finalize else None
         with env.database.begin() as tx:
+            check_room(env, tx, owner.id, "drafts")
             steps = [invoices.draft(tx, owner, asked, key, now=env.clock())]
             made = steps[0].invoice
             if finalize and made.state == "draft":

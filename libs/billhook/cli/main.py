@@ -26,14 +26,17 @@ from billhook.cli import (
 )
 from billhook.cli.accounts import key_commands, merchant_commands, source_commands
 from billhook.cli.checks import check_everything
+from billhook.cli.customers import customer_commands
 from billhook.cli.pages import write_pages
+from billhook.cli.sealing import secret_commands
 from billhook.cli.welcome import banner, prepare
 from billhook.errors import BillhookError
 from billhook.runtime.env import Env
 from billhook.runtime.health import wait_until_ready
 from billhook.runtime.host import run_service
+from billhook.runtime.nursery import apart
 from billhook.runtime.service import find_service, service_names
-from billhook.runtime.settings import read_settings
+from billhook.runtime.settings import Settings, read_settings
 from billhook.runtime.supervisor import Supervisor
 from billhook.runtime.terminal import own_foreground
 from billhook.store import fitness, migrate
@@ -45,7 +48,7 @@ def attach(app: typer.Typer) -> None:
     for group in (
         *(merchant_commands, key_commands, source_commands, endpoints.commands, invoices.commands),
         *(messages.commands, replays.commands, dunning.commands, reconcile.commands),
-        *(inbox.events, inbox.letters),
+        *(inbox.events, inbox.letters, customer_commands, secret_commands),
     ):
         app.add_typer(group)
     app.command()(event_replay.replay)
@@ -74,18 +77,31 @@ def _up() -> int:
     settings = read_settings()
     supervisor = Supervisor(settings, service_names())
     supervisor.check_ports(usual=True)  # before anything is made: a key is shown only once
-    env = Env(settings)
-    env.make_var()
-    env.mailer  # noqa: B018 (refuses an address that cannot work)
-    migrate.upgrade(env.database)
-    made_key = env.make_encryption_key()
+    supervisor.prepare()
+    makes_key = Env(settings).lacks_encryption_key
+    if not apart(lambda: _ready_the_ground(settings)):
+        return 1
     supervisor.start()
     ready = wait_until_ready(settings, service_names(), supervisor.stopping, supervisor.watch)
     if ready or not supervisor.stopping.is_set():
         # Last: a start that fails, or is stopped, must not have made a key that is shown only once.
-        typer.echo(banner(env, prepare(env), made_key=made_key, ready=ready))
-    env.close()
+        apart(lambda: _welcome(settings, made_key=makes_key, ready=ready))
     return supervisor.wait()
+
+
+def _ready_the_ground(settings: Settings) -> None:
+    env = Env(settings)
+    env.make_var()
+    env.mailer  # noqa: B018 (refuses an address that cannot work)
+    migrate.upgrade(env.database)
+    env.make_encryption_key()
+    env.close()
+
+
+def _welcome(settings: Settings, *, made_key: bool, ready: bool) -> None:
+    env = Env(settings)
+    typer.echo(banner(env, prepare(env), made_key=made_key, ready=ready))
+    env.close()
 
 
 @app.command()
@@ -97,6 +113,7 @@ def run(services: Annotated[list[str], typer.Argument(help="Which services: see 
         raise typer.Exit(run_service(found[0], Env(settings)))
     supervisor = Supervisor(settings, services)
     supervisor.check_ports(usual=False)
+    supervisor.prepare()
     supervisor.start()
     raise typer.Exit(supervisor.wait())
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
@@ -57,9 +58,11 @@ def resend(
         now = env.clock()
         with env.database.begin() as tx:
             found = None if endpoint is None else _endpoint(tx, endpoint, merchant)
+            owner = owner_of(tx, merchant) if found is None else found.merchant_id
+            check_room(env, tx, owner, "replays")
             replay = replays.create_replay(
                 tx,
-                owner_of(tx, merchant) if found is None else found.merchant_id,
+                owner,
                 kind=BACKFILL if backfill else "replay",
                 endpoint=found,
                 event_types=events or None,

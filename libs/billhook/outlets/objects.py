@@ -1,4 +1,4 @@
-"""Object storage: files written once, under names that say what is in them.
+"""Object storage: files written once, under names that say what is in them, and deleted when their time is over.
 
 A name is never given to other content, so writing is safe to repeat: after a kill half-way it is done again, and two
 processes that write at once end with the same object.
@@ -62,6 +62,9 @@ class Objects(Protocol):
     def set_aside(self, key: str) -> None:
         """Give what is stored under a key another name, so that it can be stored again: what is there is damaged, and
         may be evidence. Nothing where there is nothing. Raises TryAgain."""
+
+    def delete(self, key: str) -> None:
+        """Delete what is stored under a key, if there is anything. Raises TryAgain."""
 
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         """An address that gives the object to whoever asks within so many seconds, to be saved as `name`.
@@ -167,6 +170,12 @@ class DirectoryObjects:
         except OSError as error:
             raise TryAgain(f"could not rename {key}: {error.strerror}") from error
 
+    def delete(self, key: str) -> None:
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise TryAgain(f"could not delete {key}: {error.strerror}") from error
+
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         return None
 
@@ -244,6 +253,14 @@ class BucketObjects:
             return
         except (BaseError, OSError) as error:
             raise TryAgain(f"could not rename {key} in {self._name}: {_sentence(error)}") from error
+
+    def delete(self, key: str) -> None:
+        try:
+            obstore.delete(self._store, _checked(key))
+        except (NotFoundError, FileNotFoundError):
+            return
+        except (BaseError, OSError) as error:
+            raise TryAgain(f"could not delete {key} in {self._name}: {_sentence(error)}") from error
 
     def presigned(self, key: str, seconds: int, name: str) -> str | None:
         if not self._presign:

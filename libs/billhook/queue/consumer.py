@@ -79,6 +79,9 @@ class Handler(Protocol[J, E]):
     # def about(self, job: J, brought: E) -> dict[str, Any]
 
 
+IDLE_LOOK_SECONDS = 1.0
+"""How long at most until another look, where nothing is due for now."""
+
 SETTLE_AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, *[5.0] * 24)
 """Waits between the tries to write what came of work that cannot be done again: two minutes in all."""
 
@@ -141,6 +144,14 @@ class Steps(Generic[J, E]):
                         self._do(token, [job])
             self.took([time.monotonic() - started] * len(jobs))
         return len(jobs)
+
+    def until_due(self, least: float, most: float) -> float:
+        """How many seconds it is until the next of this work falls due, within these bounds."""
+        with self._database.read() as tx:
+            due_at = work.next_due(tx, self.handler.table)
+        if due_at is None:
+            return most
+        return min(most, max(least, (due_at - self._now()).total_seconds()))
 
     @contextmanager
     def _counted(self, jobs: int) -> Iterator[None]:
@@ -444,14 +455,19 @@ class BatchConsumer(Generic[J, E]):
         return not self._thread.is_alive()
 
     def _run(self, part: Part) -> None:
+        patience = self._look_seconds or IDLE_LOOK_SECONDS
         while not self._stopping.is_set():
             part.rest()
-            ids = self._listener.take(self._steps.handler.batch, timeout=self._look_seconds or 1.0)
+            ids = self._listener.take(self._steps.handler.batch, timeout=patience)
             part.tick()
             if ids == [] and self._look_seconds is None:
                 continue
             try:
                 done = self._steps.run(ids or None)
+                if self._look_seconds is not None and not done:
+                    patience = self._steps.until_due(self._look_seconds, IDLE_LOOK_SECONDS)
+                else:
+                    patience = self._look_seconds or IDLE_LOOK_SECONDS
             except Exception as error:
                 store_away = is_store_away(error)
                 self._metrics.store_errors.labels(self._steps.queue).inc()

@@ -73,11 +73,16 @@ class Env:
     def encryption_key_file(self) -> Path:
         return self.settings.var / "encryption.key"
 
+    @property
+    def lacks_encryption_key(self) -> bool:
+        """Whether no key is set, and the embedded default's is still to be made."""
+        return not self.settings.encryption_keys.get_secret_value() and not self.encryption_key_file.exists()
+
     def make_encryption_key(self) -> bool:
-        """Make the embedded default's key if no key is set; True if one was made."""
-        path = self.encryption_key_file
-        if self.settings.encryption_keys.get_secret_value() or path.exists():
+        """Make the embedded default's key if there is none; True if one was made."""
+        if not self.lacks_encryption_key:
             return False
+        path = self.encryption_key_file
         self.make_var()
         path.touch(mode=0o600)
         path.write_text(new_key() + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 PATHS = ("/livez", "/readyz", "/metrics")
 
 STARTING_SECONDS = 60.0
+
+PROBED_AT_ONCE = 16
+ANSWER_SECONDS = 5.0
+"""How long a connection to a consumer's probes may be held before it makes way."""
 
 
 class Probes:
@@ -86,7 +91,37 @@ def probe_routes(probes: Probes) -> list[Route]:
     return [Route(path, answer, include_in_schema=False) for path in PATHS]
 
 
-class _Server(ThreadingHTTPServer):
+class _Bounded(ThreadingHTTPServer):
+    """Holds so many connections at once, and none for longer than an answer takes."""
+
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        self._held: dict[Any, float] = {}
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for held, since in list(self._held.items()):
+                if now - since > ANSWER_SECONDS:
+                    del self._held[held]
+                    with suppress(OSError):
+                        held.shutdown(socket.SHUT_RDWR)  # whoever waits for its next word hears the end
+            room = len(self._held) < PROBED_AT_ONCE
+            if room:
+                self._held[request] = now
+        if room:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._held.pop(request, None)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked did not wait for the answer. By default a traceback of it stands in the log."""
 
@@ -96,6 +131,8 @@ class ProbeServer:
 
     def __init__(self, probes: Probes, host: str, port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
+            timeout = ANSWER_SECONDS
+
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 status, content_type, body = (
@@ -111,8 +148,7 @@ class ProbeServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = _Server((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Bounded((host, port), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="probes", daemon=True).start()
 

@@ -131,6 +131,13 @@ def _serve(service: Service, env: Env, limit: int) -> int:
     return 0 if server.started and health.problem is None and not app.cut else 1
 
 
+def server_modules() -> None:
+    """Import what a server needs and other services do not, for a process that will be forked into one."""
+    import uvloop  # noqa: F401
+
+    import billhook.runtime.connections  # noqa: F401
+
+
 def _end_with_its_parts(health: Health, server: uvicorn.Server) -> None:
     """Let the process end when a part of it has died."""
     while (problem := health.problem) is None:

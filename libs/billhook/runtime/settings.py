@@ -24,6 +24,9 @@ PORTS_BY_NAME = range(8700, 8900)
 SETTINGS_FILE: Final = "settings.env"
 """Under `var`: lines `BILLHOOK_…=…`. What runs on this machine and the commands typed beside it see the same."""
 
+SHORTEST_KEPT_EVENTS: Final = 60
+"""Days."""
+
 SHORTEST_OPERATOR_KEY: Final = 20
 """Characters. Whoever tries keys must not get there."""
 
@@ -100,6 +103,14 @@ class Settings(BaseSettings):
     endpoints_per_merchant: int = Field(
         50, description="How many endpoints a merchant may have. Every event is sent to each that wants it.", ge=1
     )
+    sources_per_merchant: int = Field(50, description="How many sources a merchant may have.", ge=1)
+    templates_per_merchant: int = Field(100, description="How many templates of its own a merchant may have.", ge=1)
+    drafts_per_merchant: int = Field(10_000, description="How many invoices a merchant may have in draft.", ge=1)
+    keys_per_merchant: int = Field(100, description="How many keys a merchant may have.", ge=1)
+    replays_per_merchant: int = Field(10, description="How many replays a merchant may have under way.", ge=1)
+    requests_per_second: float = Field(
+        1000.0, description="How many requests a second a merchant may make, to each desk. More are answered 429.", gt=0
+    )
     ca_file: Path | None = Field(None, description="Certificates (PEM) to trust besides the system's, for endpoints.")
     mail_url: SecretStr = Field(
         SecretStr(""), description="smtp://user:password@host:587 or smtps://… Default: files in <var>/mail."
@@ -126,6 +137,31 @@ class Settings(BaseSettings):
         90,
         description="Bodies of messages older than this are deleted, and what was not delivered by then is given up."
         " 0 keeps them.",
+        ge=0,
+    )
+    keep_deliveries_days: int = Field(
+        180,
+        description="Deliveries that are over are deleted when they are older than this, and than bodies are kept."
+        " 0 keeps them.",
+        ge=0,
+    )
+    keep_events_days: int = Field(
+        400,
+        description="Events of the inbox that were processed or ignored are deleted when they are older than this (60"
+        " at least); so are the messages that came of them. 0 keeps them.",
+        ge=0,
+    )
+    keep_mails_days: int = Field(400, description="Mails older than this are deleted. 0 keeps them.", ge=0)
+    keep_documents_days: int = Field(
+        0,
+        description="Documents older than this are deleted, their files too. 0, the default, keeps them: laws want"
+        " invoices for up to ten years after the one they are of (4018 days are eleven years).",
+        ge=0,
+    )
+    keep_records_days: int = Field(
+        400,
+        description="Dead letters that were dealt with, replays and reconciliations that are over, and expired links"
+        " are deleted when they are older than this. 0 keeps them.",
         ge=0,
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -228,6 +264,11 @@ def read_settings(**overrides: Any) -> Settings:
     backend = _read_url("BILLHOOK_DATABASE_URL", settings.database).get_backend_name()
     if not settings.embedded_queue:
         _read_url("BILLHOOK_QUEUE_URL", settings.queue_url.get_secret_value())
+    if 0 < settings.keep_events_days < SHORTEST_KEPT_EVENTS:
+        raise SettingsError(
+            f"BILLHOOK_KEEP_EVENTS_DAYS must be {SHORTEST_KEPT_EVENTS} at least, or 0: providers send events again, and"
+            " the reconciler asks for them, for weeks."
+        )
     operator_key = settings.operator_key.get_secret_value()
     if operator_key and len(operator_key) < SHORTEST_OPERATOR_KEY:
         raise SettingsError(

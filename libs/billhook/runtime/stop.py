@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+from typing import Protocol
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 
 class Stop:
@@ -29,6 +34,7 @@ class Stop:
     def is_set(self) -> bool:
         return self.wait(0)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Whether it is set, after waiting `timeout` seconds for it at most."""
-        return bool(select.select([self._heard], [], [], timeout)[0])
+    def wait(self, timeout: float | None = None, *others: HasFileno) -> bool:
+        """Whether it is set, after waiting `timeout` seconds for it at most, or until one of `others` can be read."""
+        watched: list[int | HasFileno] = [self._heard, *others]
+        return self._heard in select.select(watched, [], [], timeout)[0]

@@ -133,14 +133,6 @@ def list_endpoints(
     return [Endpoint(**row) for row in tx.execute(query.order_by(endpoints.c.id).limit(limit)).mappings()]
 
 
-def count_endpoints(tx: Tx, merchant_id: str) -> int:
-    """How many a merchant has. The merchant is locked until the transaction ends, so that it can add one and stay
-    within a limit."""
-    tx.execute(sa.select(merchants.c.id).where(merchants.c.id == merchant_id).with_for_update(key_share=True))
-    mine = sa.select(sa.func.count()).where(endpoints.c.merchant_id == merchant_id, endpoints.c.deleted_at.is_(None))
-    return int(tx.execute(mine).scalar_one())
-
-
 def endpoints_of_merchants(tx: Tx, merchant_ids: Collection[str]) -> list[Endpoint]:
     """The endpoints of these merchants, the disabled ones too: what comes meanwhile is held for them."""
     query = sa.select(endpoints).where(endpoints.c.merchant_id.in_(merchant_ids), endpoints.c.deleted_at.is_(None))

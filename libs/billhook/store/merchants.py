@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -41,7 +41,13 @@ api_keys = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("revoked_at", Instant),
+    sa.Column("scope", sa.Text, nullable=False, server_default="write"),  # read, publish, write
+    sa.Column("expires_at", Instant),
+    sa.Column("last_used_at", Instant),  # to the minute
 )
+
+Scope = Literal["read", "publish", "write"]
+"""What a key may do: look, publish events and nothing else, or everything of its merchant's."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,10 @@ class Key:
     id: str
     merchant_id: str | None
     name: str
+    scope: Scope
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
     revoked_at: datetime | None
 
 
@@ -76,6 +85,8 @@ class Caller:
 
     key_id: str
     merchant_id: str | None
+    scope: Scope = "write"
+    expires_at: datetime | None = None
 
     @property
     def api_key_id(self) -> str | None:
@@ -154,21 +165,41 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def create_key(tx: Tx, merchant_id: str | None, name: str, now: datetime) -> tuple[str, str]:
+def create_key(
+    tx: Tx,
+    merchant_id: str | None,
+    name: str,
+    now: datetime,
+    *,
+    scope: Scope = "write",
+    expires_at: datetime | None = None,
+) -> tuple[str, str]:
     """Make a bearer key; returns (id, key). Only its digest is stored: the key is shown this once."""
     key_id, key = new_id("key"), f"bh_{secrets.token_urlsafe(32)}"
-    tx.execute(
-        api_keys.insert().values(id=key_id, merchant_id=merchant_id, digest=_digest(key), name=name, created_at=now)
-    )
+    row = {"id": key_id, "merchant_id": merchant_id, "digest": _digest(key), "name": name, "created_at": now}
+    tx.execute(api_keys.insert().values(**row, scope=scope, expires_at=expires_at))
     return key_id, key
 
 
-def find_callers(tx: Tx, keys: Collection[str]) -> dict[str, Caller]:
-    """Whom these keys belong to; a key that is unknown or was revoked is not in it."""
+def find_callers(tx: Tx, keys: Collection[str], now: datetime) -> dict[str, Caller]:
+    """Whom these keys belong to; a key that is unknown, was revoked or is past its time is not in it."""
     c = api_keys.c
     digests = {_digest(key): key for key in keys}
-    query = sa.select(c.digest, c.id, c.merchant_id).where(c.digest.in_(digests), c.revoked_at.is_(None))
-    return {digests[bytes(row[0])]: Caller(row[1], row[2]) for row in tx.execute(query)}
+    query = sa.select(c.digest, c.id, c.merchant_id, c.scope, c.expires_at).where(
+        c.digest.in_(digests), c.revoked_at.is_(None), sa.or_(c.expires_at.is_(None), c.expires_at > now)
+    )
+    return {digests[bytes(digest)]: Caller(*row) for digest, *row in tx.execute(query)}
+
+
+def note_use(tx: Tx, used: Mapping[str, datetime]) -> None:
+    """When keys were last used."""
+    c = api_keys.c
+    key_id: sa.BindParameter[str] = sa.bindparam("key_id")
+    at: sa.BindParameter[datetime] = sa.bindparam("at", type_=Instant)
+    earlier = sa.or_(c.last_used_at.is_(None), c.last_used_at < at)
+    update = sa.update(api_keys).where(c.id == key_id, earlier).values(last_used_at=at)
+    # In one order, for others may be writing about the same keys.
+    tx.execute(update, [{"key_id": key, "at": used[key]} for key in sorted(used)])
 
 
 def good_keys(tx: Tx, key_ids: Collection[str]) -> set[str]:
@@ -180,7 +211,7 @@ def good_keys(tx: Tx, key_ids: Collection[str]) -> set[str]:
 def list_keys(tx: Tx, merchant_id: str | None = None) -> list[Key]:
     """The keys of one merchant, or all keys, revoked ones too."""
     c = api_keys.c
-    query = sa.select(c.id, c.merchant_id, c.name, c.created_at, c.revoked_at).order_by(c.id)
+    query = sa.select(*(c[name] for name in Key.__dataclass_fields__)).order_by(c.id)
     if merchant_id is not None:
         query = query.where(c.merchant_id == merchant_id)
     return [Key(**row) for row in tx.execute(query).mappings()]

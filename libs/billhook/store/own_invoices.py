@@ -24,6 +24,8 @@ from billhook.store.schema import Instant, merchant_column, metadata
 OWN = "own"
 """The source of the book's entries that billhook itself is the source of."""
 
+_DRAFT = sa.text("state = 'draft'")
+
 own_invoices = sa.Table(
     "own_invoices",
     metadata,
@@ -55,6 +57,7 @@ own_invoices = sa.Table(
     sa.UniqueConstraint("merchant_id", "series", "sequence"),
     sa.UniqueConstraint("merchant_id", "number"),
     sa.Index("ix_own_invoices_merchant_id", "merchant_id", "id"),
+    sa.Index("ix_own_invoices_drafts", "merchant_id", sqlite_where=_DRAFT, postgresql_where=_DRAFT),
 )
 
 

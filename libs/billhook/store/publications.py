@@ -32,6 +32,7 @@ idempotency_keys = sa.Table(
     sa.Column("message_id", sa.Text, sa.ForeignKey("messages.id"), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Index("ix_idempotency_keys_created_at", "created_at"),
+    sa.Index("ix_idempotency_keys_message_id", "message_id"),  # asked for when a message is deleted
 )
 
 Identity = tuple[str, str]

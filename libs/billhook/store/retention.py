@@ -6,8 +6,10 @@ what one of them has locked, the others leave to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,8 +17,14 @@ from billhook.rules.delivery import HELD
 from billhook.store import dead_letters
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
+from billhook.store.documents import documents
+from billhook.store.inbox import inbox, inbox_conflicts
+from billhook.store.links import hosted_links
+from billhook.store.mails import mails
 from billhook.store.messages import messages
 from billhook.store.publications import idempotency_keys
+from billhook.store.reconciliation import reconciliation_runs
+from billhook.store.replays import replays
 from billhook.store.schema import id_at
 from billhook.store.work import DEAD, DUE
 
@@ -44,6 +52,94 @@ def delete_attempts(tx: Tx, before: datetime) -> int:
     return len(ids)
 
 
+def delete_events(tx: Tx, before: datetime) -> int:
+    """Delete the oldest events of before that time that were processed or ignored, with what came under their ids.
+    Whoever sends one again after so long is taken for a sender of something new."""
+    over = inbox.c.state.in_(("processed", "ignored"))
+    ids = _oldest(tx, inbox, id_at("evt", before), over)
+    if ids:
+        tx.execute(sa.delete(inbox_conflicts).where(inbox_conflicts.c.inbox_id.in_(ids)))
+        tx.execute(sa.delete(inbox).where(inbox.c.id.in_(ids)))
+    return len(ids)
+
+
+def delete_deliveries(tx: Tx, before: datetime) -> int:
+    """Delete the oldest deliveries of before that time that are over, but for those with an open dead letter."""
+    over = deliveries.c.state.not_in((DUE, HELD))
+    return _delete(tx, deliveries, id_at("dlv", before), over, _no_open_letter(deliveries))
+
+
+def delete_messages(tx: Tx, before: datetime) -> int:
+    """Delete the oldest messages of before that time whose bodies are gone and that nothing refers to any more."""
+
+    def unnamed(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        # With a limit, which PostgreSQL looks up row by row: NOT EXISTS it may answer from a hash of the whole table.
+        named = sa.select(sa.literal(1)).where(column == messages.c.id).limit(1).correlate(messages)
+        return named.scalar_subquery().is_(None)
+
+    pruned = messages.c.pruned_at.is_not(None)
+    unused = (unnamed(deliveries.c.message_id), unnamed(idempotency_keys.c.message_id))
+    return _delete(tx, messages, id_at("msg", before), pruned, *unused)
+
+
+def delete_mails(tx: Tx, before: datetime) -> int:
+    """Delete the oldest mails of before that time that were sent or given up."""
+    return _delete(tx, mails, id_at("mail", before), mails.c.state != DUE, _no_open_letter(mails))
+
+
+def delete_letters(tx: Tx, before: datetime) -> int:
+    """Delete the oldest dead letters of before that time that somebody dealt with."""
+    letters = dead_letters.dead_letters
+    return _delete(tx, letters, id_at("dlq", before), letters.c.resolved_at < before)
+
+
+def delete_jobs(tx: Tx, before: datetime) -> int:
+    """Delete the oldest replays and reconciliations of before that time that are over."""
+    gone = _delete(tx, replays, id_at("rpl", before), replays.c.state != DUE)
+    return max(gone, _delete(tx, reconciliation_runs, id_at("rec", before), reconciliation_runs.c.state != DUE))
+
+
+def delete_links(tx: Tx, before: datetime) -> int:
+    """Delete the oldest hosted links that expired before that time."""
+    return _delete(tx, hosted_links, id_at("lnk", before), hosted_links.c.expires_at < before)
+
+
+def old_documents(tx: Tx, before: datetime) -> list[tuple[str, str | None]]:
+    """The oldest documents of before that time, with the names of their files, but for those of a younger one too."""
+    c = documents.c
+    ids = _oldest(tx, documents, id_at("doc", before), c.state != DUE, _no_open_letter(documents))
+    rows = tx.execute(sa.select(c.id, c.object_key).where(c.id.in_(ids)).order_by(c.id)).all()
+    keys = {row.object_key for row in rows}
+    young = sa.select(c.object_key).where(c.object_key.in_(keys), c.id.not_in(ids))
+    kept = set(tx.execute(young).scalars())
+    return [(row.id, None if row.object_key in kept else row.object_key) for row in rows]
+
+
+def delete_documents(tx: Tx, ids: Sequence[str]) -> int:
+    """Delete the rows of documents whose files are gone."""
+    if ids:
+        tx.execute(sa.delete(documents).where(documents.c.id.in_(ids)))
+    return len(ids)
+
+
+def _no_open_letter(table: sa.Table) -> sa.ColumnElement[bool]:
+    letters = dead_letters.dead_letters.c
+    mine = sa.and_(letters.queue == table.name, letters.work_id == table.c.id, letters.resolved_at.is_(None))
+    return sa.or_(table.c.state != DEAD, ~sa.exists().where(mine))
+
+
+def _oldest(tx: Tx, table: sa.Table, end: str, *over: sa.ColumnElement[bool]) -> list[str]:
+    old = sa.select(table.c.id).where(table.c.id < end, *over).order_by(table.c.id).limit(BATCH)
+    return list(tx.execute(old.with_for_update(skip_locked=True, of=table)).scalars())
+
+
+def _delete(tx: Tx, table: sa.Table, end: str, *over: sa.ColumnElement[bool]) -> int:
+    ids = _oldest(tx, table, end, *over)
+    if ids:
+        tx.execute(sa.delete(table).where(table.c.id.in_(ids)))
+    return len(ids)
+
+
 @dataclass(frozen=True)
 class Pruned:
     count: int
@@ -68,11 +164,11 @@ def prune_messages(tx: Tx, before: datetime, now: datetime, *, after: str = "") 
     over = [message_id for message_id in found if message_id not in kept]
     if over:
         tx.execute(sa.update(messages).where(columns.id.in_(over)).values(body=b"", pruned_at=now))
-        _close(tx, over, now)
+        close_deliveries(tx, over, now)
     return Pruned(len(over), found[-1] if len(found) == MESSAGES_BATCH else None)
 
 
-def _close(tx: Tx, message_ids: list[str], now: datetime) -> None:
+def close_deliveries(tx: Tx, message_ids: list[str], now: datetime) -> None:
     """What was not delivered cannot be any more: held deliveries end, and the letters of dead ones are closed."""
     mine = deliveries.c.message_id.in_(message_ids)
     tx.execute(sa.update(deliveries).where(mine, deliveries.c.state == HELD).values(state=EXPIRED, finished_at=now))
@@ -87,5 +183,7 @@ def delete_idempotency_keys(tx: Tx, before: datetime) -> int:
     old = sa.select(*key).where(idempotency_keys.c.created_at < before).order_by(idempotency_keys.c.created_at)
     found = [tuple(row) for row in tx.execute(old.limit(BATCH).with_for_update(skip_locked=True))]
     if found:
-        tx.execute(sa.delete(idempotency_keys).where(sa.tuple_(*key).in_(found)))
+        # The time as well: SQLite would look for so many pairs by walking through all of the table.
+        old_ones = idempotency_keys.c.created_at < before
+        tx.execute(sa.delete(idempotency_keys).where(old_ones, sa.tuple_(*key).in_(found)))
     return len(found)

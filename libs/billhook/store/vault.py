@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -18,12 +19,13 @@ class Vault:
     """Seals and opens secrets (Fernet: AES-128-CBC with HMAC-SHA256).
 
     The first key seals, all of them open: put a new key in front to rotate, and take the old one away when every secret
-    has been sealed again.
+    has been sealed again (`billhook secrets reseal`).
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in keys])
+            self._each = [Fernet(key) for key in keys]
+            self._fernet = MultiFernet(self._each)
         except ValueError as error:
             raise SettingsError(
                 "BILLHOOK_ENCRYPTION_KEYS holds something that is not a key: each is 32 bytes in URL-safe base64"
@@ -32,6 +34,14 @@ class Vault:
 
     def seal(self, secret: str) -> bytes:
         return self._fernet.encrypt(secret.encode())
+
+    def place_of_key(self, sealed: bytes) -> int | None:
+        """Which key opens it: 0 is the current one; None where none does."""
+        for place, fernet in enumerate(self._each):
+            with suppress(InvalidToken):
+                fernet.decrypt(sealed)
+                return place
+        return None
 
     def open(self, sealed: bytes) -> str:
         try:

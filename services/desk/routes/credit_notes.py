@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from billhook.actions import invoices
 from billhook.actions.ringing import ring
@@ -15,7 +15,7 @@ from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.own_credit_notes import get_own_credit_note
 from services.desk import bodies
-from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, Page, Text, page_of, row_id
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, OldestFirst, Page, Text, page_of, row_id
 from services.desk.refusals import not_found
 from services.desk.routes.book import EntryShown, entry_fields
 from services.desk.routes.documents import (
@@ -53,9 +53,7 @@ class CreditNoteShown(EntryShown):
     invoice_id: str | None = Field(description="billhook's id of the invoice, of an own credit note.")
 
 
-class Sending(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Sending(Body):
     to: list[Text] | None = Field(
         default=None, description="Addresses. Left out: the buyer's.", min_length=1, max_length=10
     )

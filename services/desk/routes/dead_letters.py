@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from billhook.actions.ringing import ring
 from billhook.actions.sources import discard_dead_letters, replay_dead_letters
@@ -15,10 +15,12 @@ from billhook.store import dead_letters, queues
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.queues import QUEUES
-from services.desk.dependencies import CallerIn, EnvIn, Id, NewestFirst, Optional, Page, page_of, row_id
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, NewestFirst, Optional, Page, page_of, row_id
+from services.desk.lengthy import Lengthy
 from services.desk.refusals import Refusal, not_found
 
 router = APIRouter(prefix="/v1/dead-letters", tags=["dead letters"])
+long = APIRouter(prefix=router.prefix, tags=router.tags, route_class=Lengthy)
 
 Queue = Annotated[str, StringConstraints(pattern=f"^({'|'.join(QUEUES)})$")]
 
@@ -45,9 +47,7 @@ class DeadLetterShown(BaseModel):
     resolved_by: str | None = Field(description="The key that did it.")
 
 
-class Bulk(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Bulk(Body):
     queue: Queue
     merchant_id: Id | None = Field(None, description="With the operator's key: only this merchant's.")
     limit: int = Field(BULK_LIMIT, ge=1, le=BULK_LIMIT)
@@ -127,7 +127,7 @@ def discard(env: EnvIn, caller: CallerIn, dead_letter_id: Id) -> DeadLetterShown
         return _show(_find(tx, dead_letter_id, caller))
 
 
-@router.post("/replay")
+@long.post("/replay")
 def replay_many(env: EnvIn, caller: CallerIn, bulk: Bulk) -> BulkDone:
     """Replay the open dead letters of a queue, the newest first, up to a bound."""
     if caller.merchant_id is not None and bulk.merchant_id not in (None, caller.merchant_id):
@@ -143,3 +143,6 @@ def replay_many(env: EnvIn, caller: CallerIn, bulk: Bulk) -> BulkDone:
         refused=[RefusedReplay(endpoint_id=one.endpoint_id, letters=one.letters, reason=one.reason) for one in stopped],
         more=len(letters) > bulk.limit,
     )
+
+
+router.routes.extend(long.routes)

@@ -20,7 +20,7 @@ from billhook.store import book, templates
 from billhook.store.database import Tx
 from billhook.store.documents import NewDocument, add_documents, list_documents, read_snapshot
 from billhook.store.merchants import Caller
-from services.desk.dependencies import CallerIn, EnvIn, Id, Text
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Text
 from services.desk.refusals import Refusal, not_found
 
 router = APIRouter(prefix="/v1", tags=["documents"])
@@ -41,9 +41,7 @@ class TemplateQuery(BaseModel):
     template: Template | None = Field(None, description="Under this look. Left out: the newest that is ready.")
 
 
-class NewTemplate(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewTemplate(Body):
     template: Text = Field(description=f"`{TEMPLATE}`, billhook's own look, or the id of one of yours: `tpl_…`.")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from billhook.actions import dunning_cases as verbs
 from billhook.actions.dunning_news import calendar_of, progress_of
@@ -28,11 +28,13 @@ from billhook.store.dunning_report import dunning_report
 from billhook.store.merchants import Caller
 from billhook.store.payment_attempts import attempts_of
 from services.desk import bodies
-from services.desk.dependencies import CallerIn, EnvIn, Id, Listing, OldestFirst, Optional, Page, Text, page_of
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Listing, OldestFirst, Optional, Page, Text, page_of
+from services.desk.lengthy import Lengthy
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.merchants import find_merchant
 
 router = APIRouter(prefix="/v1", tags=["dunning"])
+long = APIRouter(prefix=router.prefix, tags=router.tags, route_class=Lengthy)
 
 
 class PolicyShown(BaseModel):
@@ -108,15 +110,11 @@ class CaseListing(OldestFirst):
     customer: Text | None = Field(None, description="The provider's id of the customer.")
 
 
-class Days(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Days(Body):
     days: int = Field(ge=1, le=365)
 
 
-class Reason(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Reason(Body):
     reason: Text
 
 
@@ -271,7 +269,7 @@ def stop(env: EnvIn, caller: CallerIn, case_id: Id, why: Reason) -> CaseWhole:
     return _do(env, caller, case_id, lambda tx: verbs.stop(tx, case_id, why.reason, by=caller.key_id, now=env.clock()))
 
 
-@router.get("/dunning/report")
+@long.get("/dunning/report")
 def report(env: EnvIn, caller: CallerIn, query: Annotated[ReportQuery, Query()]) -> ReportShown:
     """What was recovered and lost in the time, by which attempt, after which declines; and how things stand now."""
     now = env.clock()
@@ -348,3 +346,6 @@ def _whole(tx: Tx, case: Case) -> CaseWhole:
         attempts=[AttemptShown(**{name: getattr(one, name) for name in AttemptShown.model_fields}) for one in attempts],
         steps=[StepShown(**row) for row in steps_of(tx, case.id)],
     )
+
+
+router.routes.extend(long.routes)

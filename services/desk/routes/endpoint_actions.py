@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from billhook.actions.endpoints import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS, enable_endpoint, ping, rotate
 from billhook.actions.ringing import ring
 from billhook.rules.signing import Scheme
 from billhook.store.endpoints import set_disabled
-from services.desk.dependencies import CallerIn, EnvIn, Id, Secret, Text
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Secret, Text
 from services.desk.refusals import Refusal
 from services.desk.routes.endpoints import EndpointMade, EndpointShown, EndpointWhole, find, show, show_made, show_whole
 
 router = APIRouter(prefix="/v1/endpoints/{endpoint_id}", tags=["endpoints"])
 
 
-class Rotation(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Rotation(Body):
     overlap_seconds: int = Field(
         OVERLAP_SECONDS,
         description="For how long messages are signed with the present secret too. 0: it counts no longer, nor does any"
@@ -29,15 +27,11 @@ class Rotation(BaseModel):
     secret: Secret | None = Field(None, description="Left out: billhook makes one.")
 
 
-class Disabling(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Disabling(Body):
     reason: Text | None = None
 
 
-class Enabling(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Enabling(Body):
     replay_held: bool = Field(False, description="Send what is held for it, too.")
 
 

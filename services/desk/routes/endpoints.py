@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from billhook.actions.endpoints import cancel_all, change_endpoint, delete_endpoint, endpoint_shown, register_endpoint
 from billhook.actions.sources import LONGEST_URL
@@ -36,7 +36,18 @@ from billhook.store.database import Tx
 from billhook.store.deliveries import HELD_LIMIT, held_for
 from billhook.store.endpoints import Endpoint
 from billhook.store.merchants import Caller
-from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, OwnerIn, Page, Secret, known_merchant, page_of
+from services.desk.dependencies import (
+    Body,
+    CallerIn,
+    EnvIn,
+    Id,
+    OldestFirst,
+    OwnerIn,
+    Page,
+    Secret,
+    known_merchant,
+    page_of,
+)
 from services.desk.refusals import not_found
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
@@ -67,9 +78,7 @@ Url = Annotated[
 ]
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Settings(Body):
     description: str | None = documented("For people.", maxLength=LONGEST_DESCRIPTION)
     event_types: list[EventType] | None = documented(
         "Names, all of an object's (`invoice.*`), or `*`, the default; your own events too.",

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from billhook.actions.inbox_replay import begin_replay, preview_job, replay_events
+from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.decoding import decode
 from billhook.runtime.env import Env
@@ -19,6 +20,7 @@ from billhook.store.replays import Replay as Job
 from billhook.store.replays import event_replay
 from billhook.store.sources import get_source
 from services.desk.dependencies import (
+    Body,
     Bytes,
     CallerIn,
     EnvIn,
@@ -28,6 +30,7 @@ from services.desk.dependencies import (
     OwnerIn,
     Page,
     Text,
+    Time,
     bytes_shown,
     known_merchant,
     page_of,
@@ -80,16 +83,14 @@ class EventWhole(EventShown):
     conflicts: list[Conflict] = Field(description="Other bytes that came under the same id.")
 
 
-class NewEventReplay(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewEventReplay(Body):
     source_id: Id | None = Field(None, description="Only events of this source. Left out: of all.")
     event_types: list[Text] | None = Field(
         None, min_length=1, max_length=50, description="The provider's names, `invoice.*`, or `*`. Left out: all."
     )
     states: list[Done] | None = Field(None, min_length=1, max_length=10, description="Left out: all that are over.")
-    since: AwareDatetime | None = Field(None, description="What came then or later. Left out: 30 days before.")
-    until: AwareDatetime | None = Field(None, description="And earlier than then. Left out: now.")
+    since: Time | None = Field(None, description="What came then or later. Left out: 30 days before.")
+    until: Time | None = Field(None, description="And earlier than then. Left out: now.")
 
 
 class PreviewShown(BaseModel):
@@ -162,6 +163,7 @@ def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewEventRepl
     Follow and cancel it at `/v1/replays/{id}`."""
     with env.database.begin() as tx:
         job = _job(tx, env, caller, owner, new)
+        check_room(env, tx, job.merchant_id, "replays")
         rings = begin_replay(tx, job)
     ring(env, rings)
     return show_replay(job)

@@ -12,9 +12,10 @@ from billhook.actions.exports import Format, export, period
 from billhook.rules.book import CreditNoteStatus, InvoiceStatus
 from billhook.rules.export import COLUMNS, PLAIN, Decimals, Delimiter, Kind, Preset, Style, style_of
 from services.desk.dependencies import CallerIn, EnvIn, Id, Optional, Text
+from services.desk.lengthy import Lengthy
 from services.desk.refusals import not_found
 
-router = APIRouter(prefix="/v1/exports", tags=["exports"])
+router = APIRouter(prefix="/v1/exports", tags=["exports"], route_class=Lengthy)
 
 _MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
 _COLUMNS = {

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
 from billhook.documents.view import shown
@@ -26,7 +26,7 @@ from billhook.store.database import Tx
 from billhook.store.documents import list_documents, read_snapshot
 from billhook.store.own_credit_notes import list_own_credit_notes
 from billhook.store.own_invoices import OWN
-from services.desk.dependencies import CallerIn, EnvIn, Id, Page
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Page
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.documents import file_answer, find_invoice, invoice_subject, logo_uri
 
@@ -52,9 +52,7 @@ _FONT_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable", "X-Cont
 _STATES: Final[dict[str, Literal["ready", "failed"]]] = {"ready": "ready", "dead": "failed"}
 
 
-class NewLink(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewLink(Body):
     expires_in_days: int = Field(DAYS, ge=1, le=MOST_DAYS)
 
 

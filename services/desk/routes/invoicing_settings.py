@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from billhook.actions.invoicing_settings import change_invoicing, change_logo, change_seller, store_logo
 from billhook.actions.templates import LARGEST_TEMPLATE, add_template, retire
@@ -17,11 +17,13 @@ from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store import templates
 from billhook.store.templates import Template
 from services.desk import bodies
-from services.desk.dependencies import CallerIn, EnvIn, Id, Page, Text, page_of
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Page, Text, page_of
+from services.desk.lengthy import Lengthy
 from services.desk.refusals import not_found
 from services.desk.routes.merchants import MerchantListing, find_merchant
 
 router = APIRouter(prefix="/v1/merchants/{merchant_id}", tags=["invoicing"])
+long = APIRouter(prefix=router.prefix, tags=router.tags, route_class=Lengthy)
 
 SELLER: dict[int | str, dict[str, Any]] = {200: bodies.answers(Seller)}
 INVOICING: dict[int | str, dict[str, Any]] = {200: bodies.answers(InvoicingSettings)}
@@ -30,9 +32,7 @@ _PICTURE = {"schema": {"type": "string", "format": "binary", "maxLength": LARGES
 _A_LOGO = {"requestBody": {"required": True, "content": {"image/png": _PICTURE, "image/jpeg": _PICTURE}}}
 
 
-class NewTemplate(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewTemplate(Body):
     name: Text = Field(description="For people.")
     source: str = Field(
         description="HTML in Jinja's language, which gets what the document says as `document` and the logo as `logo`."
@@ -119,7 +119,7 @@ def put_invoicing(
         return bodies.answer(change_invoicing(tx, merchant_id, settings).invoicing)
 
 
-@router.post("/templates", status_code=201)
+@long.post("/templates", status_code=201)
 def create_template(env: EnvIn, caller: CallerIn, merchant_id: Id, new: NewTemplate) -> TemplateShown:
     """Add a template. It is tried on samples first; what is wrong with it is said with the line. It never changes:
     another look is another template."""
@@ -157,3 +157,6 @@ def retire_template(env: EnvIn, caller: CallerIn, merchant_id: Id, template_id: 
         find_merchant(tx, merchant_id, caller)
         if not retire(tx, merchant_id, template_id, env.clock()):
             raise not_found("template in use")
+
+
+router.routes.extend(long.routes)

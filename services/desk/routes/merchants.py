@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from billhook.actions.limits import check_room, room_of
 from billhook.actions.sources import check_contact
 from billhook.errors import Refused
 from billhook.rules.money import parse_locale
 from billhook.store import merchants
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller, Key, Merchant
-from services.desk.dependencies import CallerIn, EnvIn, Id, Optional, Page, Text, known_merchant, page_of
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Optional, Page, Text, known_merchant, page_of
 from services.desk.refusals import not_found, operator_only
 
 
@@ -37,18 +38,14 @@ Email = Annotated[
 ]
 
 
-class NewMerchant(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewMerchant(Body):
     name: Text = Field(description="As it stands on invoices that name no seller of their own.")
     locale: Text = Field("en", description="How documents write dates and amounts: en, de-AT, pt_BR…")
     contact_email: Email | None = None
 
 
-class MerchantChanges(BaseModel):
+class MerchantChanges(Body):
     """What is left out stays; null takes it away."""
-
-    model_config = ConfigDict(extra="forbid")
 
     contact_email: Email | None = None
 
@@ -61,17 +58,22 @@ class MerchantShown(BaseModel):
     created_at: datetime
 
 
-class NewKey(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewKey(Body):
     name: Text = Field(description="Who or what uses it.")
+    scope: merchants.Scope = Field(
+        "write", description="read: look only; publish: `POST /v1/messages` only; write: everything of the merchant's."
+    )
+    expires_in_days: int | None = Field(None, ge=1, le=3650, description="Left out: it works until it is revoked.")
 
 
 class KeyShown(BaseModel):
     id: str
     merchant_id: str | None
     name: str
+    scope: merchants.Scope
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute.")
     revoked_at: datetime | None
 
 
@@ -79,6 +81,8 @@ class KeyMade(BaseModel):
     id: str
     merchant_id: str
     name: str
+    scope: merchants.Scope
+    expires_at: datetime | None
     key: str = Field(description="The bearer key. It is not stored and never shown again.")
 
 
@@ -142,13 +146,29 @@ def update_merchant(env: EnvIn, caller: CallerIn, merchant_id: Id, changes: Merc
         return _merchant(find_merchant(tx, merchant_id, caller))
 
 
+class LimitShown(BaseModel):
+    used: int
+    limit: int
+
+
+@router.get("/{merchant_id}/limits")
+def get_limits(env: EnvIn, caller: CallerIn, merchant_id: Id) -> dict[str, LimitShown]:
+    """How many of each thing the merchant has, and may have; and how many requests it may make a second."""
+    with env.database.read() as tx:
+        find_merchant(tx, merchant_id, caller)
+        return {what: LimitShown(used=n, limit=limit) for what, (n, limit) in room_of(env, tx, merchant_id).items()}
+
+
 @router.post("/{merchant_id}/keys", status_code=201, dependencies=OPERATORS)
 def create_key(env: EnvIn, merchant_id: Id, new: NewKey) -> KeyMade:
     """Make a bearer key for a merchant. It is shown this once."""
+    now = env.clock()
+    expires_at = None if new.expires_in_days is None else now + timedelta(days=new.expires_in_days)
     with env.database.begin() as tx:
         known_merchant(tx, merchant_id)
-        key_id, key = merchants.create_key(tx, merchant_id, new.name, env.clock())
-    return KeyMade(id=key_id, merchant_id=merchant_id, name=new.name, key=key)
+        check_room(env, tx, merchant_id, "keys")
+        key_id, key = merchants.create_key(tx, merchant_id, new.name, now, scope=new.scope, expires_at=expires_at)
+    return KeyMade(id=key_id, merchant_id=merchant_id, name=new.name, scope=new.scope, expires_at=expires_at, key=key)
 
 
 @router.get("/{merchant_id}/keys", dependencies=OPERATORS)

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from billhook.actions import invoices
 from billhook.actions.ledger import Step
+from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.providers import PROVIDERS
 from billhook.rules.document import DocumentKind
@@ -22,13 +23,15 @@ from billhook.store.merchants import Caller, get_merchant
 from billhook.store.own_invoices import OWN
 from billhook.store.sources import get_source
 from services.desk import bodies
-from services.desk.dependencies import CallerIn, EnvIn, Id, OwnerIn, Text
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id, OwnerIn, Text, Time
 from services.desk.headers import REPLAYED
+from services.desk.lengthy import Lengthy
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.documents import find_invoice
 from services.desk.routes.invoices import InvoiceShown, whole_invoice
 
 router = APIRouter(prefix="/v1/invoices", tags=["invoices"])
+long = APIRouter(prefix=router.prefix, tags=router.tags, route_class=Lengthy)
 
 Key = Annotated[
     str | None,
@@ -58,16 +61,12 @@ class NewInvoice(Terms, frozen=True, kw_only=True, omit_defaults=True):
     finalize: bool = False
 
 
-class Paid(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    paid_at: AwareDatetime | None = Field(None, description="Left out: now.")
+class Paid(Body):
+    paid_at: Time | None = Field(None, description="Left out: now.")
     reference: Text | None = Field(None, description="What your bank or payment provider calls the payment.")
 
 
-class Sending(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Sending(Body):
     kind: DocumentKind | None = Field(
         default=None, description="Left out: the receipt once it is paid, the copy that says so once it is void."
     )
@@ -116,7 +115,7 @@ def _do(env: Env, caller: Caller, invoice_id: str, verb: Callable[[Tx, datetime]
     return invoice
 
 
-@router.post(
+@long.post(
     "",
     status_code=201,
     responses=made_before(InvoiceShown),
@@ -137,6 +136,7 @@ def create_invoice(
         raise not_found("merchant")
     prepared = invoices.prepare(merchant, checked.terms, env.clock(), checked.charged) if new.finalize else None
     with env.database.begin() as tx:
+        check_room(env, tx, merchant.id, "drafts")
         step = invoices.draft(tx, merchant, checked, key, now=env.clock())
         rings = [step.rings]
         if new.finalize and step.invoice.state == "draft":
@@ -148,7 +148,7 @@ def create_invoice(
     return invoice
 
 
-@router.post(
+@long.post(
     "/preview",
     response_class=Response,
     responses={200: bodies.answers(Totals)},
@@ -159,7 +159,7 @@ def preview(terms: Annotated[Terms, Depends(bodies.read(Terms))]) -> Response:
     return bodies.answer(invoices.check(terms).charged)
 
 
-@router.put("/{invoice_id}", openapi_extra=bodies.asks(Terms))
+@long.put("/{invoice_id}", openapi_extra=bodies.asks(Terms))
 def change_draft(
     env: EnvIn, caller: CallerIn, invoice_id: Id, terms: Annotated[Terms, Depends(bodies.read(Terms))]
 ) -> InvoiceShown:
@@ -219,3 +219,6 @@ def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = N
         )
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)
+
+
+router.routes.extend(long.routes)

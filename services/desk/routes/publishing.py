@@ -33,7 +33,7 @@ from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller
 from billhook.store.publications import Prepared
 from services.desk import headers, refusals
-from services.desk.authentication import Callers, body_of, owner_of, refuse_two_keys, wrong_key
+from services.desk.authentication import Callers, address_of, body_of, owner_of, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
 
 PATH: Final = "/v1/messages"
@@ -118,7 +118,8 @@ class PublishRoute:
         refuse_two_keys(scope["headers"])
         authorization = given.get(b"authorization", "")
         remembered = self._callers.remembered(authorization)
-        caller = remembered or await self._callers.of(authorization)
+        caller = remembered or await self._callers.of(authorization, address_of(scope))
+        self._callers.admit(caller, changing=True, publishing=True)
         try:
             body = await body_of(receive, given.get(b"content-length", ""), self._limit)
             if len(body) > READ_BESIDE:
@@ -127,7 +128,7 @@ class PublishRoute:
                 new = self._read(scope, given, body, caller)
         except (Refusal, Refused):
             if remembered is not None:  # a revoked key gets that answer and no other
-                await self._callers.of(authorization)
+                await self._callers.of(authorization, address_of(scope))
             raise
         try:
             return await self._line.submit(new)

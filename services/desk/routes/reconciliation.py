@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.reconciliation import (
     accept_finding,
@@ -27,6 +27,7 @@ from billhook.store.reconciliation import Finding, Run, reconciliation_runs
 from billhook.store.sources import get_source
 from services.desk.authentication import owner_of
 from services.desk.dependencies import (
+    Body,
     CallerIn,
     EnvIn,
     Id,
@@ -34,6 +35,7 @@ from services.desk.dependencies import (
     Optional,
     Page,
     Text,
+    Time,
     known_merchant,
     page_of,
 )
@@ -46,13 +48,11 @@ USUAL_RANGE = timedelta(days=35)
 State = Literal["suspected", "confirmed", "reopened", "repaired", "accepted"]
 
 
-class NewRun(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewRun(Body):
     source_id: Id | Literal["own"] = Field(description="`own`: what billhook itself made, for a merchant.")
     merchant_id: Id | None = Field(None, description="Of `own`, with the operator's key: whose.")
-    since: AwareDatetime | None = Field(None, description="What was made then or later. Left out: 35 days before.")
-    until: AwareDatetime | None = Field(None, description="And earlier than then. Left out: two minutes ago.")
+    since: Time | None = Field(None, description="What was made then or later. Left out: 35 days before.")
+    until: Time | None = Field(None, description="And earlier than then. Left out: two minutes ago.")
     lists: list[Text] | None = Field(
         None, min_length=1, max_length=50, description="`events`, `customer`, `documents`… Left out: all there are."
     )

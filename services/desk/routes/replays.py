@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.rules.endpoint_settings import MOST_EVENT_TYPES
 from billhook.store import replays
@@ -16,7 +17,18 @@ from billhook.store.database import Tx
 from billhook.store.endpoints import get_endpoint
 from billhook.store.merchants import Caller
 from billhook.store.replays import Replay
-from services.desk.dependencies import CallerIn, EnvIn, Id, NewestFirst, OwnerIn, Page, known_merchant, page_of
+from services.desk.dependencies import (
+    Body,
+    CallerIn,
+    EnvIn,
+    Id,
+    NewestFirst,
+    OwnerIn,
+    Page,
+    Time,
+    known_merchant,
+    page_of,
+)
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.endpoints import EventType
 
@@ -25,9 +37,7 @@ router = APIRouter(prefix="/v1/replays", tags=["replays"])
 State = Literal["delivered", "dead", "held"]
 
 
-class NewReplay(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewReplay(Body):
     kind: Literal["replay", "backfill"] = Field(
         description="replay: deliveries once more. backfill: what an endpoint never had, being new or having asked for"
         " less."
@@ -41,8 +51,8 @@ class NewReplay(BaseModel):
     states: list[State] | None = Field(
         None, min_length=1, max_length=10, description="Of a replay's deliveries. Left out: dead and held."
     )
-    since: AwareDatetime | None = Field(None, description="What was created then or later. Left out: 30 days before.")
-    until: AwareDatetime | None = Field(None, description="And earlier than then. Left out: now.")
+    since: Time | None = Field(None, description="What was created then or later. Left out: 30 days before.")
+    until: Time | None = Field(None, description="And earlier than then. Left out: now.")
 
 
 class ReplayShown(BaseModel):
@@ -88,6 +98,7 @@ def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewReplay) -
             endpoint = get_endpoint(tx, new.endpoint_id, merchant_id=merchant_id)
             if endpoint is None:
                 raise not_found("endpoint")
+        check_room(env, tx, merchant_id, "replays")
         asked = new.model_dump(exclude={"endpoint_id"})
         replay = replays.create_replay(tx, merchant_id, endpoint=endpoint, by=caller.key_id, now=env.clock(), **asked)
     ring(env, {replays.replays.name: [replay.id]})

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from billhook.actions.limits import check_room
 from billhook.actions.sources import check_url, register_source, secret_for
 from billhook.providers import PROVIDERS
 from billhook.runtime.env import Env
@@ -17,6 +18,7 @@ from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.sources import Source
 from services.desk.dependencies import (
+    Body,
     CallerIn,
     EnvIn,
     Id,
@@ -33,9 +35,7 @@ from services.desk.refusals import not_found, operator_only
 router = APIRouter(prefix="/v1/sources", tags=["sources"])
 
 
-class NewSource(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewSource(Body):
     provider: str = Field(json_schema_extra={"enum": [*sorted(PROVIDERS)]})
     name: Text
     secret: Secret | None = Field(
@@ -53,21 +53,15 @@ class NewSource(BaseModel):
     )
 
 
-class NewMode(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewMode(Body):
     livemode: bool
 
 
-class NewSecret(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewSecret(Body):
     secret: Secret | None = Field(None, description="Left out: billhook makes one, if the provider makes none.")
 
 
-class ApiKey(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class ApiKey(Body):
     api_key: Secret | None = Field(description="null takes the key away.")
     api_base: str | None = Field(None, max_length=2000, description="Only the operator may set it.")
 
@@ -134,9 +128,9 @@ def create_source(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewSource) 
     """Make a source. A secret that billhook made is shown this once."""
     _check_base(caller, new.api_base)
     with env.database.begin() as tx:
-        source, secret = register_source(
-            tx, env.vault, env.clock(), merchant_id=known_merchant(tx, owner), **new.model_dump()
-        )
+        merchant_id = known_merchant(tx, owner)
+        check_room(env, tx, merchant_id, "sources")
+        source, secret = register_source(tx, env.vault, env.clock(), merchant_id=merchant_id, **new.model_dump())
     return _made(env, source, secret)
 
 

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -119,7 +119,8 @@ class PostgresServer:
 
     def thaw(self) -> None:
         for process in self._processes():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # a helper of the server that ended meanwhile
+                process.resume()
 
     def _processes(self) -> list[psutil.Process]:
         if self.pid is None:
