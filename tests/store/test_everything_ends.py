@@ -159,6 +159,9 @@ def test_a_person_is_erased_but_for_what_the_law_wants(database: Database) -> No
         about_ada = said(tx, MERCHANT, NOW, body=b'{"email":"ada@acme.test"}', customer=ada)
         about_bob = said(tx, MERCHANT, NOW, body=b'{"email":"bob@acme.test"}', customer=bob)
         ended = sent(tx, endpoint, about_ada, NOW, "due")
+        elsewhere = create_merchant(tx, "b", OLD).id
+        same = Customer(external_id=ada, name="another's", email="ada@acme.test")
+        book.apply(tx, [book.Entry(elsewhere, "src_2", "", Change(same, OLD))], OLD)
     needles = [ada.encode(), b"ada@acme.test"]
     assert sum(erasure.delete_events(database, MERCHANT, needles)) == 1
     assert sum(erasure.empty_messages(database, MERCHANT, needles, NOW)) == 1
@@ -172,6 +175,9 @@ def test_a_person_is_erased_but_for_what_the_law_wants(database: Database) -> No
         assert [row[name] for name in ("name", "email", "address", "metadata")] == [None, None, None, {}]
         assert (other["name"], other["metadata"]) == (bob, {"k": bob})
         assert erasure.kept(tx, MERCHANT, ada)["invoices"] == 1
+        theirs = erasure.find_customer(tx, elsewhere, ada)
+        assert theirs is not None
+        assert theirs["name"] == "another's"
         [bill] = book.list_objects(tx, "invoice", merchant_id=MERCHANT, customer=ada)
         assert bill["customer_name"] == ada, "an invoice stays as it was issued"
         assert len(tx.execute(sa.select(mails.c.id)).all()) == 2

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from store.databases import NOW
@@ -29,9 +30,11 @@ from billhook.store import (
     dunning_policies,
     dunning_report,
     endpoints,
+    erasure,
     exports,
     failed_invoices,
     inbox,
+    limits,
     links,
     mails,
     merchants,
@@ -84,7 +87,7 @@ def open_shop(tx: Tx) -> Shop:
     dead_letters.bury(tx, "inbox", [dead_letters.DeadLetter(merchant, event.id, "broken", 1)], NOW)
     [letter] = dead_letters.list_dead(tx, merchant_id=merchant)
     customer = Customer(external_id="cus_same")
-    entries = [customer, new_invoice("in_same")]
+    entries = [customer, msgspec.structs.replace(new_invoice("in_same"), customer="cus_same")]
     book.apply(tx, [book.Entry(merchant, source, "", Change(entry, NOW)) for entry in entries], NOW)
     invoice = f"inv_of_{source}"
     documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", "billhook-2", b"")], NOW)
@@ -294,11 +297,19 @@ QUESTIONS: dict[str, Question] = {
         tx, shop.template, merchant_id=merchant
     ),
     "templates.list_templates": lambda tx, shop, merchant: templates.list_templates(tx, merchant),
+    "erasure.find_customer": lambda tx, shop, merchant: erasure.find_customer(tx, merchant, "cus_same"),
+    "erasure.kept": lambda tx, shop, merchant: one(erasure.kept(tx, merchant, "cus_same")["invoices"], merchant),
+    "limits.count_of": lambda tx, shop, merchant: one(limits.count_of(tx, "endpoints", merchant, NOW), merchant),
     "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
 }
-WRITERS = ("create_", "add_", "revoke_", "retire_", "set_", "next_number")
+WRITERS = ("create_", "add_", "revoke_", "retire_", "set_", "next_number", "blank", "delete_", "empty_", "lock_")
+
+
+def one(count: int, merchant: str) -> list[dict[str, str]]:
+    """What a count says of whose rows it counts: each shop has one."""
+    return [{"merchant_id": merchant if count == 1 else f"{count} shops"}]
 
 
 def functions_about_a_merchant() -> set[str]:
