@@ -228,9 +228,6 @@ QUESTIONS: dict[str, Question] = {
         tx, shop.endpoint, merchant_id=merchant
     ),
     "endpoints.list_endpoints": lambda tx, shop, merchant: endpoints.list_endpoints(tx, merchant),
-    "endpoints.count_endpoints": lambda tx, shop, merchant: (
-        [{"merchant_id": merchant}] * endpoints.count_endpoints(tx, merchant)
-    ),
     "endpoints.subscribed_endpoints": lambda tx, shop, merchant: [
         endpoints.get_endpoint(tx, one.id)
         for _, found in endpoints.subscribed_endpoints(tx, [merchant]).values()
@@ -300,6 +297,8 @@ QUESTIONS: dict[str, Question] = {
     "erasure.find_customer": lambda tx, shop, merchant: erasure.find_customer(tx, merchant, "cus_same"),
     "erasure.kept": lambda tx, shop, merchant: one(erasure.kept(tx, merchant, "cus_same")["invoices"], merchant),
     "limits.count_of": lambda tx, shop, merchant: one(limits.count_of(tx, "endpoints", merchant, NOW), merchant),
+    "mails.written": lambda tx, shop, merchant: one(len(mails.written(tx, merchant, ["same"])), merchant),
+    "mails.next_turn": lambda tx, shop, merchant: one(after_sending(tx, shop, merchant), merchant),
     "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
@@ -310,6 +309,13 @@ WRITERS = ("create_", "add_", "revoke_", "retire_", "set_", "next_number", "blan
 def one(count: int, merchant: str) -> list[dict[str, str]]:
     """What a count says of whose rows it counts: each shop has one."""
     return [{"merchant_id": merchant if count == 1 else f"{count} shops"}]
+
+
+def after_sending(tx: Tx, shop: Shop, merchant: str) -> int:
+    """How many mails of its own a merchant waits for, once the shop has sent its one."""
+    sent = sa.update(mails.mails).where(mails.mails.c.merchant_id == shop.merchant)
+    tx.execute(sent.values(state="sent", sender_name="shop", finished_at=NOW))
+    return sum(mails.next_turn(tx, merchant, number, NOW) is not None for number in (1, 2))
 
 
 def functions_about_a_merchant() -> set[str]:
