@@ -60,13 +60,13 @@ def test_a_draft_becomes_an_open_invoice_and_is_paid(office: Office) -> None:
     assert final.due_at == office.clock() + timedelta(days=14)
 
     office.clock.move(days=3)
-    step = office.do(invoices.pay, drafted.id, reference="transfer 7")
+    assert office.refused(invoices.pay, drafted.id, method="two\nlines") == "method_invalid"
+    step = office.do(invoices.pay, drafted.id, reference="transfer 7", method="Bank transfer")
     assert (step.invoice.state, step.invoice.amount_paid, step.invoice.amount_remaining) == ("paid", TOTAL, 0)
     assert step.invoice.payment_reference == "transfer 7"
     assert office.now(drafted.id) == step.invoice
-    assert ("Payment reference", "transfer 7") in [
-        (fact.label, fact.value) for fact in view_of(office.shown(drafted.id)["receipt"]).facts
-    ]
+    facts = [(fact.label, fact.value) for fact in view_of(office.shown(drafted.id)["receipt"]).facts]
+    assert facts[3:5] == [("Payment method", "Bank transfer"), ("Payment reference", "transfer 7")]
 
     assert office.told() == ["invoice.created", "invoice.finalized", "invoice.paid"]
     kept = entry(office, final)

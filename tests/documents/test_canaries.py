@@ -33,8 +33,8 @@ __all__ = ["canary"]
 
 DECIDED = {"kind", "status", "locale", "zone", "currency", "template", "category", "tax_category", "unit"}
 """Words that billhook chooses or checks against a list, and no text of anybody's."""
-NOT_SHOWN = {"accent", "pay_url"}
-"""Bytes of a picture, an address and a colour: what they may be is tested where they are checked."""
+NOT_SHOWN = {"accent", "pay_url", "electronic_address"}
+"""Bytes of a picture, addresses for machines and a colour: what they may be is tested where they are checked."""
 
 
 @pytest.fixture
@@ -120,6 +120,7 @@ def must_show(put: dict[str, str], kind: str) -> list[str]:
         ".refund": "credit_note",
         ".reason": "credit_note",
         ".payment_reference": "receipt",
+        ".payment_method": "receipt",
     }
     paths = []
     for path in put:

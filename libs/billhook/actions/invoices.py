@@ -219,11 +219,19 @@ def finalize(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared | Non
 
 
 def pay(
-    tx: Tx, invoice_id: str, *, paid_at: datetime | None = None, reference: str | None = None, now: datetime
+    tx: Tx,
+    invoice_id: str,
+    *,
+    paid_at: datetime | None = None,
+    reference: str | None = None,
+    method: str | None = None,
+    now: datetime,
 ) -> Step:
-    """All that is open was paid: `paid_at` (now, if nothing is said), under a reference of the payment."""
-    if reference is not None and not _REFERENCE.fullmatch(reference):
-        raise Refused("reference_invalid", "`reference` must be one line of 1 to 255 characters.")
+    """All that is open was paid: `paid_at` (now, if nothing is said), under a reference of the payment, and by a method
+    in the words that the receipt is to say."""
+    for field, text in (("reference", reference), ("method", method)):
+        if text is not None and not _REFERENCE.fullmatch(text):
+            raise Refused(f"{field}_invalid", f"`{field}` must be one line of 1 to 255 characters.")
     merchant, invoice = locked(tx, invoice_id)
     _after(invoice, "pay")  # checked first: a draft has none of the dates below
     if paid_at is not None and (
@@ -234,7 +242,7 @@ def pay(
             "`paid_at` must be a time with its offset that is not in the future, and not before the invoice was"
             f" finalized ({invoice.finalized_at}).",
         )
-    paid = replace(_paid(invoice, now, paid_at), payment_reference=reference)
+    paid = replace(_paid(invoice, now, paid_at), payment_reference=reference, payment_method=method)
     return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.paid", paid)], now)
 
 

@@ -160,6 +160,7 @@ def _shown_as(kind: DocumentKind, shown: Snapshot, invoice: OwnInvoice) -> Snaps
             status="paid",
             paid_at=invoice.paid_at,
             payment_reference=invoice.payment_reference,
+            payment_method=invoice.payment_method,
             amount_due=invoice.amount_paid,
             amount_paid=invoice.amount_paid,
             amount_remaining=0,

@@ -156,13 +156,14 @@ def pay(
     invoice_id: InvoiceId,
     paid_at: Annotated[str | None, typer.Option(help="A time with its offset. Left out: now.")] = None,
     reference: Annotated[str | None, typer.Option(help="What the bank calls the payment.")] = None,
+    method: Annotated[str | None, typer.Option(help="How it was paid: the receipt says so.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say that all that was open has been paid."""
 
     def verb(tx: Tx, now: datetime) -> Step:
         at = None if paid_at is None else _instant(paid_at)
-        return invoices.pay(tx, invoice_id, paid_at=at, reference=reference, now=now)
+        return invoices.pay(tx, invoice_id, paid_at=at, reference=reference, method=method, now=now)
 
     _do(invoice_id, verb, as_json=as_json)
 

@@ -201,8 +201,13 @@ class _Writer:
         ):
             if at:
                 yield ShownFact(label=label, value=self.write.day(at))
-        if snapshot.kind == "receipt" and snapshot.payment_reference:
-            yield ShownFact(label=words.payment_reference, value=snapshot.payment_reference)
+        if snapshot.kind == "receipt":
+            for label, text in (
+                (words.payment_method, snapshot.payment_method),
+                (words.payment_reference, snapshot.payment_reference),
+            ):
+                if text:
+                    yield ShownFact(label=label, value=text)
         if snapshot.kind == "credit_note":
             yield from self.correction()
         if period := self.write.period(snapshot.period_start, snapshot.period_end):

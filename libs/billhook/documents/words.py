@@ -40,6 +40,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     issued: str
     due: str
     paid_on: str
+    payment_method: str
     payment_reference: str
     """Before what the payer or the bank named a payment by."""
     voided_on: str

@@ -136,6 +136,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     due_at: datetime | None = None
     paid_at: datetime | None = None
     payment_reference: str | None = None
+    payment_method: str | None = None
     voided_at: datetime | None = None
     period_start: datetime | None = None
     period_end: datetime | None = None

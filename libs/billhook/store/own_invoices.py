@@ -47,6 +47,7 @@ own_invoices = sa.Table(
     sa.Column("sequence", sa.BigInteger),
     sa.Column("snapshot", sa.LargeBinary),  # all its documents show: written at the finalization, for good
     sa.Column("payment_reference", sa.Text),
+    sa.Column("payment_method", sa.Text),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),  # each change is later than the one before, whatever clocks say
     sa.Column("finalized_at", Instant),
@@ -79,6 +80,8 @@ class OwnInvoice:
     sequence: int | None = None
     snapshot: bytes | None = None
     payment_reference: str | None = None
+    payment_method: str | None = None
+    """In the merchant's words: "Bank transfer"."""
     created_at: datetime
     updated_at: datetime
     finalized_at: datetime | None = None

@@ -64,6 +64,7 @@ class NewInvoice(Terms, frozen=True, kw_only=True, omit_defaults=True):
 class Paid(Body):
     paid_at: Time | None = Field(None, description="Left out: now.")
     reference: Text | None = Field(None, description="What your bank or payment provider calls the payment.")
+    method: Text | None = Field(None, description="How it was paid, in the words that the receipt is to say.")
 
 
 class Sending(Body):
