@@ -93,3 +93,17 @@ def test_what_cannot_be_done_is_said_in_a_sentence(shell: Shell, fake: FakeStrip
     assert "no finding" in shell.fails("reconcile", "accept", "fnd_none")
     assert "no finding" in shell.fails("reconcile", "repair", "fnd_none")
     assert json.loads(json.dumps(shell.json("reconcile", "findings"))) == []
+
+
+def test_history_is_imported_and_what_billhook_made_is_compared_by_command(shell: Shell, fake: FakeStripe) -> None:
+    source_of(shell, fake)
+    fake.client().v1.customers.create({"email": "old@example.com"})
+    run_id = shell("import", "stripe", "--since", "7d", "--no-follow").split()[0]
+    work(shell)
+    assert "is done: " in shell("reconcile", "follow", run_id)
+    [run] = shell.json("reconcile", "report")
+    assert (run["mode"], run["repaired"], run["confirmed"], run["state"]) == ("import", 1, 0, "done")
+    assert "paddle" in shell.fails("import", "paddle")
+    [own] = shell.json("reconcile", "run", "own", "--since", "7d")
+    assert (own["source_id"], own["at"]) == ("own", "documents")
+    assert shell("reconcile", "findings", "--csv").startswith("id,merchant_id,source_id,kind,")

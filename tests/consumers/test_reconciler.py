@@ -161,6 +161,28 @@ def test_a_world_in_which_nothing_is_wrong_has_no_findings(shop: Shop) -> None:
     assert shop.world.rows("messages", "type").count(("reconciliation.run_completed",)) == 1
 
 
+def test_a_world_in_which_much_happens_has_no_findings_over_many_runs(shop: Shop) -> None:
+    """While a run walks, customers change at every step, and their webhooks come a step later."""
+    v1 = shop.fake.client().v1
+    customer = trade(shop, "bob@example.com")
+    shop.hear()
+    for number in range(3):
+        pass_time(shop, hours=1)
+        run_id = shop.begin()
+        for step in range(100):
+            shop.steps().run(None)
+            run = shop.run(run_id)
+            if run.state != DUE:
+                break
+            shop.hear()
+            if run.list_name is not None:
+                v1.customers.update(customer, {"name": f"Bob {number} {step}"})
+                v1.customers.create({"email": f"{number}.{step}@example.com"})
+            pass_time(shop, seconds=max(1.0, (run.due_at - shop.world.clock()).total_seconds()))
+        run = shop.run(run_id)
+        assert (run.state, run.confirmed, run.repaired, shop.found()) == ("done", 0, 0, [])
+
+
 def test_an_event_that_never_came_is_taken_in_and_told_to_merchants(shop: Shop) -> None:
     customer = shop.fake.client().v1.customers.create({"email": "lost@example.com"})
     shop.hear(but=("customer.created",))
