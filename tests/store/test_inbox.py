@@ -39,6 +39,10 @@ def bury(database: Database, event_id: str) -> None:
         dead_letters.bury(tx, "inbox", [DeadLetter("mrc_a", event_id, "broken", 11)], NOW)
 
 
+def test_nothing_that_arrives_is_nothing_stored(database: Database) -> None:
+    assert accept(database) == []
+
+
 def test_a_new_event_is_kept_byte_for_byte_and_is_due(database: Database) -> None:
     body = bytes(range(256))
     event = arrival("e1", body)

@@ -98,6 +98,8 @@ _INSERT_POSTGRESQL = (
 
 def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
     """Store a batch of arrivals and say what became of each."""
+    if not arrivals:
+        return []
     if insert_new(tx, arrivals, now):
         return [Receipt(a.id, "accepted", to_do=True) for a in arrivals]
     return _with_duplicates(tx, arrivals, now)
