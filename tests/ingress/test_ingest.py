@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 
 import pytest
@@ -29,11 +30,17 @@ def test_an_in_house_system_signs_by_standard_webhooks(door: Door) -> None:
     assert door.stored("external_id", "type") == [("msg_1", "customer.created")]
 
 
-def test_the_same_event_again_is_the_same_event(door: Door) -> None:
+def test_the_same_event_again_is_the_same_event(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     first = door.stripe(stripe_event("evt_1"))
     again = door.stripe(stripe_event("evt_1"))
     assert again.json == {"id": first.json["id"], "status": "duplicate"}
     assert len(door.stored("id")) == 1
+    lines = [vars(record) for record in caplog.records if record.name == "services.ingress.ingest"]
+    assert [(line["msg"], line["event_id"], line["external_id"]) for line in lines] == [
+        ("accepted", first.json["id"], "evt_1"),
+        ("duplicate", first.json["id"], "evt_1"),
+    ]
 
 
 def test_a_known_id_with_other_bytes_is_kept_beside_and_counted(door: Door) -> None:

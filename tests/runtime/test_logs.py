@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from billhook.logs import STILL_SECONDS, JsonLines, Outage, Readable
+
+ALERT = Path("/of/any/type")
 
 
 class Line(logging.Handler):
@@ -44,6 +47,9 @@ def test_lines_are_json_for_machines_and_text_for_people(log: logging.Logger) ->
     assert (line["id"], line["attempt"]) == ("dlv_1", 2)
     assert line["ts"].endswith("+00:00")
     assert "ValueError: of what was done" in line["error"]
+    log.warning("dead", extra={"reason": "half a pair: \ud800", "at": ALERT})
+    line = json.loads(machine.printed[1])
+    assert (line["reason"], line["at"]) == ("half a pair: \ud800", str(ALERT))
     assert "courier" in terminal.printed[0]
     assert "dlv_1" in terminal.printed[0]
     assert "{" not in terminal.printed[0]
