@@ -33,6 +33,7 @@ from services.desk.routes import (
     invoices,
     invoicing_settings,
     mails,
+    merchant_views,
     merchants,
     messages,
     own_invoices,
@@ -43,7 +44,7 @@ from services.desk.routes import (
 from services.desk.routes.publishing import PATH
 
 SUBJECTS = (
-    *(merchants, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
+    *(merchants, merchant_views, invoicing_settings, sources, endpoints, endpoint_actions, events, book),
     *(invoices, own_invoices, credit_notes, documents, hosted, exports, mails),
     *(messages, replays, dead_letters, dunning, reconciliation),
 )

@@ -21,8 +21,9 @@ def build(env: Env, health: Health) -> ASGIApp:
 
     def routes(probes: Sequence[Route]) -> ASGIApp:
         from services.desk.api import api
+        from services.desk.console.app import beside
 
-        return api(env, callers, probes)
+        return beside(api(env, callers, probes), env)
 
     def close() -> None:
         line.stop()

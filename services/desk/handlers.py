@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy.exc as sqlalchemy_errors
 from fastapi import FastAPI, Request
@@ -15,15 +15,26 @@ from billhook.errors import Refused, SettingsError, TryAgain
 from services.desk import refusals
 from services.desk.refusals import Refusal
 
+HANDLED: Final[tuple[type[Exception], ...]] = (
+    *(Refusal, Refused, SettingsError, TryAgain, RequestValidationError, HTTPException),
+    sqlalchemy_errors.SQLAlchemyError,
+)
+"""What the applications of the desk answer themselves."""
 
-def _invalid(error: RequestValidationError) -> JSONResponse:
+
+def told(error: Exception) -> Refusal:
+    """How an error is told, also one that FastAPI raised."""
+    return _invalid(error) if isinstance(error, RequestValidationError) else refusals.refusal_of(error)
+
+
+def _invalid(error: RequestValidationError) -> Refusal:
     problems = error.errors()
     if any(problem["loc"][0] == "path" for problem in problems):
-        return refusals.answer(Refusal(404, "not_found", "There is no such thing: that is not an id billhook makes."))
+        return Refusal(404, "not_found", "There is no such thing: that is not an id billhook makes.")
     if any(problem["type"] == "json_invalid" for problem in problems):
-        return refusals.answer(Refusal(400, "not_json", "The body is not JSON."))
+        return Refusal(400, "not_json", "The body is not JSON.")
     lines = [f"{_field(problem['loc'])}: {problem['msg']}" for problem in problems[:10]]
-    return refusals.response(422, "invalid", "; ".join(lines))
+    return Refusal(422, "invalid", "; ".join(lines))
 
 
 def _field(location: tuple[Any, ...]) -> str:
@@ -44,18 +55,10 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
 
 def install(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        response = _invalid(error) if isinstance(error, RequestValidationError) else refusals.answer(error)
+        response = refusals.answer(told(error))
         if response.status_code == 405:
             response.headers["Allow"] = ", ".join(sorted(_methods(app, request)))
         return response
 
-    for kind in (
-        Refusal,
-        Refused,
-        SettingsError,
-        TryAgain,
-        RequestValidationError,
-        HTTPException,
-        sqlalchemy_errors.SQLAlchemyError,
-    ):
+    for kind in HANDLED:
         app.add_exception_handler(kind, handle)

@@ -74,18 +74,24 @@ _OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def answer(error: Exception) -> JSONResponse:
-    """The response that an error becomes. An error that is not the caller's fault is logged, without details in the
-    response."""
+    """The response that an error becomes."""
+    said = refusal_of(error)
+    body = {"error": {"code": said.code, "message": str(said)}}
+    return JSONResponse(body, said.status, dict(said.headers or {}))
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """How an error is told. One that is not the caller's fault is logged, and told without details."""
     match error:
         case Refusal():
-            return response(error.status, error.code, str(error), error.headers)
+            return error
         case Refused() if error.code == "template_busy":
             return _unavailable(error.code, str(error))
         case Refused():
-            return response(409 if error.code in _OF_STATE else 422, error.code, str(error))
+            return Refusal(409 if error.code in _OF_STATE else 422, error.code, str(error))
         case HTTPException():
             message = str(error.detail)
-            return response(error.status_code, _OF_STATUS.get(error.status_code, "unreadable"), message, error.headers)
+            return Refusal(error.status_code, _OF_STATUS.get(error.status_code, "unreadable"), message, error.headers)
         case SettingsError():
             log.error("a setting is missing or wrong", extra={"reason": str(error)})
             return _unavailable("not_configured", "The desk is not set up for this; its operator finds why in the log.")
@@ -95,12 +101,8 @@ def answer(error: Exception) -> JSONResponse:
         case _ if is_store_away(error):
             return _unavailable("store_unavailable", "The database does not answer. Ask again.")
     log.error("request failed", exc_info=error)
-    return response(500, "internal", "The desk failed; its log says why.")
+    return Refusal(500, "internal", "The desk failed; its log says why.")
 
 
-def _unavailable(code: str, message: str) -> JSONResponse:
-    return response(503, code, message, {"Retry-After": RETRY_AFTER_SECONDS})
-
-
-def response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message}}, status, dict(headers or {}))
+def _unavailable(code: str, message: str) -> Refusal:
+    return Refusal(503, code, message, {"Retry-After": RETRY_AFTER_SECONDS})

@@ -28,6 +28,7 @@ from billhook_testing.fake_stripe import FakeStripe
 BODIES = {
     "/v1/merchants": {"name": "New"},
     "/v1/merchants/{merchant_id}/keys": {"name": "new"},
+    "/v1/merchants/{merchant_id}/views": {},
     "/v1/sources": {"provider": "standard", "name": "new"},
     "/v1/sources/{source_id}/rotate": {},
     "/v1/sources/{source_id}/api-key": {"api_key": "sk_1"},

@@ -38,6 +38,7 @@ from billhook.store.dunning_cases import Case, add_case
 from billhook.store.dunning_policies import set_policy
 from billhook.store.inbox import Arrival, accept, inbox
 from billhook.store.links import create_link
+from billhook.store.merchant_views import add_merchant_view
 from billhook.store.merchants import create_key, create_merchant, get_merchant
 from billhook.store.messages import Message, add_messages
 from billhook.store.reconciliation import Finding, add_finding
@@ -189,6 +190,10 @@ def settle(env: Env, name: str) -> Belongings:
         ).credit_note
         assert note is not None
         ids["credit_note_id"] = note.id
+        view, _ = add_merchant_view(
+            tx, merchant.id, may_change=True, embed_origins=(), expires_at=NOW + timedelta(days=1), by=key_id, now=NOW
+        )
+        ids["view_id"] = view.id
         ids["link_id"], _ = create_link(tx, merchant.id, ids["invoice_id"], NOW + timedelta(days=1), NOW)
     add_ready_document(env, merchant.id, note.id, msgspec.json.decode(note.snapshot, type=Snapshot))
     with env.database.begin() as tx:

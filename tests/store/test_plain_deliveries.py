@@ -17,6 +17,7 @@ from billhook.store.database import Database
 from billhook.store.deliveries import Attempt, deliveries, outbound_messages
 from billhook.store.endpoints import endpoints, endpoints_of
 from billhook.store.plain_deliveries import Rooms, Settled, Taken, Wanted, settle, take
+from billhook.store.queue_pauses import pause, resume
 from services.courier.delivery import Delivery, DeliveryJob, Tried
 
 URL = "https://merchant.test/hook"
@@ -46,6 +47,17 @@ def delivery_of(world: World, message_id: str) -> str:
 def said(world: World, **about: str) -> str:
     """A delivery, by its id."""
     return delivery_of(world, world.say(**about))
+
+
+def test_a_paused_queue_gives_out_nothing(world: World) -> None:
+    world.endpoint(URL)
+    delivery = said(world)
+    with world.database.begin() as tx:
+        pause(tx, "deliveries", "a bad release", world.clock(), by="ada")
+    assert [claim(world, ids).messages for ids in (None, [delivery])] == [[], []]
+    with world.database.begin() as tx:
+        resume(tx, "deliveries")
+    assert len(claim(world).messages) == 1
 
 
 def test_a_claim_brings_all_that_is_needed_to_send(world: World) -> None:

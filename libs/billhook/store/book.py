@@ -10,8 +10,9 @@ import types
 import typing
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -23,7 +24,9 @@ from billhook.decoding import convert
 from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
 from billhook.rules.versions import Seen, last, together
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata
+from billhook.store.schema import Instant, merchant_column, metadata, to_micros
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # A value that is not there is NULL, as in every other column, and not JSON's `null`.
 _JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -77,6 +80,7 @@ def _table(value: type[BookObject]) -> sa.Table:
 
 
 TABLES: dict[str, sa.Table] = {kind: _table(value) for kind, value in KINDS.items()}
+sa.Index("ix_invoices_newest", TABLES["invoice"].c.created, TABLES["invoice"].c.id)
 
 
 Key = tuple[str, str, str, str]
@@ -330,3 +334,56 @@ def list_objects(
     if after is not None:
         query = query.where(table.c.id > after)
     return list(tx.execute(query).mappings())
+
+
+@dataclass(frozen=True)
+class Newest:
+    """A page of invoices."""
+
+    rows: list[sa.RowMapping]
+    next: str | None
+    """Behind which the next page begins; None: that was all."""
+    searched_back_to: datetime | None = None
+    """How far a search got that found less than a page."""
+
+
+SEARCHED_AT_ONCE: Final = 10_000
+
+
+def newest_invoices(
+    tx: Tx, *, merchant_id: str | None, status: str | None, number: str | None, before: str | None, limit: int
+) -> Newest:
+    """Invoices by when they were made, the newest first, without their lines. What is searched for is looked for among
+    a bounded number of them; `before` is the `next` of the page before."""
+    c = TABLES["invoice"].c
+    shown = [column for column in TABLES["invoice"].c if column.name not in ("lines", "version_seen")]
+    place = sa.tuple_(c.created, c.id)
+    reach: list[sa.ColumnElement[bool]] = [c.created.is_not(None), c.deleted.is_(sa.false())]
+    if before is not None:
+        micros, _, row_id = before.partition(".")
+        at = _EPOCH + timedelta(microseconds=int(micros))
+        reach.append(place < sa.tuple_(sa.literal(at, Instant), sa.literal(row_id)))
+    wanted = ((c.merchant_id, merchant_id), (c.status, status), (c.number, number))
+    conditions = [column == value for column, value in wanted if value is not None]
+    floor = None
+    if conditions:
+        newest = sa.select(c.created, c.id).where(*reach).order_by(c.created.desc(), c.id.desc())
+        floor = tx.execute(newest.offset(SEARCHED_AT_ONCE).limit(1)).first()
+        if floor is not None:
+            conditions.append(place >= sa.tuple_(sa.literal(floor[0], Instant), sa.literal(floor[1])))
+    query = sa.select(*shown).where(*reach, *conditions).order_by(c.created.desc(), c.id.desc()).limit(limit + 1)
+    rows = list(tx.execute(query).mappings())
+    if len(rows) > limit:
+        return Newest(rows[:limit], _place(rows[limit - 1]["created"], rows[limit - 1]["id"]))
+    return Newest(rows, None) if floor is None else Newest(rows, _place(floor[0], floor[1]), floor[0])
+
+
+def _place(created: datetime, row_id: str) -> str:
+    return f"{to_micros(created)}.{row_id}"
+
+
+def invoices_called(tx: Tx, name: str, sources: Collection[str], *, limit: int) -> list[sa.RowMapping]:
+    """The invoices of these sources that have this id at their provider."""
+    c = TABLES["invoice"].c
+    mine = (c.source_id.in_(sources), c.account == "", c.external_id == name)
+    return list(tx.execute(sa.select(c.id, c.number, c.external_id).where(*mine).limit(limit)).mappings())

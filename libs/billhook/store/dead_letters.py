@@ -90,3 +90,15 @@ def get_dead(tx: Tx, dead_letter_id: str, *, merchant_id: str | None = None) -> 
     if merchant_id is not None:
         query = query.where(dead_letters.c.merchant_id == merchant_id)
     return tx.execute(query).mappings().first()
+
+
+def open_letter(tx: Tx, queue: str, work_id: str) -> sa.RowMapping | None:
+    """The open letter of a piece of work."""
+    c = dead_letters.c
+    query = sa.select(dead_letters).where(c.queue == queue, c.work_id == work_id, c.resolved_at.is_(None))
+    return tx.execute(query).mappings().first()
+
+
+def reason_holds(text: str | None) -> sa.ColumnElement[bool]:
+    """That a letter's reason holds this text, in capitals or not; None: any."""
+    return sa.true() if text is None else dead_letters.c.reason.icontains(text, autoescape=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -237,6 +237,34 @@ def list_cases(
     if after is not None:
         query = query.where(c.id > after)
     return [Case(**row) for row in tx.execute(query).mappings()]
+
+
+def newest_cases(tx: Tx, *, merchant_id: str | None, stage: str | None, before: str | None, limit: int) -> list[Case]:
+    """One page, the newest first; those whose invoice is not due yet only where they are asked for."""
+    c = dunning_cases.c
+    query = sa.select(*COLUMNS).where(c.stage != "scheduled" if stage is None else c.stage == stage)
+    if merchant_id is not None:
+        query = query.where(c.merchant_id == merchant_id)
+    if before is not None:
+        query = query.where(c.id < before)
+    return [Case(**row) for row in tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings()]
+
+
+LOOKED_THROUGH: Final = 500
+
+
+def latest_cases(tx: Tx, *, limit: int) -> list[Case]:
+    """The newest cases of invoices that are due, among the last few hundred of all."""
+    c = dunning_cases.c
+    newest = sa.select(c.id).order_by(c.id.desc()).limit(LOOKED_THROUGH)
+    query = sa.select(*COLUMNS).where(c.id.in_(newest), c.stage != "scheduled")
+    return [Case(**row) for row in tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings()]
+
+
+def case_of_invoice(tx: Tx, invoice_id: str) -> Case | None:
+    """The case of an invoice of the book."""
+    row = tx.execute(sa.select(*COLUMNS).where(dunning_cases.c.invoice_id == invoice_id)).mappings().first()
+    return Case(**row) if row else None
 
 
 def add_steps(tx: Tx, steps: Sequence[NewStep], now: datetime) -> None:

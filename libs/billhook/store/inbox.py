@@ -251,8 +251,7 @@ def list_events(
     limit: int = 50,
 ) -> list[sa.RowMapping]:
     """Newest first, without bodies."""
-    shown = [column for column in inbox.c if column.name not in ("body", "headers")]
-    query = sa.select(*shown).order_by(inbox.c.id.desc()).limit(limit)
+    query = sa.select(*SHOWN).order_by(inbox.c.id.desc()).limit(limit)
     c = inbox.c
     asked = ((c.merchant_id, merchant_id), (c.state, state), (c.type, event_type), (c.source_id, source_id))
     for column, wanted in asked:
@@ -261,6 +260,17 @@ def list_events(
     if before is not None:
         query = query.where(inbox.c.id < before)
     return list(tx.execute(query).mappings())
+
+
+def events_by_external_id(tx: Tx, external_id: str, sources: Collection[str], account: str = "") -> list[str]:
+    """The events of these sources that have this id at their provider."""
+    c = inbox.c
+    mine = (c.source_id.in_(sources), c.account == account, c.external_id == external_id)
+    return list(tx.execute(sa.select(c.id).where(*mine).order_by(c.id.desc()).limit(50)).scalars())
+
+
+SHOWN = [column for column in inbox.c if column.name not in ("body", "headers")]
+"""What lists show of an event."""
 
 
 def list_conflicts(

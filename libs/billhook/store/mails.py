@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.store.bulk import among
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id
 from billhook.store.work import DUE, due_index, work_columns
 
 DAY: Final = timedelta(days=1)
@@ -138,3 +138,9 @@ def list_mails(
     if before is not None:
         query = query.where(mails.c.id < before)
     return list(tx.execute(query.limit(limit)).mappings())
+
+
+def list_mails_since(tx: Tx, merchant_id: str, since: datetime, *, limit: int) -> list[sa.RowMapping]:
+    """A merchant's mails from a time on, the oldest first."""
+    query = sa.select(mails).where(mails.c.merchant_id == merchant_id, mails.c.id >= id_at("mail", since))
+    return list(tx.execute(query.order_by(mails.c.id).limit(limit)).mappings())

@@ -34,6 +34,8 @@ messages = sa.Table(
     # An event's messages are added once: processing it again adds none.
     sa.UniqueConstraint("inbox_id", "number"),
     sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
+    # What was said of an object, one after the other: the state before an event is that of the message before it.
+    sa.Index("ix_messages_object_id", "object_id", "id"),
     sa.Index("ix_messages_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),
 )
 
@@ -112,3 +114,31 @@ def list_messages(
     if before is not None:
         query = query.where(messages.c.id < before)
     return list(tx.execute(query.limit(limit)).mappings())
+
+
+def messages_of_event(tx: Tx, event_id: str, *, limit: int) -> list[sa.RowMapping]:
+    """What an event of the inbox caused, in its order, without bodies."""
+    shown = [column for column in messages.c if column.name != "body"]
+    query = sa.select(*shown).where(messages.c.inbox_id == event_id).order_by(messages.c.number).limit(limit)
+    return list(tx.execute(query).mappings())
+
+
+def message_before(tx: Tx, object_id: str, message: sa.RowMapping) -> sa.RowMapping | None:
+    """What was said of an object before the moment that this message is of: several events may tell of one moment."""
+    c = messages.c
+    earlier = (c.id < message["id"], c.occurred_at < message["occurred_at"])
+    query = sa.select(messages).where(c.object_id == object_id, *earlier)
+    return tx.execute(query.order_by(c.id.desc()).limit(1)).mappings().first()
+
+
+def messages_about(tx: Tx, object_id: str, *, merchant_id: str, limit: int) -> list[sa.RowMapping]:
+    """What was said of an object, newest first, without bodies."""
+    shown = [column for column in messages.c if column.name != "body"]
+    mine = (messages.c.object_id == object_id, messages.c.merchant_id == merchant_id)
+    return list(tx.execute(sa.select(*shown).where(*mine).order_by(messages.c.id.desc()).limit(limit)).mappings())
+
+
+def types_of(tx: Tx, message_ids: Collection[str]) -> dict[str, str]:
+    """The types of these messages."""
+    query = sa.select(messages.c.id, messages.c.type).where(among(tx, messages.c.id, message_ids))
+    return {row[0]: row[1] for row in tx.execute(query)} if message_ids else {}

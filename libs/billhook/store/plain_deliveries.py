@@ -23,6 +23,7 @@ from billhook.rules.delivery import FRESH, RETRY
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import Attempt, OutboundMessage, add_attempts
 from billhook.store.endpoints import Endpoint, endpoints
+from billhook.store.queue_pauses import is_running
 from billhook.store.schema import Instant, new_id, to_micros
 from billhook.store.work import CLOCK_SKEW, DUE
 
@@ -90,7 +91,7 @@ _ENDPOINT_AT: Final = 12
 _TAKE: Final = """
 WITH found AS MATERIALIZED (
   SELECT id, merchant_id, message_id, endpoint_id, attempts, attempts_before, due_at, subject, token FROM deliveries
-   WHERE {among} state = '{due}' AND due_at <= %s AND lane = %s
+   WHERE {among} state = '{due}' AND due_at <= %s AND lane = %s AND {running}
      AND endpoint_id <> ALL (string_to_array(%s::text, ','))
    {order} LIMIT %s FOR UPDATE SKIP LOCKED
 ), room AS (
@@ -114,10 +115,11 @@ SELECT taken.id, endpoint_id, due_at, found.id, found.merchant_id, message_id, a
   LEFT JOIN endpoints ON endpoints.id = endpoint_id AND place = 1
 """
 _COLUMNS: Final = ", ".join(f"endpoints.{name}" for name in _ENDPOINT)
+_RUNNING: Final = is_running("deliveries")
 _TAKE_AMONG: Final = _TAKE.format(
-    among="id = ANY (string_to_array(%s::text, ',')) AND", due=DUE, order="", endpoint=_COLUMNS
+    among="id = ANY (string_to_array(%s::text, ',')) AND", due=DUE, running=_RUNNING, order="", endpoint=_COLUMNS
 )
-_TAKE_LONGEST_DUE: Final = _TAKE.format(among="", due=DUE, order="ORDER BY due_at", endpoint=_COLUMNS)
+_TAKE_LONGEST_DUE: Final = _TAKE.format(among="", due=DUE, running=_RUNNING, order="ORDER BY due_at", endpoint=_COLUMNS)
 
 
 def _take_on_postgresql(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
@@ -152,11 +154,14 @@ _FIND: Final = """
 SELECT subject IS NULL AND token IS NULL AND attempts < ?, endpoint_id, due_at, deliveries.id, deliveries.merchant_id,
        message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL, inbox_id
   FROM deliveries JOIN messages ON messages.id = message_id
- WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND endpoint_id NOT IN (SELECT value FROM json_each(?))
+ WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND {running}
+   AND endpoint_id NOT IN (SELECT value FROM json_each(?))
  {order} LIMIT ?
 """
-_FIND_AMONG: Final = _FIND.format(among="deliveries.id IN (SELECT value FROM json_each(?)) AND", due=DUE, order="")
-_FIND_LONGEST_DUE: Final = _FIND.format(among="", due=DUE, order="ORDER BY due_at")
+_FIND_AMONG: Final = _FIND.format(
+    among="deliveries.id IN (SELECT value FROM json_each(?)) AND", due=DUE, running=_RUNNING, order=""
+)
+_FIND_LONGEST_DUE: Final = _FIND.format(among="", due=DUE, running=_RUNNING, order="ORDER BY due_at")
 _WELL: Final = f"""
 SELECT {_COLUMNS} FROM endpoints
  WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND disabled_at IS NULL AND max_in_flight IS NULL

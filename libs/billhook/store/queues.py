@@ -159,6 +159,11 @@ def stopped(tx: Tx, *, merchant_id: str | None = None, work_ids: Collection[str]
     return [Stopped(row[0], row[1], row[2] is not None, row[3]) for row in rows]
 
 
+def held_up(tx: Tx, work_ids: Collection[str]) -> set[str]:
+    """Which of these deliveries cannot be replayed for that."""
+    return set(tx.execute(_stopped().add_columns(deliveries.c.id).where(deliveries.c.id.in_(work_ids))).scalars())
+
+
 def replayable(
     tx: Tx, *, merchant_id: str | None = None, queue: str | None = None, before: str | None = None, limit: int
 ) -> list[sa.RowMapping]:

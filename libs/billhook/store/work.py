@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from billhook.store.bulk import among
 from billhook.store.database import Tx
+from billhook.store.queue_pauses import running
 from billhook.store.schema import Instant, new_id
 
 CLOCK_SKEW = timedelta(milliseconds=250)
@@ -84,7 +85,7 @@ def claim(
 ) -> Claim:
     """Take due rows: those among `ids`, or with None the ones that have been due for longest."""
     horizon = now if ids is None else now + CLOCK_SKEW
-    due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= horizon).limit(limit)
+    due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= horizon, running(table.name)).limit(limit)
     due = due.order_by(table.c.due_at) if ids is None else due.where(among(tx, table.c.id, ids))
     if only is not None:
         due = due.where(only)
@@ -175,8 +176,8 @@ def renew(tx: Tx, table: sa.Table, tokens: Mapping[str, str], until: datetime) -
 
 
 def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int, only: Only | None = None) -> list[str]:
-    """The longest-due rows that nobody holds."""
-    query = sa.select(table.c.id).where(table.c.state == DUE, table.c.due_at <= now, *_given(only))
+    """The longest-due rows that nobody holds, of a queue that is not paused."""
+    query = sa.select(table.c.id).where(table.c.state == DUE, table.c.due_at <= now, running(table.name), *_given(only))
     return list(tx.execute(query.order_by(table.c.due_at).limit(limit)).scalars())
 
 

@@ -1,0 +1,85 @@
+"""The console's application: the operators' pages at `/`, beside the API and by the same actions."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse, Response
+
+from billhook.runtime.env import Env
+from billhook.runtime.service import ASGIApp
+from services.desk.console import (
+    dead_letters,
+    deliveries,
+    documents,
+    dunning,
+    endpoints,
+    events,
+    findings,
+    invoices,
+    merchant_pages,
+    overview,
+    people,
+    queues,
+    sign_in,
+)
+from services.desk.console.rendering import STATIC, page, static
+from services.desk.console.session import NotSignedIn
+from services.desk.handlers import HANDLED, told
+
+PAGES = (
+    *(sign_in, overview, events, invoices, documents, deliveries, endpoints),
+    *(dunning, findings, dead_letters, queues, people, merchant_pages),
+)
+
+_OF_THE_API = re.compile(r"/(v1|i|docs|openapi\.json|livez|readyz|metrics)(/.*)?")
+
+
+def beside(api: ASGIApp, env: Env) -> ASGIApp:
+    """The API, and for all other paths the console."""
+    console = build(env)
+
+    async def desk(scope: Any, receive: Any, send: Any) -> None:
+        ours = scope["type"] != "http" or _OF_THE_API.fullmatch(scope["path"])
+        await (api if ours else console)(scope, receive, send)
+
+    return desk
+
+
+def build(env: Env) -> FastAPI:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.env = env
+    app.state.traffic = overview.Traffic()
+    for part in PAGES:
+        app.include_router(part.router)
+    app.add_api_route("/console/{name}", _static, methods=["GET", "HEAD"])
+    app.add_exception_handler(NotSignedIn, _to_sign_in)
+    for kind in HANDLED:
+        app.add_exception_handler(kind, _refuse)
+    return app
+
+
+def _static(name: str) -> Response:
+    if name not in STATIC:
+        return Response("There is no such file.", 404)
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+    return Response(static(name), media_type=STATIC[name], headers=headers)
+
+
+async def _to_sign_in(request: Request, _: Exception) -> Response:
+    """To the page of the sign-in, and from there back to where one wanted to go."""
+    wanted = request.url.path if request.method == "GET" else "/"
+    path = "/sign-in" if wanted == "/" else f"/sign-in?next={quote(wanted)}"
+    if "hx-request" in request.headers:
+        return Response(status_code=204, headers={"HX-Redirect": path})
+    return RedirectResponse(path, 303, {"Cache-Control": "no-store"})
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    refusal = told(error)
+    response = page(request, "refusal.html", refusal.status, refusal=refusal)
+    response.headers.update(refusal.headers or {})
+    return response

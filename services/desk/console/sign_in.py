@@ -1,0 +1,173 @@
+"""Signing in: by a link that a command prints, by a code that is mailed, or by the operator's key.
+
+A GET changes nothing: mail scanners and previews open links too. No page says whether an address is an operator's.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from billhook.actions.ringing import ring
+from billhook.store.mails import NewMail, add_mails
+from billhook.store.merchants import OPERATOR, find_callers, list_keys
+from billhook.store.operator_actions import note_action
+from billhook.store.operators import (
+    CODES_AT_ONCE,
+    add_code,
+    begin_session,
+    count_guess,
+    end_session,
+    find_operator,
+    is_good_link,
+    open_codes,
+    spend_code,
+    spend_link,
+)
+from services.desk.console.rendering import page, say
+from services.desk.console.session import (
+    EnvIn,
+    FormIn,
+    cookie_name,
+    is_https,
+    key_mark,
+    own_page,
+    session_of,
+    sign_in_as,
+)
+from services.desk.refusals import Refusal
+
+router = APIRouter(dependencies=[Depends(own_page)])
+
+CHALLENGE = "billhook_sign_in"
+"""The cookie that says which code is being answered, so that a guess counts against that one alone."""
+
+Next = Annotated[str, Query(max_length=500)]
+
+
+def inside(path: str) -> str:
+    """Only ever a path of ours: no address of somebody else's."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
+
+
+@router.get("/sign-in")
+def ask(request: Request, env: EnvIn, next: Next = "/") -> Response:
+    if session_of(env, request.cookies.get(cookie_name(env), "")) is not None:
+        return RedirectResponse(inside(next), 303)
+    return page(request, "sign_in.html", next=inside(next), sent_to=None, problem=None)
+
+
+@router.post("/sign-in/key")
+def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
+    key, own = form.one("key"), env.settings.operator_key.get_secret_value()
+    to = inside(form.one("next", 500) or "/")
+    if own and hmac.compare_digest(own.encode(), key.encode()):
+        name, key_id = OPERATOR, key_mark(own)
+    else:
+        with env.database.read() as tx:
+            caller = find_callers(tx, [key]).get(key)
+            found = next((one for one in list_keys(tx) if caller and one.id == caller.key_id), None)
+        if caller is None or caller.merchant_id is not None or found is None:
+            problem = "This is no operator's key, or it was revoked."
+            return page(request, "sign_in.html", 403, next=to, sent_to=None, problem=problem)
+        name, key_id = f"key {found.name}", found.id
+    with env.database.begin() as tx:
+        token = begin_session(tx, name, "admin", env.clock(), api_key_id=key_id)
+        note_action(tx, "sign_in", name, by=name, now=env.clock(), detail={"by": "key"})
+    return sign_in_as(env, RedirectResponse(to, 303), token)
+
+
+@router.post("/sign-in/code")
+def send_code(request: Request, env: EnvIn, form: FormIn) -> Response:
+    """The same answer, whoever asks."""
+    email = form.one("email").lower()
+    to = inside(form.one("next", 500) or "/")
+    if "@" not in email:
+        return page(request, "sign_in.html", 422, next=to, sent_to=None, problem="That is no mail address.")
+    now = env.clock()
+    code = f"{secrets.randbelow(10**6):06d}"
+    mailed: list[str] = []
+    with env.database.begin() as tx:
+        operator = find_operator(tx, email)
+        known = operator is not None and operator.disabled_at is None
+        spare = open_codes(tx, email, now) < CODES_AT_ONCE
+        challenge = "si_none"
+        if spare:
+            sealed = env.vault.seal(code)
+            challenge = add_code(tx, email, operator.id if operator and known else None, sealed, now)
+            if known:
+                mailed = add_mails(tx, [_mail(challenge, email, code)], now)
+    ring(env, {"mails": mailed})
+    response = page(request, "sign_in.html", next=to, sent_to=email, problem=None)
+    response.set_cookie(
+        CHALLENGE, challenge, max_age=600, httponly=True, samesite="strict", secure=is_https(env), path="/sign-in"
+    )
+    return response
+
+
+def _mail(challenge: str, email: str, code: str) -> NewMail:
+    body = (
+        f"{code} is your code for billhook's console. It is good for ten minutes, in the browser that asked for it.\n\n"
+        "Nobody but you asked for it? Then ignore it: without the code nobody gets in.\n"
+    )
+    return NewMail(OPERATOR, f"sign_in:{challenge}", email, f"{code[:3]} {code[3:]}: your code for billhook", body)
+
+
+@router.post("/sign-in/answer")
+def answer_code(request: Request, env: EnvIn, form: FormIn) -> Response:
+    to, email = inside(form.one("next", 500) or "/"), form.one("email")
+    given = form.one("code").replace(" ", "")
+    challenge = request.cookies.get(CHALLENGE, "")
+    now = env.clock()
+    with env.database.begin() as tx:
+        open_one = count_guess(tx, challenge, now)
+    # The guess is counted, whatever becomes of it.
+    sealed = None if open_one is None else open_one.code
+    right = sealed is not None and hmac.compare_digest(env.vault.open(sealed), given)
+    with env.database.begin() as tx:
+        operator = find_operator(tx, open_one.operator_id) if right and open_one and open_one.operator_id else None
+        if operator is None or operator.disabled_at is not None or not spend_code(tx, challenge, now):
+            problem = "That is not the code, or it is over. After five wrong ones, ask for another."
+            return page(request, "sign_in.html", 403, next=to, sent_to=email or None, problem=problem)
+        token = begin_session(tx, operator.email, operator.role, now, operator_id=operator.id)
+        note_action(tx, "sign_in", operator.email, by=operator.email, now=now, detail={"by": "code"})
+    response = sign_in_as(env, RedirectResponse(to, 303), token)
+    response.delete_cookie(CHALLENGE, path="/sign-in")
+    return response
+
+
+@router.get("/sign-in/link/{token}")
+def show_link(request: Request, env: EnvIn, token: str) -> Response:
+    with env.database.read() as tx:
+        good = is_good_link(tx, token, env.clock())
+    return page(request, "sign_in_link.html", 200 if good else 404, good=good, token=token)
+
+
+@router.post("/sign-in/link/{token}")
+def use_link(request: Request, env: EnvIn, token: str) -> Response:
+    now = env.clock()
+    with env.database.begin() as tx:
+        name = spend_link(tx, token, now)
+        if name is None:
+            return page(request, "sign_in_link.html", 404, good=False, token=token)
+        session = begin_session(tx, name, "admin", now)
+        note_action(tx, "sign_in", name, by=name, now=now, detail={"by": "link"})
+    return sign_in_as(env, RedirectResponse("/", 303), session)
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, env: EnvIn) -> Response:
+    token = request.cookies.get(cookie_name(env), "")
+    session = session_of(env, token)
+    if session is None:
+        raise Refusal(403, "not_signed_in", "You are not signed in.")
+    with env.database.begin() as tx:
+        end_session(tx, token)
+        note_action(tx, "sign_out", session.name, by=session.name, now=env.clock())
+    response = say(RedirectResponse("/sign-in", 303), "You are signed out.")
+    response.delete_cookie(cookie_name(env), path="/")
+    return response

@@ -1,0 +1,58 @@
+// What pages cannot do by themselves: times in the reader's zone, questions before what cannot be undone, all boxes at once.
+"use strict";
+
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const short = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const days = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+function localise(root) {
+  for (const element of root.querySelectorAll("time[datetime]:not([title])")) {
+    const at = new Date(element.dateTime);
+    if (Number.isNaN(at.getTime())) continue;
+    element.title = `${full.format(at)} · ${at.toISOString()}`;
+    const recent = Math.abs(Date.now() - at.getTime()) < 180 * 864e5;
+    element.textContent = "day" in element.dataset ? days.format(at) : (recent ? short : full).format(at);
+  }
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  localise(document);
+  const narrow = window.matchMedia("(max-width: 52rem)");
+  const fold = () => { for (const menu of document.querySelectorAll("details.menu")) menu.open = !narrow.matches; };
+  narrow.addEventListener("change", fold);
+  fold();
+});
+document.addEventListener("htmx:afterSwap", (event) => localise(event.target.parentElement || document));
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  const question = event.submitter?.dataset.confirm || form.dataset.confirm;
+  if (question && !window.confirm(question)) { event.preventDefault(); return; }
+  // Fields of a time mean the reader's zone.
+  for (const field of form.querySelectorAll("input[type=datetime-local]")) {
+    if (!field.value || field.dataset.sent) continue;
+    const hidden = document.createElement("input");
+    hidden.type = "hidden"; hidden.name = field.name; hidden.value = new Date(field.value).toISOString();
+    field.removeAttribute("name");
+    form.append(hidden);
+  }
+  for (const field of form.querySelectorAll("input, select")) if (form.method === "get" && !field.value) field.disabled = true;
+});
+
+document.addEventListener("change", (event) => {
+  const all = event.target.closest("[data-all]");
+  if (!all) return;
+  for (const box of document.querySelectorAll(`input[name="${all.dataset.all}"]`)) box.checked = all.checked;
+});
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button || !navigator.clipboard) return;
+  navigator.clipboard.writeText(button.dataset.copy).then(() => { button.textContent = "copied"; });
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.target.closest("input, select, textarea")) return;
+  const find = document.querySelector(".find input");
+  if (find) { event.preventDefault(); find.focus(); }
+});

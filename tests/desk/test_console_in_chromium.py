@@ -1,0 +1,115 @@
+"""The console as an operator meets it: in a browser, by keyboard, on a phone, in the dark, through a screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from desk.browser import chromium
+from desk.world import Desk, World, made, new_env, open_case, serving, settle
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from billhook.store import migrate
+from billhook.store.operator_actions import list_actions
+from billhook.store.operators import add_sign_in_link
+
+__all__ = ["chromium"]
+
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    var = tmp_path_factory.mktemp("var")
+    env = new_env(f"sqlite:///{var / 'billhook.db'}", var)
+    migrate.upgrade(env.database)
+    with serving(env) as found:
+        yield found
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def world(desk: Desk) -> World:
+    return World(settle(desk.env, "Ours"), settle(desk.env, "Theirs"))
+
+
+def sound(page: Page) -> None:
+    """Nothing that axe calls serious, and nothing to the side, neither in the light nor in the dark."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found: dict[str, Any] = Axe().run(page, options={"resultTypes": ["violations"]}).response
+        serious = [(one["id"], one["nodes"][0]["html"]) for one in found["violations"] if one["impact"] in SERIOUS]
+        assert serious == [], (page.url, scheme)
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, page.url
+
+
+def signed_in(desk: Desk, context: BrowserContext, said: list[str]) -> Page:
+    with desk.env.database.begin() as tx:
+        token = add_sign_in_link(tx, "ada", desk.env.clock(), timedelta(hours=1))
+    page = context.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{desk.address}/sign-in/link/{token}")
+    page.keyboard.press("Enter")  # the button has the focus
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    return page
+
+
+def test_an_operator_finds_what_failed_and_mends_it_by_keyboard(desk: Desk, world: World, chromium: Browser) -> None:
+    said: list[str] = []
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, timezone_id="Asia/Tokyo", locale="en-GB")
+    with context:
+        page = signed_in(desk, context, said)
+        page.keyboard.press("/")
+        page.keyboard.type(world.ours.ids["event_id"])
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="It came in")).to_be_visible()
+        # 09:00 in UTC is 18:00 for who looks from Tokyo.
+        expect(page.locator("time").first).to_contain_text("18:00")
+        page.goto(f"{desk.address}/dead-letters")
+        page.get_by_label("Choose all that are shown").check()
+        page.get_by_role("button", name="Replay…").press("Enter")
+        expect(page.get_by_role("heading", name="Replay 2 dead letters?")).to_be_visible()
+        page.get_by_role("button", name="Replay 2").press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("2 are done again")
+        page.goto(f"{desk.address}/queues")
+        row = page.get_by_role("row", name="mails")
+        row.get_by_text("Pause…").click()
+        row.get_by_label("Why").fill("the server is down")
+        row.get_by_role("button", name="Pause").press("Enter")
+        expect(page.get_by_role("row", name="mails")).to_contain_text("the server is down")
+        with desk.env.database.read() as tx:
+            done = [row["action"] for row in list_actions(tx, limit=2)]
+    assert done == ["queue.pause", "dead_letters.replay"]
+    assert said == [], "nothing was blocked, and nothing broke"
+
+
+def test_every_page_is_sound_on_a_screen_and_on_a_phone(desk: Desk, world: World, chromium: Browser) -> None:
+    ours = world.ours.ids
+    case = open_case(desk.env, world.ours)
+    view = made(desk.post(f"/v1/merchants/{world.ours.merchant_id}/views", {}, world.ours.key))
+    merchants = view["url"].removeprefix(desk.env.settings.public)
+    said: list[str] = []
+    still = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    with still as context:
+        page = signed_in(desk, context, said)
+        for path in ("/", f"/events/{ours['event_id']}", "/dead-letters", "/queues", f"/dunning/{case}"):
+            page.goto(desk.address + path)
+            sound(page)
+        page.set_viewport_size({"width": 390, "height": 800})
+        for path in ("/", f"/events/{ours['event_id']}", "/invoices", f"/deliveries/{ours['delivery_id']}", merchants):
+            page.goto(desk.address + path)
+            sound(page)
+        page.goto(f"{desk.address}{merchants}/deliveries/{ours['delivery_id']}")
+        page.get_by_role("link", name="https://example.com/hook").click()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Renew").click()
+        expect(page.get_by_text("It is shown this once")).to_be_visible()
+        page.context.clear_cookies()
+        page.goto(desk.address + "/sign-in")
+        sound(page)
+    assert not [line for line in said if "Content Security Policy" in line]
