@@ -2,7 +2,7 @@
 # does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines prometheus run demo samples test test-pythons bench chaos validate check fmt docs clean
+.PHONY: help setup engines prometheus run demo samples test test-pythons bench chaos validate pictures check fmt docs clean
 
 BIN := .venv/bin
 
@@ -47,6 +47,9 @@ chaos: setup ## kill processes and the queue under load, and account for every e
 
 validate: setup ## draw samples and put them before veraPDF, the CEN's, ZUGFeRD's and XRechnung's rules, and Mustang (Java)
 	@$(BIN)/python -m tests.validators $(ARGS)
+
+pictures: setup ## show the console with the demo's data in it: writes docs/pictures/
+	@$(BIN)/python -m bench.pictures $(ARGS)
 
 check: setup ## lint, formatting and strict types
 	@$(BIN)/ruff check .

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from billhook.cli.main import attach
+from billhook.cli.main import app
 from billhook.store import migrate
 from billhook.store.database import Database
 from billhook.store.vault import Vault, new_key
@@ -25,11 +24,9 @@ class Shell:
         key = new_key()
         self.vault = Vault([key])
         self._env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": key, "BILLHOOK_DATABASE_URL": ""}
-        self._app = typer.Typer()
-        attach(self._app)
 
     def run(self, *words: str, typed: str = "") -> Result:
-        return CliRunner().invoke(self._app, list(words), env=self._env, input=typed)
+        return CliRunner().invoke(app, list(words), env=self._env, input=typed)
 
     def __call__(self, *words: str, typed: str = "") -> str:
         result = self.run(*words, typed=typed)

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 from store.databases import NOW
 from store.dunning import new_case
 from typer.testing import CliRunner
 
-from billhook.cli.main import attach
+from billhook.cli.main import app
 from billhook.rules.book import Change, Invoice, book_id
 from billhook.rules.dunning_policy import PRESETS
 from billhook.store import book, migrate
@@ -29,14 +28,12 @@ class Shell:
         self.var = var
         self.database = Database(f"sqlite:///{var}/billhook.db")
         self.env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
-        self._app = typer.Typer()
-        attach(self._app)
         migrate.upgrade(self.database)
         with self.database.begin() as tx:
             self.merchant = create_merchant(tx, "one", NOW).id
 
     def __call__(self, *words: str, fails: bool = False) -> str:
-        result = CliRunner().invoke(self._app, ["dunning", *words], env=self.env)
+        result = CliRunner().invoke(app, ["dunning", *words], env=self.env)
         assert (result.exit_code != 0) == fails, result.output
         return result.output
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from store.history import delivery, endpoint_of
 from typer.testing import CliRunner, Result
 
-from billhook.cli.main import attach
+from billhook.cli.main import app
 from billhook.metrics import Metrics
 from billhook.queue.consumer import Steps
 from billhook.runtime.clock import system_clock
@@ -43,8 +42,6 @@ class Shell:
     def __init__(self, var: Path) -> None:
         self.database = Database(f"sqlite:///{var}/billhook.db")
         self.env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
-        self._app = typer.Typer()
-        attach(self._app)
         migrate.upgrade(self.database)
         now = system_clock()
         with self.database.begin() as tx:
@@ -56,7 +53,7 @@ class Shell:
 
     def run(self, *words: str, **env: str) -> Result:
         typed = words if words[0] == "resend" else ("replays", *words)
-        return CliRunner().invoke(self._app, list(typed), env={**self.env, **env})
+        return CliRunner().invoke(app, list(typed), env={**self.env, **env})
 
     def __call__(self, *words: str, **env: str) -> str:
         result = self.run(*words, **env)

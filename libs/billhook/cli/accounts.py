@@ -10,7 +10,8 @@ import typer
 from billhook.actions.limits import check_room, room_of
 from billhook.actions.sources import check_contact, check_url, register_source, secret_for
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
-from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, opened, say, show, show_one
 from billhook.providers import PROVIDERS
 from billhook.rules.money import parse_locale
 from billhook.runtime.env import Env
@@ -18,9 +19,9 @@ from billhook.store import merchants, sources
 from billhook.store.database import Tx
 from billhook.store.sources import Source
 
-merchant_commands = command_group("merchants", "Merchants (tenants).")
-key_commands = command_group("keys", "Bearer keys for the desk.")
-source_commands = command_group("sources", "Where events come from.")
+merchant_commands = command_group("merchants")
+key_commands = command_group("keys")
+source_commands = command_group("sources")
 
 
 _MERCHANT = ("id", "name", "locale", "created_at", "contact_email")
@@ -122,13 +123,13 @@ def list_keys(merchant: Narrow = None, as_json: Json = False) -> None:
 
 
 @key_commands.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")]) -> None:
+def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], as_json: Json = False) -> None:
     """Make a key stop working at once."""
     with opened() as env:
         with env.database.begin() as tx:
             if not merchants.revoke_key(tx, key_id, env.clock()):
                 raise CommandError(f"There is no working key {key_id!r}. See `billhook keys list`.")
-        typer.echo(f"{key_id} works no longer.")
+        say(f"{key_id} works no longer.", as_json=as_json, id=key_id)
 
 
 def _source(env: Env, source: Source) -> dict[str, Any]:
@@ -223,13 +224,13 @@ def rotate(source_id: SourceId, secret: SecretOption = None, as_json: Json = Fal
 
 
 @source_commands.command("end-rotation")
-def end_rotation(source_id: SourceId) -> None:
+def end_rotation(source_id: SourceId, as_json: Json = False) -> None:
     """Accept only the current secret from now on."""
     with opened() as env:
         with env.database.begin() as tx:
             _find_source(tx, source_id)
             sources.end_rotation(tx, source_id)
-        typer.echo(f"{source_id} accepts its current secret only.")
+        say(f"{source_id} accepts its current secret only.", as_json=as_json, id=source_id, rotating=False)
 
 
 @source_commands.command("set-api-key")
@@ -237,6 +238,7 @@ def set_api_key(
     source_id: SourceId,
     api_key: Annotated[str | None, typer.Option(help="The key: `-` asks for it. Left out: it is taken away.")] = None,
     api_base: ApiBase = None,
+    as_json: Json = False,
 ) -> None:
     """Set or take away the provider's API key, with which billhook asks what events alone cannot say."""
     with opened() as env:
@@ -249,36 +251,41 @@ def set_api_key(
                 sources.set_api_key(tx, source_id, None, None)
             else:
                 sources.set_api_key(tx, source_id, env.vault.seal(key), api_base or source.api_base)
-        typer.echo(f"{source_id} has {'no' if key is None else 'an'} API key now.")
+        said = f"{source_id} has {'no' if key is None else 'an'} API key now."
+        say(said, as_json=as_json, id=source_id, api_key=None if key is None else "set")
 
 
 @source_commands.command("set-mode")
 def set_mode(
-    source_id: SourceId, mode: Annotated[Mode, typer.Argument(help="Whether real money moves there.")]
+    source_id: SourceId,
+    mode: Annotated[Mode, typer.Argument(help="Whether real money moves there.")],
+    as_json: Json = False,
 ) -> None:
     """Take events of this mode from now on; those of the other are kept and ignored."""
     with opened() as env:
         with env.database.begin() as tx:
             _find_source(tx, source_id)
             sources.set_mode(tx, source_id, mode == "live")
-        typer.echo(f"{source_id} takes {mode} events now. Those that were ignored can be replayed.")
+        said = f"{source_id} takes {mode} events now. Those that were ignored can be replayed."
+        say(said, as_json=as_json, id=source_id, mode=mode)
 
 
 @source_commands.command("disable")
-def disable_source(source_id: SourceId) -> None:
+def disable_source(source_id: SourceId, as_json: Json = False) -> None:
     """Refuse its events from now on (the ingress notices within seconds)."""
-    _switch_source(source_id, disabled=True)
+    _switch_source(source_id, as_json, disabled=True)
 
 
 @source_commands.command("enable")
-def enable_source(source_id: SourceId) -> None:
+def enable_source(source_id: SourceId, as_json: Json = False) -> None:
     """Take its events again."""
-    _switch_source(source_id, disabled=False)
+    _switch_source(source_id, as_json, disabled=False)
 
 
-def _switch_source(source_id: str, *, disabled: bool) -> None:
+def _switch_source(source_id: str, as_json: bool, *, disabled: bool) -> None:
     with opened() as env:
         with env.database.begin() as tx:
             _find_source(tx, source_id)
             sources.disable_source(tx, source_id, env.clock() if disabled else None)
-        typer.echo(f"{source_id} is {'disabled' if disabled else 'enabled'}.")
+        state = "disabled" if disabled else "enabled"
+        say(f"{source_id} is {state}.", as_json=as_json, id=source_id, state=state)

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from billhook.cli.arguments import Owner, owner_of
-from billhook.cli.output import CommandError, Json, command_group, opened, show
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, opened, show
 from billhook.store import erasure
 
-customer_commands = command_group("customers", "Merchants' customers.")
+customer_commands = command_group("customers")
 
 _KEPT = {
     "invoices": "kept: tax and commercial law want what was issued for up to ten years, with name and address",

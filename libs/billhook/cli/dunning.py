@@ -17,7 +17,8 @@ from billhook.actions.dunning_policies import change_policy, check_owner
 from billhook.actions.payment_apis import PaymentApis
 from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of
-from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.decoding import decode
 from billhook.rules.dunning_policy import PRESETS, Policy, refusals
 from billhook.rules.dunning_simulation import PAID, simulate, timeline
@@ -27,7 +28,7 @@ from billhook.store.dunning_policies import current_policies, policies_of
 from billhook.store.failed_invoices import failed_invoices
 from billhook.store.payment_attempts import attempts_of
 
-commands = command_group("dunning", "Failed payments: policies, cases, and what a policy would do.")
+commands = command_group("dunning")
 
 CaseId = Annotated[str, typer.Argument(metavar="CASE_ID")]
 PolicyOption = Annotated[
@@ -93,6 +94,7 @@ def set_policy(
     price: Annotated[str | None, typer.Option(help="Only for this price (the provider's id).")] = None,
     customer: Annotated[str | None, typer.Option(help="Only for this customer (the provider's id).")] = None,
     source: Annotated[str | None, typer.Option(help="Where invoices of billhook's own are charged.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Set a policy. One that charges is refused where Stripe's own retries are on."""
     with opened() as env:
@@ -108,7 +110,8 @@ def set_policy(
                 tx, owner, wanted, by=done_by(), now=env.clock(), scope_kind=kind, scope=scope or "", source_id=source
             )
         assert version is not None
-        typer.echo(f"{version.id} counts from now on. Cases that are open keep the policy they have.")
+        said = f"{version.id} counts from now on. Cases that are open keep the policy they have."
+        say(said, as_json=as_json, id=version.id, scope_kind=kind, scope=scope or "", merchant_id=owner)
 
 
 @commands.command("cases")
@@ -150,33 +153,37 @@ def show_case(case_id: CaseId, as_json: Json = False) -> None:
         show(rows, columns, as_json=False, empty="Nothing.")
 
 
-def _do(case_id: str, verb: Callable[[Tx, datetime], verbs.Done], said: str) -> None:
+def _do(case_id: str, verb: Callable[[Tx, datetime], verbs.Done], said: str, as_json: bool) -> None:
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, case_id)
             done = verb(tx, env.clock())
         ring(env, done.rings)
-        typer.echo(said)
+        say(said, as_json=as_json, id=case_id, stage=done.case.stage, ends_at=done.case.ends_at)
 
 
 @commands.command("attempt")
-def attempt(case_id: CaseId) -> None:
+def attempt(case_id: CaseId, as_json: Json = False) -> None:
     """Try to collect it at once. It does not count towards the policy."""
-    _do(case_id, lambda tx, now: verbs.attempt_now(tx, case_id, by=done_by(), now=now), "An attempt is on its way.")
+    said = "An attempt is on its way."
+    _do(case_id, lambda tx, now: verbs.attempt_now(tx, case_id, by=done_by(), now=now), said, as_json)
 
 
 @commands.command("extend")
-def extend(case_id: CaseId, days: Annotated[int, typer.Option(help="How many days longer.")]) -> None:
+def extend(
+    case_id: CaseId, days: Annotated[int, typer.Option(help="How many days longer.")], as_json: Json = False
+) -> None:
     """Give the customer more time."""
     _do(
         case_id,
         lambda tx, now: verbs.extend_grace(tx, case_id, days, by=done_by(), now=now),
         f"The grace is {days} days longer.",
+        as_json,
     )
 
 
 @commands.command("plan")
-def plan(case_id: CaseId, policy: PolicyOption) -> None:
+def plan(case_id: CaseId, policy: PolicyOption, as_json: Json = False) -> None:
     """Another policy for this case alone."""
     with opened() as env:
         wanted = _policy(policy)
@@ -187,13 +194,15 @@ def plan(case_id: CaseId, policy: PolicyOption) -> None:
         case_id,
         lambda tx, now: verbs.change_plan(tx, case_id, wanted, by=done_by(), now=now),
         f"The case goes by {wanted.name} now.",
+        as_json,
     )
 
 
 @commands.command("stop")
-def stop(case_id: CaseId, reason: Annotated[str, typer.Option(help="Why; it is kept.")]) -> None:
+def stop(case_id: CaseId, reason: Annotated[str, typer.Option(help="Why; it is kept.")], as_json: Json = False) -> None:
     """End the case: nobody is charged or reminded any more."""
-    _do(case_id, lambda tx, now: verbs.stop(tx, case_id, reason, by=done_by(), now=now), "The case is closed.")
+    said = "The case is closed."
+    _do(case_id, lambda tx, now: verbs.stop(tx, case_id, reason, by=done_by(), now=now), said, as_json)
 
 
 @commands.command("simulate")

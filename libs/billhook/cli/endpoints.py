@@ -21,7 +21,8 @@ from billhook.actions.endpoints import (
 )
 from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
-from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.rules.endpoint_settings import ORDERINGS, SETTINGS
 from billhook.rules.signing import Scheme
 from billhook.runtime.env import Env
@@ -30,7 +31,7 @@ from billhook.store.database import Tx
 from billhook.store.deliveries import held_for
 from billhook.store.endpoints import Endpoint
 
-commands = command_group("endpoints", "Where merchants want their messages.")
+commands = command_group("endpoints")
 
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT_ID")]
 Description = Annotated[str | None, typer.Option(help="For people.")]
@@ -222,7 +223,9 @@ def rotate_endpoint(
 
 @commands.command("disable")
 def disable_endpoint(
-    endpoint_id: EndpointId, reason: Annotated[str | None, typer.Option(help="For whoever asks later.")] = None
+    endpoint_id: EndpointId,
+    reason: Annotated[str | None, typer.Option(help="For whoever asks later.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Stop sending to it. What comes meanwhile is held for it."""
     why = f"disabled by {done_by()}"
@@ -232,13 +235,14 @@ def disable_endpoint(
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
             endpoints.set_disabled(tx, endpoint_id, env.clock(), why)
-        typer.echo(f"{endpoint_id} is disabled.")
+        say(f"{endpoint_id} is disabled.", as_json=as_json, id=endpoint_id, state="disabled", reason=why)
 
 
 @commands.command("enable")
 def enable(
     endpoint_id: EndpointId,
     replay_held: Annotated[bool, typer.Option("--replay-held", help="Send what is held for it, too.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Send to it again. What is held for it stays so until it is replayed."""
     with opened() as env:
@@ -246,20 +250,22 @@ def enable(
             _find(tx, endpoint_id)
             job = enable_endpoint(tx, endpoint_id, replay_held=replay_held, by=done_by(), now=env.clock())
             held = held_for(tx, endpoint_id)
-        typer.echo(f"{endpoint_id} is enabled.")
         if job is not None:
             ring(env, {"replays": [job]})
-            typer.echo(f"Deliveries that were held and are sent now: {held}. See `billhook replays show {job}`.")
+        said = f"{endpoint_id} is enabled."
+        if job is not None:
+            said += f"\nDeliveries that were held and are sent now: {held}. See `billhook replays show {job}`."
         elif held:
-            typer.echo(f"Deliveries held for it: {held}. The same command with --replay-held sends them.")
+            said += f"\nDeliveries held for it: {held}. The same command with --replay-held sends them."
+        say(said, as_json=as_json, id=endpoint_id, state="enabled", held=held, replay_id=job)
 
 
 @commands.command("delete")
-def remove_endpoint(endpoint_id: EndpointId) -> None:
+def remove_endpoint(endpoint_id: EndpointId, as_json: Json = False) -> None:
     """Delete it. What was still to be sent is canceled; what was sent stays to be seen."""
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
             delete_endpoint(tx, endpoint_id, env.clock())
         cancel_all(env, endpoint_id)
-        typer.echo(f"{endpoint_id} is deleted.")
+        say(f"{endpoint_id} is deleted.", as_json=as_json, id=endpoint_id, state="deleted")

@@ -12,7 +12,7 @@ from billhook.actions.ringing import ring
 from billhook.actions.sources import replay_dead_letters
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.inbox import Queue, known_queue
-from billhook.cli.output import CommandError, Json, done_by, opened, show_one
+from billhook.cli.output import CommandError, Json, done_by, opened, say, show_one
 from billhook.cli.replays import Follow, begun
 from billhook.runtime.env import Env
 from billhook.store import inbox, queues
@@ -55,7 +55,7 @@ def replay(
     with opened() as env:
         now = env.clock()
         if dead:
-            _replay_dead(env, known_queue(queue), merchant)
+            _replay_dead(env, known_queue(queue), merchant, as_json)
         elif ids:
             with env.database.begin() as tx:
                 _check_known(tx, ids)
@@ -64,7 +64,8 @@ def replay(
                 _show(preview_events(env.database, ids, now), as_json)
             else:
                 ring(env, rings)
-                typer.echo(f"{len(rings['inbox'])} replayed.")
+                count = len(rings["inbox"])
+                say(f"{count} replayed.", as_json=as_json, replayed=count)
         else:
             with env.database.begin() as tx:
                 job = _job(tx, env, merchant, source, event_types, states, since, until)
@@ -138,7 +139,7 @@ def _lines(found: Preview) -> list[str]:
     return lines
 
 
-def _replay_dead(env: Env, queue: str | None, merchant: str | None) -> None:
+def _replay_dead(env: Env, queue: str | None, merchant: str | None, as_json: bool) -> None:
     """Everything that is dead now; what dies again meanwhile is newer than where this began, and stays."""
     count, before = 0, None
     while True:
@@ -148,8 +149,8 @@ def _replay_dead(env: Env, queue: str | None, merchant: str | None) -> None:
                 break
             count += sum(map(len, replay_dead_letters(tx, batch, by=done_by(), now=env.clock()).values()))
         before = batch[-1]["id"]
-    typer.echo(f"{count} replayed.")
-    if queue in (None, "deliveries"):
-        with env.database.read() as tx:
-            for one in queues.stopped(tx, merchant_id=merchant):
-                typer.echo(f"{one.letters} stay open. {one.reason}")
+    with env.database.read() as tx:
+        stopped = queues.stopped(tx, merchant_id=merchant) if queue in (None, "deliveries") else []
+    refused = [{"endpoint_id": one.endpoint_id, "letters": one.letters, "reason": one.reason} for one in stopped]
+    lines = [f"{count} replayed.", *(f"{one.letters} stay open. {one.reason}" for one in stopped)]
+    say("\n".join(lines), as_json=as_json, replayed=count, refused=refused)

@@ -33,10 +33,9 @@ class Job(Protocol):
 J = TypeVar("J", bound=Job)
 
 
-def follow(find: Callable[[], J], describe: Callable[[J], str], queue: str) -> J:
-    """Until it is over. Raises `CommandError` where it failed."""
-    console = Console(file=sys.stdout)
-    last = _as_bar(find, describe, console) if console.is_terminal else _in_lines(find, describe)
+def follow(find: Callable[[], J], describe: Callable[[J], str], queue: str, *, quiet: bool = False) -> J:
+    """Until it is over; `quiet` says nothing on the way. Raises `CommandError` where it failed."""
+    last = _quietly(find) if quiet else _watched(find, describe)
     if last.state == DEAD:
         reason = str(last.last_error).partition("\n")[0]
         raise CommandError(
@@ -58,6 +57,17 @@ def _looks(find: Callable[[], J]) -> Iterator[J]:
         if job.state != DUE:
             return
         time.sleep(LOOK_SECONDS)
+
+
+def _quietly(find: Callable[[], J]) -> J:
+    for job in _looks(find):
+        last = job
+    return last
+
+
+def _watched(find: Callable[[], J], describe: Callable[[J], str]) -> J:
+    console = Console(file=sys.stdout)
+    return _as_bar(find, describe, console) if console.is_terminal else _in_lines(find, describe)
 
 
 def _in_lines(find: Callable[[], J], describe: Callable[[J], str]) -> J:

@@ -34,7 +34,7 @@ def import_history(
     follow_it: Follow = None,
     as_json: Json = False,
 ) -> None:
-    """Fill the book with what the provider has and the book has not, made since --since (a year before, if left out).
+    """Fill the book with what the provider has, and the book has not, made since --since (a year before, if left out).
     Merchants are told nothing of it."""
     with opened() as env:
         now = env.clock()

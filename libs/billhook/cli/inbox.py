@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 import typer
 
-from billhook.actions.sources import discard_dead_letters, replay_dead_letters
-from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.decoding import decode
 from billhook.store import dead_letters, inbox, queues
 from billhook.store.database import Tx
@@ -18,8 +18,8 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 Queue = Annotated[str | None, typer.Option(help=f"Only this queue's: {', '.join(queues.QUEUES)}.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
 
-events = command_group("events", "The events that came in.")
-letters = command_group("dead-letters", "Work that failed for good.")
+events = command_group("events")
+letters = command_group("dead-letters")
 
 
 def _plain(row: sa.RowMapping) -> dict[str, Any]:
@@ -104,18 +104,23 @@ def _find_letters(tx: Tx, ids: list[str]) -> list[Any]:
 
 
 @letters.command("replay")
-def replay_dead(ids: Ids) -> None:
+def replay_dead(ids: Ids, as_json: Json = False) -> None:
     """Do the work of these letters again; all of them or, if one is unknown, none."""
+    from billhook.actions.sources import replay_dead_letters  # which knows all providers
+
     with opened() as env:
         with env.database.begin() as tx:
             rings = replay_dead_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
-        typer.echo(f"{sum(map(len, rings.values()))} replayed.")
+        count = sum(map(len, rings.values()))
+        say(f"{count} replayed.", as_json=as_json, replayed=count)
 
 
 @letters.command("discard")
-def discard_dead(ids: Ids) -> None:
+def discard_dead(ids: Ids, as_json: Json = False) -> None:
     """Close these letters without doing their work; all of them or, if one is unknown, none."""
+    from billhook.actions.sources import discard_dead_letters
+
     with opened() as env:
         with env.database.begin() as tx:
             count = discard_dead_letters(tx, _find_letters(tx, ids), by=done_by(), now=env.clock())
-        typer.echo(f"{count} discarded.")
+        say(f"{count} discarded.", as_json=as_json, discarded=count)

@@ -18,7 +18,8 @@ from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
-from billhook.cli.output import CommandError, Json, Narrow, command_group, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, opened, say, show, show_one
 from billhook.decoding import convert
 from billhook.rules.export import Decimals, Delimiter, Kind, Preset, style_of
 from billhook.rules.terms import CreditTerms, Terms
@@ -30,7 +31,7 @@ from billhook.store.own_invoices import get_own_invoice
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-commands = command_group("invoices", "Invoices, mirrored and own ones.")
+commands = command_group("invoices")
 
 InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE_ID")]
 Key = Annotated[
@@ -181,14 +182,14 @@ def write_off(invoice_id: InvoiceId, as_json: Json = False) -> None:
 
 
 @commands.command("delete")
-def delete(invoice_id: InvoiceId) -> None:
+def delete(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Delete a draft."""
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
             step = invoices.delete_draft(tx, invoice_id, now=env.clock())
         ring(env, step.rings)
-        typer.echo(f"{invoice_id} is deleted.")
+        say(f"{invoice_id} is deleted.", as_json=as_json, id=invoice_id, status="deleted")
 
 
 @commands.command("credit")
@@ -253,10 +254,12 @@ def export_invoices(
     decimals: Annotated[Decimals | None, typer.Option(help="Before them: a point, or a comma.")] = None,
     bom: Annotated[bool | None, typer.Option("--bom/--no-bom", help="Begin with a byte order mark.")] = None,
     merchant: Narrow = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Write a period's invoices, or its credit notes, to standard output."""
     style = style_of(preset, delimiter=delimiter, decimals=decimals, bom=bom)
     kind: Kind = "credit_note" if credit_notes else "invoice"
+    form = "jsonl" if as_json else form
     with opened() as env:
         begins, ends = period(env, merchant, since, until)
         for page in export(env, kind, merchant, form, since=begins, until=ends, status=status, style=style):

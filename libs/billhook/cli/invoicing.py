@@ -9,6 +9,7 @@ import typer
 
 from billhook.actions.invoicing_settings import change_invoicing, change_logo, change_seller, store_logo
 from billhook.actions.typed_json import whole
+from billhook.cli.accounts import merchant_commands
 from billhook.cli.arguments import owner_of
 from billhook.cli.invoices import read_bytes, read_json
 from billhook.cli.output import CommandError, Json, opened, show_one
@@ -19,12 +20,7 @@ from billhook.store.merchants import get_merchant
 MerchantId = Annotated[str, typer.Argument(metavar="MERCHANT_ID")]
 
 
-def attach(merchants: typer.Typer) -> None:
-    """Add the commands to those for merchants."""
-    merchants.command("seller")(seller)
-    merchants.command("invoicing")(invoicing)
-
-
+@merchant_commands.command("seller")
 def seller(
     merchant_id: MerchantId,
     file: Annotated[str | None, typer.Option("--set", help="A file with all of it as JSON; `-` reads it.")] = None,
@@ -49,6 +45,7 @@ def seller(
         show_one(whole(merchant.seller), as_json=as_json)
 
 
+@merchant_commands.command("invoicing")
 def invoicing(
     merchant_id: MerchantId,
     file: Annotated[

@@ -1,112 +1,100 @@
-"""The command line: starting processes here, and what an operator does in the modules beside.
+"""The command line: starting processes and looking after an installation here; what an operator does is in the modules
+beside, which `groups.py` lists.
 
-An operator's commands work on the ledger itself, whether or not the product runs.
+An operator's commands work on the ledger itself, whether or not the product runs. Modules are imported where they are
+used: a command is to start at once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from billhook.cli import (
-    dunning,
-    endpoints,
-    event_replay,
-    imports,
-    inbox,
-    invoices,
-    invoicing,
-    messages,
-    reconcile,
-    replays,
-)
-from billhook.cli.accounts import key_commands, merchant_commands, source_commands
-from billhook.cli.checks import check_everything
-from billhook.cli.customers import customer_commands
-from billhook.cli.pages import write_pages
-from billhook.cli.sealing import secret_commands
-from billhook.cli.welcome import banner, prepare
-from billhook.errors import BillhookError
-from billhook.runtime.env import Env
-from billhook.runtime.health import wait_until_ready
-from billhook.runtime.host import run_service
-from billhook.runtime.nursery import apart
-from billhook.runtime.service import find_service, service_names
-from billhook.runtime.settings import Settings, read_settings
-from billhook.runtime.supervisor import Supervisor
-from billhook.runtime.terminal import own_foreground
-from billhook.store import fitness, migrate
-from billhook.store.vault import new_key
+from billhook.cli.groups import RUN, SET_UP, Root
 
+Json = Annotated[bool, typer.Option("--json", help="A line of JSON for each, for programs.")]
 
-def attach(app: typer.Typer) -> None:
-    """Add the operator's commands."""
-    for group in (
-        *(merchant_commands, key_commands, source_commands, endpoints.commands, invoices.commands),
-        *(messages.commands, replays.commands, dunning.commands, reconcile.commands),
-        *(inbox.events, inbox.letters, customer_commands, secret_commands),
-    ):
-        app.add_typer(group)
-    app.command()(event_replay.replay)
-    app.command()(replays.resend)
-    app.command(name="import")(imports.import_history)
-
+EXIT_CODES = {
+    0: "it was done",
+    1: "it was not, or something is wrong: one sentence on standard error says what, and what to do",
+    2: "the command itself was wrong: an option that does not exist, an argument that is missing",
+}
 
 app = typer.Typer(
-    help="A self-hosted backbone for billing events.",
+    cls=Root,
+    help="A self-hosted backbone for billing events.\n\nStart with `billhook up`, look with `billhook doctor`."
+    " Every command that answers has --json, and ends with 0 when it was done, 1 when it was not, and 2 when it was"
+    " typed wrong.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-invoicing.attach(merchant_commands)
-attach(app)
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"billhook {version('billhook')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which version this is.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel=RUN)
 def up() -> None:
     """Run everything on this machine: every service, and a queue of its own where none is set."""
+    from billhook.runtime.terminal import own_foreground
+
     with own_foreground():
         raise typer.Exit(_up())
 
 
 def _up() -> int:
+    from billhook.cli.output import waiting
+    from billhook.cli.welcome import ready_the_ground, welcome
+    from billhook.runtime.env import Env
+    from billhook.runtime.health import wait_until_ready
+    from billhook.runtime.nursery import apart
+    from billhook.runtime.service import service_names
+    from billhook.runtime.settings import read_settings
+    from billhook.runtime.supervisor import Supervisor
+
     settings = read_settings()
     supervisor = Supervisor(settings, service_names())
     supervisor.check_ports(usual=True)  # before anything is made: a key is shown only once
     supervisor.prepare()
     makes_key = Env(settings).lacks_encryption_key
-    if not apart(lambda: _ready_the_ground(settings)):
+    if not apart(lambda: ready_the_ground(settings)):
         return 1
     supervisor.start()
-    ready = wait_until_ready(settings, service_names(), supervisor.stopping, supervisor.watch)
+    with waiting(f"Starting {len(service_names())} services …"):
+        ready = wait_until_ready(settings, service_names(), supervisor.stopping, supervisor.watch)
     if ready or not supervisor.stopping.is_set():
         # Last: a start that fails, or is stopped, must not have made a key that is shown only once.
-        apart(lambda: _welcome(settings, made_key=makes_key, ready=ready))
+        apart(lambda: welcome(settings, made_key=makes_key, ready=ready))
     return supervisor.wait()
 
 
-def _ready_the_ground(settings: Settings) -> None:
-    env = Env(settings)
-    env.make_var()
-    env.mailer  # noqa: B018 (refuses an address that cannot work)
-    migrate.upgrade(env.database)
-    env.make_encryption_key()
-    env.close()
-
-
-def _welcome(settings: Settings, *, made_key: bool, ready: bool) -> None:
-    env = Env(settings)
-    typer.echo(banner(env, prepare(env), made_key=made_key, ready=ready))
-    env.close()
-
-
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(services: Annotated[list[str], typer.Argument(help="Which services: see `billhook services`.")]) -> None:
     """Run one service in this process, or several as children of it."""
+    from billhook.runtime.env import Env
+    from billhook.runtime.host import run_service
+    from billhook.runtime.service import find_service
+    from billhook.runtime.settings import read_settings
+    from billhook.runtime.supervisor import Supervisor
+
     settings = read_settings()
     found = [find_service(name) for name in services]
     if len(found) == 1:
@@ -118,53 +106,98 @@ def run(services: Annotated[list[str], typer.Argument(help="Which services: see 
     raise typer.Exit(supervisor.wait())
 
 
-@app.command()
-def services() -> None:
+@app.command(rich_help_panel=RUN)
+def services(as_json: Json = False) -> None:
     """List the services, with the port of each and a line about it."""
+    from billhook.cli.output import show
+    from billhook.runtime.service import find_service, service_names
+    from billhook.runtime.settings import read_settings
+
     settings = read_settings()
-    for name in service_names():
-        typer.echo(f"{name:<12} {settings.port_of(name):<5} {find_service(name).summary}")
+    rows = [
+        {"service": name, "port": settings.port_of(name), "summary": find_service(name).summary}
+        for name in service_names()
+    ]
+    show(rows, ("service", "port", "summary"), as_json=as_json, empty="")
 
 
-@app.command()
-def check() -> None:
+@app.command(rich_help_panel=RUN)
+def doctor(as_json: Json = False) -> None:
+    """Look for what is wrong in this installation, and say what to do about it. Ends with 1 if something is broken."""
+    from billhook.cli.doctor import examine, show_examined
+
+    found = examine()
+    show_examined(found, as_json=as_json)
+    raise typer.Exit(1 if any(one.severity == "broken" for one in found) else 0)
+
+
+@app.command(rich_help_panel=RUN)
+def check(as_json: Json = False) -> None:
     """Show the settings without secrets, and ping everything that is configured."""
+    from billhook.cli.checks import check_everything
+    from billhook.cli.output import show_one
+    from billhook.runtime.env import Env
+    from billhook.runtime.settings import read_settings
+
     settings = read_settings()
-    for name, value in settings.shown().items():
-        typer.echo(f"{name:<18} {value}")
-    typer.echo()
-    results = check_everything(Env(settings))
-    for result in results:
-        typer.echo(f"{'ok' if result.ok else 'FAIL':<5} {result.what:<10} {result.detail}")
+    results = check_everything(Env(settings, make=False))
+    if as_json:
+        show_one({"settings": settings.shown(), "checks": [vars(result) for result in results]}, as_json=True)
+    else:
+        for name, value in settings.shown().items():
+            typer.echo(f"{name:<18} {value}")
+        typer.echo()
+        for result in results:
+            typer.echo(f"{'ok' if result.ok else 'FAIL':<5} {result.what:<10} {result.detail}")
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
 
 
-@app.command(name="migrate")
-def migrate_command() -> None:
+@app.command(name="migrate", rich_help_panel=SET_UP)
+def migrate_command(as_json: Json = False) -> None:
     """Create the database's schema, or bring it up to date."""
+    from billhook.cli.output import say, waiting
+    from billhook.runtime.env import Env
+    from billhook.runtime.settings import read_settings
+    from billhook.store import fitness, migrate
+
     env = Env(read_settings())
-    migrate.upgrade(env.database)
-    typer.echo(f"The schema is at {fitness.revision(env.database)}.")
+    with waiting("Bringing the schema up to date …"):
+        migrate.upgrade(env.database)
+    at = fitness.revision(env.database)
+    say(f"The schema is at {at}.", as_json=as_json, revision=at)
     env.close()
 
 
-@app.command(name="new-key")
-def new_key_command() -> None:
+@app.command(name="new-key", rich_help_panel=SET_UP)
+def new_key_command(as_json: Json = False) -> None:
     """Make a key for BILLHOOK_ENCRYPTION_KEYS."""
-    typer.echo(new_key())
+    from billhook.cli.output import say
+    from billhook.store.vault import new_key
+
+    key = new_key()
+    say(key, as_json=as_json, key=key)
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def docs(
     directory: Annotated[Path, typer.Argument(help="Where the generated pages go.")] = Path("docs"),
+    as_json: Json = False,
 ) -> None:
     """Write the generated pages of the documentation anew."""
-    for path in write_pages(directory):
-        typer.echo(path)
+    from billhook.cli.commands_page import NAME, commands_page
+    from billhook.cli.output import say
+    from billhook.cli.pages import write_pages
+
+    written = write_pages(directory)
+    (directory / NAME).write_text(commands_page(typer.main.get_command(app), EXIT_CODES))
+    for path in [*written, directory / NAME]:
+        say(str(path), as_json=as_json, path=str(path))
 
 
 def main() -> None:
     """The entry point: an error of ours is one sentence, not a trace."""
+    from billhook.errors import BillhookError
+
     os.umask(0o077)  # what is made under `var` is nobody else's
     try:
         app()

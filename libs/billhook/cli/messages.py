@@ -10,11 +10,12 @@ import typer
 
 from billhook.actions.publishing import Publication, publish
 from billhook.cli.arguments import Owner, owner_of, text_of
-from billhook.cli.output import CommandError, Json, command_group, opened, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, opened, show_one
 from billhook.decoding import decode
 from billhook.store.schema import new_id
 
-commands = command_group("messages", "Messages to merchants' endpoints.")
+commands = command_group("messages")
 
 
 def _object(text: str) -> bytes:

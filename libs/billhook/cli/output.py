@@ -12,9 +12,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from billhook.errors import BillhookError
 from billhook.runtime.env import Env
@@ -33,10 +30,6 @@ class CommandError(BillhookError):
     """A command cannot do what it was asked; the message says what to do."""
 
 
-def command_group(name: str, text: str) -> typer.Typer:
-    return typer.Typer(name=name, help=text, no_args_is_help=True)
-
-
 def done_by() -> str:
     """Who did it, for the trace that a replay or a discard leaves."""
     try:
@@ -50,7 +43,7 @@ def opened() -> Iterator[Env]:
     """What a command works with. Errors leave as one sentence on standard error and exit code 1."""
     env = None
     try:
-        env = Env(read_settings())
+        env = Env(read_settings(), make=False)
         if problem := misfit(env.database):
             raise CommandError(problem)
         yield env
@@ -77,6 +70,10 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
     if not rows:
         typer.echo(empty)
         return
+    from rich.console import Console  # a fifth of a second that only tables need
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), no_wrap=True)
@@ -98,6 +95,23 @@ def show_one(row: Mapping[str, Any], *, as_json: bool) -> None:
     width = max(map(len, row)) + 2
     for name, value in row.items():
         typer.echo(f"{name.replace('_', ' '):<{width}}{_cell(value)}")
+
+
+def say(sentence: str, *, as_json: bool, **values: Any) -> None:
+    """What was done, as a sentence for people or as values for programs."""
+    typer.echo(msgspec.json.encode(values).decode() if as_json else sentence)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Something that takes seconds: a terminal shows that it goes on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 def _cell(value: Any) -> str:

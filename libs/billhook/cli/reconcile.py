@@ -19,7 +19,8 @@ from billhook.actions.reconciliation import (
 from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
-from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.cli.replays import Follow
 from billhook.rules.reconcile import OPEN
 from billhook.runtime.env import Env
@@ -29,7 +30,7 @@ from billhook.store.own_invoices import OWN
 from billhook.store.reconciliation import Finding, Run, reconciliation_runs
 from billhook.store.sources import get_source
 
-commands = command_group("reconcile", "Compare with the providers what came in and what the book holds.")
+commands = command_group("reconcile")
 
 USUAL_RANGE = timedelta(days=35)
 
@@ -77,10 +78,10 @@ def run(
 
 
 @commands.command("follow")
-def follow_run(run_id: RunId) -> None:
+def follow_run(run_id: RunId, as_json: Json = False) -> None:
     """Watch one until it is over. To leave does not stop it."""
     with opened() as env:
-        _follow(env, run_id)
+        _follow(env, run_id, as_json=as_json)
 
 
 @commands.command("report")
@@ -121,22 +122,23 @@ def findings(
 
 
 @commands.command("accept")
-def accept(finding_id: FindingId) -> None:
+def accept(finding_id: FindingId, as_json: Json = False) -> None:
     """Say that a difference is as it should be. It is told again when it is another one."""
     with opened() as env:
         with env.database.begin() as tx:
             accept_finding(tx, _finding(tx, finding_id), by=done_by(), now=env.clock())
-        typer.echo(f"{finding_id} is accepted.")
+        say(f"{finding_id} is accepted.", as_json=as_json, id=finding_id, state="accepted")
 
 
 @commands.command("repair")
-def repair(finding_id: FindingId) -> None:
+def repair(finding_id: FindingId, as_json: Json = False) -> None:
     """Ask the provider once more, and let the book take what it says; or make again what billhook had made."""
     with opened() as env:
         with env.database.read() as tx:
             found = _finding(tx, finding_id)
         ring(env, repair_finding(env.database, env.vault, env.clock, found, by=done_by(), objects=lambda: env.objects))
-        typer.echo(f"{finding_id} is repaired: the services take it from here.")
+        said = f"{finding_id} is repaired: the services take it from here."
+        say(said, as_json=as_json, id=finding_id, state="repaired")
 
 
 def _run(tx: Tx, run_id: str) -> Run:
@@ -166,12 +168,15 @@ def _by_class(found: list[Finding]) -> list[str]:
     ] or ["open: nothing"]
 
 
-def _follow(env: Env, run_id: str) -> None:
+def _follow(env: Env, run_id: str, *, as_json: bool = False) -> None:
     def find() -> Run:
         with env.database.read() as tx:
             return _run(tx, run_id)
 
-    last = follow(find, _described, reconciliation_runs.name)
+    last = follow(find, _described, reconciliation_runs.name, quiet=as_json)
+    if as_json:
+        show_one(last.shown(), as_json=True)
+        return
     typer.echo(f"{run_id} is {last.state}: {last.confirmed} confirmed, {last.repaired} repaired.")
     for note in last.notes:
         typer.echo(note)

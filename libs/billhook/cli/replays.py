@@ -11,14 +11,15 @@ from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
-from billhook.cli.output import CommandError, Json, Narrow, command_group, done_by, opened, show, show_one
+from billhook.cli.groups import command_group
+from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.runtime.env import Env
 from billhook.store import replays
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, get_endpoint
 from billhook.store.replays import BACKFILL, EVENTS, STATES, Replay
 
-commands = command_group("replays", "The jobs that `billhook resend` and `billhook replay` have begun.")
+commands = command_group("replays")
 
 Follow = Annotated[
     bool | None, typer.Option("--follow/--no-follow", help="Stay until it is over; the default in a terminal.")
@@ -100,21 +101,22 @@ def show_replay(replay_id: ReplayId, as_json: Json = False) -> None:
 
 
 @commands.command("follow")
-def follow_replay(replay_id: ReplayId) -> None:
+def follow_replay(replay_id: ReplayId, as_json: Json = False) -> None:
     """Watch one until it is over. To leave does not stop it."""
     with opened() as env:
-        _follow(env, replay_id)
+        _follow(env, replay_id, as_json=as_json)
 
 
 @commands.command("cancel")
-def cancel_replay(replay_id: ReplayId) -> None:
+def cancel_replay(replay_id: ReplayId, as_json: Json = False) -> None:
     """Put nothing more back. What was put back before, at most 500 deliveries or 2000 events, is still done."""
     with opened() as env:
         with env.database.begin() as tx:
             replay = _find(tx, replay_id)
             if not replays.cancel(tx, replay_id, env.clock()):
                 raise CommandError(f"{replay_id} is over: it is {replay.phase}.")
-        typer.echo(f"{replay_id} is canceled; {replay.matched} had been put back.")
+        said = f"{replay_id} is canceled; {replay.matched} had been put back."
+        say(said, as_json=as_json, id=replay_id, state="canceled", matched=replay.matched)
 
 
 def begun(env: Env, replay: Replay, follow_it: bool | None) -> None:
@@ -124,12 +126,15 @@ def begun(env: Env, replay: Replay, follow_it: bool | None) -> None:
         _follow(env, replay.id)
 
 
-def _follow(env: Env, replay_id: str) -> None:
+def _follow(env: Env, replay_id: str, *, as_json: bool = False) -> None:
     def find() -> Replay:
         with env.database.read() as tx:
             return _find(tx, replay_id)
 
-    last = follow(find, _described, "replays")
+    last = follow(find, _described, "replays", quiet=as_json)
+    if as_json:
+        show_one(last.shown(), as_json=True)
+        return
     typer.echo(f"{replay_id} is {last.phase}: {last.matched} put back.")
 
 

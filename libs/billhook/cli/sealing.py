@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from billhook.cli.output import command_group, opened
+from billhook.cli.groups import command_group
+from billhook.cli.output import Json, opened, say
 from billhook.store import sealed
 
-secret_commands = command_group("secrets", "The secrets that are stored, and the keys that seal them.")
+secret_commands = command_group("secrets")
 
 
 @secret_commands.command("reseal")
-def reseal() -> None:
+def reseal(as_json: Json = False) -> None:
     """Seal every stored secret with the first of BILLHOOK_ENCRYPTION_KEYS, so that the others can be taken away. May be
     interrupted, and started again; everything goes on working meanwhile."""
     with opened() as env:
@@ -21,5 +22,7 @@ def reseal() -> None:
             seen = anew = 0
             for looked_at, changed in sealed.reseal(env.database, env.vault, table):
                 seen, anew = seen + looked_at, anew + changed
-                typer.echo(f"{table.name}: {seen} of {max(seen, total)}, {anew} sealed anew")
-        typer.echo("Every secret is sealed with the current key: the others can be taken away.")
+                said = f"{table.name}: {seen} of {max(seen, total)}, {anew} sealed anew"
+                say(said, as_json=as_json, table=str(table.name), seen=seen, of=max(seen, total), anew=anew)
+        if not as_json:
+            typer.echo("Every secret is sealed with the current key: the others can be taken away.")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from datetime import timedelta
+
+import typer
 
 from billhook.actions.sources import new_signing_secret
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
 from billhook.runtime.service import service_names
+from billhook.runtime.settings import Settings
+from billhook.store import migrate
 from billhook.store.merchants import companies, create_key, create_merchant
+from billhook.store.operators import add_sign_in_link
 from billhook.store.sources import create_source, list_sources
 
 _NO_PDF = """\
@@ -45,7 +51,34 @@ def prepare(env: Env) -> Start | None:
     return None
 
 
-def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool) -> str:
+def ready_the_ground(settings: Settings) -> None:
+    """Make what an installation needs before its services start."""
+    env = Env(settings)
+    env.make_var()
+    env.mailer  # noqa: B018 (refuses an address that cannot work)
+    migrate.upgrade(env.database)
+    env.make_encryption_key()
+    env.close()
+
+
+def welcome(settings: Settings, *, made_key: bool, ready: bool) -> None:
+    """Print where everything is, and a way in."""
+    env = Env(settings)
+    typer.echo(banner(env, prepare(env), made_key=made_key, ready=ready, sign_in=sign_in_link(env)))
+    env.close()
+
+
+SIGN_IN = timedelta(hours=1)
+
+
+def sign_in_link(env: Env) -> str:
+    """A way into the console for whoever is at this machine, once."""
+    with env.database.begin() as tx:
+        token = add_sign_in_link(tx, "this machine", env.clock(), SIGN_IN)
+    return f"{env.settings.public}/sign-in/link/{token}"
+
+
+def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool, sign_in: str) -> str:
     """The lines to print."""
     settings = env.settings
     shown = settings.shown()
@@ -55,8 +88,11 @@ def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool) -> str
         if ready
         else "Not every service is ready after a minute: the log says why. Ctrl-C stops it.",
         "",
+        f"Console   {sign_in}",
+        "          (signs in once, within the hour; `.venv/bin/billhook operators sign-in` prints another)",
+        "",
         f"Events    POST {settings.source_address('<source id>')}   (docs: {settings.address_of('ingress')}/docs)",
-        f"Desk      {settings.address_of('desk')}/docs   (bearer key: `.venv/bin/billhook keys add NAME`)",
+        f"API       {settings.address_of('desk')}/docs   (bearer key: `.venv/bin/billhook keys add NAME`)",
         *(
             f"{'Metrics' if i == 0 else '':<9} {settings.address_of(name)}/metrics   ({name})"
             for i, name in enumerate(sorted(service_names(), key=settings.port_of))

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy.engine import make_url
+
 from billhook.errors import SettingsError
 from billhook.metrics import Metrics
-from billhook.queue.bell import Bell
-from billhook.queue.broker import DoorbellBroker
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock
 from billhook.runtime.settings import Settings
@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     from billhook.outlets.mail.mailer import Mailer
     from billhook.outlets.objects import Objects
     from billhook.outlets.webhooks.client import Reach
+    from billhook.queue.bell import Bell
+    from billhook.queue.broker import DoorbellBroker
 
 
 class Env:
     """What a process has to work with. Closing it closes what was opened."""
 
-    def __init__(self, settings: Settings, *, clock: Clock = system_clock) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock = system_clock, make: bool = True) -> None:
+        """Without `make`, what is not there yet is missed and not made: a command that only looks leaves nothing behind
+        where it happens to be run."""
         self.settings = settings
+        self.makes = make
         self.clock = clock
 
     @cached_property
@@ -42,8 +47,18 @@ class Env:
     @cached_property
     def database(self) -> Database:
         if self.settings.database.startswith("sqlite"):
-            self.make_var()
+            self._find_ledger()
         return Database(self.settings.database, waited=self.metrics.database_wait.observe)
+
+    def _find_ledger(self) -> None:
+        path = Path(make_url(self.settings.database).database or "")
+        if self.makes:
+            self.make_var()
+        elif not path.exists():
+            raise SettingsError(
+                f"There is no ledger at {path}. `billhook up` or `billhook migrate` makes one; BILLHOOK_VAR or"
+                " BILLHOOK_DATABASE_URL say where another one is."
+            )
 
     def make_var(self) -> None:
         """The directory of the embedded defaults: the ledger, keys and documents in it are nobody else's to read."""
@@ -90,6 +105,8 @@ class Env:
 
     @cached_property
     def broker(self) -> DoorbellBroker:
+        from billhook.queue.broker import DoorbellBroker
+
         url = self.settings.queue_url.get_secret_value()
         if not url:
             raise SettingsError(
@@ -100,6 +117,8 @@ class Env:
 
     @cached_property
     def bell(self) -> Bell:
+        from billhook.queue.bell import Bell
+
         return Bell(self.broker, self.metrics)
 
     @cached_property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -252,9 +254,24 @@ def _read_url(setting: str, url: str) -> URL:
         raise SettingsError(f"{setting} is not a URL: scheme://user:password@host:port/name.") from None
 
 
+_NO_SETTINGS: Final = frozenset({"BILLHOOK_RECORDINGS"})
+"""What begins as a setting does and is read by tests alone."""
+
+
+def _refuse_misspelt(environment: Iterable[str]) -> None:
+    """A setting that nobody reads would count for nothing, and look as if it did."""
+    known = {f"BILLHOOK_{name.upper()}" for name in Settings.model_fields} | _NO_SETTINGS
+    for name in sorted(environment):
+        if name.startswith("BILLHOOK_") and name not in known and not name.endswith("_PORT"):
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"There is no setting {name}.{meant} docs/settings.md lists them all.")
+
+
 def read_settings(**overrides: Any) -> Settings:
     """The settings of this process: of the environment, then of the file under `var`. Raises `SettingsError` naming
     each that cannot work."""
+    _refuse_misspelt(os.environ)
     var = Path(overrides.get("var") or os.environ.get("BILLHOOK_VAR") or Settings.model_fields["var"].default)
     try:
         settings = Settings(_env_file=var / SETTINGS_FILE, **overrides)  # type: ignore[call-arg]

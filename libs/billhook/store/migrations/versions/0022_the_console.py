@@ -7,8 +7,8 @@ from alembic import op
 
 from billhook.store.schema import Instant
 
-revision = "0018"
-down_revision = "0017"
+revision = "0022"
+down_revision = "0021"
 
 
 def upgrade() -> None:

@@ -1,0 +1,113 @@
+"""What every command has in common: help, JSON, codes, and that it leaves nothing behind where it only looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.shell import Shell
+from typer.main import get_command, get_group
+from typer.testing import CliRunner
+
+from billhook.cli import groups
+from billhook.cli.commands_page import NAME, commands_page
+from billhook.cli.main import EXIT_CODES, app
+from billhook.store.mails import mails
+from billhook.store.operators import find_operator, is_good_link
+
+ROOT = Path(__file__).parents[2]
+RUN = frozenset({("up",), ("run",)})
+"""Commands that are processes: what they say is their log."""
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    return dict(groups.all_commands(get_command(app)))
+
+
+def test_every_command_answers_programs_too_and_says_what_it_does() -> None:
+    for path, command in commands().items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert path in RUN or "--json" in options, " ".join(path)
+        assert command.help, " ".join(path)
+
+
+def test_the_list_says_of_a_group_what_the_group_says_of_itself() -> None:
+    root = get_command(app)
+    listed = CliRunner().invoke(app, ["--help"], terminal_width=200).output
+    for name, part in groups.PARTS.items():
+        assert root.commands[name].help.startswith(part.text.rstrip(".")), name
+        assert part.text.split(".")[0] in listed.replace("\n", " "), name
+
+
+def test_the_page_of_commands_is_what_the_code_makes() -> None:
+    fresh = (ROOT / "docs" / NAME).read_text() == commands_page(get_group(app), EXIT_CODES)
+    assert fresh, f"docs/{NAME} is old: run `make docs`"
+
+
+def typed(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
+    command = [sys.executable, "-X", "importtime", "-m", "billhook.cli.main", *words]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+
+
+def test_a_command_imports_what_it_uses_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    version = typed(tmp_path, "--version")
+    assert version.stdout.startswith("billhook ")
+    assert not [name for name in ("sqlalchemy", "pydantic", "rich") if f" {name}\n" in version.stderr]
+    missing = typed(tmp_path, "events", "list")
+    assert missing.returncode == 1
+    assert "There is no ledger at" in missing.stderr
+    assert not [
+        name for name in ("redis", "stripe", "typst", "alembic", "fastapi", "lxml") if f" {name}\n" in missing.stderr
+    ]
+    assert list(tmp_path.iterdir()) == [], "no empty var/ where a command happened to be run"
+    assert typed(tmp_path, "events", "lost").returncode == 2
+
+
+def test_a_misspelt_setting_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLHOOK_KEEP_MESSAGE_DAYS", "3")
+    said = shell.fails("events", "list")
+    assert "BILLHOOK_KEEP_MESSAGE_DAYS" in said
+    assert "BILLHOOK_KEEP_MESSAGES_DAYS" in said
+
+
+def test_operators_are_let_in_and_out(shell: Shell) -> None:
+    [ada] = shell.json("operators", "add", "Ada@example.com", "--role", "operate")
+    assert (ada["email"], ada["role"]) == ("ada@example.com", "operate")
+    assert "already" in shell.fails("operators", "add", "ada@example.com")
+    assert "mail" in shell.fails("operators", "add", "nonsense").lower()
+    shell("operators", "set-role", "ada@example.com", "admin")
+    assert "gets in no longer" in shell("operators", "disable", "ada@example.com")
+    [listed] = shell.json("operators", "list")
+    assert (listed["role"], listed["disabled_at"] is None) == ("admin", False)
+    [link] = shell.json("operators", "sign-in")
+    with shell.database.read() as tx:
+        assert is_good_link(tx, link["url"].rpartition("/")[2], ada_now())
+        assert find_operator(tx, "ADA@example.com") is not None
+        assert tx.execute(mails.select()).first() is None
+    actions = [row["action"] for row in shell.json("operators", "log")]
+    assert actions == ["operator.sign_in_link", "operator.disable", "operator.set_role", "operator.add"]
+
+
+def ada_now() -> Any:
+    from billhook.runtime.clock import system_clock
+
+    return system_clock()
+
+
+def test_a_queue_is_paused_and_the_doctor_says_so(shell: Shell) -> None:
+    assert "no queue" in shell.fails("queues", "pause", "nothing", "--reason", "x")
+    shell("queues", "pause", "mails", "--reason", "the server is down")
+    [mail] = [row for row in shell.json("queues", "list") if row["queue"] == "mails"]
+    assert (mail["state"], mail["reason"]) == ("paused", "the server is down")
+    found = shell.run("doctor", "--json")
+    complaints = [json.loads(line) for line in found.stdout.splitlines()]
+    assert "mails is paused" in " ".join(one["what"] for one in complaints)
+    assert all(one["do"] for one in complaints)
+    shell("queues", "resume", "mails")
+    assert "is not paused" in shell.fails("queues", "resume", "mails")
