@@ -18,6 +18,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "POST /v1/merchants": {"name": "Harbor Books Ltd", "locale": "de-AT", "contact_email": "ops@harbor.example"},
     "PATCH /v1/merchants/{merchant_id}": {"contact_email": "ops@harbor.example"},
     "POST /v1/merchants/{merchant_id}/keys": {"name": "shop", "scope": "publish", "expires_in_days": 365},
+    "POST /v1/merchants/{merchant_id}/views": {"embed_origins": ["https://app.harbor.example"]},
     "PUT /v1/merchants/{merchant_id}/seller": {"name": "Harbor Books Ltd", "email": "billing@harbor.example"},
     "PUT /v1/merchants/{merchant_id}/invoicing": {},
     "POST /v1/merchants/{merchant_id}/templates": {"name": "ours", "source": "<h1>{{ document.number }}</h1>"},

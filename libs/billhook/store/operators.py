@@ -135,9 +135,16 @@ def change_operator(tx: Tx, operator_id: str, *, role: Role | None = None, disab
 
 
 def begin_session(
-    tx: Tx, name: str, role: Role, now: datetime, *, operator_id: str | None = None, api_key_id: str | None = None
+    tx: Tx,
+    name: str,
+    role: Role,
+    now: datetime,
+    *,
+    operator_id: str | None = None,
+    api_key_id: str | None = None,
+    until: datetime | None = None,
 ) -> str:
-    """Sign somebody in; returns the token."""
+    """Sign somebody in, at most `until` then; returns the token."""
     token = secrets.token_urlsafe(32)
     tx.execute(sa.delete(operator_sessions).where(operator_sessions.c.expires_at <= now))
     tx.execute(
@@ -148,7 +155,7 @@ def begin_session(
             name=name,
             role=role,
             created_at=now,
-            expires_at=now + SESSION,
+            expires_at=min(now + SESSION, until or now + SESSION),
         )
     )
     return token

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -18,6 +18,8 @@ from billhook.store.merchants import OPERATOR, find_callers, list_keys
 from billhook.store.operator_actions import note_action
 from billhook.store.operators import (
     CODES_AT_ONCE,
+    ROLES,
+    Role,
     add_code,
     begin_session,
     count_guess,
@@ -46,6 +48,9 @@ router = APIRouter(dependencies=[Depends(own_page)])
 CHALLENGE = "billhook_sign_in"
 """The cookie that says which code is being answered, so that a guess counts against that one alone."""
 
+_ROLES: Final[dict[str, Role]] = {"read": "view", "write": "admin"}
+"""What an operator's key may at the console, by its scope; one that only publishes has no business here."""
+
 Next = Annotated[str, Query(max_length=500)]
 
 
@@ -66,17 +71,17 @@ def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
     key, own = form.one("key"), env.settings.operator_key.get_secret_value()
     to = inside(form.one("next", 500) or "/")
     if own and hmac.compare_digest(own.encode(), key.encode()):
-        name, key_id = OPERATOR, key_mark(own)
+        name, key_id, role, until = OPERATOR, key_mark(own), ROLES[-1], None
     else:
         with env.database.read() as tx:
-            caller = find_callers(tx, [key]).get(key)
+            caller = find_callers(tx, [key], env.clock()).get(key)
             found = next((one for one in list_keys(tx) if caller and one.id == caller.key_id), None)
-        if caller is None or caller.merchant_id is not None or found is None:
+        if caller is None or caller.merchant_id is not None or found is None or caller.scope not in _ROLES:
             problem = "This is no operator's key, or it was revoked."
             return page(request, "sign_in.html", 403, next=to, sent_to=None, problem=problem)
-        name, key_id = f"key {found.name}", found.id
+        name, key_id, role, until = f"key {found.name}", found.id, _ROLES[caller.scope], caller.expires_at
     with env.database.begin() as tx:
-        token = begin_session(tx, name, "admin", env.clock(), api_key_id=key_id)
+        token = begin_session(tx, name, role, env.clock(), api_key_id=key_id, until=until)
         note_action(tx, "sign_in", name, by=name, now=env.clock(), detail={"by": "key"})
     return sign_in_as(env, RedirectResponse(to, 303), token)
 
