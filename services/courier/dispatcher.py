@@ -32,13 +32,15 @@ from billhook.store.database import Database, is_store_away
 from billhook.store.deliveries import deliveries, pull_forward
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
-from services.courier.limits import IN_FLIGHT, Admission, EndpointLimits
+from services.courier.limits import BEYOND, IN_FLIGHT, Admission, EndpointLimits
 from services.courier.plain import FastPath
 
 log = logging.getLogger(__name__)
 
-ROOM: Final = {FRESH: IN_FLIGHT, RETRY: 160, REPLAY: 32}
-"""What each lane may hold: first attempts always find 192 places that no retry and no replay can take."""
+MOST: Final = IN_FLIGHT + BEYOND
+ROOM: Final = {FRESH: MOST, RETRY: 160, REPLAY: 32}
+"""What each lane may hold: first attempts always find 192 places that no retry and no replay can take, and those beyond
+the room."""
 
 LEAST_ROOM: Final = 16
 """A claim costs as much as sending 50 messages, so it is not made for one place that has become free."""
@@ -110,7 +112,7 @@ class Dispatcher:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        self._client = self._open_client(IN_FLIGHT)
+        self._client = self._open_client(MOST)
         self._metrics.job_capacity.labels(self._steps.queue).set(IN_FLIGHT)
         self._metrics.open_breakers.set(0)
         for lane in self._lanes.values():
@@ -165,7 +167,7 @@ class Dispatcher:
             return 0
         if lane.name == REPLAY and under_way >= IN_FLIGHT // 2:
             return 0  # what people asked for again waits while there is much to do for the first time
-        return min(ROOM[lane.name] - lane.busy, IN_FLIGHT - under_way)
+        return min(ROOM[lane.name] - lane.busy, MOST - under_way)
 
     def _patience(self, lane: Lane) -> float:
         if lane.look_at is None:

@@ -39,15 +39,16 @@ LONGEST_WAIT = timedelta(minutes=5)
 """How far work is put off at most: whatever the reason was, it may be gone by then."""
 
 IN_FLIGHT = 384
-"""Requests under way in one process. It sends some 2,000 a second: at 100 ms each that is 200, and a claim brings
-the next 128 while those are sent."""
+"""Requests under way in one process, of whichever merchants. It sends some 2,000 a second: at 100 ms each that is 200,
+and a claim brings the next 128 while those are sent."""
+
+BEYOND = 128
+"""Places beyond these, for merchants that have few under way. So one merchant may use the whole room while nobody else
+wants any, and others find theirs at once, however many endpoints of it hang."""
 
 ASSURED = 32
-"""Of these, what a merchant may have while others fill the rest; and never more than a quarter of what is free then, so
-that the next one finds something too, however many merchants have endpoints that hang."""
-
-LARGEST_SHARE = IN_FLIGHT - 128
-"""Where one merchant's share ends beyond what it is assured of: however many endpoints of it hang, others find 128."""
+"""What a merchant may have while others fill the room; and never more than a quarter of what is free then, so that the
+next one finds something too, however many merchants have endpoints that hang."""
 
 MOST_NOTED = 1000
 """Endpoints that are busy or not well, of which a claim can be told. Where there are more, the rules are asked."""
@@ -117,8 +118,9 @@ class EndpointLimits:
 
     def share(self, merchant_id: str) -> int:
         """How many more may go out for a merchant: some always, and more while the others' share is free."""
-        assured = min(ASSURED, max(1, (IN_FLIGHT - self._all_busy) // 4))
-        return max(0, assured - self._busy[merchant_id], LARGEST_SHARE - self._all_busy)
+        free = IN_FLIGHT + BEYOND - self._all_busy
+        assured = min(ASSURED, max(1, free // 4))
+        return max(0, min(free, assured - self._busy[merchant_id]), IN_FLIGHT - self._all_busy)
 
     def traffic(self, endpoint_id: str) -> Traffic:
         found = self._known.get(endpoint_id)
@@ -153,7 +155,8 @@ class EndpointLimits:
             if len(self._noted) > MOST_NOTED:
                 return Rooms({}, 0), 0
             known = {name: traffic.room(now) for name, traffic in {**self._roomy, **self._noted}.items()}
-            return Rooms(known, breaker.FIRST_WINDOW), LARGEST_SHARE - self._all_busy
+            free = IN_FLIGHT - self._all_busy
+            return Rooms(known, breaker.FIRST_WINDOW), free if free >= WORTH_A_CLAIM else 0
 
     def full(self) -> list[str]:
         """Endpoints that have no room but soon will: what is due for them stays where it is, and no claim comes upon it

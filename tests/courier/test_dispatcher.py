@@ -22,7 +22,7 @@ from billhook.store.messages import Message, add_messages
 from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
 from services.courier import plain
-from services.courier.limits import ASSURED, LARGEST_SHARE
+from services.courier.limits import ASSURED, IN_FLIGHT
 
 URL = "https://merchant.test/hook"
 
@@ -276,14 +276,14 @@ def test_one_merchant_whose_endpoints_hang_leaves_room_to_the_others(world: Worl
         sealed = world.vault.seal("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         create_endpoint(tx, other.id, "https://other.test/hook", ["*"], sealed, world.clock())
     with dispatching(world) as office:
-        until(lambda: len(office.client.sent) >= LARGEST_SHARE)
+        until(lambda: len(office.client.sent) == IN_FLIGHT)  # all of it, while nobody else wants any
         with world.database.begin() as tx:
             message = Message.own(other.id, "order.shipped", "own", "", b"{}", world.clock())
             address(tx, add_messages(tx, [message], world.clock()), world.clock())
         world.clock.move(seconds=1)  # what was put off is due again, and stands before it
         office.look()
         until(lambda: "https://other.test/hook" in office.client.urls)
-        assert office.client.urls.count(URL) <= LARGEST_SHARE + ASSURED
+        assert office.client.urls.count(URL) == IN_FLIGHT
 
 
 def test_what_waited_for_an_endpoint_that_was_down_falls_due_at_the_first_success(
@@ -355,7 +355,7 @@ def test_retries_and_replays_leave_room_to_first_attempts(world: World) -> None:
         lanes["retry"].busy = 160
         assert office.dispatcher._room_in(lanes["retry"]) == 0
         assert office.dispatcher._room_in(lanes["replay"]) == 32
-        assert office.dispatcher._room_in(lanes["fresh"]) == 224
+        assert office.dispatcher._room_in(lanes["fresh"]) == 224 + 128
         lanes["replay"].claiming = 24  # they may all come
         assert office.dispatcher._room_in(lanes["fresh"]) == 200
         lanes["replay"].claiming = 0
@@ -392,3 +392,34 @@ def test_stopping_waits_for_what_is_under_way(world: World) -> None:
     with world.database.read() as tx:
         held = sa.select(deliveries.c.token).where(deliveries.c.state == "due")
         assert tx.execute(held).scalar() is not None
+
+
+def test_whoever_is_short_of_room_goes_on_as_its_own_are_answered(world: World) -> None:
+    other, theirs = "https://other.test/hook", 2 * ASSURED
+    for _ in range(100):
+        world.endpoint(URL)
+    for _ in range(FIRST_WINDOW):
+        world.say()
+    with dispatching(world) as office:
+        until(lambda: len(office.client.sent) == IN_FLIGHT)
+        with world.database.begin() as tx:
+            merchant = merchants.create_merchant(tx, "Other Ltd", world.clock())
+            sealed = world.vault.seal("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+            endpoint = create_endpoint(tx, merchant.id, other, ["*"], sealed, world.clock()).id
+            said = [Message.own(merchant.id, "order.shipped", "own", "", b"{}", world.clock()) for _ in range(theirs)]
+            address(tx, add_messages(tx, said, world.clock()), world.clock())
+        for _ in range(2 * ASSURED):  # it is known to answer
+            office.dispatcher._limits.answered(endpoint, "2xx", 200, None, 0.01)
+        office.look()
+        answered = 0
+        while answered < theirs:
+            until(lambda: other in office.client.urls, "sending the other's")
+            waiting = office.client.sent
+            office.client.sent = [sent for sent in waiting if sent[0].url == URL]
+            assert len(waiting) - len(office.client.sent) <= ASSURED
+            assert len(office.client.sent) == IN_FLIGHT
+            for request, done in waiting:
+                if request.url == other:
+                    answered += 1
+                    done(Response("2xx", 200))
+        office.answer()
