@@ -7,6 +7,7 @@ Whatever fails costs only the request it came with: nothing is stored, and the a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import time
@@ -60,6 +61,7 @@ class IngestRoute:
         # Children are looked up once: a label lookup takes a lock and a dictionary each time.
         self._answered = {status: metrics.ingress_requests.labels(str(status)) for status in (200, 400, 401, 404, 503)}
         counters = {"duplicate": metrics.events_duplicate, "conflict": metrics.events_conflict}
+        self._accepted = functools.cache(metrics.events_accepted.labels)
         self._known = {
             (outcome, provider): counter.labels(provider)
             for outcome, counter in counters.items()
@@ -144,7 +146,7 @@ class IngestRoute:
                 503, "store_unavailable", "The event could not be stored. Send again.", (b"retry-after", b"5")
             ) from None
         if receipt.outcome == "accepted":
-            self._metrics.events_accepted.labels(source.provider, source.label).inc()
+            self._accepted(source.provider, source.label).inc()
         else:
             self._known[receipt.outcome, source.provider].inc()
         if log.isEnabledFor(logging.INFO):

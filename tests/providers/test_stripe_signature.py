@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stripe_shapes import NOW, SECRET, STRIPE, event, signature
 
 from billhook.errors import BodyRefused, SignatureRefused
+from billhook.providers import stripe
 
 BODY = event("customer.created", {"id": "cus_1", "name": "Ünïcode"})
 
@@ -140,3 +141,15 @@ def test_numbers_beyond_64_bits_are_json_all_the_same() -> None:
 def test_no_bytes_do_more_than_being_refused(body: bytes) -> None:
     with pytest.raises(BodyRefused):
         STRIPE.open({}, body)
+
+
+@given(st.sampled_from([SECRET, "whsec_other", " ", "ünïcode"]), st.integers(0, 2), st.booleans(), st.booleans())
+def test_what_is_said_without_the_sdk_is_what_the_sdk_says(secret: str, zeros: int, usual: bool, mended: bool) -> None:
+    moment, _, signed = signature(BODY, secret).partition(",")
+    header = f"t={'0' * zeros}{moment[2:]},{'' if usual else 'v2=x,'}{signed if mended else signed[:-1] + 'g'}"
+    body = BODY.decode()
+    if stripe._signed_as_usual(BODY, header, secret):
+        assert stripe._signed(body, header, secret)
+    elif usual and secret.isascii():
+        assert not stripe._signed(body, header, secret)
+    assert stripe._signed_as_usual(BODY, signature(BODY), SECRET)

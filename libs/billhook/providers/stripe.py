@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -139,6 +140,7 @@ EVENTS: Final[dict[str, Meaning]] = {
 
 _HEADER = "stripe-signature"
 _USUAL = re.compile(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}(?:,v[01]=[0-9a-f]{64})*\Z", re.ASCII)
+_V1 = re.compile(r"v1=([0-9a-f]{64})")
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
 _PENDING = re.compile(rb'"pending_webhooks"\s*:\s*[0-9]+')
 """To how many endpoints an event is still to be sent: another number at each sending."""
@@ -204,7 +206,7 @@ class Stripe(Provider):
         except UnicodeDecodeError as error:
             # Stripe signs text, so bytes that are none cannot carry a signature of Stripe's.
             raise SignatureRefused("body_not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
-        if not any(_signed(text, header, secret) for secret in secrets):
+        if not any(_signed_as_usual(body, header, secret) or _signed(text, header, secret) for secret in secrets):
             raise SignatureRefused(
                 "signature_mismatch",
                 "No signature matches: another endpoint's secret was used, or the body changed after signing.",
@@ -306,6 +308,15 @@ def _timestamp(header: str) -> int:
     if not any(name == "v1" and value for name, _, value in items):
         raise SignatureRefused("signature_scheme_missing", f"`{_HEADER}` holds no `v1` signature.")
     return int(timestamps[0])
+
+
+def _signed_as_usual(body: bytes, header: str, secret: str) -> bool:
+    """Whether a header as Stripe writes it signs this body, in a tenth of the SDK's time. If not, the SDK is asked."""
+    usual = _USUAL.match(header)
+    if usual is None or not secret.isascii() or not secret.strip():
+        return False
+    expected = hmac.digest(secret.encode(), b"%d.%b" % (int(usual[1]), body), "sha256").hex()
+    return any(hmac.compare_digest(expected, given) for given in _V1.findall(header))
 
 
 def _signed(text: str, header: str, secret: str) -> bool:
