@@ -422,4 +422,3 @@ def test_whoever_is_short_of_room_goes_on_as_its_own_are_answered(world: World) 
                 if request.url == other:
                     answered += 1
                     done(Response("2xx", 200))
-        office.answer()
