@@ -317,6 +317,7 @@ def _report(console: Console, env: Env, endpoint_id: str, arrivals: Arrivals, fi
         console.print("The PDFs are not there yet: `billhook dead-letters list` tells what went wrong.")
     settings = env.settings
     console.print("\nWhere to look next (while `make run` is up):")
+    console.print("  console   .venv/bin/billhook operators sign-in")
     console.print(f"  the book  {settings.address_of('desk')}/docs")
     console.print("  events    .venv/bin/billhook events list")
     console.print(f"  metrics   {settings.address_of('bookkeeper')}/metrics")
