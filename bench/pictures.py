@@ -37,8 +37,8 @@ def free_ports(names: list[str]) -> dict[str, str]:
     return ports
 
 
-def keep(page: Page, name: str, *, whole: bool = False) -> None:
-    picture = Image.open(BytesIO(page.screenshot(full_page=whole))).convert("RGB")
+def keep(page: Page, name: str) -> None:
+    picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
     path = PICTURES / f"{name}.png"
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}  {path.stat().st_size // 1024} KiB")
@@ -59,10 +59,11 @@ def shoot(browser: Browser, desk: str, environment: dict[str, str]) -> None:
     page.emulate_media(color_scheme="light")
     page.goto(f"{desk}/events?type=invoice.paid&state=processed")
     page.locator("table.rows tbody a").first.click()
-    page.locator("iframe.pdf").last.scroll_into_view_if_needed()
-    page.wait_for_timeout(5000)  # the browser's own viewer draws the PDF, and tells nobody when
-    page.evaluate("scrollTo(0, 0)")
-    keep(page, "event", whole=True)
+    # A screen as high as the page: what is within the frame is not drawn where a picture reaches beyond the screen.
+    height = int(page.evaluate("document.documentElement.scrollHeight"))
+    page.set_viewport_size({"width": 1280, "height": height})
+    page.wait_for_timeout(6000)  # the browser's own viewer draws the PDF, and tells nobody when
+    keep(page, "event")
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(desk)
     keep(page, "overview-phone")
