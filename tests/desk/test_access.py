@@ -61,7 +61,9 @@ HEADERS = {"Idempotency-Key": "key-1"}
 """Whoever has no need of them passes over them."""
 
 OWN = "/v1/merchants/{merchant_id}"
-OWN_PARTS = tuple(f"{OWN}/{part}" for part in ("seller", "logo", "invoicing", "templates", "dunning", "limits"))
+OWN_PARTS = tuple(
+    f"{OWN}/{part}" for part in ("seller", "logo", "invoicing", "templates", "dunning", "limits", "views")
+)
 """What a merchant may see and set of itself; all else about merchants is the operator's."""
 
 ASKS_FOR_WHOM = (
