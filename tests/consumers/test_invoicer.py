@@ -275,7 +275,7 @@ def test_an_engine_that_hangs_or_dies_costs_one_document_a_try_and_the_others_no
     assert world.rows("documents", "subject_id", "state", "attempts")[1] == ("inv_1", "ready", 2)
 
 
-def test_a_document_whose_logo_is_gone_fails_alone(world: World, engines: Engines, objects: Objects) -> None:
+def test_a_document_whose_logo_is_not_there_waits_alone(world: World, engines: Engines, objects: Objects) -> None:
     good = samples.invoice(samples.terms(1))
     logo = Logo(media_type="image/png", key="logos/aa/bb.png", sha256="0" * 64, width=1, height=1)
     lost = msgspec.structs.replace(good, seller=msgspec.structs.replace(good.seller, logo=logo))
@@ -283,5 +283,5 @@ def test_a_document_whose_logo_is_gone_fails_alone(world: World, engines: Engine
     world.render(engines, objects)
     (first, second) = world.rows("documents", "subject_id", "state", "last_error")
     assert first == ("inv_0", "ready", None)
-    assert second[1] == "dead"
+    assert second[1] == "due"
     assert "logos/aa/bb.png" in second[2]

@@ -226,8 +226,9 @@ def test_bodies_that_do_not_fit_together_are_sent_again_and_room_comes_back() ->
         gone.close()
 
         def taken() -> bool:
-            third.sendall(request(b"x" * 90_000))
-            return answer(third)[0] == 200
+            again = server.connect()  # for a refusal ends the connection that it was said on
+            again.sendall(request(b"x" * 90_000))
+            return answer(again)[0] == 200
 
         eventually(taken)
 

@@ -92,7 +92,18 @@ def test_a_claimed_delivery_becomes_a_letter_to_the_endpoint_as_it_is_now(databa
         found = {one.delivery_id: one for one in outbound_messages(tx, rows)}
         assert outbound_messages(tx, []) == []
     assert found[first] == OutboundMessage(
-        first, "mrc_a", sent.id, here, 1, 1, "invoice.paid", sent.body, pruned=False, subject=None, lane="fresh"
+        first,
+        "mrc_a",
+        sent.id,
+        here,
+        1,
+        1,
+        "invoice.paid",
+        sent.body,
+        pruned=False,
+        subject=None,
+        lane="fresh",
+        event_id=sent.inbox_id,
     )
     assert found[second].endpoint.disabled_at == NOW
     assert found[second].subject == "cus_1"
