@@ -120,7 +120,7 @@ class serving:
         # It listens before the server runs, so that the first request waits for the server and nobody else has to.
         self._socket = socket.create_server(("127.0.0.1", 0))
         app = build(env, Health())
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", loop="asyncio"))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", loop="asyncio"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self) -> Desk:
