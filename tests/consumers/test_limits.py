@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store.endpoints import set_disabled, update_endpoint
-from services.courier.limits import IN_FLIGHT, LARGEST_SHARE, WORTH_A_CLAIM, EndpointLimits
+from services.courier.limits import BEYOND, IN_FLIGHT, WORTH_A_CLAIM, EndpointLimits
 
 URL = "https://merchant.test/hook"
 
@@ -112,10 +112,10 @@ def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> No
         assert room >= 1
         limits.enter(f"ep_{number}", merchant, room)
         assert limits.share(merchant) == 0
-    assert limits._all_busy < IN_FLIGHT
+    assert limits._all_busy < IN_FLIGHT + BEYOND
     for number in range(16):  # what is given back is free for whoever wants it
         limits.enter(f"ep_{number}", f"mrc_{number}", -limits.traffic(f"ep_{number}").busy)
-    assert limits.share("mrc_0") == LARGEST_SHARE
+    assert limits.share("mrc_0") == IN_FLIGHT
 
 
 def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_places_are_free(world: World) -> None:
@@ -124,7 +124,7 @@ def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_place
         world.say()
     courier = world.courier()
     limits = courier.limits
-    limits.enter("ep_hangs", world.merchant_id, LARGEST_SHARE)
+    limits.enter("ep_hangs", world.merchant_id, IN_FLIGHT)
     assert courier.take()[1] == []
     assert due(world) == [world.clock()] * 2  # neither tried nor deferred
     assert limits.full() == [endpoint]

@@ -58,7 +58,8 @@ def test_every_answer_is_one_the_document_names(mode: GenerationMode, tmp_path: 
         for operation in operations:
 
             @settings(
-                max_examples=15,
+                # Kinds and bodies are made up, so that the right one has to be met by chance.
+                max_examples=15 if "{kind}" in operation.path or operation.method == "post" else 5,
                 deadline=None,
                 derandomize=True,
                 database=None,

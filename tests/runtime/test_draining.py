@@ -14,6 +14,7 @@ from runtime.test_connections import answer, eventually, request
 
 from billhook.runtime.health import is_ready
 from billhook.runtime.valkey import free_port
+from billhook_testing.servers import ValkeyServer
 
 SCRIPT = """
 import sys
@@ -43,12 +44,13 @@ sys.exit(run_service(Service("ingress", "", app=lambda env, health: app), env))
 
 
 @pytest.mark.timeout(90)
-def test_a_drain_that_had_to_cut_says_so_once_and_does_not_end_well(tmp_path: Path) -> None:
+def test_a_drain_that_had_to_cut_says_so_once_and_does_not_end_well(tmp_path: Path, valkey: ValkeyServer) -> None:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
     environment |= {
         "BILLHOOK_VAR": str(tmp_path),
         "BILLHOOK_INGRESS_PORT": str(port),
+        "BILLHOOK_QUEUE_URL": valkey.url,
         "BILLHOOK_DRAIN_SECONDS": "0.5",
     }
     command = [sys.executable, "-c", SCRIPT]
@@ -67,4 +69,4 @@ def test_a_drain_that_had_to_cut_says_so_once_and_does_not_end_well(tmp_path: Pa
     assert host.returncode == 1
     (line,) = said.splitlines()
     assert "requests were cut off" in line
-    assert '"count": 2' in line
+    assert '"count":2' in line

@@ -33,12 +33,14 @@ from billhook.store import (
     erasure,
     exports,
     failed_invoices,
+    figures,
     inbox,
     limits,
     links,
     mails,
     merchants,
     messages,
+    operator_actions,
     own_credit_notes,
     own_invoices,
     publications,
@@ -87,7 +89,7 @@ def open_shop(tx: Tx) -> Shop:
     dead_letters.bury(tx, "inbox", [dead_letters.DeadLetter(merchant, event.id, "broken", 1)], NOW)
     [letter] = dead_letters.list_dead(tx, merchant_id=merchant)
     customer = Customer(external_id="cus_same")
-    entries = [customer, msgspec.structs.replace(new_invoice("in_same"), customer="cus_same")]
+    entries = [customer, msgspec.structs.replace(new_invoice("in_same"), customer="cus_same", created=NOW)]
     book.apply(tx, [book.Entry(merchant, source, "", Change(entry, NOW)) for entry in entries], NOW)
     invoice = f"inv_of_{source}"
     documents.add_documents(tx, [documents.NewDocument(merchant, invoice, "invoice", "billhook-2", b"")], NOW)
@@ -181,6 +183,11 @@ def withdrawn(tx: Tx, merchant: str) -> list[sa.RowMapping]:
     mails.withdraw_mails(tx, merchant, "same")
     left = {mail["id"] for mail in mails.list_mails(tx, merchant_id=None)}
     return [mail for mail in before if mail["id"] not in left]
+
+
+def noted(tx: Tx, merchant: str) -> list[sa.RowMapping]:
+    operator_actions.note_action(tx, "looked at", "x", by="test", now=NOW, merchant_id=merchant)
+    return operator_actions.list_actions(tx, limit=1)
 
 
 Question = Callable[[Tx, Shop, str], Any]
@@ -299,6 +306,20 @@ QUESTIONS: dict[str, Question] = {
     "limits.count_of": lambda tx, shop, merchant: one(limits.count_of(tx, "endpoints", merchant, NOW), merchant),
     "mails.written": lambda tx, shop, merchant: one(len(mails.written(tx, merchant, ["same"])), merchant),
     "mails.next_turn": lambda tx, shop, merchant: one(after_sending(tx, shop, merchant), merchant),
+    "dunning_cases.newest_cases": lambda tx, shop, merchant: dunning_cases.newest_cases(
+        tx, merchant_id=merchant, stage=None, before=None, limit=9
+    ),
+    "operator_actions.note_action": lambda tx, shop, merchant: noted(tx, merchant),
+    "mails.list_mails_since": lambda tx, shop, merchant: mails.list_mails_since(tx, merchant, NOW, limit=9),
+    "figures.open_letters": lambda tx, shop, merchant: one(
+        sum(figures.open_letters(tx, merchant_id=merchant).values()), merchant
+    ),
+    "book.newest_invoices": lambda tx, shop, merchant: (
+        book.newest_invoices(tx, merchant_id=merchant, status=None, number=None, before=None, limit=9).rows
+    ),
+    "messages.messages_about": lambda tx, shop, merchant: messages.messages_about(
+        tx, "cus", merchant_id=merchant, limit=9
+    ),
     "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),

@@ -196,8 +196,12 @@ def docs(
 
 def main() -> None:
     """The entry point: an error of ours is one sentence, not a trace."""
+    import logging
+
     from billhook.errors import BillhookError
 
+    # A command says itself what is wrong; the services that it starts set up their own lines.
+    logging.getLogger("billhook").addHandler(logging.NullHandler())
     os.umask(0o077)  # what is made under `var` is nobody else's
     try:
         app()

@@ -35,7 +35,7 @@ PAGES = (
     *(dunning, findings, dead_letters, queues, people, merchant_pages),
 )
 
-_OF_THE_API = re.compile(r"/(v1|i|docs|openapi\.json|livez|readyz|metrics)(/.*)?")
+_OF_THE_API = re.compile(r"/(v1|i|docs|openapi\.json|livez|readyz|metrics)(/.*)?", re.DOTALL)
 
 
 def beside(api: ASGIApp, env: Env) -> ASGIApp:

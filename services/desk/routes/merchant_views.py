@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from billhook.store.merchant_views import add_merchant_view, revoke_merchant_view
-from services.desk.dependencies import CallerIn, EnvIn, Id
+from services.desk.dependencies import Body, CallerIn, EnvIn, Id
 from services.desk.refusals import not_found
 from services.desk.routes.merchants import find_merchant
 
@@ -26,9 +26,7 @@ Origin = Annotated[
 ]
 
 
-class NewView(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewView(Body):
     expires_in_minutes: int = Field(MINUTES, ge=1, le=MOST_MINUTES)
     may_change: bool = Field(True, description="Send again, renew secrets, disable and enable. False: it only shows.")
     embed_origins: list[Origin] = Field(
