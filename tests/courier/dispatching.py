@@ -24,7 +24,7 @@ OK = Response("2xx", 200)
 
 
 def until(happened: Callable[[], object], what: str = "it") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < deadline, f"{what} did not happen"
         time.sleep(0.005)
