@@ -99,7 +99,7 @@ class Reconciling:
 
     table: sa.Table = reconciliation_runs
     batch = 1  # the runs take turns
-    lease = timedelta(seconds=30)
+    lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
 
     def __init__(
