@@ -208,6 +208,7 @@ def test_a_desk_that_cannot_commit_any_more_ends_with_1_and_says_why(
     with at_home(monkeypatch), caplog.at_level(logging.CRITICAL):
         threading.Thread(target=publish, daemon=True).start()
         assert host.run_service(find_service("desk"), env) == 1
+    until(lambda: statuses, "hearing the answer")
     assert statuses == [500]
     (reason,) = reasons(caplog)
     assert "out of memory" in reason

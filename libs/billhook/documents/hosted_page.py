@@ -14,6 +14,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from billhook.documents.built_in import environment
 from billhook.documents.qr import qr_svg
 from billhook.documents.view import Shown, shown
 from billhook.documents.words import direction_of, hosted_words, negotiated
@@ -87,10 +88,4 @@ def gone_html(accepted: str, *, nonce: str) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("billhook.documents", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return environment("billhook.documents")

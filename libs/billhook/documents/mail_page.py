@@ -9,6 +9,8 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
+from billhook.documents.built_in import environment
+
 
 class Action(msgspec.Struct, frozen=True):
     """Where to go from here. The first of a mail is its button."""
@@ -46,12 +48,6 @@ def _linked(text: str, actions: Sequence[Action]) -> Markup:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("billhook.documents", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["linked"] = _linked
-    return environment
+    made = environment("billhook.documents")
+    made.filters["linked"] = _linked
+    return made

@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from billhook.documents.bidi import Text
+from billhook.documents.built_in import environment
 from billhook.documents.qr import qr_svg
 from billhook.documents.view import Shown
 
@@ -31,11 +32,4 @@ def document_html(shown: Shown, *, logo: str | None = None) -> str:
 
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("billhook.documents", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("document.html")
+    return environment("billhook.documents").get_template("document.html")

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from billhook.documents import built_in
 from billhook.rules.money import format_money
 from services.desk.console.fields import state_kind
 
@@ -90,13 +91,7 @@ def _readable(said: str) -> str:
 
 @lru_cache(maxsize=1)
 def environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("services.desk.console", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = built_in.environment("services.desk.console")
     made.filters.update(
         money=money,
         time=time,
