@@ -120,7 +120,7 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
         ("BillhookEventsMissing", "missing_event"),
         ("BillhookRedisAway", "deliveries"),
     }
-    prometheus.until(lambda: expected <= prometheus.firing(), f"{expected}")
+    prometheus.until_fired(expected)
     installation.queue.open()
     mend_what_waits_for_a_person(installation)
     prometheus.until(lambda: not prometheus.firing(), "silence")
@@ -133,7 +133,7 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
         ("BillhookTargetGone", "desk"),
         ("BillhookQueueNotWorked", "deliveries"),
     }
-    prometheus.until(lambda: expected <= prometheus.firing(), f"{expected}")
+    prometheus.until_fired(expected)
     assert ("BillhookQueueNotWorked", "inbox") not in prometheus.firing()
 
     installation.database.cut()
@@ -145,7 +145,7 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
         ("BillhookLedgerNotMeasured", ""),
         ("BillhookSweepSilent", ""),
     }
-    prometheus.until(lambda: expected <= prometheus.firing(), f"{expected}")
+    prometheus.until_fired(expected)
     installation.database.open()
     for name in ("relay", "courier", "desk"):
         installation.processes[name].start()

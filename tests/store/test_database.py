@@ -160,6 +160,14 @@ def test_a_database_that_was_closed_opens_again(tmp_path: Path) -> None:
         database.close()
 
 
+def test_what_was_lent_when_a_database_was_closed_is_closed_when_it_comes_back(database: Database) -> None:
+    with database.read() as tx:
+        lent = tx.connection.dbapi_connection
+        database.close()
+    with pytest.raises(Exception, match="closed"):
+        lent.cursor().execute("SELECT 1")
+
+
 def test_sqlite_keeps_its_promises_through_a_power_cut(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/x.db")
     with database.begin() as tx:

@@ -34,6 +34,7 @@ Tx = sa.Connection
 """An open transaction. Functions of this package take one and never end it."""
 
 _AFTER_COMMIT: Final = "billhook_after_commit"
+_OPENED_AFTER: Final = "billhook_opened_after"
 
 
 def after_commit(tx: Tx, done: Callable[[], object]) -> None:
@@ -71,6 +72,17 @@ class Database:
             _sqlite(self.url, answer_seconds) if self.sqlite else _postgresql(self.url, pool_size, answer_seconds)
         )
         self._queue = _WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
+        self._times_closed = 0
+        sa.event.listen(self.engine, "connect", self._opened)
+        sa.event.listen(self.engine, "checkin", self._returned)
+
+    def _opened(self, _: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info[_OPENED_AFTER] = self._times_closed
+
+    def _returned(self, _: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        """A pool that is closed forgets what it has lent: whoever brings it back later would leave it open for good."""
+        if record.info.get(_OPENED_AFTER) != self._times_closed:
+            record.invalidate()
 
     @contextmanager
     def begin(self, *, durable: bool = True) -> Iterator[Tx]:
@@ -151,6 +163,7 @@ class Database:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
+        self._times_closed += 1
         self.engine.dispose()
         if self._queue is not None:
             self._queue.close()
