@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -104,6 +105,22 @@ def test_the_same_key_is_the_same_note(office: Office) -> None:
     assert office.refused(invoices.credit, other.id, SOME, "return 7") == "idempotency_key_reused"
     assert office.now(invoice.id).amount_credited == 119
     assert office.draft(TERMS, "return 7").replayed is False  # the keys of invoices are others
+
+
+def test_what_was_prepared_counts_only_while_nothing_was_credited_since(office: Office) -> None:
+    invoice, other = office.paid(), office.paid()
+    kept, late = (invoices.prepared_credit(office.env.database, one.id, SOME) for one in (invoice, other))
+    assert kept is not None
+    marked = replace(kept, shown=msgspec.structs.replace(kept.shown, footer="as it was prepared"))
+    note = office.do(invoices.credit, invoice.id, SOME, prepared=marked).credit_note
+    assert office.shown(note.id)["credit_note"].footer == "as it was prepared"
+    office.do(invoices.credit, other.id, ALL)
+    assert office.refused(invoices.credit, other.id, SOME, prepared=late) == "credit_invalid"
+    assert office.refused(invoices.credit, invoice.id, CreditTerms(lines=(CreditLine(line=9),)), prepared=marked) == (
+        "credit_invalid"
+    )
+    assert invoices.prepared_credit(office.env.database, other.id, SOME) is None
+    assert invoices.prepared_credit(office.env.database, office.draft().invoice.id, SOME) is None
 
 
 def at_once(count: int, act: Any) -> list[Any]:

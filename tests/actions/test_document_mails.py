@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from actions.office import TERMS, Office
 
 from billhook.actions import invoices
-from billhook.actions.document_mails import Sending, mails_for
+from billhook.actions.document_mails import Heads, Sending, heads, mails_for
 from billhook.rules.document import Seller
 from billhook.rules.terms import CreditTerms, Party
 from billhook.store import work
@@ -27,13 +28,13 @@ def office(database: Database) -> Office:
     return Office.open(database)
 
 
-def make_ready(office: Office) -> list[str]:
+def make_ready(office: Office, known: Heads = MappingProxyType({})) -> list[str]:
     """What the invoicer does when it settles; returns the ids of the mails."""
     due = [row["id"] for row in office.rows("documents") if row["state"] == "due"]
     with office.env.database.begin() as tx:
         set_files(tx, [Rendered(document, f"{document}.pdf", "ab" * 32, 7, "typst") for document in due])
         work.finish(tx, documents, due, "ready", office.clock())
-        return add_mails(tx, mails_for(tx, due, public=PUBLIC, now=office.clock()), office.clock())
+        return add_mails(tx, mails_for(tx, due, public=PUBLIC, now=office.clock(), known=known), office.clock())
 
 
 def send(office: Office, subject_id: str, kind: str | None = None, to: Any = None, *, anyone: bool = True) -> Sending:
@@ -141,6 +142,22 @@ def test_what_is_not_ready_goes_out_when_it_is(office: Office) -> None:
     with office.env.database.begin() as tx:
         due = [row["id"] for row in office.rows("documents")]
         assert mails_for(tx, due, public=PUBLIC, now=office.clock()) == []
+
+
+def test_what_documents_show_may_be_read_before(office: Office) -> None:
+    """Once: what is known is not read again while others wait."""
+    invoice = office.issued()
+    with office.env.database.read() as tx:
+        known = heads(tx, invoice.id)
+    ((document_id, shown),) = known.items()
+    assert shown.lines == ()
+    known = {document_id: msgspec.structs.replace(shown, number="as it was read")}
+    office.do(invoices.send, invoice.id, "invoice", None, public=PUBLIC, anyone=True, known=known)
+    make_ready(office, known)
+    office.clock.move(minutes=1)
+    office.do(invoices.send, invoice.id, "invoice", None, public=PUBLIC, anyone=True, known=known)
+    assert {row["subject"] for row in office.rows("mails")} == {"Invoice as it was read – Acme"}
+    assert len(office.rows("mails")) == 2
 
 
 def test_a_credit_note_is_sent_like_an_invoice(office: Office) -> None:

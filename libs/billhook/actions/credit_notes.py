@@ -9,7 +9,7 @@ why.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -31,7 +31,7 @@ from billhook.rules.book import BookObject, Change, CreditNote, book_id
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.numbering import number_text, series_of
 from billhook.rules.terms import CreditTerms
-from billhook.store.database import Tx
+from billhook.store.database import Database, Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_credit_notes import (
     OwnCreditNote,
@@ -39,13 +39,54 @@ from billhook.store.own_credit_notes import (
     get_own_credit_note,
     list_own_credit_notes,
 )
-from billhook.store.own_invoices import OWN, OwnInvoice, change_own_invoice
+from billhook.store.own_invoices import OWN, OwnInvoice, change_own_invoice, get_own_invoice
 from billhook.store.schema import new_id
 from billhook.store.series import next_number
 
 
-def credit(tx: Tx, invoice_id: str, terms: CreditTerms, key: str | None = None, *, now: datetime) -> Step:
-    """A credit note. The same key and the same terms are the same note."""
+@dataclass(frozen=True)
+class PreparedCredit:
+    """What a credit note takes back. For thousands of lines this takes a while, so it is worked out before the
+    transaction that issues the note, in which nobody else takes a number."""
+
+    issued: bytes
+    """The invoice's snapshot, as it is stored."""
+    shown: Snapshot
+    """The same, read."""
+    terms: CreditTerms
+    before: list[rule.Credited]
+    creditable: int
+    taken_back: rule.Credit
+
+    def holds_for(self, invoice: OwnInvoice, terms: CreditTerms, before: list[rule.Credited]) -> bool:
+        held = (self.issued, self.terms, self.before, self.creditable)
+        return held == (invoice.snapshot, terms, before, invoice.creditable)
+
+
+def prepared_credit(database: Database, invoice_id: str, terms: CreditTerms) -> PreparedCredit | None:
+    """None where there is nothing to credit: `credit` says why."""
+    with database.read() as tx:
+        invoice = get_own_invoice(tx, invoice_id)
+        before = [] if invoice is None else _credited(tx, invoice)
+    if invoice is None or invoice.snapshot is None:
+        return None
+    try:
+        return _worked_out(invoice, _checked(invoice_id, terms)[0], before)
+    except Refused:
+        return None
+
+
+def credit(
+    tx: Tx,
+    invoice_id: str,
+    terms: CreditTerms,
+    key: str | None = None,
+    *,
+    now: datetime,
+    prepared: PreparedCredit | None = None,
+) -> Step:
+    """A credit note. The same key and the same terms are the same note. What was `prepared` counts if nothing of the
+    invoice was credited or paid since."""
     terms, digest = _checked(invoice_id, terms)
     merchant, invoice = locked(tx, invoice_id)
     external_id = new_id("own")
@@ -58,9 +99,10 @@ def credit(tx: Tx, invoice_id: str, terms: CreditTerms, key: str | None = None, 
             return Step(invoice, credit_note=there, replayed=True)
     if invoice.state not in ("open", "paid", "uncollectible"):
         raise Refused("invoice_state", "Only an open, paid or written-off invoice can be credited: see its state.")
-    assert invoice.snapshot is not None
-    shown = decode(invoice.snapshot, Snapshot)
-    taken_back = _taken_back(tx, invoice, shown, terms)
+    before = _credited(tx, invoice)
+    if prepared is None or not prepared.holds_for(invoice, terms, before):
+        prepared = _worked_out(invoice, terms, before)
+    shown, taken_back = prepared.shown, prepared.taken_back
     changed = _after(invoice, taken_back.total, now)
     note, document = _note(tx, merchant, changed, shown, external_id, terms, digest if key else None, taken_back, now)
     if not add_own_credit_note(tx, note):  # the same key, at the same moment, for another invoice
@@ -112,12 +154,18 @@ def _reused() -> Refused:
     )
 
 
-def _taken_back(tx: Tx, invoice: OwnInvoice, shown: Snapshot, terms: CreditTerms) -> rule.Credit:
-    before = [credited for note in list_own_credit_notes(tx, invoice.id) for credited in note.credited]
+def _credited(tx: Tx, invoice: OwnInvoice) -> list[rule.Credited]:
+    return [credited for note in list_own_credit_notes(tx, invoice.id) for credited in note.credited]
+
+
+def _worked_out(invoice: OwnInvoice, terms: CreditTerms, before: list[rule.Credited]) -> PreparedCredit:
+    assert invoice.snapshot is not None
+    shown = decode(invoice.snapshot, Snapshot)
     try:
-        return rule.credit(shown, terms, before, invoice.creditable)
+        taken_back = rule.credit(shown, terms, before, invoice.creditable)
     except ValueError as error:
         raise Refused("credit_invalid", str(error)) from None
+    return PreparedCredit(invoice.snapshot, shown, terms, before, invoice.creditable, taken_back)
 
 
 def _after(invoice: OwnInvoice, credited: int, now: datetime) -> OwnInvoice:

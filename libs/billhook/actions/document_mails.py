@@ -7,9 +7,10 @@ go to the seller.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -25,7 +26,13 @@ from billhook.rules.book import Invoice
 from billhook.rules.document import Snapshot
 from billhook.store import book
 from billhook.store.database import Tx
-from billhook.store.documents import documents_by_id, latest_document, read_snapshot, set_mail_to
+from billhook.store.documents import (
+    documents_to_mail,
+    latest_document,
+    list_documents,
+    read_snapshot,
+    set_mail_to,
+)
 from billhook.store.links import create_link
 from billhook.store.mails import Attachment, NewMail, add_mails, written
 from billhook.store.own_credit_notes import get_own_credit_note
@@ -47,6 +54,20 @@ class Sending:
     rings: dict[str, list[str]] = field(default_factory=dict)
 
 
+Heads = Mapping[str, Snapshot]
+"""What documents show, without their lines, by their ids. Of thousands of lines that takes a while to read, so it is
+read before the transaction that sends opens, where it can be: a document's snapshot never changes."""
+
+
+def heads(tx: Tx, subject_id: str) -> Heads:
+    """Of all documents of an invoice or credit note."""
+    return {row["id"]: head(read_snapshot(row["snapshot"])) for row in list_documents(tx, subject_id)}
+
+
+def head(snapshot: Snapshot) -> Snapshot:
+    return msgspec.structs.replace(snapshot, lines=())
+
+
 def send(
     tx: Tx,
     subject_id: str,
@@ -56,6 +77,7 @@ def send(
     public: str,
     anyone: bool,
     now: datetime,
+    known: Heads = MappingProxyType({}),
 ) -> Sending:
     """Mail a document of an invoice or credit note: by default what an invoice's state calls for, to the buyer.
     Asked twice within a minute, it sends one mail. The caller has checked that the subject is the merchant's.
@@ -69,7 +91,7 @@ def send(
         raise Refused("document_unknown", f"There is no document of kind {kind!r}: its state calls for none.")
     if row["state"] == DEAD:
         raise Refused("document_failed", f"The document could not be made: {row['last_error']}")
-    snapshot = read_snapshot(row["snapshot"])
+    snapshot = _head_of(row, known)
     addresses = _addresses(snapshot, to, anyone)
     if row["state"] != "ready":
         set_mail_to(tx, row["id"], sorted({*(row["mail_to"] or ()), *addresses}))
@@ -78,15 +100,21 @@ def send(
     return Sending(row["id"], addresses, waiting=False, rings={"mails": add_mails(tx, mails, now)})
 
 
-def mails_for(tx: Tx, document_ids: Collection[str], *, public: str, now: datetime) -> list[NewMail]:
+def mails_for(
+    tx: Tx, document_ids: Collection[str], *, public: str, now: datetime, known: Heads = MappingProxyType({})
+) -> list[NewMail]:
     """The mails to send for documents whose files were just made. Called after `set_files`, in the transaction that
     marks the documents ready: it holds the rows, so no addresses are added meanwhile."""
     return [
         mail
-        for row in documents_by_id(tx, document_ids)
-        if row["object_key"] is not None and row["mail_to"]
-        for mail in _mails(tx, row, read_snapshot(row["snapshot"]), row["mail_to"], "ready", public, now)
+        for row in documents_to_mail(tx, document_ids)
+        for mail in _mails(tx, row, _head_of(row, known), row["mail_to"], "ready", public, now)
     ]
+
+
+def _head_of(row: sa.RowMapping, known: Heads) -> Snapshot:
+    found = known.get(row["id"])
+    return head(read_snapshot(row["snapshot"])) if found is None else found
 
 
 def _called_for(tx: Tx, invoice_id: str) -> str:
@@ -99,8 +127,6 @@ def _called_for(tx: Tx, invoice_id: str) -> str:
 def _said(tx: Tx, row: sa.RowMapping, issued: Snapshot) -> Shown:
     """What an invoice's document says or, where something became of the invoice since, would say now: a mail does not
     ask for money that came, or that nobody wants any more."""
-    # A mail names no lines, and to word thousands of them takes a second.
-    issued = msgspec.structs.replace(issued, lines=())
     found = book.get(tx, "invoice", row["subject_id"]) if row["kind"] == "invoice" else None
     if found is None:
         return shown(issued)

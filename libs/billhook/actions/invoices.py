@@ -22,8 +22,8 @@ from typing import Final
 import msgspec
 
 from billhook.actions.book_update import NewWork, merged
-from billhook.actions.credit_notes import credit
-from billhook.actions.document_mails import send
+from billhook.actions.credit_notes import credit, prepared_credit
+from billhook.actions.document_mails import heads, send
 from billhook.actions.ledger import (
     Step,
     check_key,
@@ -64,9 +64,11 @@ __all__ = [
     "delete_draft",
     "draft",
     "finalize",
+    "heads",
     "invoice_payments",
     "pay",
     "prepare",
+    "prepared_credit",
     "prepared_draft",
     "send",
     "tell_book_again",
@@ -156,18 +158,10 @@ def change_draft(tx: Tx, invoice_id: str, checked: CheckedTerms, *, now: datetim
     return _changed(tx, merchant, invoice, shown, [("invoice.updated", changed)], now)
 
 
-def delete_draft(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
-    """Only a draft can go: what has a number stays."""
-    merchant, invoice = locked(tx, invoice_id)
-    deleted = replace(invoice, state=_after(invoice, "delete"), updated_at=later(invoice, now))
-    shown = _shown(merchant, invoice.terms, now, totals(invoice.terms))
-    return _changed(tx, merchant, invoice, shown, [("invoice.deleted", deleted)], now)
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What a draft will say when it is final. For thousands of lines this takes a second, so it is worked out before
-    the transaction that issues it, in which nobody else takes a number."""
+    the transaction that issues or deletes it, in which nobody else takes a number."""
 
     merchant: Merchant
     terms: Terms
@@ -216,6 +210,16 @@ def finalize(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared | Non
     if not final.total:
         news.append(("invoice.paid", _paid(final, now)))
     return _changed(tx, merchant, invoice, shown, news, now)
+
+
+def delete_draft(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared | None = None) -> Step:
+    """Only a draft can go: what has a number stays."""
+    merchant, invoice = locked(tx, invoice_id)
+    deleted = replace(invoice, state=_after(invoice, "delete"), updated_at=later(invoice, now))
+    if prepared is None or not prepared.holds_for(merchant, invoice.terms):
+        prepared = prepare(merchant, invoice.terms, now)
+    shown = _issued(prepared.shown, invoice.terms, now)
+    return _changed(tx, merchant, invoice, shown, [("invoice.deleted", deleted)], now)
 
 
 def pay(

@@ -185,9 +185,10 @@ def write_off(invoice_id: InvoiceId, as_json: Json = False) -> None:
 def delete(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Delete a draft."""
     with opened() as env:
+        prepared = invoices.prepared_draft(env.database, invoice_id, env.clock())
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = invoices.delete_draft(tx, invoice_id, now=env.clock())
+            step = invoices.delete_draft(tx, invoice_id, now=env.clock(), prepared=prepared)
         ring(env, step.rings)
         say(f"{invoice_id} is deleted.", as_json=as_json, id=invoice_id, status="deleted")
 
@@ -208,9 +209,10 @@ def credit(
     """Make a credit note."""
     with opened() as env:
         asked = CreditTerms() if terms is None else read_json(terms, CreditTerms)
+        prepared = invoices.prepared_credit(env.database, invoice_id, asked)
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            step = invoices.credit(tx, invoice_id, asked, key, now=env.clock())
+            step = invoices.credit(tx, invoice_id, asked, key, now=env.clock(), prepared=prepared)
         ring(env, step.rings)
         note = step.credit_note
         assert note is not None
@@ -231,11 +233,12 @@ def send(
 ) -> None:
     """Mail a document of an invoice, of a mirrored one too."""
     with opened() as env:
+        with env.database.read() as tx:
+            known = invoices.heads(tx, invoice_id)
         with env.database.begin() as tx:
             _find(tx, invoice_id)
-            sending = invoices.send(
-                tx, invoice_id, kind, to or None, public=env.settings.public, anyone=True, now=env.clock()
-            )
+            public, now = env.settings.public, env.clock()
+            sending = invoices.send(tx, invoice_id, kind, to or None, public=public, anyone=True, now=now, known=known)
         ring(env, sending.rings)
         show_one({"document_id": sending.document_id, "to": sending.to, "waiting": sending.waiting}, as_json=as_json)
 

@@ -127,6 +127,13 @@ def documents_by_id(tx: Tx, ids: Collection[str]) -> list[sa.RowMapping]:
     return list(tx.execute(query).mappings())
 
 
+def documents_to_mail(tx: Tx, ids: Collection[str]) -> list[sa.RowMapping]:
+    """Those of them that have a file and wait to be mailed."""
+    c = documents.c
+    query = sa.select(documents).where(among(tx, c.id, ids), c.mail_to.is_not(None), c.object_key.is_not(None))
+    return [row for row in tx.execute(query.order_by(c.id)).mappings() if row["mail_to"]]
+
+
 def list_documents(tx: Tx, subject_id: str, *, merchant_id: str | None = None) -> list[sa.RowMapping]:
     """All of an invoice or credit note; of one kind the latest look is the last."""
     query = sa.select(documents).where(documents.c.subject_id == subject_id)

@@ -100,9 +100,12 @@ def create_credit_note(
 ) -> CreditNoteShown:
     """Take back lines of an invoice, parts of them, or all that is left. Money that was paid goes back outside of
     billhook; `refund` may name how."""
+    with env.database.read() as tx:
+        find_own(tx, invoice_id, caller)
+    prepared = invoices.prepared_credit(env.database, invoice_id, terms)
     with env.database.begin() as tx:
         find_own(tx, invoice_id, caller)
-        step = invoices.credit(tx, invoice_id, terms, key, now=env.clock())
+        step = invoices.credit(tx, invoice_id, terms, key, now=env.clock(), prepared=prepared)
         assert step.credit_note is not None
         note = _whole(tx, _find(tx, step.credit_note.id, caller))
     ring(env, step.rings)
@@ -184,6 +187,9 @@ def make_document(
 @router.post("/credit-notes/{credit_note_id}/send", status_code=202)
 def send(env: EnvIn, caller: CallerIn, credit_note_id: Id, asked: Sending | None = None) -> Sent:
     """Mail it. Ask `/v1/mails` what became of the mails."""
+    with env.database.read() as tx:
+        _find(tx, credit_note_id, caller)
+        known = invoices.heads(tx, credit_note_id)
     with env.database.begin() as tx:
         _find(tx, credit_note_id, caller)
         sending = invoices.send(
@@ -194,6 +200,7 @@ def send(env: EnvIn, caller: CallerIn, credit_note_id: Id, asked: Sending | None
             public=env.settings.public,
             anyone=may_write_to_anyone(env, caller),
             now=env.clock(),
+            known=known,
         )
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)

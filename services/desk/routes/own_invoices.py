@@ -172,7 +172,10 @@ def change_draft(
 @router.delete("/{invoice_id}", status_code=204)
 def delete_draft(env: EnvIn, caller: CallerIn, invoice_id: Id) -> None:
     """Delete a draft. What has a number is voided instead."""
-    _do(env, caller, invoice_id, lambda tx, now: invoices.delete_draft(tx, invoice_id, now=now))
+    with env.database.read() as tx:
+        find_own(tx, invoice_id, caller)
+    ready = invoices.prepared_draft(env.database, invoice_id, env.clock())
+    _do(env, caller, invoice_id, lambda tx, now: invoices.delete_draft(tx, invoice_id, prepared=ready, now=now))
 
 
 @router.post("/{invoice_id}/finalize")
@@ -207,6 +210,9 @@ def write_off(env: EnvIn, caller: CallerIn, invoice_id: Id) -> InvoiceShown:
 def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = None) -> Sent:
     """Mail a document of it, of a mirrored invoice too. Ask `/v1/mails` what became of the mails."""
     asked = asked or Sending()
+    with env.database.read() as tx:
+        find_invoice(tx, invoice_id, caller)
+        known = invoices.heads(tx, invoice_id)
     with env.database.begin() as tx:
         find_invoice(tx, invoice_id, caller)
         sending = invoices.send(
@@ -217,6 +223,7 @@ def send(env: EnvIn, caller: CallerIn, invoice_id: Id, asked: Sending | None = N
             public=env.settings.public,
             anyone=may_write_to_anyone(env, caller),
             now=env.clock(),
+            known=known,
         )
     ring(env, sending.rings)
     return Sent(document_id=sending.document_id, to=sending.to, waiting=sending.waiting)
