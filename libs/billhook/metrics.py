@@ -267,6 +267,12 @@ class Metrics:
     documents = counter(
         "documents_rendered_total", "Documents made. `failed`: the reason is in the log and on the row.", "outcome"
     )
+    document_seconds = counter(
+        "document_stage_seconds_total",
+        "Time that documents took: `data` (reading and wording), `draw` (with the wait for an engine), `e_invoice`,"
+        " `store`. By `documents_rendered_total`, it is that of one; `store` rising: the disk or bucket is slow.",
+        "stage",
+    )
     collected = counter(
         "payment_attempts_total",
         "Attempts to collect, as they were settled. `unknown` rising: the provider does not answer; `canceled`: it"

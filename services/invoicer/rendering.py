@@ -1,7 +1,7 @@
 """Rendering: a batch of documents becomes pages, one run of an engine, and files that are written once.
 
 prepare   the merchant's template and wish, beside the snapshot
-perform   snapshot → what it says → PDF (with the e-invoice in it) → object store, each while the next is being drawn
+perform   snapshot → what it says → PDF (with the e-invoice in it) → object store, all of a batch with one wait for it
 effects   the file's key, hash and size, and the mails it goes out with, in the transaction that marks it ready
 
 A file is named by all that it is made of, so rendering it twice gives the same file: after a kill between storing and
@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from billhook.actions.document_mails import mails_for
+from billhook.actions.document_mails import head, mails_for
 from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.documents.engines import Engines, RoutedRequest
 from billhook.documents.typst import Pdf, Picture, RenderRequest
@@ -41,6 +41,7 @@ from billhook.store.mails import add_mails, mails
 from billhook.store.merchants import merchants_of
 from billhook.store.templates import get_template
 from billhook.store.work import Row
+from services.invoicer.stages import STAGES, Stages
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,26 @@ class PreparedRender:
     key: str
 
 
-Result = tuple[RenderJob, Outcome, Rendered | None]
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that is being stored."""
+
+    render: PreparedRender
+    key: str
+    size: int
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What settling writes."""
+
+    file: Rendered
+    head: Snapshot
+    """What it shows but for its lines, for mails."""
+
+
+Result = tuple[RenderJob, Outcome, Ready | None]
 
 
 class Rendering:
@@ -102,6 +122,8 @@ class Rendering:
         self._metrics = metrics
         for outcome in ("ready", "failed"):
             metrics.documents.labels(outcome)  # from 0 on, or the first would not show as an increase
+        for stage in STAGES:
+            metrics.document_seconds.labels(stage)
         self._clock = clock
         self._public = public
 
@@ -128,35 +150,82 @@ class Rendering:
         ]
 
     def perform(self, jobs: Sequence[RenderJob]) -> Sequence[Result]:
+        left = {job.id: job for job in jobs}
         results: list[Result] = []
+        made: list[Made] = []
+        stages = Stages(self._metrics.document_seconds)
+
+        def ended(result: Result) -> None:
+            results.append(result)
+            del left[result[0].id]
+
+        def files() -> Iterator[tuple[str, bytes]]:
+            for one, file in self._made(jobs, ended, stages):
+                made.append(one)
+                yield one.key, file
+
+        try:
+            answers = self._objects.put_all(files())
+        except TryAgain as error:
+            # The object store is away. Each try takes a minute to find that out: one is enough for a batch.
+            return [*results, *(self._failed(job, error) for job in left.values())]
+        finally:
+            stages.end()
+        for one, answer in zip(made, answers, strict=True):
+            try:
+                ended(self._ready(one, answer))
+            except Exception as error:
+                ended(self._failed(one.render.job, error))
+        return results
+
+    def _made(
+        self, jobs: Sequence[RenderJob], ended: Callable[[Result], None], stages: Stages
+    ) -> Iterator[tuple[Made, bytes]]:
+        """The files of a batch, each as soon as there is one. What comes to no file has `ended`."""
         prepared: list[PreparedRender] = []
         logos: dict[str, Picture] = {}
         for job in jobs:
             try:
-                render = self._prepared(job, logos)
+                with stages.within("data"):
+                    render = self._prepared(job, logos, stages)
                 # An earlier attempt may have stored the file and died before it could settle.
                 file = self._stored(render.key) if job.attempts > 1 else None
             except Exception as error:
-                results.append(self._failed(job, error))
+                ended(self._failed(job, error))
                 continue
             if file is None:
                 prepared.append(render)
             else:
-                results.append(self._ready(render, file))
-        return [*results, *self._drawn(prepared)]
+                yield Made(render, render.key, len(file)), file
+        drawn = self._engines.draw([render.routed for render in prepared])
+        while True:
+            with stages.within("draw"):
+                place, pdf = next(drawn, (None, b""))
+            if place is None:
+                return
+            job = prepared[place].job
+            try:
+                if isinstance(pdf, RendererMissing):
+                    ended((job, Defer(self._clock() + UNTIL_INSTALLED, pdf.reason), None))
+                    continue
+                one = self._finished(prepared[place], pdf, stages)
+            except Exception as error:
+                ended(self._failed(job, error))
+            else:
+                yield one
 
-    def _prepared(self, job: RenderJob, logos: dict[str, Picture]) -> PreparedRender:
+    def _prepared(self, job: RenderJob, logos: dict[str, Picture], stages: Stages) -> PreparedRender:
         snapshot = read_snapshot(job.snapshot)
         if job.template.startswith(OWN_TEMPLATE) and job.own is None:
             raise Unprocessable(f"the template {job.template} is none of the merchant's")
-        xml = _e_invoice(snapshot) if job.e_invoice else None
+        with stages.within("e_invoice"):
+            xml = _e_invoice(snapshot) if job.e_invoice else None
         request = RenderRequest(
             shown(snapshot), snapshot.dated or FIXED_DATE, self._logo(snapshot, logos), xml is not None
         )
         routed = self._engines.route(request, wish=job.wish, own=job.own)
         engine = self._engines.name_of(routed)
-        parts = (job.snapshot, (job.own or job.template).encode(), engine.encode(), xml or b"")
-        address = hashlib.sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).hexdigest()
+        address = _address(job.snapshot, (job.own or job.template).encode(), engine.encode(), xml or b"")
         return PreparedRender(job, snapshot, xml, routed, engine, document_key(address))
 
     def _logo(self, snapshot: Snapshot, logos: dict[str, Picture]) -> Picture | None:
@@ -168,52 +237,40 @@ class Rendering:
             logos[logo.key] = Picture(logo.media_type, content, logo.width, logo.height)
         return logos[logo.key]
 
-    def _drawn(self, prepared: Sequence[PreparedRender]) -> Iterator[Result]:
-        left = dict(enumerate(prepared))
-        for place, pdf in self._engines.draw([render.routed for render in prepared]):
-            render = left.pop(place)
-            try:
-                yield self._kept(render, pdf)
-            except TryAgain as error:
-                yield self._failed(render.job, error)
-                if isinstance(pdf, bytes):
-                    # The object store is away. Each try takes a minute to find that out: one is enough for a batch.
-                    yield from (self._failed(other.job, error) for other in left.values())
-                    return
-            except Exception as error:
-                yield self._failed(render.job, error)
-
-    def _kept(self, render: PreparedRender, pdf: bytes | RenderError) -> Result:
-        if isinstance(pdf, RenderError) and pdf.detail:
-            about = {"document_id": render.job.id, "engine": render.engine, "detail": pdf.detail}
-            log.warning("document not drawn: %s", pdf.reason, extra=about)
-        if isinstance(pdf, RendererMissing):
-            return render.job, Defer(self._clock() + UNTIL_INSTALLED, pdf.reason), None
+    def _finished(self, render: PreparedRender, pdf: bytes | RenderError, stages: Stages) -> tuple[Made, bytes]:
         if isinstance(pdf, RenderError):
+            if pdf.detail:
+                about = {"document_id": render.job.id, "engine": render.engine, "detail": pdf.detail}
+                log.warning("document not drawn: %s", pdf.reason, extra=about)
             raise TryAgain(pdf.reason)
         try:
-            file = pdf if render.xml is None else embed(pdf, render.xml, render.snapshot)
+            with stages.within("e_invoice"):
+                file = pdf if render.xml is None else embed(pdf, render.xml, render.snapshot)
         except ValueError as error:  # this installation's engine is set to one that draws no PDF/A-3
             raise Unprocessable(str(error)) from error
-        try:
-            self._objects.put_once(render.key, file)
-        except ObjectDiffers:
-            # It was drawn before, with other fonts or another version of a library. The file that is stored stays.
-            stored = self._stored(render.key)
-            if stored is None:
-                raise
-            file = stored
-        return self._ready(render, file, _warning(pdf))
+        warning = _warning(pdf)
+        key = render.key
+        if warning is not None:
+            # Under a name that no retry looks for: it is drawn again then, and the warning known again. And a machine
+            # that has the letters stores the whole document under the name that this one left free.
+            key = document_key(_address(key.encode(), warning.encode()))
+        return Made(render, key, len(file), warning), file
 
     def _stored(self, key: str) -> bytes | None:
         file = self._objects.find(key)
         return file if file is not None and is_whole(file) else None
 
-    def _ready(self, render: PreparedRender, file: bytes, warning: str | None = None) -> Result:
+    def _ready(self, made: Made, stored: str | ObjectDiffers) -> Result:
+        render, size = made.render, made.size
+        if isinstance(stored, ObjectDiffers):
+            # It was drawn before, with other fonts or another version of a library. The file that is stored stays.
+            file = self._stored(made.key)
+            if file is None:
+                raise stored
+            stored, size = hashlib.sha256(file).hexdigest(), len(file)
         self._metrics.documents.labels("ready").inc()
-        digest = hashlib.sha256(file).hexdigest()
-        rendered = Rendered(render.job.id, render.key, digest, len(file), render.engine, warning)
-        return render.job, Done("ready"), rendered
+        rendered = Rendered(render.job.id, made.key, stored, size, render.engine, made.warning)
+        return render.job, Done("ready"), Ready(rendered, head(render.snapshot))
 
     def _failed(self, job: RenderJob, error: Exception) -> Result:
         self._metrics.documents.labels("failed").inc()
@@ -222,16 +279,21 @@ class Rendering:
         failure = after_failure(error, attempts=job.attempts, now=self._clock(), jitter=random.random())
         return job, failure, None
 
-    def about(self, job: RenderJob, made: Rendered | None) -> dict[str, Any]:
+    def about(self, job: RenderJob, made: Ready | None) -> dict[str, Any]:
         if made is None:
             return {"template": job.template}
-        return {"template": job.template, "engine": made.engine, "bytes": made.size}
+        return {"template": job.template, "engine": made.file.engine, "bytes": made.file.size}
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
-        ready = [made for _, _, made in results if made is not None]
-        set_files(tx, ready)
-        new_mails = mails_for(tx, {made.document_id for made in ready}, public=self._public, now=now)
+        ready = {job.id: made for job, _, made in results if made is not None}
+        set_files(tx, [made.file for made in ready.values()])
+        known = {document_id: made.head for document_id, made in ready.items()}
+        new_mails = mails_for(tx, ready, public=self._public, now=now, known=known)
         return {mails.name: add_mails(tx, new_mails, now)}
+
+
+def _address(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).hexdigest()
 
 
 def _warning(pdf: bytes) -> str | None:

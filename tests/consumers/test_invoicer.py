@@ -27,6 +27,7 @@ from billhook.store.documents import NewDocument, add_documents, documents
 from billhook.store.merchants import set_invoicing
 from billhook.store.templates import create_template
 from billhook_testing import samples
+from services.invoicer.stages import STAGES
 
 ABSENT = Path("/not-installed")
 
@@ -65,7 +66,8 @@ def ask_all(world: World, snapshots: list[Snapshot], **fields: Any) -> list[str]
 
 
 def unsettle(world: World, *, attempts: int) -> None:
-    unsettled = {"state": "due", "due_at": world.clock(), "attempts": attempts, "object_key": None, "sha256": None}
+    forgotten = dict.fromkeys(("object_key", "sha256", "warning"))
+    unsettled = {"state": "due", "due_at": world.clock(), "attempts": attempts, **forgotten}
     with world.database.begin() as tx:
         tx.execute(sa.update(documents).values(**unsettled))
 
@@ -163,6 +165,18 @@ def test_a_file_stored_before_a_crash_is_taken_and_not_drawn_again(world: World,
     assert world.rows("documents", "id", "state", "object_key", "sha256") == [(document_id, "ready", key, sha256)]
 
 
+def test_a_warning_is_known_to_who_follows_a_worker_that_died_before_it_could_write_it(
+    world: World, engines: Engines, objects: Objects
+) -> None:
+    ask(world, samples.invoice(samples.terms(1), description="Thanks \U00050001"))
+    world.render(engines, objects)
+    ((key, sha256, warning),) = world.rows("documents", "object_key", "sha256", "warning")
+    assert "\\U00050001" in warning
+    unsettle(world, attempts=1)
+    world.render(engines, objects)
+    assert world.rows("documents", "object_key", "sha256", "warning") == [(key, sha256, warning)]
+
+
 def test_what_is_stored_under_the_name_stays_and_is_taken_if_it_is_whole(world: World, objects: Objects) -> None:
     ask(world, samples.invoice(samples.terms(1)))
     with contextlib.closing(Engines("typst")) as engines:
@@ -201,6 +215,8 @@ def test_an_e_invoice_is_pdf_a_with_the_data_in_it_and_a_receipt_is_none(
     invoice_pdf, receipt_pdf = (PdfReader(BytesIO(objects.get(row[2], row[3]))) for row in (first, second))
     assert b"INV-2026-0042" in invoice_pdf.attachments["factur-x.xml"][0]
     assert not receipt_pdf.attachments
+    measured = world.metrics.document_seconds
+    assert all(measured.labels(stage)._value.get() > 0 for stage in STAGES)
 
 
 def test_what_cannot_be_an_e_invoice_is_a_dead_letter_that_says_why(

@@ -51,6 +51,16 @@ def test_what_is_put_is_what_is_got(objects: Objects) -> None:
     assert objects.get(KEY, DIGEST) == CONTENT
 
 
+def test_of_many_at_once_each_is_as_if_it_came_alone(objects: Objects) -> None:
+    objects.put_once(KEY, CONTENT)
+    taken = [("documents/new.pdf", b"new"), (KEY, CONTENT), (KEY, b"else"), ("documents/new.pdf", b"new")]
+    new, same, other, again = objects.put_all(iter(taken))
+    assert (new, same) == (again, DIGEST)
+    assert isinstance(other, ObjectDiffers)
+    assert (objects.find("documents/new.pdf"), objects.find(KEY)) == (b"new", CONTENT)
+    assert objects.put_all([]) == []
+
+
 def test_the_same_again_is_fine_and_other_content_is_refused(objects: Objects) -> None:
     objects.put_once(KEY, CONTENT)
     assert objects.put_once(KEY, CONTENT) == DIGEST

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from billhook.errors import SettingsError, TryAgain
+from billhook.outlets import syncing
 from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects, document_key, open_objects
 
 CONTENT = b"%PDF-1.4 an invoice"
@@ -84,6 +89,56 @@ def test_a_disk_that_does_not_take_it_is_tried_again(root: Path) -> None:
     root.write_text("a file where the directory should be")
     with pytest.raises(TryAgain, match="could not store"):
         open_objects(root.as_uri()).put_once(KEY, CONTENT)
+
+
+EXT4, NFS = 0xEF53, 0x6969
+
+
+@pytest.mark.parametrize(("filesystem", "files", "most"), [(EXT4, 16, 2), (EXT4, 1, 2), (NFS, 16, 36)])
+def test_a_batch_is_on_the_disk_after_two_syncs_where_one_can_be_for_all(
+    root: Path, monkeypatch: pytest.MonkeyPatch, filesystem: int, files: int, most: int
+) -> None:
+    """Of the contents, and of their names. Elsewhere each file and each directory is synced."""
+    synced: list[str] = []
+    fsync, syncfs = os.fsync, syncing._syncfs
+    monkeypatch.setattr(syncing, "_filesystem", lambda descriptor: filesystem)
+    monkeypatch.setattr(syncing, "_syncfs", lambda descriptor: (synced.append("all"), syncfs(descriptor)))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append("one"), fsync(descriptor)))
+    contents = [b"%%PDF %d" % number for number in range(files)]
+    digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    objects = open_objects(root.as_uri())
+    assert objects.put_all(zip(map(document_key, digests), contents, strict=True)) == digests
+    assert len(synced) <= most
+    assert ("all" in synced) == (filesystem == EXT4)
+    assert [objects.get(document_key(digest), digest) for digest in digests] == contents
+
+
+def test_what_did_not_reach_the_disk_has_no_name(objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("billhook.outlets.objects.sync_all", broken)
+        with pytest.raises(TryAgain, match="Input/output error"):
+            objects.put_all([(KEY, CONTENT), ("documents/other.pdf", b"other")])
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+    assert objects.put_once(KEY, CONTENT) == DIGEST
+
+
+def test_after_a_bucket_did_not_take_one_the_rest_of_a_batch_is_not_even_made() -> None:
+    objects = open_objects("s3://bucket/prefix?endpoint=http://127.0.0.1:9&region=auto")
+    made = 0
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        nonlocal made
+        while made < 1_000:
+            made += 1
+            yield f"documents/{made}.pdf", CONTENT
+            time.sleep(0.05)
+
+    with pytest.raises(TryAgain, match="s3://bucket/prefix"):
+        objects.put_all(contents())
+    assert made < 1_000
 
 
 def test_a_bucket_that_does_not_answer_is_tried_again() -> None:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ _FONTS_OF: Final = {
     "zh": ("Noto Sans CJK SC", "Noto Sans SC"),
 }
 _LAST_FONTS: Final = ("Noto Sans", "DejaVu Sans")
+
+AT_ONCE: Final = min(2, os.cpu_count() or 1)
+"""A process draws on one core. For more, run more invoicers."""
 
 _LOGO_MM: Final = (64.0, 15.0)
 """The most a logo may take, across and up."""
@@ -87,11 +91,13 @@ class RenderRequest:
 class TypstRenderer:
     """The engine Typst. Equal requests give equal bytes, with the same fonts.
 
-    A document may take `seconds`. May be used from several threads; each has a process.
+    A document may take `seconds`. May be used from any number of threads: `AT_ONCE` documents are drawn at a time, each
+    in a process of its own, and the others wait for their turn.
     """
 
     def __init__(self, *, seconds: float = 30.0, command: tuple[str, ...] = ()) -> None:
         """`command` is what is run in place of `typst_process.py`."""
+        self._turns = threading.Semaphore(AT_ONCE)
         self.name: Final = f"typst-{version('typst')}"
         self._seconds = seconds
         self._command = command or (sys.executable, "-P", "-m", "billhook.documents.typst_process")
@@ -103,9 +109,13 @@ class TypstRenderer:
 
     def draw(self, requests: Iterable[RenderRequest]) -> Iterator[bytes | RenderError]:
         """As `render`, but yields each as soon as it is drawn."""
-        return (self._one(_work(request, self._seconds)) for request in requests)
+        return (self._one(work_of(request, self._seconds)) for request in requests)
 
     def _one(self, work: Work) -> bytes | RenderError:
+        with self._turns:
+            return self._asked(work)
+
+    def _asked(self, work: Work) -> bytes | RenderError:
         try:
             process = self._taken() or _Process(self._command)
         except OSError as error:
@@ -206,7 +216,7 @@ class _Process:
             shutil.rmtree(self._place)
 
 
-def _work(request: RenderRequest, seconds: float) -> Work:
+def work_of(request: RenderRequest, seconds: float) -> Work:
     shown = request.shown
     language, *more = shown.language.split("-")
     look: dict[str, Any] = {

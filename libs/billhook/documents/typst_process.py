@@ -54,7 +54,7 @@ class TypstResult(msgspec.Struct, frozen=True):
 
 _GROWN: Final = 400 * 2**20
 
-_STANDARDS: Final[PDFStandards] = ["a-3b", "ua-1"]
+STANDARDS: Final[PDFStandards] = ["a-3b", "ua-1"]
 _NO_GLYPH: Final = re.compile(r'the text `"(.+?)"` could not be displayed')
 _ESCAPED: Final = re.compile(r"\\u\{([0-9a-f]+)\}")
 """How Typst writes what it cannot print."""
@@ -102,13 +102,13 @@ def _drawn(compiler: typst.Compiler, work: Work) -> tuple[bytes, str, Collection
     those: an emoji in a name must not hold up an invoice. Where it is neither even so, and need not be (`archival`), it
     becomes a plain PDF."""
     document, unshown = work.document, list[str]()
-    pdf, reason = _tried(compiler, work, document, _STANDARDS)
+    pdf, reason = _tried(compiler, work, document, STANDARDS)
     while not pdf and (missing := _missing(reason)):
         document, found = replaced(document, missing, REPLACEMENT)
         if not found:
             break
         unshown += [cluster for cluster in found if cluster not in unshown]
-        pdf, reason = _tried(compiler, work, document, _STANDARDS)
+        pdf, reason = _tried(compiler, work, document, STANDARDS)
     if not pdf and not work.archival:
         pdf, reason = _tried(compiler, work, document, [])
     return pdf, reason, unshown

@@ -6,13 +6,16 @@ processes that write at once end with the same object.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import mimetypes
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -23,6 +26,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import S3Store
 
 from billhook.errors import SettingsError, TryAgain, Unprocessable
+from billhook.outlets.syncing import sync_all
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -35,6 +39,8 @@ _CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 _TIMEOUT: Final = timedelta(seconds=20)
 _RETRIES: Final = 2
 _RETRY_FOR: Final = timedelta(seconds=40)
+_PUTS_AT_ONCE: Final = 8
+"""Of a batch. A bucket answers after tens of milliseconds, in which an engine draws several documents."""
 
 
 class ObjectDiffers(Unprocessable):
@@ -52,6 +58,10 @@ class Objects(Protocol):
         The same content under the same key again is fine; other content raises ObjectDiffers. Raises TryAgain when the
         storage does not answer or is full.
         """
+
+    def put_all(self, contents: Iterable[tuple[str, bytes]]) -> list[str | ObjectDiffers]:
+        """As `put_once`, many at a time: contents are taken as they come, and none counts as stored before this
+        returns. Raises TryAgain for all of them, once it is known; what is still to come is left then."""
 
     def get(self, key: str, sha256: str) -> bytes:
         """The object as it was stored. Raises ObjectMissing, ObjectDiffers when it is not what was stored, TryAgain."""
@@ -107,6 +117,16 @@ def open_objects(url: str, environment: Mapping[str, str] = os.environ) -> Objec
     raise SettingsError("object storage: use file:///absolute/path or s3://bucket/prefix")
 
 
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A file that waits for its name."""
+
+    key: str
+    path: Path
+    staged: Path
+    digest: str
+
+
 class DirectoryObjects:
     """Objects as files below one directory."""
 
@@ -117,32 +137,59 @@ class DirectoryObjects:
         """Directories whose own names are on the disk: syncing what is above them once in a process is enough."""
 
     def put_once(self, key: str, content: bytes) -> str:
-        digest = hashlib.sha256(content).hexdigest()
-        path = self._path(key)
-        staged = self._staging / secrets.token_hex(16)
+        [answer] = self.put_all([(key, content)])
+        if isinstance(answer, ObjectDiffers):
+            raise answer
+        return answer
+
+    def put_all(self, contents: Iterable[tuple[str, bytes]]) -> list[str | ObjectDiffers]:
+        # First the contents reach the disk under names nobody reads; then each gets its real name, whole or not at all
+        # and never over another file; then the directories, so that the names survive a power cut too. Each of the two
+        # syncs is one for all. Killed before the links: stray files in .staging. Killed after: the next try finds the
+        # same contents and writes the directories.
+        laid: list[_Laid] = []
         try:
-            if path.parent not in self._synced:
-                self._staging.mkdir(parents=True, exist_ok=True)
-                path.parent.mkdir(parents=True, exist_ok=True)
-            # First the content reaches the disk under a name nobody reads; then it gets its real name, whole or not at
-            # all and never over another file; then the directories, so that the name survives a power cut too.
-            # Killed before the link: a stray file in .staging. Killed after: the next try finds the same content and
-            # writes the directories.
-            try:
-                _write_through(staged, content)
-                os.link(staged, path)
-            except FileExistsError:
-                if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                    raise ObjectDiffers(f"{key} is stored already, with other content") from None
-            finally:
-                staged.unlink(missing_ok=True)
-            for directory in [path.parent] if path.parent in self._synced else self._directories(path):
-                _sync_directory(directory)
-            self._synced.add(path.parent)
+            for key, content in contents:
+                laid.append(_Laid(key, self._path(key), self._staging / secrets.token_hex(16), _digest(content)))
+                with self._storing(key):
+                    self._lay(laid[-1].staged, content)
+            if not laid:
+                return []
+            with self._storing(laid[-1].key):
+                sync_all([file.staged for file in laid], within=self._staging)
+                answers = [self._named(file) for file in laid]
+                directories = {directory for file in laid for directory in self._unsynced(file.path)}
+                sync_all(sorted(directories), within=self._root)
+        finally:
+            for file in laid:
+                with contextlib.suppress(OSError):
+                    file.staged.unlink()
+        self._synced.update(file.path.parent for file in laid)
+        return answers
+
+    @contextlib.contextmanager
+    def _storing(self, key: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self._synced.clear()  # somebody may have taken a directory away: the next try makes it again
             raise TryAgain(f"could not store {key}: {error.strerror}") from error
-        return digest
+
+    def _lay(self, path: Path, content: bytes) -> None:
+        if not self._synced:
+            self._staging.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            file.write(content)
+
+    def _named(self, file: _Laid) -> str | ObjectDiffers:
+        if file.path.parent not in self._synced:
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file.staged, file.path)
+        except FileExistsError:
+            if _digest(file.path.read_bytes()) != file.digest:
+                return ObjectDiffers(f"{file.key} is stored already, with other content")
+        return file.digest
 
     def get(self, key: str, sha256: str) -> bytes:
         return _verified(key, self._read(key), sha256)
@@ -182,11 +229,12 @@ class DirectoryObjects:
     def _path(self, key: str) -> Path:
         return self._root / _checked(key)
 
-    def _directories(self, path: Path) -> Iterator[Path]:
-        """From the file's own up to the one that holds the root, since each may have been made just now."""
+    def _unsynced(self, path: Path) -> Iterator[Path]:
+        """The file's directory and, where that is new to this process, all up to the one that holds the root, since
+        each may have been made just now."""
         for directory in path.parents:
             yield directory
-            if directory == self._root.parent:
+            if directory == self._root.parent or path.parent in self._synced:
                 return
 
 
@@ -222,8 +270,23 @@ class BucketObjects:
         except BaseError as error:
             raise SettingsError(f"object storage: {_sentence(error)}") from error
 
+    def put_all(self, contents: Iterable[tuple[str, bytes]]) -> list[str | ObjectDiffers]:
+        with ThreadPoolExecutor(_PUTS_AT_ONCE) as pool:
+            asked = []
+            for key, content in contents:
+                asked.append(pool.submit(self._answered, key, content))
+                if any(one.done() and one.exception() is not None for one in asked):
+                    break
+        return [one.result() for one in asked]
+
+    def _answered(self, key: str, content: bytes) -> str | ObjectDiffers:
+        try:
+            return self.put_once(key, content)
+        except ObjectDiffers as error:
+            return error
+
     def put_once(self, key: str, content: bytes) -> str:
-        digest = hashlib.sha256(content).hexdigest()
+        digest = _digest(content)
         # Servers that speak S3 without `If-None-Match` replace an object when told to create it. So it is looked for
         # first, everywhere. There, of two who write at the very same time the later one wins; of what is named by its
         # content both are the same.
@@ -233,7 +296,7 @@ class BucketObjects:
             if self._create(key, content):
                 return digest
             stored = self._read(key)
-        if hashlib.sha256(stored).hexdigest() != digest:
+        if _digest(stored) != digest:
             raise ObjectDiffers(f"{key} is stored already, with other content")
         return digest
 
@@ -315,6 +378,10 @@ def _sentence(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _checked(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"not an object's key: {key!r}")
@@ -322,21 +389,6 @@ def _checked(key: str) -> str:
 
 
 def _verified(key: str, content: bytes, sha256: str) -> bytes:
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if _digest(content) != sha256:
         raise ObjectDiffers(f"{key} is damaged: its content is not what was stored")
     return content
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
