@@ -85,6 +85,11 @@ class Traffic:
         window = self.breaker.window
         return max(0, (window if self.cap is None else min(window, self.cap)) - self.busy)
 
+    def has_made_room(self, now: datetime) -> bool:
+        """For half of what may be under way, since a claim costs as much as sending 50 messages."""
+        room = self.room(now)
+        return room * 2 >= room + self.busy
+
 
 class EndpointLimits:
     """What one process knows of all endpoints. Claims run in several threads."""
@@ -167,6 +172,22 @@ class EndpointLimits:
             crowds = [ids for merchant_id, ids in self._crowded.items() if not self.share(merchant_id)]
             return [*found.union(*crowds)]
 
+    def wait_for_room(self, endpoint_ids: Collection[str], lane: str) -> tuple[set[str], bool]:
+        """A claim came upon plain deliveries of these endpoints, and they had no room. Where that will soon be otherwise
+        what is due for them stays where it is; returns the endpoints of which the rules are to be asked, and whether
+        there is room already."""
+        now, others, again = self.now(), set[str](), False
+        with self.lock:
+            for endpoint_id in endpoint_ids:
+                traffic = self.traffic(endpoint_id)
+                if traffic.breaker.is_open(now) or traffic.seconds > SLOW_SECONDS:
+                    others.add(endpoint_id)
+                elif traffic.has_made_room(now):
+                    again = True
+                else:
+                    traffic.left.add(lane)
+        return others, again
+
     def crowd(self, endpoint_id: str, merchant_id: str, lane: str) -> None:
         """Something was left for an endpoint because its merchant's share is used up. Call it with the lock."""
         self.traffic(endpoint_id).left.add(lane)
@@ -193,14 +214,12 @@ class EndpointLimits:
                 self.judge(endpoint_id, breaker.failed(traffic.breaker, now, pause_seconds))
 
     def leave(self, endpoint_id: str) -> set[str]:
-        """One less is under way. Returns the lanes in which something was left for which there is room again: for
-        half of what may be under way, since a claim costs as much as sending 50 messages."""
+        """One less is under way. Returns the lanes in which something was left for which there is room again."""
         with self.lock:
             traffic = self.traffic(endpoint_id)
             self.enter(endpoint_id, traffic.merchant_id, -1)
             found = self._uncrowded()
-            room = traffic.room(self.now())
-            if traffic.left and room * 2 >= room + traffic.busy:
+            if traffic.left and traffic.has_made_room(self.now()):
                 found |= traffic.left
                 traffic.left = set()
             return found

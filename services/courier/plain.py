@@ -33,7 +33,7 @@ class Claimed:
     left: Sequence[str] | None
     """What is to be claimed by the usual machinery; None: whatever is due."""
     more: bool
-    """There may be more that is due than was looked at."""
+    """There may be more that is due than was looked at, or more room than there was."""
 
 
 class FastPath:
@@ -66,11 +66,13 @@ class FastPath:
             ).items():
                 self._limits.enter(endpoint_id, merchant_id, places)
         self._steps.note_claimed(taken.due, now, lane_name(lane))
-        left, more = taken.left, len(jobs) + len(taken.left) == wanted.limit
-        if ids is not None and more:
-            seen = {*left, *(job.id for job in jobs)}
-            left, more = [*left, *(row_id for row_id in ids if row_id not in seen)], False
-        return Claimed(taken.token, jobs, left, more)
+        asked, again = self._limits.wait_for_room({endpoint_id for _, endpoint_id in taken.waiting}, lane)
+        left = [*taken.left, *(row_id for row_id, endpoint_id in taken.waiting if endpoint_id in asked)]
+        behind = len(jobs) + len(taken.waiting) + len(taken.left) == wanted.limit
+        if ids is not None and behind:
+            seen = {*left, *(job.id for job in jobs), *(row_id for row_id, _ in taken.waiting)}
+            left += [row_id for row_id in ids if row_id not in seen]
+        return Claimed(taken.token, jobs, left, more=again or (behind and ids is None))
 
     def settle(self, tokens: Mapping[str, str], results: Sequence[Result]) -> Sequence[Result]:
         """Write what came of plain deliveries; returns the results that are still to be settled."""

@@ -13,6 +13,7 @@ from consumers.world import World
 from courier.dispatching import Client, dispatching, until
 
 from billhook.outlets.webhooks.response import Response
+from billhook.queue.consumer import Steps
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store import dead_letters, merchants
 from billhook.store.database import Database
@@ -203,6 +204,22 @@ def test_who_is_full_or_behind_a_full_claim_holds_up_no_other(world: World) -> N
     with dispatching(world, batch=16) as office:
         until(lambda: {f"{URL}/{number}" for number in range(3)} <= {*office.client.urls}, "coming past them")
         assert office.client.urls.count(URL) == FIRST_WINDOW
+
+
+def test_what_waits_for_room_is_left_without_asking_the_rules(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They read and lock what a claim of plain deliveries has just read, and that twice as slowly."""
+    endpoint = world.endpoint(URL)
+    asked: list[object] = []
+    monkeypatch.setattr(Steps, "claim", lambda *given, **named: asked.append(given) or ("", []))
+    for _ in range(5 * FIRST_WINDOW):
+        world.say()
+    with dispatching(world) as office:
+        until(lambda: len(office.client.sent) == FIRST_WINDOW)
+        assert office.dispatcher._limits.traffic(endpoint).left == {"fresh"}
+        while set(office.states()) != {"delivered"}:
+            until(lambda: office.client.sent or set(office.states()) == {"delivered"})
+            office.answer()
+    assert asked == []
 
 
 def test_a_claim_that_fails_gives_its_places_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,11 +116,13 @@ def test_no_endpoint_gets_more_than_there_is_room_for(world: World) -> None:
     ids = {name: [said(world, event_type=f"{name}.one") for _ in range(4)] for name in ("busy", "new", "full")}
     found = claim(world, None, Rooms({busy: 3, full: 0}, 2))
     assert sorted(message.delivery_id for message in found.messages) == sorted(ids["busy"][:3] + ids["new"][:2])
-    assert sorted(found.left) == sorted([ids["busy"][3], *ids["new"][2:], *ids["full"]])
+    waiting = [(ids["busy"][3], busy), *((row_id, new) for row_id in ids["new"][2:]), *((i, full) for i in ids["full"])]
+    assert sorted(found.waiting) == sorted(waiting)
+    assert found.left == []
     assert {message.endpoint.id for message in found.messages} == {busy, new}
     rest = claim(world, None, Rooms({full: 5}, 5), limit=3, passing_over=[full])
     assert sorted(message.delivery_id for message in rest.messages) == sorted([ids["busy"][3], *ids["new"][2:]])
-    assert claim(world, ids["full"], Rooms({full: 5}, 5), limit=3).left == []
+    assert len(claim(world, ids["full"], Rooms({full: 5}, 5), limit=3).messages) == 3
 
 
 def attempt_of(world: World, delivery: str, **values: Any) -> Attempt:

@@ -37,8 +37,10 @@ class Taken:
     """Claimed."""
     due: list[datetime]
     """Since when each of them had been due."""
+    waiting: list[tuple[str, str]]
+    """Plain ones for whose endpoint there is no room: (delivery, endpoint)."""
     left: list[str]
-    """Deliveries that are due and not plain, or for whose endpoint there is no room."""
+    """Deliveries that are due and not plain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class _Claim:
 _ENDPOINT: Final = [column.name for column in endpoints.c]
 _ENDPOINT_AT: Final = 12
 """Where an endpoint's columns begin in a row on PostgreSQL; they come once for each endpoint."""
+_PLAIN_AT: Final = _ENDPOINT_AT + len(_ENDPOINT)
 
 # Lists are sent as one string each: the driver's arrays cost more than the statement where they are short. A claim need
 # not be durable (`Database.begin`), which a statement of its own says by `set_config`.
@@ -107,12 +110,13 @@ WITH found AS MATERIALIZED (
   UPDATE deliveries SET attempts = attempts + 1, token = %s, due_at = %s
     FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
 )
-SELECT taken.id, endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before, type,
-       body, pruned_at IS NOT NULL, inbox_id, {endpoint}, set_config('synchronous_commit', 'off', true)
+SELECT taken.id, found.endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before, type,
+       body, pruned_at IS NOT NULL, inbox_id, {endpoint}, plain.id, set_config('synchronous_commit', 'off', true)
   FROM found
+  LEFT JOIN plain ON plain.id = found.id
   LEFT JOIN taken ON taken.id = found.id
   LEFT JOIN messages ON messages.id = message_id AND taken.id IS NOT NULL
-  LEFT JOIN endpoints ON endpoints.id = endpoint_id AND place = 1
+  LEFT JOIN endpoints ON endpoints.id = found.endpoint_id AND taken.place = 1
 """
 _COLUMNS: Final = ", ".join(f"endpoints.{name}" for name in _ENDPOINT)
 _RUNNING: Final = is_running("deliveries")
@@ -140,12 +144,14 @@ def _take_on_postgresql(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> 
     else:
         rows = tx.exec_driver_sql(_TAKE_AMONG, (",".join(wanted.ids), *given)).fetchall()
     mine = [row for row in rows if row[0] is not None]
-    known = {row[1]: _endpoint(tx, row[_ENDPOINT_AT:-1]) for row in mine if row[_ENDPOINT_AT] is not None}
+    known = {row[1]: _endpoint(tx, row[_ENDPOINT_AT:_PLAIN_AT]) for row in mine if row[_ENDPOINT_AT] is not None}
+    others = [row for row in rows if row[0] is None]
     return Taken(
         claim.token,
         [_message(wanted.lane, known[row[1]], row[3:_ENDPOINT_AT]) for row in mine],
         [row[2] for row in mine],
-        [row[3] for row in rows if row[0] is None],
+        [(row[3], row[1]) for row in others if row[_PLAIN_AT] is not None],
+        [row[3] for row in others if row[_PLAIN_AT] is None],
     )
 
 
@@ -190,11 +196,13 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
     if mine:
         tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), _json([row[3] for row in mine])))
     taken = {row[3] for row in mine}
+    others = [row for row in rows if row[3] not in taken]
     return Taken(
         claim.token,
         [_message(wanted.lane, well[row[1]], row[3:]) for row in mine],
         [_instant(tx, row[2]) for row in mine],
-        [row[3] for row in rows if row[3] not in taken],
+        [(row[3], row[1]) for row in others if row[0] and row[1] in well],
+        [row[3] for row in others if not (row[0] and row[1] in well)],
     )
 
 
