@@ -173,9 +173,9 @@ class EndpointLimits:
             return [*found.union(*crowds)]
 
     def wait_for_room(self, endpoint_ids: Collection[str], lane: str) -> tuple[set[str], bool]:
-        """A claim came upon plain deliveries of these endpoints, and they had no room. Where that will soon be otherwise
-        what is due for them stays where it is; returns the endpoints of which the rules are to be asked, and whether
-        there is room already."""
+        """A claim came upon plain deliveries of these endpoints, and they had no room. Where that will soon be
+        otherwise, what is due for them stays where it is. Returns the endpoints of which the rules are to be asked, and
+        whether there is room already."""
         now, others, again = self.now(), set[str](), False
         with self.lock:
             for endpoint_id in endpoint_ids:

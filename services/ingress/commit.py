@@ -60,8 +60,8 @@ class InboxCommit:
 
     def _accept(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
         now = self._clock()
-        with self._database.statement() as tx:
-            all_new = insert_new(tx, arrivals, now)
+        with self._database.statement() as run:
+            all_new = insert_new(run, arrivals, now, sqlite=self._database.sqlite)
         if all_new:
             return [Receipt(arrival.id, "accepted", to_do=True) for arrival in arrivals]
         with self._database.begin() as tx:

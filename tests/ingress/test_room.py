@@ -20,8 +20,8 @@ from services.ingress import room
 def full(database: Database) -> Iterator[None]:
     """SQLite's own limit, which is its answer to a full disk; PostgreSQL's words when a table cannot grow."""
     if database.sqlite:
-        with database.statement() as tx:
-            tx.exec_driver_sql("VACUUM")  # what others left free in the file would be room
+        with database.statement() as run:
+            run("VACUUM", ())  # what others left free in the file would be room
 
         def limit(connection: Any, *_: object) -> None:
             pages = connection.execute("PRAGMA page_count").fetchone()[0]

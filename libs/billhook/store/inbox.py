@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.store import dead_letters
 from billhook.store.bulk import among
-from billhook.store.database import Tx
+from billhook.store.database import Run, Tx
 from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id, to_micros
 from billhook.store.work import DEAD, DUE, due_index, work_columns
 
@@ -100,15 +100,15 @@ def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
     """Store a batch of arrivals and say what became of each."""
     if not arrivals:
         return []
-    if insert_new(tx, arrivals, now):
+    if insert_new(tx.exec_driver_sql, arrivals, now, sqlite=tx.dialect.name == "sqlite"):
         return [Receipt(a.id, "accepted", to_do=True) for a in arrivals]
     return _with_duplicates(tx, arrivals, now)
 
 
-def insert_new(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> bool:
+def insert_new(run: Run, arrivals: Sequence[Arrival], now: datetime, *, sqlite: bool) -> bool:
     """Store those that were not here before, in one statement; whether that was all of them."""
-    if tx.dialect.name == "sqlite":
-        stored = _insert_sqlite(tx, arrivals, to_micros(now))
+    if sqlite:
+        stored = _insert_sqlite(run, arrivals, to_micros(now))
     else:
         # One order for all writers: two batches with the same events in other orders would wait for each other forever.
         ordered = sorted(arrivals, key=lambda a: a.key)
@@ -116,7 +116,7 @@ def insert_new(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> bool:
             *((a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256, a.received_at, now) for a in ordered),
             strict=True,
         )
-        stored = tx.exec_driver_sql(_INSERT_POSTGRESQL, tuple(list(column) for column in columns)).rowcount
+        stored = run(_INSERT_POSTGRESQL, tuple(list(column) for column in columns)).rowcount
     return stored == len(arrivals)
 
 
@@ -131,7 +131,7 @@ def _insert_statement(rows: int) -> str:
     return f"INSERT INTO inbox ({_COLUMNS}) VALUES {', '.join([row] * rows)} {_CONFLICT}"
 
 
-def _insert_sqlite(tx: Tx, arrivals: Sequence[Arrival], due_at: int) -> int:
+def _insert_sqlite(run: Run, arrivals: Sequence[Arrival], due_at: int) -> int:
     stored = 0
     for start in range(0, len(arrivals), ROWS_A_STATEMENT):
         chunk = arrivals[start : start + ROWS_A_STATEMENT]
@@ -139,7 +139,7 @@ def _insert_sqlite(tx: Tx, arrivals: Sequence[Arrival], due_at: int) -> int:
         for a in chunk:
             values += (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256)
             values += (to_micros(a.received_at), due_at)
-        stored += tx.exec_driver_sql(_insert_statement(len(chunk)), tuple(values)).rowcount
+        stored += run(_insert_statement(len(chunk)), tuple(values)).rowcount
     return stored
 
 

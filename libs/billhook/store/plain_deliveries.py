@@ -20,11 +20,11 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.rules.delivery import FRESH, RETRY
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Run, Tx
 from billhook.store.deliveries import Attempt, OutboundMessage, add_attempts
 from billhook.store.endpoints import Endpoint, endpoints
 from billhook.store.queue_pauses import is_running
-from billhook.store.schema import Instant, new_id, to_micros
+from billhook.store.schema import Instant, as_instant, new_id, to_micros
 from billhook.store.work import CLOCK_SKEW, DUE
 
 
@@ -72,8 +72,8 @@ def take(
     if database.sqlite:
         with database.begin(durable=False) as tx:
             return _take_on_sqlite(tx, wanted, rooms, claim)
-    with database.statement() as tx:
-        return _take_on_postgresql(tx, wanted, rooms, claim)
+    with database.statement() as run:
+        return _take_on_postgresql(run, wanted, rooms, claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ WITH found AS MATERIALIZED (
   UPDATE deliveries SET attempts = attempts + 1, token = %s, due_at = %s
     FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
 )
-SELECT taken.id, found.endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before, type,
-       body, pruned_at IS NOT NULL, inbox_id, {endpoint}, plain.id, set_config('synchronous_commit', 'off', true)
+SELECT taken.id, found.endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before,
+       type, body, pruned_at IS NOT NULL, inbox_id, {endpoint}, plain.id, set_config('synchronous_commit', 'off', true)
   FROM found
   LEFT JOIN plain ON plain.id = found.id
   LEFT JOIN taken ON taken.id = found.id
@@ -126,7 +126,7 @@ _TAKE_AMONG: Final = _TAKE.format(
 _TAKE_LONGEST_DUE: Final = _TAKE.format(among="", due=DUE, running=_RUNNING, order="ORDER BY due_at", endpoint=_COLUMNS)
 
 
-def _take_on_postgresql(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
+def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
     given = (
         claim.horizon,
         wanted.lane,
@@ -140,11 +140,11 @@ def _take_on_postgresql(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> 
         claim.until,
     )
     if wanted.ids is None:
-        rows = tx.exec_driver_sql(_TAKE_LONGEST_DUE, given).fetchall()
+        rows = run(_TAKE_LONGEST_DUE, given).fetchall()
     else:
-        rows = tx.exec_driver_sql(_TAKE_AMONG, (",".join(wanted.ids), *given)).fetchall()
+        rows = run(_TAKE_AMONG, (",".join(wanted.ids), *given)).fetchall()
     mine = [row for row in rows if row[0] is not None]
-    known = {row[1]: _endpoint(tx, row[_ENDPOINT_AT:_PLAIN_AT]) for row in mine if row[_ENDPOINT_AT] is not None}
+    known = {row[1]: _endpoint(row[_ENDPOINT_AT:_PLAIN_AT]) for row in mine if row[_ENDPOINT_AT] is not None}
     others = [row for row in rows if row[0] is None]
     return Taken(
         claim.token,
@@ -186,7 +186,7 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
         rows = tx.exec_driver_sql(_FIND_AMONG, (claim.max_attempts, _json(wanted.ids), *given)).fetchall()
     asked = {row[1] for row in rows if row[0]}
     found = tx.exec_driver_sql(_WELL, (_json(asked),)).fetchall() if asked else []
-    well = {row[0]: _endpoint(tx, row) for row in found}
+    well = {row[0]: _endpoint(row) for row in found}
     places = {endpoint_id: rooms.known.get(endpoint_id, rooms.others) for endpoint_id in well}
     mine = []
     for row in sorted(rows, key=lambda row: row[3]):
@@ -200,7 +200,7 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
     return Taken(
         claim.token,
         [_message(wanted.lane, well[row[1]], row[3:]) for row in mine],
-        [_instant(tx, row[2]) for row in mine],
+        [as_instant(row[2]) for row in mine],
         [(row[3], row[1]) for row in others if row[0] and row[1] in well],
         [row[3] for row in others if not (row[0] and row[1] in well)],
     )
@@ -230,21 +230,14 @@ _INSTANTS: Final = [at for at, column in enumerate(endpoints.c) if isinstance(co
 _JSONS: Final = [at for at, column in enumerate(endpoints.c) if isinstance(column.type, sa.JSON)]
 
 
-def _endpoint(tx: Tx, row: Sequence[Any]) -> Endpoint:
+def _endpoint(row: Sequence[Any]) -> Endpoint:
     values = list(row)
     for at in _INSTANTS:
-        values[at] = _instant(tx, values[at])
-    if tx.dialect.name == "sqlite":  # PostgreSQL's driver has read them
-        for at in _JSONS:
-            values[at] = None if values[at] is None else msgspec.json.decode(values[at])
+        values[at] = as_instant(values[at])
+    for at in _JSONS:
+        if isinstance(values[at], str):  # on SQLite; PostgreSQL's driver has read them
+            values[at] = msgspec.json.decode(values[at])
     return Endpoint(**dict(zip(_ENDPOINT, values, strict=True)))
-
-
-_INSTANT: Final = Instant()
-
-
-def _instant(tx: Tx, value: Any) -> Any:
-    return _INSTANT.process_result_value(value, tx.dialect)
 
 
 def _json(value: Any) -> str:
@@ -280,8 +273,8 @@ def settle(database: Database, settled: Sequence[Settled], now: datetime) -> set
         }
         for one in settled
     ]
-    with database.statement() as tx:
-        return set(tx.exec_driver_sql(_SETTLE, (_json(rows), now)).scalars())
+    with database.statement() as run:
+        return {row[0] for row in run(_SETTLE, (_json(rows), now)).fetchall()}
 
 
 # One JSON for all rows and columns, for the same reason as above. Rows are locked sorted, as everywhere.

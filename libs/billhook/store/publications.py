@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from billhook.rules.delivery import HELD
 from billhook.store.bulk import among, insert_many
-from billhook.store.database import Database, Tx
+from billhook.store.database import Database, Run, Tx
 from billhook.store.deliveries import NewDelivery, deliveries, delivery_rows
 from billhook.store.merchants import api_keys, merchants
 from billhook.store.messages import Message, add_messages
@@ -77,15 +77,22 @@ def publish(
         with database.begin() as tx:
             published = _in_one_transaction(tx, new, rows, versions, now)
     else:
-        with database.statement() as tx:
-            published = _in_one_statement(tx, new, rows, versions, now)
+        with database.statement() as run:
+            published = _in_one_statement(run, new, rows, versions, now)
     return Written(published, [row["id"] for row in rows if row["message_id"] in published and row["state"] != HELD])
 
 
-_PUBLISH: Final = """
+def _lists(*types: str) -> str:
+    """Rows from lists, as subqueries: the planner cannot know how long those are, so it plans once. Short lists that it
+    sees it plans for at each execution, which takes as long as the statement."""
+    return f"unnest({', '.join(f'(SELECT %b::{each}[])' for each in types)})"
+
+
+_ASKED: Final = _lists(*["text"] * 4, "bytea", "timestamptz", *["text"] * 2, "bytea", "text", "bigint")
+_ADDRESSED: Final = _lists(*["text"] * 7, "timestamptz")
+_PUBLISH: Final = f"""
 WITH asked AS (
-  SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[], %b::timestamptz[], %b::text[],
-                       %b::text[], %b::bytea[], %b::text[], %b::bigint[])
+  SELECT * FROM {_ASKED}
     AS one(id, merchant_id, type, key, body, occurred_at, customer, subscription, sha256, api_key_id, version)
 ), good AS (
   SELECT asked.* FROM asked JOIN merchants ON merchants.id = merchant_id AND merchants.endpoints_version = version
@@ -104,8 +111,8 @@ WITH asked AS (
   INSERT INTO deliveries (id, merchant_id, message_id, endpoint_id, subject, lane, state, created_at, due_at,
                           finished_at)
   SELECT id, merchant_id, message_id, endpoint_id, subject, lane, state, %b, %b, finished_at
-    FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[])
-      AS one(id, merchant_id, message_id, endpoint_id, subject, lane, state, finished_at) JOIN used USING (message_id)
+    FROM {_ADDRESSED} AS one(id, merchant_id, message_id, endpoint_id, subject, lane, state, finished_at)
+    JOIN used USING (message_id)
 )
 SELECT message_id FROM used
 """
@@ -114,7 +121,7 @@ _DELIVERY: Final = ("id", "merchant_id", "message_id", "endpoint_id", "subject",
 
 
 def _in_one_statement(
-    tx: Tx,
+    run: Run,
     new: Sequence[Prepared],
     rows: Sequence[Mapping[str, Any]],
     versions: Mapping[str, int],
@@ -138,8 +145,7 @@ def _in_one_statement(
     ]
     columns = [list(column) for column in zip(*fields, strict=True)]
     addressed = [[row[name] for row in rows] for name in _DELIVERY]
-    found = tx.exec_driver_sql(_PUBLISH, (*columns, now, now, now, now, *addressed))
-    return set(found.scalars())
+    return {row[0] for row in run(_PUBLISH, (*columns, now, now, now, now, *addressed)).fetchall()}
 
 
 def _in_one_transaction(

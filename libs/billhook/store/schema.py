@@ -39,11 +39,8 @@ class Instant(sa.types.TypeDecorator[datetime]):
         return to_micros(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if isinstance(value, datetime):
-            return value.astimezone(UTC)
-        return _EPOCH + timedelta(microseconds=value)
+        at: datetime | None = as_instant(value)
+        return at
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,6 +50,15 @@ _MICROSECOND = timedelta(microseconds=1)
 def to_micros(at: datetime) -> int:
     """Exact, unlike `timestamp()`, which is a float; a time without a zone is a TypeError."""
     return (at - _EPOCH) // _MICROSECOND
+
+
+def as_instant(stored: Any) -> Any:
+    """The time that a column of `Instant` holds, as either database's driver reads it."""
+    if stored is None:
+        return None
+    if isinstance(stored, datetime):
+        return stored.astimezone(UTC)
+    return _EPOCH + timedelta(microseconds=stored)
 
 
 def new_id(prefix: str) -> str:
