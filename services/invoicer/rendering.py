@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,9 +34,9 @@ from billhook.outlets.objects import ObjectDiffers, Objects, document_key
 from billhook.queue.consumer import Rings
 from billhook.rules.document import Logo, Snapshot
 from billhook.rules.invoicing_settings import Engine
-from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
+from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, Retry, after_failure
 from billhook.runtime.clock import Clock
-from billhook.store.database import Tx
+from billhook.store.database import Tx, after_commit
 from billhook.store.documents import Rendered, documents, read_snapshot, set_files
 from billhook.store.mails import add_mails, mails
 from billhook.store.merchants import merchants_of
@@ -268,12 +269,10 @@ class Rendering:
             if file is None:
                 raise stored
             stored, size = hashlib.sha256(file).hexdigest(), len(file)
-        self._metrics.documents.labels("ready").inc()
         rendered = Rendered(render.job.id, made.key, stored, size, render.engine, made.warning)
         return render.job, Done("ready"), Ready(rendered, head(render.snapshot))
 
     def _failed(self, job: RenderJob, error: Exception) -> Result:
-        self._metrics.documents.labels("failed").inc()
         if not isinstance(error, (TryAgain, Unprocessable)):
             log.error("document failed", extra={"document_id": job.id}, exc_info=error)
         failure = after_failure(error, attempts=job.attempts, now=self._clock(), jitter=random.random())
@@ -286,6 +285,9 @@ class Rendering:
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         ready = {job.id: made for job, _, made in results if made is not None}
+        failed = [job for job, outcome, _ in results if isinstance(outcome, (Retry, Dead))]
+        for name, some in (("ready", ready), ("failed", failed)):
+            after_commit(tx, partial(self._metrics.documents.labels(name).inc, len(some)))
         set_files(tx, [made.file for made in ready.values()])
         known = {document_id: made.head for document_id, made in ready.items()}
         new_mails = mails_for(tx, ready, public=self._public, now=now, known=known)

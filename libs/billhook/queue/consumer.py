@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from billhook.queue.bell import Listener
 from billhook.queue.leases import Leases
 from billhook.rules.retry import NEVER_SETTLED, NOT_WRITTEN, Dead, Defer, Done, Outcome, Retry, after_failure, describe
 from billhook.store import dead_letters, work
-from billhook.store.database import Database, Tx, is_store_away
+from billhook.store.database import Database, Tx, after_commit, is_store_away
 from billhook.store.dead_letters import DeadLetter
 
 log = logging.getLogger(__name__)
@@ -375,20 +376,20 @@ class Steps(Generic[J, E]):
         now = self._now()
         outcome = after_failure(error, attempts=job.attempts, now=now, jitter=random.random())
         self._mark(tx, [(job, outcome)], now)
-        log.warning(
-            "work failed",
-            extra={"queue": self.queue, "id": job.id, "attempt": job.attempts, "outcome": type(outcome).__name__},
-            exc_info=error,
-        )
+        if isinstance(outcome, Defer):
+            return
+        about = {"queue": self.queue, "id": job.id, "attempt": job.attempts, "outcome": type(outcome).__name__}
+        after_commit(tx, partial(log.warning, "work failed", extra=about, exc_info=error))
 
     def _mark(self, tx: Tx, outcomes: Iterable[tuple[Job, Outcome]], now: datetime) -> None:
         done: dict[str, list[str]] = {}
         retries: list[tuple[str, datetime, str]] = []
         deferred: list[tuple[str, datetime, str]] = []
         letters: list[DeadLetter] = []
+        ended: list[int] = []
         for job, outcome in outcomes:
             if isinstance(outcome, (Done, Dead)):
-                self.note_attempts([job.attempts])
+                ended.append(job.attempts)
             match outcome:
                 case Done(state):
                     done.setdefault(state, []).append(job.id)
@@ -401,14 +402,14 @@ class Steps(Generic[J, E]):
         table = self.handler.table
         for state, ids in done.items():
             work.finish(tx, table, ids, state, now)
-            self._count(state, len(ids))
         work.defer_claimed(tx, table, retries)
         work.defer_claimed(tx, table, deferred, counted=False)
         work.give_up(tx, table, [(letter.work_id, letter.reason) for letter in letters], now)
         dead_letters.bury(tx, self.queue, letters, now)
-        self._count("retry", len(retries))
-        self._count("deferred", len(deferred))
-        self._count("dead", len(letters))
+        counts = {state: len(ids) for state, ids in done.items()}
+        counts |= {"retry": len(retries), "deferred": len(deferred), "dead": len(letters)}
+        after_commit(tx, partial(self.note_attempts, ended))
+        after_commit(tx, partial(self.note_settled, counts))
 
     def note_settled(self, counts: Mapping[str, int]) -> None:
         """Count what was settled, by how it ended."""
