@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from runtime.killing import Installation, eventually, kill
 
 from billhook.rules.breaker import FIRST_WINDOW
 from billhook.runtime.env import Env
-from billhook.runtime.settings import read_settings
-from billhook.runtime.valkey import free_port
-from billhook.store import migrate
 from billhook.store.deliveries import address, deliveries, delivery_attempts
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.messages import Message, add_messages
-from billhook.store.vault import new_key
 from billhook_testing.servers import PostgresServer, ValkeyServer
 
 MESSAGES = 60
-PATIENCE_SECONDS = 60.0
-
-
-def eventually(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
 
 
 class Shop:
@@ -76,49 +60,26 @@ def shop() -> Iterator[tuple[str, Shop]]:
         server.server_close()
 
 
-@contextmanager
-def courier(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "billhook.runtime.process", "courier"],
-        env={**os.environ, **environment, "BILLHOOK_COURIER_PORT": str(free_port())},
-        stdin=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_a_courier_killed_in_mid_send_sends_again_under_the_same_ids_and_leaves_nothing_stuck(
     backend: str, tmp_path: Path, postgres: PostgresServer, valkey: ValkeyServer
 ) -> None:
-    chosen = {
-        "BILLHOOK_VAR": str(tmp_path),
-        "BILLHOOK_DATABASE_URL": "" if backend == "sqlite" else postgres.create_database(),
-        "BILLHOOK_QUEUE_URL": valkey.url,
-        "BILLHOOK_ENCRYPTION_KEYS": new_key(),
-        "BILLHOOK_ALLOW_HTTP": "true",
-        "BILLHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "BILLHOOK_LOG_LEVEL": "error",
-    }
-    names = {name.removeprefix("BILLHOOK_").lower(): value for name, value in chosen.items()}
-    env = Env(read_settings(**names))
-    migrate.upgrade(env.database)
+    server = None if backend == "sqlite" else postgres
+    reach = {"allow_http": "true", "allowed_networks": "127.0.0.0/8"}
+    installation = Installation(tmp_path, valkey, server, **reach)
+    env = installation.env
     with shop() as (url, merchant):
         sent = publish(env, url)
-        with courier(chosen) as first:
+        with installation.running("courier") as first:
             eventually(lambda: len(merchant.heard) >= FIRST_WINDOW, "sending")
-            first.send_signal(signal.SIGKILL)
-            first.wait()
+            kill(first)
         in_mid_send = set(merchant.heard)
         assert states(env) == {"due": MESSAGES}
         cut = in_hand(env)
 
         merchant.open.set()
         end_leases(env)
-        with courier(chosen):
+        with installation.running("courier"):
             eventually(lambda: states(env) == {"delivered": MESSAGES}, "delivering the rest")
     heard = Counter(merchant.heard)
     assert set(heard) == sent

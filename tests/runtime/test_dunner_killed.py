@@ -2,88 +2,48 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from runtime.killing import Installation, eventually, kill
 from store.dunning import new_attempt, new_case
 
 from billhook.rules.dunning_policy import PRESETS
 from billhook.runtime.env import Env
-from billhook.runtime.settings import read_settings
-from billhook.runtime.valkey import free_port
-from billhook.store import migrate
 from billhook.store.dunning_cases import add_case, dunning_cases
 from billhook.store.dunning_policies import set_policy
 from billhook.store.merchants import create_merchant
 from billhook.store.payment_attempts import add_attempt, payment_attempts
 from billhook.store.sources import create_source
-from billhook.store.vault import new_key
 from billhook_testing.fake_stripe import FakeStripe
 from billhook_testing.servers import PostgresServer, ValkeyServer
 
 INVOICES = 24
-PATIENCE_SECONDS = 90.0
-
-
-def eventually(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
-
-
-@contextmanager
-def dunner(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "billhook.runtime.process", "dunner"],
-        env={**os.environ, **environment, "BILLHOOK_DUNNER_PORT": str(free_port())},
-        stdin=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_a_dunner_killed_in_mid_charge_doubles_none_and_loses_none(
     backend: str, tmp_path: Path, postgres: PostgresServer, valkey: ValkeyServer
 ) -> None:
-    chosen = {
-        "BILLHOOK_VAR": str(tmp_path),
-        "BILLHOOK_DATABASE_URL": "" if backend == "sqlite" else postgres.create_database(),
-        "BILLHOOK_QUEUE_URL": valkey.url,
-        "BILLHOOK_ENCRYPTION_KEYS": new_key(),
-        "BILLHOOK_PROVIDER_CALLS_PER_SECOND": "1000",
-        "BILLHOOK_LOG_LEVEL": "error",
-    }
-    env = Env(read_settings(**{name.removeprefix("BILLHOOK_").lower(): value for name, value in chosen.items()}))
-    migrate.upgrade(env.database)
+    server = None if backend == "sqlite" else postgres
+    installation = Installation(tmp_path, valkey, server, provider_calls_per_second="1000")
+    env = installation.env
     with FakeStripe() as fake:
         fail_payments(env, fake)
         # The money is taken, and nobody hears of it.
         fake.faults.api("timeout_after", probability=1.0, path="/v1/invoices/", method="POST", hang_seconds=60)
-        with dunner(chosen) as first:
+        with installation.running("dunner") as first:
             eventually(lambda: sum(charges(fake).values()) >= 5, "charging")
-            first.send_signal(signal.SIGKILL)
-            first.wait()
+            kill(first)
         assert "submitted" in states(env)
 
         fake.faults.clear()
         end_leases(env)
-        with dunner(chosen):
+        with installation.running("dunner"):
             # What a busy machine leaves unanswered is asked again in five minutes: a test cannot wait for that.
             eventually(lambda: end_waits(env) == {"succeeded"}, "settling the rest")
         assert charges(fake) == dict.fromkeys(charges(fake), 1)

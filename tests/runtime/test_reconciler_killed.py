@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
+from runtime.killing import Installation, eventually, kill
 from store.history import made
 
 from billhook.actions.inbox_replay import begin_replay
 from billhook.actions.reconciliation import begin_run, run_of
 from billhook.runtime.env import Env
-from billhook.runtime.settings import read_settings
-from billhook.runtime.valkey import free_port
-from billhook.store import migrate
 from billhook.store.bulk import insert_many
 from billhook.store.inbox import inbox
 from billhook.store.merchants import create_merchant
 from billhook.store.reconciliation import get_run, list_findings, reconciliation_runs
 from billhook.store.replays import event_replay, get_replay
 from billhook.store.sources import create_source, get_source
-from billhook.store.vault import new_key
 from billhook.store.work import DUE
 from billhook_testing.fake_stripe import FakeStripe
 from billhook_testing.servers import ValkeyServer
@@ -36,46 +26,12 @@ LOST = 210
 """Events that never came: three pages of them."""
 OLD = 2100
 """Events to replay: more than a job lets wait at once."""
-PATIENCE_SECONDS = 90.0
-
-
-def eventually(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
-
-
-@contextmanager
-def running(environment: dict[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "billhook.runtime.process", name],
-            env={**os.environ, **environment, f"BILLHOOK_{name.upper()}_PORT": str(free_port())},
-            stdin=subprocess.DEVNULL,
-        )
-        for name in ("reconciler", "relay")
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
 
 
 def test_a_run_and_a_replay_killed_in_the_middle_go_on_and_end_the_same(tmp_path: Path, valkey: ValkeyServer) -> None:
-    chosen = {
-        "BILLHOOK_VAR": str(tmp_path),
-        "BILLHOOK_DATABASE_URL": "",
-        "BILLHOOK_QUEUE_URL": valkey.url,
-        "BILLHOOK_ENCRYPTION_KEYS": new_key(),
-        "BILLHOOK_PROVIDER_CALLS_PER_SECOND": "1",  # so that there is a middle
-        "BILLHOOK_LOG_LEVEL": "error",
-    }
-    env = Env(read_settings(**{name.removeprefix("BILLHOOK_").lower(): value for name, value in chosen.items()}))
-    migrate.upgrade(env.database)
+    # One call a second, so that there is a middle.
+    installation = Installation(tmp_path, valkey, None, provider_calls_per_second="1")
+    env = installation.env
     with FakeStripe() as fake:
         run_id, replay_id = begin(env, fake)
 
@@ -91,15 +47,12 @@ def test_a_run_and_a_replay_killed_in_the_middle_go_on_and_end_the_same(tmp_path
             assert job is not None
             return job.matched if job.state == DUE else -1
 
-        with running(chosen) as processes:
+        with installation.running("reconciler", "relay") as processes:
             eventually(lambda: 0 < compared() < LOST and put_back() > 0, "being in the middle")
-            for process in processes:
-                process.send_signal(signal.SIGKILL)
-            for process in processes:
-                process.wait()
+            kill(processes)
         assert 0 < compared() < LOST
         assert 0 < put_back() < OLD
-        with running(chosen):
+        with installation.running("reconciler", "relay"):
             eventually(lambda: post(env) and (compared(), put_back()) == (-1, -1), "the end of both")
 
     with env.database.read() as tx:
