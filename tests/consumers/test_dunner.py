@@ -343,3 +343,28 @@ def test_replaying_every_event_changes_nothing(shop: Shop) -> None:
     assert [name for name in shop.told("") if name.startswith(("dunning", "customer.standing"))] == [
         name for name in told if name.startswith(("dunning", "customer.standing"))
     ]
+
+
+def test_a_charge_that_was_declined_for_good_before_the_case_is_not_tried_again_blindly(shop: Shop) -> None:
+    _, case = shop.renewal_fails("stolen_card")
+    shop.pass_days(3)
+    assert [(one.status, one.code) for one in shop.attempts(case)] == [("failed", "stolen_card")]
+    assert "Not tried" in str(shop.attempts(case)[0].message)
+    assert shop.case().stage == "awaiting_customer"
+    shop.pass_days(19)
+    assert len(shop.attempts(case)) == 2
+    with shop.fake._api.lock:
+        declined = [one for one in shop.fake.world.all("charge") if one["status"] == "failed"]
+    assert len(declined) == 2  # the renewal, and the last attempt of the policy
+
+
+def test_the_issuers_advice_and_the_networks_waits_are_kept_to(shop: Shop) -> None:
+    customer, case = shop.renewal_fails()
+    shop.fake.decline(customer, "do_not_honor", network_advice_code="29")  # not within eight days
+    shop.pass_days(13)
+    assert [one.code for one in shop.attempts(case)] == ["do_not_honor"]
+    assert (shop.case().stage, shop.case().policy_attempts) == ("retrying", 2)
+    shop.fake.decline(customer, "do_not_honor", advice_code="do_not_try_again")
+    shop.pass_days(2)
+    assert len(shop.attempts(case)) == 2
+    assert (shop.case().stage, shop.case().cause) == ("awaiting_customer", "declined_for_good")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
-import pytest
-
 from billhook.rules.payment_attempts import (
     AFTER,
     COUNTS,
@@ -15,7 +13,6 @@ from billhook.rules.payment_attempts import (
     Status,
     Trigger,
     ask_at,
-    declined,
     may_follow,
     may_send_again,
 )
@@ -35,24 +32,6 @@ def test_every_status_is_in_the_table_and_can_end() -> None:
     for status in IN_FLIGHT:
         assert may_follow(status, "failed")
     assert not any(may_follow("succeeded", following) for following in get_args(Status))
-
-
-@pytest.mark.parametrize(
-    ("code", "decline_code", "kind"),
-    [
-        ("card_declined", "insufficient_funds", "soft"),
-        ("card_declined", "generic_decline", "soft"),
-        ("processing_error", None, "soft"),
-        ("card_declined", "lost_card", "hard"),
-        ("expired_card", "expired_card", "hard"),
-        ("card_declined", "stolen_card", "hard"),
-        ("authentication_required", "authentication_required", "requires_action"),
-        ("invoice_payment_intent_requires_action", None, "requires_action"),
-        (None, None, "soft"),
-    ],
-)
-def test_what_a_decline_means(code: str | None, decline_code: str | None, kind: str) -> None:
-    assert declined(code, decline_code).kind == kind
 
 
 def test_the_provider_is_asked_after_five_minutes_an_hour_a_day_and_daily() -> None:

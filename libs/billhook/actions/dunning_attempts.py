@@ -9,7 +9,7 @@ from typing import Final
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close
 from billhook.actions.dunning_mails import write_to_customer
-from billhook.actions.dunning_news import next_attempt_at, tell
+from billhook.actions.dunning_news import calendar_of, next_attempt_at, tell
 from billhook.rules.dunning import Cause, after
 from billhook.rules.payment_attempts import Answer, Trigger
 from billhook.store.database import Tx
@@ -82,12 +82,15 @@ def attempt_failed(
         return close(tx, case, "customer_deleted", now, detail=answer.message)
     if not case.open:
         return {}
+    before = case
+    if answer.wait is not None:
+        case = replace(case, policy_attempts=max(case.policy_attempts, _passed_by(case, version, now + answer.wait)))
     cause = _CAUSES[answer.kind]
     if cause == "declined" and next_attempt_at(case, version) is None:
         cause = "attempts_used_up"
     stage = after(case.stage, cause) or case.stage
     changed = moved(case, stage, cause, now, decline_code=answer.code, pay_url=case.pay_url or answer.action_url)
-    change_case(tx, case, changed)
+    change_case(tx, before, changed)
     wake_case(tx, case.id, now)
     said = ": ".join(word for word in (answer.code, answer.message) if word)
     add_steps(tx, [NewStep(changed, cause, detail=f"attempt {attempt.number}: {said}"[:500])], now)
@@ -99,3 +102,8 @@ def attempt_failed(
         occasion = f"attempt:{attempt.number}"
         parts.append(write_to_customer(tx, changed, version, "failed", occasion, now, next_at=next_at, public=public))
     return merged(parts)
+
+
+def _passed_by(case: Case, version: PolicyVersion, until: datetime) -> int:
+    """How many attempts of the policy are due before then: nobody makes them."""
+    return sum(at < until for at in calendar_of(case, version).attempts)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from billhook.providers.provider import ProviderApi
+from billhook.rules.book import Invoice
 from billhook.rules.payment_attempts import Answer
 
 
@@ -13,6 +14,10 @@ class PaymentsApi(ProviderApi, Protocol):
     """A provider that can be asked to move money. `pending` is the outcome where no answer came; `TryAgain` means that
     certainly nothing happened. An attempt has one key for good: the same request under it never charges a second
     time."""
+
+    def last_look(self, invoice: str, *, account: str) -> tuple[Invoice, Answer | None]:
+        """An invoice of the provider's as it is now, and what was answered when it was charged last. Raises
+        `Unprocessable` if it is unknown."""
 
     def pay_invoice(self, invoice: str, *, key: str, account: str) -> Answer:
         """Charge what is open of an invoice of the provider's."""

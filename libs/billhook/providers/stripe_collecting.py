@@ -12,8 +12,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from billhook.errors import TryAgain
+from billhook.errors import TryAgain, Unprocessable
 from billhook.providers.stripe_api import StripeApi, options_for, reason_of, retry_after
+from billhook.providers.stripe_invoices import Invoice as ReadInvoice
+from billhook.providers.stripe_objects import read
+from billhook.rules.book import Invoice
+from billhook.rules.declines import DECLINES
 from billhook.rules.payment_attempts import Answer, declined
 
 if TYPE_CHECKING:
@@ -32,6 +36,17 @@ _NOT_AUTHENTICATED: Final = "payment_intent_authentication_failure"
 
 class StripeCollecting(StripeApi):
     """The `PaymentsApi` for Stripe."""
+
+    def last_look(self, invoice: str, *, account: str) -> tuple[Invoice, Answer | None]:
+        """The invoice (as far as one answer shows it), and how the bank declined it when it was charged last."""
+        try:
+            found = self._with_payments(invoice, account)
+        except _Gone:
+            raise Unprocessable(f"invoice {invoice}: Stripe has no such invoice") from None
+        seen = read(ReadInvoice, found, f"invoice {invoice}")
+        assert isinstance(seen, Invoice)
+        error = next((one["last_payment_error"] for one in _intents(found) if one.get("last_payment_error")), None)
+        return seen, None if error is None else _declined(error)
 
     def pay_invoice(self, invoice: str, *, key: str, account: str) -> Answer:
         """Charge what is open of an invoice of Stripe's, to the method that Stripe would take itself."""
@@ -62,16 +77,8 @@ class StripeCollecting(StripeApi):
 
     def invoice_outcome(self, invoice: str, since: datetime, *, account: str) -> Answer:
         """What became of an attempt at an invoice that was sent at `since`."""
-        found = self._asked(
-            lambda options: self._client.v1.invoices.retrieve(
-                invoice, {"expand": ["payments.data.payment.payment_intent"]}, options
-            ),
-            account,
-        )
-        intents = [
-            payment["payment"].get("payment_intent") for payment in (found.get("payments") or {}).get("data", [])
-        ]
-        known = [one for one in intents if isinstance(one, dict)]
+        found = self._with_payments(invoice, account)
+        known = _intents(found)
         intent = next((one for one in known if one["status"] == "succeeded"), known[0] if known else {})
         if found["status"] != "open" and intent.get("status") != "succeeded":
             return Answer("refused", "settled_elsewhere", f"The invoice is {found['status']} by other means.")
@@ -135,6 +142,10 @@ class StripeCollecting(StripeApi):
             raise TryAgain(f"the key: {reason_of(error)}", after_seconds=retry_after(error)) from error
         return None
 
+    def _with_payments(self, invoice: str, account: str) -> dict[str, Any]:
+        which: Any = {"expand": ["payments.data.payment.payment_intent"]}
+        return self._asked(lambda options: self._client.v1.invoices.retrieve(invoice, which, options), account)
+
     def _default_method(self, customer: str, account: str) -> str | None:
         found = self._asked(lambda options: self._client.v1.customers.retrieve(customer, {}, options), account)
         if found.get("deleted"):
@@ -162,13 +173,8 @@ class StripeCollecting(StripeApi):
         found = self._asked(lambda options: self._client.v1.charges.retrieve(charge, {}, options), account)
         if found["created"] < int((since - _CLOCKS_APART).timestamp()):
             return Answer("nothing", reference=reference)  # that was an attempt before this one
-        return declined(
-            error.get("code") or found.get("failure_code"),
-            error.get("decline_code") or (found.get("outcome") or {}).get("reason"),
-            error.get("message"),
-            reference=reference,
-            action_url=action_url,
-        )
+        told = {"code": found.get("failure_code"), **error}
+        return _declined(told, found.get("outcome"), reference=reference, action_url=action_url)
 
     def _sent(self, call: Callable[[stripe.RequestOptions], Any], key: str, account: str) -> Answer:
         """Make a call that moves money. Raises `TryAgain` only where certainly nothing happened."""
@@ -180,10 +186,8 @@ class StripeCollecting(StripeApi):
             sent_back: Any = error.json_body or {}
             body = sent_back.get("error", {})
             intent = body.get("payment_intent")
-            answer = declined(
-                error.code,
-                body.get("decline_code"),
-                error.user_message,
+            answer = _declined(
+                {**body, "code": error.code, "message": error.user_message},
                 reference=intent.get("id") if isinstance(intent, dict) else intent,
                 action_url=_action_url(intent),
             )
@@ -197,6 +201,8 @@ class StripeCollecting(StripeApi):
             said = str(error.user_message or error)[:300]
             if _NO_METHOD.search(said):
                 return Answer("method_missing", "payment_method_missing", said)
+            if error.code in DECLINES:  # a mandate that was withdrawn, an account that is closed
+                return _with_replay(declined(error.code, None, said), error.headers)
             return _with_replay(Answer("refused", error.code or "invalid_request", said), error.headers)
         except (stripe.AuthenticationError, stripe.PermissionError) as error:
             return Answer("refused", "api_key_refused", str(error.user_message or error)[:300])
@@ -232,6 +238,26 @@ class StripeCollecting(StripeApi):
         except stripe.StripeError as error:
             raise TryAgain(reason_of(error), after_seconds=retry_after(error)) from error
         return None
+
+
+def _intents(invoice: dict[str, Any]) -> list[dict[str, Any]]:
+    """The payment intents of an invoice that was asked for with them."""
+    payments = (invoice.get("payments") or {}).get("data", [])
+    intents = [payment["payment"].get("payment_intent") for payment in payments]
+    return [one for one in intents if isinstance(one, dict)]
+
+
+def _declined(error: dict[str, Any], outcome: dict[str, Any] | None = None, **more: str | None) -> Answer:
+    """What the error of a charge says, with what the charge itself says beside it."""
+    beside = outcome or {}
+    return declined(
+        error.get("code"),
+        error.get("decline_code") or beside.get("reason"),
+        error.get("message"),
+        advice=error.get("advice_code") or beside.get("advice_code"),
+        network_advice=error.get("network_advice_code") or beside.get("network_advice_code"),
+        **more,
+    )
 
 
 class _Gone(Exception):

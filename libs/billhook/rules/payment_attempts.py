@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
+from billhook.rules.declines import kind_of, wait_of
+
 Status = Literal["created", "submitted", "unknown", "requires_action", "succeeded", "failed", "canceled"]
 Trigger = Literal["cycle", "dunning", "method_added", "customer", "operator"]
 
@@ -69,55 +71,24 @@ class Answer:
     """Where the customer can do what is needed."""
     replayed: bool = False
     """The answer to the same request of before: nothing happened a second time."""
+    wait: timedelta | None = None
+    """For how long the card network wants no other attempt."""
 
 
-HARD_DECLINES: Final = frozenset(
-    {
-        # Stripe's list of declines that no retry mends, and what the card schemes call "do not try again".
-        "authentication_not_handled",
-        "card_not_supported",
-        "currency_not_supported",
-        "expired_card",
-        "fraudulent",
-        "highest_risk_level",
-        "incorrect_number",
-        "invalid_account",
-        "invalid_expiry_month",
-        "invalid_expiry_year",
-        "invalid_number",
-        "lost_card",
-        "merchant_blacklist",
-        "new_account_information_available",
-        "no_such_account",
-        "payment_method_unactivated",
-        "pickup_card",
-        "restricted_card",
-        "revocation_of_all_authorizations",
-        "revocation_of_authorization",
-        "security_violation",
-        "service_not_allowed",
-        "stolen_card",
-        "stop_payment_order",
-        "transaction_not_allowed",
-    }
-)
-ACTION_CODES: Final = frozenset(
-    {
-        "authentication_required",
-        "invoice_payment_intent_requires_action",
-        "payment_intent_action_required",
-        "subscription_payment_intent_requires_action",
-    }
-)
-
-
-def declined(code: str | None, decline_code: str | None, message: str | None = None, **more: str | None) -> Answer:
-    """What a refused card means: another step by the customer, another card, or another day."""
-    word = decline_code or code
-    if code in ACTION_CODES or decline_code in ACTION_CODES:
-        return Answer("requires_action", word, message, more.get("reference"), more.get("action_url"))
-    hard = decline_code in HARD_DECLINES or code in HARD_DECLINES
-    return Answer("hard" if hard else "soft", word, message, more.get("reference"), more.get("action_url"))
+def declined(
+    code: str | None,
+    decline_code: str | None,
+    message: str | None = None,
+    *,
+    advice: str | None = None,
+    network_advice: str | None = None,
+    reference: str | None = None,
+    action_url: str | None = None,
+) -> Answer:
+    """What a refused payment means: another step by the customer, another card, or another day."""
+    kind = kind_of(code, decline_code, advice, network_advice)
+    wait = wait_of(code, network_advice) if kind == "soft" else None
+    return Answer(kind, decline_code or code, message, reference, action_url, wait=wait)
 
 
 def ask_at(asked: int, now: datetime) -> datetime:

@@ -110,6 +110,7 @@ def confirm(world: World, intent: Json, method: Json, *, off_session: bool = Fal
             last_payment_error={
                 "charge": charge["id"],
                 **cards.decline_error(decline),
+                **world.advice.get(intent["customer"], {}),
                 "payment_method": copied(method),
             },
             latest_charge=charge["id"],
@@ -155,6 +156,7 @@ def cancel(world: World, intent: Json, reason: str | None) -> None:
 def _new_charge(world: World, intent: Json, method: Json, decline: str | None) -> Json:
     paid = decline is None
     error = {} if decline is None else cards.decline_error(decline)
+    advice = world.advice.get(intent["customer"], {})
     amount = intent["amount"]
     card = method["card"]
     charge_id = world.new_id("ch")
@@ -189,6 +191,7 @@ def _new_charge(world: World, intent: Json, method: Json, decline: str | None) -
         "outcome": {
             "advice_code": None,
             "network_advice_code": None,
+            **({} if paid else advice),
             "network_decline_code": None,
             "network_status": "approved_by_network" if paid else "declined_by_network",
             "reason": decline,

@@ -168,17 +168,26 @@ class FakeStripe:
 
     # the world outside of the API
 
-    def decline(self, customer: str, code: str = "generic_decline") -> None:
-        """Decline this customer's every card with a decline code, until told otherwise."""
-        self._set_outcome(customer, code)
+    def decline(
+        self,
+        customer: str,
+        code: str = "generic_decline",
+        advice_code: str | None = None,
+        network_advice_code: str | None = None,
+    ) -> None:
+        """Decline this customer's every card with a decline code, and advice, until told otherwise."""
+        advice = {"advice_code": advice_code, "network_advice_code": network_advice_code}
+        self._set_outcome(customer, code, {name: one for name, one in advice.items() if one is not None})
 
     def accept(self, customer: str) -> None:
         """Accept this customer's every card, until told otherwise."""
         self._set_outcome(customer, None)
 
-    def _set_outcome(self, customer: str, code: str | None) -> None:
+    def _set_outcome(self, customer: str, code: str | None, advice: Json | None = None) -> None:
         with self._api.lock:
-            self.world.outcomes[self.world.get("customer", customer)["id"]] = code
+            known = self.world.get("customer", customer)["id"]
+            self.world.outcomes[known] = code
+            self.world.advice[known] = advice or {}
 
     def obey_card(self, customer: str) -> None:
         """Let the card decide again."""

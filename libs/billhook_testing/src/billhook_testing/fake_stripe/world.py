@@ -59,6 +59,8 @@ class World:
     request: Request = field(default_factory=Request)
     outcomes: dict[str, str | None] = field(default_factory=dict)
     """Customer to decline code (None: accept), where a switch overrules the card."""
+    advice: dict[str, Json] = field(default_factory=dict)
+    """Customer to what the issuer of the declined card advises."""
 
     def __post_init__(self) -> None:
         self._kinds: dict[str, dict[str, Json]] = {}
