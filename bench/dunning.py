@@ -12,24 +12,29 @@ from typing import Any
 
 import psutil
 
+from bench.owing import open_case
 from bench.product import DURABILITY, databases
 from bench.results import Aim, Figure
 from bench.scale import Scale
 from billhook.metrics import Metrics
 from billhook.queue.consumer import Steps
-from billhook.rules.book import BookObject, Invoice
+from billhook.rules.book import Invoice
 from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.payment_attempts import Answer
 from billhook.runtime.clock import system_clock
+from billhook.runtime.provider_apis import ProviderApis
+from billhook.runtime.provider_turns import Turns
 from billhook.store import work
+from billhook.store.bulk import insert_many
 from billhook.store.database import Database
-from billhook.store.dunning_cases import Case, add_case
+from billhook.store.dunning_cases import Case, dunning_cases
 from billhook.store.dunning_policies import set_policy
 from billhook.store.merchants import create_merchant
-from billhook.store.payment_attempts import Attempt, add_attempt, payment_attempts
+from billhook.store.payment_attempts import Attempt, payment_attempts
 from billhook.store.schema import new_id
 from billhook.store.sources import Source, create_source
 from billhook.store.vault import Vault, new_key
+from billhook.store.work import DUE
 from services.dunner.admission import CALLS, Admission
 from services.dunner.attempts import AT_ONCE, Attempts
 
@@ -93,7 +98,8 @@ class _Drained:
         self.order = _fill(database, vault, count)
         self.api = _Provider()
         self.memory: list[float] = []
-        handler = Attempts(database, _Apis(self.api), system_clock, Metrics())
+        apis = _Apis(self.api, vault, Turns(database, system_clock, calls_per_second))
+        handler = Attempts(database, apis, system_clock, Metrics())
         admit = Admission(calls_per_second, system_clock).admit
         steps = Steps(handler, database, _Silence(), Metrics(), system_clock, admit=admit)
         done, started, process = 0, time.monotonic(), psutil.Process()
@@ -129,9 +135,9 @@ class _Provider:
             self.calls.append(time.monotonic())
         time.sleep(LATENCY_SECONDS)
 
-    def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
+    def last_look(self, invoice: str, *, account: str) -> tuple[Invoice, Answer | None]:
         self._called()
-        return _invoice(external_id)
+        return _invoice(invoice), None
 
     def pay_invoice(self, invoice: str, *, key: str, account: str) -> Answer:
         with self._lock:
@@ -140,15 +146,14 @@ class _Provider:
         return Answer("succeeded", reference=f"pi_{invoice}")
 
 
-class _Apis:
-    def __init__(self, api: Any) -> None:
+class _Apis(ProviderApis):
+    """The stub in the place of Stripe's own API; each call has its turn by `Admission`."""
+
+    def __init__(self, api: Any, vault: Vault, turns: Turns) -> None:
+        super().__init__(vault, turns)
         self._api = api
 
-    @staticmethod
-    def possible(source: Source) -> bool:
-        return True
-
-    def of(self, source: Source) -> Any:
+    def collecting(self, source: Source) -> Any:
         return self._api
 
 
@@ -170,40 +175,21 @@ def _fill(database: Database, vault: Vault, count: int) -> list[str]:
         version = set_policy(tx, merchant, "merchant", "", PRESETS["polar"], now, by="bench")
         sealed = vault.seal("rk_live_bench")
         source = create_source(tx, merchant, "stripe", "bench", vault.seal("whsec_bench"), now, api_key=sealed).id
-    order = []
     far = now + timedelta(days=365)
-    for first in range(0, count, 500):
+    order = [f"in_{number:08}" for number in range(count)]
+    for first in range(0, count, 5000):
+        cases = [
+            open_case(merchant, source, version.id, invoice, "cus_1", now, grace_until=far, ends_at=far)
+            for invoice in order[first : first + 5000]
+        ]
+        # A microsecond apart, and long ago.
+        began = now - timedelta(hours=1) + timedelta(microseconds=first)
+        attempts = [_attempt(case, began + timedelta(microseconds=place)) for place, case in enumerate(cases)]
         with database.begin() as tx:
-            for number in range(first, min(first + 500, count)):
-                invoice = f"in_{number:08}"
-                case = _case(merchant, source, version.id, invoice, now, far)
-                add_case(tx, case, far)
-                add_attempt(tx, _attempt(case, now - timedelta(hours=1) + timedelta(microseconds=number)))
-                order.append(invoice)
+            insert_many(tx, dunning_cases, [{**vars(case), "due_at": far, "state": DUE} for case in cases])
+            due = [{**vars(one), "due_at": one.created_at, "state": DUE} for one in attempts]
+            insert_many(tx, payment_attempts, due)
     return order
-
-
-def _case(merchant: str, source: str, policy: str, invoice: str, now: datetime, far: datetime) -> Case:
-    return Case(
-        id=new_id("case"),
-        merchant_id=merchant,
-        source_id=source,
-        account="",
-        invoice_id=f"inv_{invoice}",
-        invoice=invoice,
-        customer="cus_1",
-        currency="eur",
-        amount=1900,
-        policy_id=policy,
-        zone="UTC",
-        stage="grace",
-        owing=True,
-        opened_at=now,
-        grace_until=far,
-        ends_at=far,
-        created_at=now,
-        final_action="none",
-    )
 
 
 def _attempt(case: Case, at: datetime) -> Attempt:
@@ -230,7 +216,7 @@ def _bare(count: int) -> float:
     api, started = _Provider(), time.monotonic()
 
     def one(number: int) -> None:
-        api.fetch("invoice", str(number))
+        api.last_look(str(number), account="")
         api.pay_invoice(str(number), key="", account="")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -26,6 +26,8 @@ from billhook.metrics import Metrics
 from billhook.parts import Parts
 from billhook.queue.consumer import Steps
 from billhook.runtime.clock import system_clock
+from billhook.runtime.provider_apis import ProviderApis
+from billhook.runtime.provider_turns import Turns
 from billhook.store.database import Database
 from billhook.store.inbox import Arrival, accept
 from billhook.store.merchants import create_merchant
@@ -76,7 +78,7 @@ def _cost(database: Database, scale: Scale, name: str) -> Figure:
         first += events
         watched = turn % 2 == 0
         metrics = Metrics() if watched else cast(Metrics, _Nothing())
-        posting = Posting(database, vault, system_clock)
+        posting = Posting(database, ProviderApis(vault, Turns(database, system_clock, 1e9)), system_clock)
         with _logging() if watched else _no_logging():
             steps = Steps(posting, database, _Silence(), metrics, system_clock)
             began = time.process_time()

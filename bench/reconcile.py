@@ -25,6 +25,8 @@ from billhook.providers.stripe_api import StripeApi
 from billhook.queue.consumer import Steps
 from billhook.rules.book import Change, Customer
 from billhook.runtime.clock import system_clock
+from billhook.runtime.provider_apis import ProviderApis
+from billhook.runtime.provider_turns import Turns
 from billhook.store import book
 from billhook.store.database import Database
 from billhook.store.merchants import create_merchant
@@ -115,11 +117,10 @@ def _compare(parent: Connection, url: str, count: int, base: str) -> None:
         storage = DirectoryObjects(Path(objects))
         handler = Reconciling(
             database,
-            vault,
+            ProviderApis(vault, Turns(database, system_clock, 1e9)),
             lambda: storage,
             Metrics(),
             system_clock,
-            calls_per_second=1e9,
             settle=timedelta(0),
         )
         steps, started = Steps(handler, database, _Silence(), Metrics(), system_clock), time.monotonic()

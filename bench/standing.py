@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from bench.generator import Generator, Load
+from bench.owing import open_case
 from bench.product import DURABILITY, Product, databases, installed
 from bench.results import Aim, Figure, percentile
 from bench.scale import Scale
@@ -16,10 +17,10 @@ from billhook.rules.book import Customer, book_id
 from billhook.rules.dunning_policy import PRESETS
 from billhook.store.book import TABLES
 from billhook.store.bulk import insert_many
-from billhook.store.dunning_cases import Case, add_case
+from billhook.store.dunning_cases import Case, dunning_cases
 from billhook.store.dunning_policies import set_policy
 from billhook.store.merchants import create_key
-from billhook.store.schema import new_id
+from billhook.store.work import DUE
 
 RATE = 500.0
 OWING_EVERY = 100
@@ -85,9 +86,8 @@ def _fill(product: Product, customers: int) -> None:
         with product.env.database.begin() as tx:
             numbers = range(first, min(first + 10_000, customers))
             insert_many(tx, TABLES["customer"], [_row(product, source_id, number, now) for number in numbers])
-            for number in numbers:
-                if number % OWING_EVERY == 0:
-                    add_case(tx, _case(product.merchant_id, source_id, version.id, number, now), now)
+            owing = [_owing(product, source_id, version.id, number, now) for number in numbers[::OWING_EVERY]]
+            insert_many(tx, dunning_cases, [{**vars(case), "due_at": now, "state": DUE} for case in owing])
 
 
 def _row(product: Product, source_id: str, number: int, now: datetime) -> dict[str, Any]:
@@ -107,28 +107,18 @@ def _row(product: Product, source_id: str, number: int, now: datetime) -> dict[s
     }
 
 
-def _case(merchant: str, source: str, policy: str, number: int, now: datetime) -> Case:
+def _owing(product: Product, source: str, policy: str, number: int, now: datetime) -> Case:
     customer = Customer(external_id=f"cus_{number:08}")
-    return Case(
-        id=new_id("case"),
-        merchant_id=merchant,
-        source_id=source,
-        account="",
-        invoice_id=f"inv_{number:08}",
-        invoice=f"in_{number:08}",
-        customer=customer.external_id,
-        customer_id=book_id(source, "", customer),
-        currency="eur",
-        amount=1900,
-        policy_id=policy,
-        zone="UTC",
-        stage="grace",
-        owing=True,
-        opened_at=now,
+    return open_case(
+        product.merchant_id,
+        source,
+        policy,
+        f"in_{number:08}",
+        customer.external_id,
+        now,
         grace_until=now + timedelta(days=7),
         ends_at=now + timedelta(days=21),
-        created_at=now,
-        final_action="none",
+        customer_id=book_id(source, "", customer),
     )
 
 

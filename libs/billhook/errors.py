@@ -10,6 +10,7 @@ BillhookError
 │   └── KeyRefused           a provider refuses the API key: the operator gives another
 │       └── NotPermitted         or gives it the permission that is named
 └── TryAgain             the world was not ready: try again later
+    └── NotYet               it was not tried at all: its turn comes later
 """
 
 from __future__ import annotations
@@ -84,3 +85,7 @@ class TryAgain(BillhookError):
     def __init__(self, message: str, *, after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.after_seconds = None if after_seconds is None else min(LONGEST_PAUSE_SECONDS, after_seconds)
+
+
+class NotYet(TryAgain):
+    """Nothing was tried, and nothing failed: whoever is to be asked takes no questions now."""

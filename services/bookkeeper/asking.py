@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from billhook.errors import KeyRefused, TryAgain, Unprocessable
+from billhook.errors import KeyRefused, NotYet, TryAgain, Unprocessable
 from billhook.rules.book import BookObject
-from billhook.runtime.provider_apis import api_of, can_be_asked
+from billhook.runtime.provider_apis import ProviderApis
 from billhook.store.sources import Source
-from billhook.store.vault import Vault
 
 PAUSE = timedelta(seconds=5)
 """How long a provider that did not answer is not asked again, unless it named a time itself."""
+
+LONGEST_WAIT = timedelta(seconds=0.25)
+"""For a turn at the provider's account: the whole batch waits, and with it events of other merchants. Whose turn comes
+later is deferred."""
 
 REFUSED = timedelta(minutes=10)
 """How long a key that was refused is not tried again: by then somebody may have given it more rights."""
@@ -29,15 +32,11 @@ Fetched = BookObject | Unprocessable
 class Asking:
     """Questions to providers' APIs, each under the source's own key and for the account that the event was of."""
 
-    def __init__(self, vault: Vault, now: Callable[[], datetime]) -> None:
-        self._vault = vault
+    def __init__(self, apis: ProviderApis, now: Callable[[], datetime]) -> None:
+        self._apis = apis
         self._now = now
-        self._silent: dict[tuple[str, str], tuple[datetime, str]] = {}
+        self._silent: dict[tuple[str, str], tuple[datetime, TryAgain]] = {}
         self._refused: dict[tuple[str, bytes, str, str], tuple[datetime, KeyRefused]] = {}
-
-    @staticmethod
-    def possible(source: Source) -> bool:
-        return can_be_asked(source)
 
     def ask(self, source: Source, account: str, kind: str, external_id: str) -> Fetched:
         """Raises `TryAgain` where no answer came, or none is due yet. A key that is refused is no outage: the answer is
@@ -50,7 +49,7 @@ class Asking:
             return refusal
         self._respect_silence(whom)
         try:
-            return api_of(source, self._vault).fetch(kind, external_id, account=account)
+            return self._apis.of(source, longest_wait=LONGEST_WAIT).fetch(kind, external_id, account=account)
         except KeyRefused as refused:
             self._refused[door] = (self._now() + REFUSED, refused)
             return refused
@@ -58,14 +57,15 @@ class Asking:
             return reason
         except TryAgain as error:
             pause = PAUSE if error.after_seconds is None else timedelta(seconds=error.after_seconds)
-            self._silent[whom] = (self._now() + pause, str(error))
+            self._silent[whom] = (self._now() + pause, error)
             raise
 
     def _respect_silence(self, whom: tuple[str, str]) -> None:
-        until, reason = self._silent.get(whom, (None, ""))
-        if until is None:
+        if whom not in self._silent:
             return
+        until, error = self._silent[whom]
         left = (until - self._now()).total_seconds()
         if left > 0:
-            raise TryAgain(f"not asked again yet, after: {reason}", after_seconds=left)
+            again = NotYet if isinstance(error, NotYet) else TryAgain
+            raise again(f"not asked again yet, after: {error}", after_seconds=left)
         del self._silent[whom]

@@ -34,11 +34,11 @@ from billhook.queue.consumer import Rings
 from billhook.rules.book import BookObject, Change, Fact, Invoice, Related, complete, completed, tied
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
+from billhook.runtime.provider_apis import ProviderApis, can_be_asked
 from billhook.store import book
 from billhook.store.database import Database, Tx
 from billhook.store.inbox import inbox
 from billhook.store.sources import set_warning
-from billhook.store.vault import Vault
 from billhook.store.work import Row
 from services.bookkeeper.asking import Asking, Fetched
 
@@ -57,10 +57,10 @@ class Posting:
     lease = timedelta(seconds=5)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
+    def __init__(self, database: Database, apis: ProviderApis, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._asking = Asking(vault, clock)
+        self._asking = Asking(apis, clock)
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Event]:
         return events_of(tx, rows)
@@ -86,7 +86,7 @@ class Posting:
         entries = [
             entry_of(event, change)
             for event, _, meaning in results
-            if Asking.possible(event.source)
+            if can_be_asked(event.source)
             for change in meaning.changes
         ]
         unsettled = {entry.key for entry in entries if not complete(entry.change.object)} | self._ties(entries)
@@ -157,7 +157,7 @@ class Posting:
     ) -> Interpretation:
         """What an event means that only names its object."""
         what = f"{event.type} only names its object, {related.kind} {related.external_id}"
-        if not Asking.possible(event.source):
+        if not can_be_asked(event.source):
             raise Unprocessable(
                 f"{what}. Give the source its provider's API key (`billhook sources set-api-key`) and replay this"
                 " event, or have the provider send whole objects (at Stripe: the payload style `snapshot`)."

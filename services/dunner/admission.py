@@ -1,5 +1,9 @@
 """Who may call a provider's account now. Everybody gets a turn, in the order in which they fell due, and the account
-takes no more calls a second than it likes: one bucket for all processes, given out in the claim."""
+takes no more calls a second than it likes: one bucket for all processes, given out in the claim.
+
+What is more than the account takes at once books its turns: it falls due again shortly before, and takes the real one
+then. If others have called the account meanwhile, it books another.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,16 @@ from typing import Final
 
 from billhook.store.database import Tx
 from billhook.store.payment_attempts import payment_attempts, put_in_turn
-from billhook.store.provider_limits import GIVEN_AHEAD, is_paused, reserve_calls
+from billhook.store.provider_limits import GIVEN_AHEAD, book_calls, is_paused, reserve_calls
 from billhook.store.work import Row, defer
 
 CALLS: Final = 2
 """Of one attempt: the last look, and the charge."""
-LAPSED: Final = timedelta(seconds=1)
-"""Whoever did not come within a second of its turn gets another one: turns that piled up would all be taken at once."""
 AHEAD: Final = timedelta(seconds=1)
 """Whose turn comes so soon is taken already, and waits for it in hand: between two claims a busy machine lets pass more
 than a turn."""
+EARLY: Final = AHEAD / 2
+"""How long before its booked turn work falls due."""
 
 
 class Admission:
@@ -28,29 +32,28 @@ class Admission:
         self._now = now
 
     def admit(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Row]:
-        now = self._now()
-        admitted: list[Row] = []
-        waiting: list[tuple[str, datetime]] = []
-        later: list[tuple[str, datetime]] = []
         accounts: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: (row["due_at"], row["id"])):
             accounts[row["source_id"], row["account"]].append(row)
-        for (source_id, account), theirs in sorted(accounts.items()):
-            paused = is_paused(tx, source_id, account, now)
-            fresh = []
-            for row in theirs:
-                turn = row["slot_at"]
-                if turn is not None and not paused and now - LAPSED <= turn <= now + AHEAD:
-                    admitted.append(row)
-                else:
-                    fresh.append(row)
-            turns = reserve_calls(tx, source_id, account, len(fresh), self._rate, now) if fresh else []
-            for row, turn in zip(fresh, turns, strict=False):
-                if turn <= now + AHEAD:
-                    admitted.append({**row, "slot_at": turn})
-                else:
-                    waiting.append((row["id"], turn))
-            later += [(row["id"], now + GIVEN_AHEAD) for row in fresh[len(turns) :]]
-        put_in_turn(tx, waiting)
-        defer(tx, payment_attempts, later)
-        return admitted
+        return [row for (source_id, account), theirs in sorted(accounts.items()) for row in self._taken(tx, theirs)]
+
+    def _taken(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Row]:
+        """Of one account's rows those that have their turns now, with these. The others are put off."""
+        now, source_id, account = self._now(), rows[0]["source_id"], rows[0]["account"]
+        soon = now + AHEAD
+        paused = is_paused(tx, source_id, account, now)
+        comes = [] if paused else [row for row in rows if row["slot_at"] is not None and row["slot_at"] <= soon]
+        comes += self._booked(tx, [row for row in rows if row not in comes], now, until=soon)
+        turns = reserve_calls(tx, source_id, account, len(comes), self._rate, now, within=AHEAD) if comes else []
+        self._booked(tx, comes[len(turns) :], now, until=now)
+        return [{**row, "slot_at": turn} for row, turn in zip(comes, turns, strict=False)]
+
+    def _booked(self, tx: Tx, rows: Sequence[Row], now: datetime, *, until: datetime) -> list[Row]:
+        """Book turns for these; returns those whose turns come until then, which are not put off."""
+        if not rows:
+            return []
+        turns = book_calls(tx, rows[0]["source_id"], rows[0]["account"], len(rows), self._rate, now)
+        at = list(zip(rows, turns, strict=False))
+        put_in_turn(tx, [(row["id"], turn, turn - EARLY) for row, turn in at if turn > until])
+        defer(tx, payment_attempts, [(row["id"], now + GIVEN_AHEAD) for row in rows[len(turns) :]])
+        return [row for row, turn in at if turn <= until]

@@ -22,8 +22,7 @@ from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close
 from billhook.actions.dunning_attempts import attempt_failed, attempt_succeeded
 from billhook.actions.invoices import pay
-from billhook.actions.payment_apis import PaymentApis
-from billhook.errors import Refused, TryAgain, Unprocessable
+from billhook.errors import NotYet, Refused, TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.providers.payments import PaymentsApi
 from billhook.rules.book import Invoice
@@ -39,6 +38,7 @@ from billhook.rules.payment_attempts import (
 )
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, describe
 from billhook.runtime.clock import Clock
+from billhook.runtime.provider_apis import ProviderApis, can_collect
 from billhook.store import dead_letters
 from billhook.store.database import Database, Tx, after_commit
 from billhook.store.dead_letters import DeadLetter
@@ -46,10 +46,9 @@ from billhook.store.dunning_cases import Case, NewStep, add_steps, cases_by_id, 
 from billhook.store.dunning_policies import PolicyVersion, policies_of
 from billhook.store.own_invoices import OWN, get_own_invoice
 from billhook.store.payment_attempts import Attempt, attempt_of, change_attempt, payment_attempts, submit
-from billhook.store.provider_limits import pause_calls
 from billhook.store.sources import Source, sources_of
 from billhook.store.work import Row
-from services.dunner.admission import AHEAD
+from services.dunner.admission import AHEAD, CALLS
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,6 @@ class Verdict:
     asked: bool = False
     invoice: Invoice | None = None
     """What the last look showed, where it was not what was to be paid."""
-    pause_until: datetime | None = None
     why: str | None = None
 
 
@@ -99,7 +97,7 @@ class Attempts:
     max_attempts = MAX_ATTEMPTS
 
     def __init__(
-        self, database: Database, apis: PaymentApis, clock: Clock, metrics: Metrics, public: str | None = None
+        self, database: Database, apis: ProviderApis, clock: Clock, metrics: Metrics, public: str | None = None
     ) -> None:
         self._public = public
         self._metrics = metrics
@@ -151,17 +149,16 @@ class Attempts:
             return job, Done("done"), Verdict(job.attempt.status)
         if job.mode == "cancel":
             return job, Done("done"), Verdict("canceled", why="The case is closed.")
-        if job.source is None or not self._apis.possible(job.source):
+        if job.source is None or not can_collect(job.source):
             refused = Answer("refused", "api_key_missing", "The source has no API key that could charge.")
             return job, Done("done"), Verdict("failed", refused)
-        api = self._apis.of(job.source)
+        api = self._apis.collecting(job.source)
         if job.turn is not None and job.turn > now:
             # `Admission` lets nobody wait for longer, unless the clock was set back since.
             time.sleep(min((job.turn - now).total_seconds(), AHEAD.total_seconds()))
         try:
-            if job.mode == "send":
-                return self._send(job, api, now)
-            return self._ask(job, api, now)
+            with self._apis.given(CALLS):
+                return self._send(job, api, now) if job.mode == "send" else self._ask(job, api, now)
         except Exception as error:
             # Whatever it was, the attempt may have gone out: only asking tells.
             log.warning("attempt unsettled", extra={"id": job.id, "reason": describe(error)})
@@ -209,8 +206,7 @@ class Attempts:
             if (own.amount_remaining, own.currency) != (attempt.amount, attempt.currency):
                 return Verdict("canceled", why="The amount changed since the attempt was made.")
             return None
-        found = api.fetch("invoice", case.invoice, account=attempt.account)
-        assert isinstance(found, Invoice)
+        found, said = api.last_look(case.invoice, account=attempt.account)
         if invoice_cause(found) is not None or found.status != "open":
             return Verdict("canceled", invoice=found, why=f"The invoice is {found.status} at the provider.")
         if found.currency != attempt.currency:
@@ -221,6 +217,10 @@ class Attempts:
                 why="The provider means to try this invoice itself: switch its retries off, or have the policy leave"
                 " them to the provider. Nothing was charged.",
             )
+        first = attempt.number == 1 and attempt.trigger == "dunning"
+        if first and said is not None and said.kind == "hard":
+            # Of the charge before the case: as after a decline of ours, nothing is tried blindly.
+            return Verdict("failed", replace(said, message=f"Not tried: {said.message or 'declined for good before'}"))
         return None
 
     def _ask(self, job: AttemptJob, api: PaymentsApi, now: datetime) -> Result:
@@ -242,6 +242,8 @@ class Attempts:
                 if job.mode == "end" and answer.kind == "requires_action":
                     # The provider's own payment of this invoice: it can be paid once, whoever tries it next.
                     answer = replace(answer, kind="soft", code="action_not_taken")
+        except NotYet as error:
+            return job, Defer(now + timedelta(seconds=error.after_seconds or 1.0), str(error)), Verdict(attempt.status)
         except TryAgain as error:
             return self._unknown(job, Answer("pending", attempt.code, str(error)), now, asked=True)
         return self._judge(job, answer, now, asked=True)
@@ -287,8 +289,7 @@ class Attempts:
         if now - job.attempt.created_at >= GIVE_UP_AFTER:
             return job, Done("done"), Verdict("failed", Answer("soft", "provider_unreachable", str(error)[:300]))
         pause = timedelta(seconds=error.after_seconds) if error.after_seconds else None
-        verdict = Verdict("created", pause_until=now + pause if pause else None, why=str(error))
-        return job, Defer(now + (pause or UNREACHABLE), str(error)[:300]), verdict
+        return job, Defer(now + (pause or UNREACHABLE), str(error)[:300]), Verdict("created", why=str(error))
 
     def about(self, job: AttemptJob, verdict: Verdict) -> dict[str, Any]:
         return {"case_id": job.case.id, "invoice_id": job.case.invoice_id, "status": verdict.status}
@@ -310,8 +311,6 @@ class Attempts:
             if isinstance(outcome, Dead):
                 wake_case(tx, case.id, now)
                 parts.append({"dunning_cases": [case.id]})
-            if verdict.pause_until is not None:
-                pause_calls(tx, job.attempt.source_id, job.attempt.account, verdict.pause_until)
         return merged(parts)
 
     def _written(

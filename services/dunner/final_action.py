@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from billhook.actions.invoices import write_off
-from billhook.actions.payment_apis import PaymentApis
 from billhook.errors import Refused
 from billhook.runtime.clock import Clock
+from billhook.runtime.provider_apis import ProviderApis, can_collect
 from billhook.store.database import Database
 from billhook.store.dunning_cases import Case
 from billhook.store.dunning_policies import PolicyVersion
@@ -14,7 +14,7 @@ from billhook.store.sources import get_source
 
 
 class FinalAction:
-    def __init__(self, database: Database, apis: PaymentApis, clock: Clock) -> None:
+    def __init__(self, database: Database, apis: ProviderApis, clock: Clock) -> None:
         self._database = database
         self._apis = apis
         self._clock = clock
@@ -26,9 +26,9 @@ class FinalAction:
         source_id = version.source_id if case.source_id == OWN else case.source_id
         with self._database.read() as tx:
             source = get_source(tx, source_id, merchant_id=case.merchant_id) if source_id else None
-        if source is None or not self._apis.possible(source):
+        if source is None or not can_collect(source):
             return "The source has no API key, so nothing was done at the provider."
-        api = self._apis.of(source)
+        api = self._apis.collecting(source)
         if case.final_action == "mark_uncollectible":
             return api.mark_uncollectible(case.invoice, account=case.account) or ""
         if case.subscription is None:

@@ -1,6 +1,5 @@
 """The dunner: carries failed payments through grace, retries and reminders to an end."""
 
-from billhook.actions.payment_apis import PaymentApis
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
@@ -15,7 +14,7 @@ LOOK_SECONDS = 0.25
 
 
 def start(env: Env, health: Health) -> Running:
-    apis = PaymentApis(env.vault)
+    apis = env.provider_apis
     cases = Steps(
         Cases(FinalAction(env.database, apis, env.clock), env.clock, env.settings.public),
         env.database,

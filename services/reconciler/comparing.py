@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from billhook.providers.listing import ListedEvent, ListedObject, Page
+import msgspec
+
+from billhook.decoding import decode
+from billhook.providers.listing import ListedEvent, ListedObject, Page, PlaceLost
+from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
 from billhook.rules.reconcile import Drift, at_stake, compare
 from billhook.store.database import Database, Tx
 from billhook.store.reconciliation import Held, Run, events_known, held_objects, made_between
 from billhook.store.work import DEAD
-from services.reconciler.turns import InTurn
 
 MOST_MISSING = 1000
 """Objects of the book that one page may leave out; with more, something is wrong with the list."""
+
+MOST_KEPT = 1000
+"""Ids of one second that are kept from page to page. Of more than that, some are looked at twice."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -43,9 +49,11 @@ class Looked:
     agreed: tuple[tuple[str, str], ...] = ()
     """Kind and id of what is the same on both sides."""
     notes: tuple[str, ...] = ()
+    walked_to: str | None = None
+    """Where the walk over the files stands now."""
 
 
-def look_at_events(database: Database, api: InTurn, run: Run) -> tuple[Looked, dict[str, Any]]:
+def look_at_events(database: Database, api: ProviderApi, run: Run) -> tuple[Looked, dict[str, Any]]:
     """What of the provider's events is not in the inbox."""
     page = api.list_events(since=run.since, until=run.until, cursor=run.cursor)
     keys = {(event.account, event.external_id): event for event in page.items}
@@ -57,19 +65,25 @@ def look_at_events(database: Database, api: InTurn, run: Run) -> tuple[Looked, d
     return Looked(len(keys), missing, (), agreed, _notes(page)), {"cursor": page.cursor}
 
 
-def look_at_objects(database: Database, api: InTurn, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
+def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
     """How the objects of a page differ from the book's, and which the book has and the page has not."""
-    page = api.list_objects(name, since=run.since, until=run.until, cursor=run.cursor)
+    place = _Place("", []) if run.cursor is None else decode(run.cursor, _Place)
     upper = run.window_end or run.until
+    try:
+        page = api.list_objects(name, since=run.since, until=run.until, cursor=place.cursor or None)
+    except PlaceLost:
+        # By its time the walk finds on where it was; what shares the last second is compared again.
+        page = api.list_objects(name, since=run.since, until=upper)
     lower = _lower(page, run)
     suspected: list[Suspicion] = []
     agreed: list[tuple[str, str]] = []
+    unread = [one.external_id for one in page.unread]
     with database.read() as tx:
         for kind in api.lists[name]:
             shown = {item.value.external_id: item.value for item in page.items if item.value.kind == kind}
             held = held_objects(tx, run.source_id, kind, shown)
             if lower is not None:
-                held |= _left_out(tx, run, kind, lower, upper, {*shown, *(one.external_id for one in page.unread)})
+                held |= _left_out(tx, run, kind, lower, upper, {*shown, *unread, *place.shown})
             for external_id in sorted({*shown, *held}):
                 local, remote = held.get(external_id), shown.get(external_id)
                 drift = compare(local.value if local else None, remote)
@@ -79,7 +93,21 @@ def look_at_objects(database: Database, api: InTurn, run: Run, name: str) -> tup
                     value = remote or (local.value if local else None)
                     suspected.append(Suspicion(drift, local.version if local else "", at_stake(value), remote))
     looked = Looked(len(suspected) + len(agreed), (), tuple(suspected), tuple(agreed), _notes(page))
-    return looked, {"cursor": page.cursor, "window_end": lower or upper}
+    following = None
+    if page.cursor is not None:
+        before = place.shown if lower in (None, upper) else []
+        last = [item.value.external_id for item in page.items if lower is None or (item.value.created or upper) < lower]
+        kept = list(dict.fromkeys([*before, *unread, *last]))[:MOST_KEPT]
+        following = msgspec.json.encode(_Place(page.cursor, kept)).decode()
+    return looked, {"cursor": following, "window_end": lower or upper}
+
+
+class _Place(msgspec.Struct, array_like=True):
+    """Where a walk through a provider's list stands."""
+
+    cursor: str
+    shown: list[str]
+    """What was shown of the second in which the last page ended: the rest of that second is on the next one."""
 
 
 def _lower(page: Page[ListedObject], run: Run) -> datetime | None:

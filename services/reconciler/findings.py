@@ -11,6 +11,7 @@ import msgspec
 from billhook.errors import KeyRefused, Unprocessable
 from billhook.events import FindingNews, RunNews
 from billhook.providers.listing import ListedEvent
+from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
 from billhook.rules.reconcile import Drift, Observed, compare, news_of, persists, repairs_itself, seen_again, told
 from billhook.store.consistency import check_of
@@ -29,7 +30,6 @@ from billhook.store.reconciliation import (
 )
 from billhook.store.schema import new_id
 from services.reconciler.comparing import Looked
-from services.reconciler.turns import InTurn
 
 HEALED = "healed"
 """Written as the author of a repair that nobody made: both sides agree again by themselves."""
@@ -57,7 +57,7 @@ class Settled:
     """What billhook's own rows are to be made to agree on."""
 
 
-def verdict(database: Database, api: InTurn, finding: Finding, now: datetime) -> Verdict:
+def verdict(database: Database, api: ProviderApi, finding: Finding, now: datetime) -> Verdict:
     """Look again. Raises `TryAgain`."""
     remote: BookObject | None
     try:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+from billhook.errors import Unprocessable
 from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects
 from billhook.rules.reconcile import drift_of, persists
-from billhook.store.consistency import CHECKS, Check, Difference, Scope, files_of
+from billhook.store.consistency import CHECKS, FILES, PAGE, Check, Difference, Page, Scope, files_of
 from billhook.store.database import Database, Tx
+from billhook.store.file_walks import next_documents, share_of
 from billhook.store.reconciliation import Finding, Run, open_findings
 from services.reconciler.comparing import Looked, Suspicion
 from services.reconciler.findings import Verdict
+
+MOST_GONE: Final = 20
+"""Files that are looked for and all gone: that is not so many faults, but one, and nothing to repair by drawing."""
 
 OpenObjects = Callable[[], Objects]
 """The storage of documents, opened by whoever needs it first."""
@@ -21,16 +26,26 @@ OpenObjects = Callable[[], Objects]
 def look_inside(database: Database, objects: OpenObjects, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
     """One page of a check; with the first, what it found before."""
     check, scope = CHECKS[name], scope_of(run.merchant_id, run.source_id, run)
+    shared = name == FILES and run.scheduled
     with database.read() as tx:
-        page = check.page(tx, scope, run.cursor)
+        page = _share(tx, run) if shared else check.page(tx, scope, run.cursor)
         known = _known(tx, run, check) if run.cursor is None else []
         subjects = list(dict.fromkeys([*page.subjects, *(check.subject_of(one.external_id) for one in known)]))
         found = _examined(tx, check, scope, subjects)
-    found += _damaged(database, objects, check, subjects)
+    found += _damaged(database, objects, check, scope, subjects)
     differ = {(one.drift.kind, one.drift.external_id) for one in found}
     agreed = tuple(one.key for one in known if one.key not in differ)
     suspected = tuple(Suspicion(one.drift, "", one.stake) for one in found)
-    return Looked(len(page.subjects), (), suspected, agreed), {"cursor": page.cursor}
+    place = page.place if shared else None
+    return Looked(len(page.subjects), (), suspected, agreed, walked_to=place), {"cursor": page.cursor}
+
+
+def _share(tx: Tx, run: Run) -> Page:
+    """The next files of the night's share. The cursor says how many of it are left."""
+    left = share_of(tx, run.merchant_id) if run.cursor is None else int(run.cursor)
+    found = next_documents(tx, run.merchant_id, min(PAGE, left))
+    through = not found or len(found) < min(PAGE, left)
+    return Page(found, None if through or left <= PAGE else str(left - PAGE), "" if through else found[-1])
 
 
 def verdict_inside(
@@ -41,7 +56,7 @@ def verdict_inside(
     scope = scope_of(finding.merchant_id, finding.source_id, run)
     with database.read() as tx:
         found = _examined(tx, check, scope, subjects)
-    found += _damaged(database, objects, check, subjects)
+    found += _damaged(database, objects, check, scope, subjects)
     drift = next((one.drift for one in found if (one.drift.kind, one.drift.external_id) == finding.key), None)
     return Verdict(finding, persists("", finding.seen, "", drift), drift, "", None, now)
 
@@ -60,12 +75,14 @@ def _examined(tx: Tx, check: Check, scope: Scope, subjects: Sequence[str]) -> li
     return check.examine(tx, scope, subjects) if subjects else []
 
 
-def _damaged(database: Database, objects: OpenObjects, check: Check, subjects: Sequence[str]) -> list[Difference]:
+def _damaged(
+    database: Database, objects: OpenObjects, check: Check, scope: Scope, subjects: Sequence[str]
+) -> list[Difference]:
     """Documents whose file is gone from the storage, or is not what was stored."""
-    if "document" not in check.kinds or not subjects:
+    if "file" not in check.kinds or not subjects:
         return []
     with database.read() as tx:
-        files = files_of(tx, subjects)
+        files = files_of(tx, scope, subjects)
     found = []
     for file in files:
         try:
@@ -76,6 +93,8 @@ def _damaged(database: Database, objects: OpenObjects, check: Check, subjects: S
             differs = {"sha256": ("another", file["sha256"])}
         else:
             continue
-        drift = drift_of("document", f"{file['subject_id']} {file['kind']}", differs)
+        drift = drift_of("file", file["id"], differs)
         found += [Difference(drift)] if drift else []
+    if len(found) == len(files) >= MOST_GONE and all("file" in one.drift.differences for one in found):
+        raise Unprocessable(f"none of {len(files)} files is in the storage: is it the right one, and mounted?")
     return found

@@ -9,8 +9,7 @@ Between two steps the run is a row like any other: whoever takes it goes on, aft
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,16 +20,16 @@ import sqlalchemy as sa
 from billhook.actions.book_update import merged
 from billhook.actions.inside_repairs import repair_inside
 from billhook.actions.reconciliation import EVENTS, SETTLE, take_in, tell_book
-from billhook.errors import TryAgain, Unprocessable
+from billhook.errors import NotYet, TryAgain, Unprocessable
 from billhook.metrics import Metrics
-from billhook.providers import PROVIDERS
 from billhook.queue.consumer import Rings
 from billhook.rules.reconcile import FINDING_CLASSES, Observed, news_of
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
-from billhook.runtime.provider_apis import api_of, can_be_asked
+from billhook.runtime.provider_apis import ProviderApis, can_be_asked
 from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx, after_commit
+from billhook.store.file_walks import move_walk
 from billhook.store.reconciliation import (
     DONE,
     IMPORT,
@@ -44,13 +43,11 @@ from billhook.store.reconciliation import (
     suspicions,
 )
 from billhook.store.sources import Source, sources_of
-from billhook.store.vault import Vault
 from billhook.store.work import Row
 from services.reconciler import comparing, findings
 from services.reconciler.comparing import Looked
 from services.reconciler.findings import Verdict
 from services.reconciler.inside import OpenObjects, look_inside, verdict_inside
-from services.reconciler.turns import Turns
 
 PATIENCE = 6
 """Failures in a row (some 40 minutes) after which a list is given up and the run goes on with the next."""
@@ -105,19 +102,16 @@ class Reconciling:
     def __init__(
         self,
         database: Database,
-        vault: Vault,
+        apis: ProviderApis,
         objects: OpenObjects,
         metrics: Metrics,
         clock: Clock,
         *,
-        calls_per_second: float,
         settle: timedelta = SETTLE,
-        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._turns = Turns(database, clock, calls_per_second, sleep)
+        self._apis = apis
         self._objects = objects
         self._database = database
-        self._vault = vault
         self._metrics = metrics
         self._compared = metrics.reconciliation_compared
         # From 0 on, or the first would not show as an increase.
@@ -150,7 +144,7 @@ class Reconciling:
             assert job.source is not None
             return self._walk(job, job.source, name)
         except TryAgain as error:
-            if job.attempts >= PATIENCE:
+            if _is_over_patient(job, error):
                 return self._next_list(job, str(error))
             now, jitter = self._clock(), random.random()
             return job, after_failure(error, attempts=job.attempts, now=now, jitter=jitter), Step()
@@ -160,16 +154,16 @@ class Reconciling:
     def _cannot_be_asked(self, source: Source | None) -> str | None:
         """Why a source's provider has nothing to say: no key, or one that shows test objects for live ones, or the
         other way round."""
-        if source is None or source.api_key is None or not can_be_asked(source):
+        if source is None or not can_be_asked(source):
             return "not compared with the provider: the source has no API key any more"
-        live = PROVIDERS[source.provider].livemode_of(self._vault.open(source.api_key))
+        live = self._apis.livemode_of(source)
         if live is None or live == source.livemode:
             return None
         key, mode = ("live", "test") if live else ("test", "live")
         return f"not compared with the provider: the API key is for {key} mode, and the source is for {mode} mode"
 
     def _walk(self, job: Job, source: Source, name: str) -> Result:
-        api, asked_at = self._turns.of(source, api_of(source, self._vault)), self._clock()
+        api, asked_at = self._apis.of(source), self._clock()
         if job.run.mode == IMPORT:
             with self._database.read() as tx:
                 if events_due(tx, source.id, limit=MOST_WAITING) == MOST_WAITING:
@@ -219,7 +213,7 @@ class Reconciling:
         try:
             verdicts = tuple(self._verdict(job, one, now) for one in found)
         except TryAgain as error:
-            if job.attempts >= PATIENCE:
+            if _is_over_patient(job, error):
                 return self._over(job, Step(notes=(f"not looked at again: {error}",)))
             return job, after_failure(error, attempts=job.attempts, now=now, jitter=random.random()), Step()
         moving = any(verdict.persists is None for verdict in verdicts)
@@ -232,8 +226,7 @@ class Reconciling:
             return verdict_inside(self._database, self._objects, check, job.run, finding, now)
         if job.source is None or self._cannot_be_asked(job.source) is not None:
             return Verdict(finding, None, None, finding.local_version, None, now)
-        api = self._turns.of(job.source, api_of(job.source, self._vault))
-        return findings.verdict(self._database, api, finding, now)
+        return findings.verdict(self._database, self._apis.of(job.source), finding, now)
 
     def _over(self, job: Job, step: Step) -> Result:
         return job, Done(INCOMPLETE if job.run.notes or step.notes else DONE), step
@@ -254,6 +247,8 @@ class Reconciling:
                     rings["inbox"] += take_in(tx, job.source, missing, now)
                 events = findings.keep_missing_events(tx, run, missing, now)
                 findings.keep_suspicions(tx, run, step.looked, now)
+                if step.looked.walked_to is not None:
+                    move_walk(tx, run.merchant_id, step.looked.walked_to)
                 changes |= _counted(run, events, len(events) if run.repairs else 0)
                 rings["deliveries"] += findings.tell(tx, run, events, now)
                 self._count(tx, events)
@@ -274,7 +269,7 @@ class Reconciling:
                 change_run(tx, run.id, **changes)
             if isinstance(outcome, Done):
                 shown = replace(run, **changes) if changes else run
-                if run.tells:
+                if run.tells and (shown.confirmed or not run.routine):
                     rings["deliveries"] += findings.tell_of_run(tx, shown, outcome.state, now)
                 after_commit(tx, self._metrics.reconciliation_runs.labels(outcome.state).inc)
         return rings
@@ -293,6 +288,11 @@ class Reconciling:
     def _count(self, tx: Tx, found: Sequence[Finding]) -> None:
         for finding in found:
             after_commit(tx, self._metrics.reconciliation_findings.labels(finding.finding_class).inc)
+
+
+def _is_over_patient(job: Job, error: TryAgain) -> bool:
+    """Whose turn has not come has not failed."""
+    return job.attempts >= PATIENCE and not isinstance(error, NotYet)
 
 
 def _counted(run: Run, found: Sequence[Finding], repaired: int) -> dict[str, int]:

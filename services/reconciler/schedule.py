@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from billhook.actions.reconciliation import SETTLE, own_run_of, run_of
+from billhook.actions.reconciliation import SETTLE, lists_of, run_of
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import Clock
+from billhook.store.consistency import FILES
 from billhook.store.database import Database, Tx, is_store_away
 from billhook.store.inbox import conflict_counts
 from billhook.store.merchants import list_merchants
-from billhook.store.reconciliation import DONE, add_run, ended_runs, reconciliation_runs
+from billhook.store.reconciliation import DONE, SCHEDULE, add_run, ended_runs, reconciliation_runs
 from billhook.store.sources import Source, list_sources
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 30.0
 EVERYTHING: Final = datetime(2010, 1, 1, tzinfo=UTC)
 """Before any provider that billhook knows had an object."""
-SCHEDULE: Final = "schedule"
+NIGHT: Final = "night"
+"""The slot in which files are read, a share of them (`store/file_walks.py`)."""
 RUNS_OF_A_WEEK: Final = 200
 MOST_MERCHANTS: Final = 1_000_000
 BURST: Final = 10
@@ -72,17 +74,21 @@ class Scheduler:
             sources = [source for source in list_sources(tx) if source.disabled_at is None]
             for source in sources:
                 due = [*slots(source.created_at, now), *_after_an_outage(tx, source.id)]
-                for slot, since in due:
-                    made.append(add_run(tx, run_of(source, since, now, by=SCHEDULE, slot=slot), now))
+                made += [self._make(tx, source, slot, since, now) for slot, since in due]
             for source, slot in _bursts(tx, sources, now):
                 made.append(add_run(tx, run_of(source, now - BURST_LOOKS_BACK, now, by="burst", slot=slot), now))
             for merchant in list_merchants(tx, limit=MOST_MERCHANTS):
                 for slot, since in slots(merchant.created_at, now):
-                    made.append(add_run(tx, own_run_of(merchant.id, since, now, by=SCHEDULE, slot=slot), now))
+                    made.append(self._make(tx, merchant.id, slot, since, now))
         ids = [run_id for run_id in made if run_id is not None]
         if ids:
             self._bell.ring(reconciliation_runs.name, ids)
         return ids
+
+    def _make(self, tx: Tx, whose: Source | str, slot: str, since: datetime, now: datetime) -> str | None:
+        nightly = slot.startswith(NIGHT)
+        lists = [name for name in lists_of(whose) if nightly or name != FILES]
+        return add_run(tx, run_of(whose, since, now, by=SCHEDULE, lists=lists, slot=slot), now)
 
 
 def slots(created_at: datetime, now: datetime) -> Sequence[tuple[str, datetime]]:
@@ -91,7 +97,7 @@ def slots(created_at: datetime, now: datetime) -> Sequence[tuple[str, datetime]]
     hour = now.replace(minute=0, second=0, microsecond=0)
     found = [(f"hour {hour:%Y-%m-%dT%H}", now - timedelta(hours=3) - SETTLE)]
     if now.hour == 1:
-        found.append((f"night {hour:%Y-%m-%d}", now - timedelta(days=35)))
+        found.append((f"{NIGHT} {hour:%Y-%m-%d}", now - timedelta(days=35)))
         if now.isoweekday() == 7:
             found.append((f"week {hour:%G-W%V}", EVERYTHING))
     return [(slot, since) for slot, since in found if created_at <= hour]

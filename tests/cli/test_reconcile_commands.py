@@ -14,6 +14,8 @@ from billhook.metrics import Metrics
 from billhook.outlets.objects import DirectoryObjects
 from billhook.queue.consumer import Steps
 from billhook.runtime.clock import system_clock
+from billhook.runtime.provider_apis import ProviderApis
+from billhook.runtime.provider_turns import Turns
 from billhook.store import reconciliation
 from billhook_testing.fake_stripe import FakeClock, FakeStripe
 from services.bookkeeper.posting import Posting
@@ -42,10 +44,9 @@ def work(shell: Shell) -> None:
     """What the reconciler and the bookkeeper would do."""
     metrics, settle = Metrics(), timedelta(0)
     storage = DirectoryObjects(Path(shell.database.url.database or "").parent / "objects")
-    reconciling = Reconciling(
-        shell.database, shell.vault, lambda: storage, metrics, system_clock, calls_per_second=1e6, settle=settle
-    )
-    posting = Posting(shell.database, shell.vault, system_clock)
+    apis = ProviderApis(shell.vault, Turns(shell.database, system_clock, 1e6))
+    reconciling = Reconciling(shell.database, apis, lambda: storage, metrics, system_clock, settle=settle)
+    posting = Posting(shell.database, apis, system_clock)
     for _ in range(60):
         busy = Steps(reconciling, shell.database, Silence(), metrics, system_clock).run(None)
         busy += Steps(posting, shell.database, Silence(), metrics, system_clock).run(None)

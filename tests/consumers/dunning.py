@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 from consumers.world import Silence, World
 
-from billhook.actions.payment_apis import PaymentApis
 from billhook.queue.consumer import Steps
 from billhook.rules.dunning_policy import PRESETS, Policy
 from billhook.store.database import Database
@@ -39,7 +38,7 @@ class Shop:
     calls_per_second: float = 1000
 
     def __post_init__(self) -> None:
-        self.apis = PaymentApis(self.world.vault)
+        self.apis = self.world.apis
         self.attempts_handler = Attempts(self.world.database, self.apis, self.world.clock, self.world.metrics, PUBLIC)
 
     def policy(self, policy: Policy = POLICY, kind: str = "merchant", scope: str = "", **more: Any) -> None:

@@ -168,7 +168,7 @@ def test_an_event_that_kills_its_worker_is_set_apart_and_given_up(world: World) 
     from services.bookkeeper.posting import Posting
 
     told = world.arrive(world.stripe_source, event(1, "customer.subscription.updated", subscription("active"), 1))
-    posting = Posting(world.database, world.vault, world.clock)
+    posting = Posting(world.database, world.apis, world.clock)
     steps = Steps(posting, world.database, Silence(), world.metrics, world.clock)
     for _ in range(posting.max_attempts):
         assert len(steps.claim(None, 10)[1]) == 1  # claimed, and then the process dies

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from consumers.test_reconciler_inside import FOUND_INSIDE
 from consumers.world import Silence, World, run_until_quiet
 
 from billhook.actions import reconciliation as verbs
-from billhook.errors import TryAgain
 from billhook.outlets.objects import Objects, open_objects
 from billhook.parts import Parts
+from billhook.providers.stripe_api import StripeApi
 from billhook.queue.consumer import Steps
-from billhook.rules.reconcile import OBSERVED
+from billhook.rules.reconcile import FINDING_CLASSES, OBSERVED
 from billhook.store import reconciliation, sources
 from billhook.store.book import TABLES
 from billhook.store.database import Database
@@ -27,6 +28,7 @@ from billhook.store.reconciliation import Finding, Run
 from billhook.store.schema import id_at, instant_of, metadata, new_id
 from billhook.store.work import DUE
 from billhook_testing.fake_stripe import FakeStripe
+from services.reconciler.comparing import look_at_objects
 from services.reconciler.running import Reconciling
 
 SETTLE = timedelta(seconds=30)
@@ -62,11 +64,10 @@ class Shop:
         world = self.world
         handler = Reconciling(
             world.database,
-            world.vault,
+            world.apis,
             lambda: self.objects,
             world.metrics,
             world.clock,
-            calls_per_second=1e6,
             settle=SETTLE,
         )
         return Steps(handler, world.database, Silence(), world.metrics, world.clock)
@@ -88,7 +89,7 @@ class Shop:
     def repair(self, finding: Finding) -> list[str]:
         world = self.world
         repaired = verbs.repair_finding(
-            world.database, world.vault, world.clock, finding, by="ada", objects=lambda: self.objects
+            world.database, world.apis, world.clock, finding, by="ada", objects=lambda: self.objects
         )
         return [one for ids in repaired.values() for one in ids]
 
@@ -319,33 +320,6 @@ def test_history_is_imported_and_merchants_are_told_nothing_unless_asked_to(shop
     assert len(heard) == len(before) + 2  # the customer, and that the run is over
 
 
-def test_calls_wait_for_their_turn_and_keep_a_pause_that_the_provider_wants(shop: Shop) -> None:
-    from services.reconciler.turns import Turns
-
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(round(seconds, 3))
-        shop.world.clock.move(seconds=seconds)
-
-    turns, source = Turns(shop.world.database, shop.world.clock, 2.0, sleep), shop.world.stripe_source
-    for _ in range(3):
-        assert turns.take(source, "", lambda: "answer") == "answer"
-    assert slept == [0.5, 0.5]
-
-    def limited() -> str:
-        raise TryAgain("429", after_seconds=60)
-
-    shop.world.clock.move(seconds=10)
-    with pytest.raises(TryAgain, match="429"):
-        turns.take(source, "", limited)
-    with pytest.raises(TryAgain, match="takes no calls now") as caught:
-        turns.take(source, "", lambda: "not called")
-    assert caught.value.after_seconds == 60
-    shop.world.clock.move(seconds=61)
-    assert turns.take(source, "", lambda: "answer") == "answer"
-
-
 def test_an_object_that_the_provider_does_not_have_waits_for_a_person(shop: Shop) -> None:
     external_id = shop.spoil("product")
     with shop.world.database.begin() as tx:
@@ -374,16 +348,66 @@ def test_events_that_were_given_up_are_found(shop: Shop) -> None:
     assert shop.found() == [("unprocessed_event", "event", "repaired")]
 
 
-def test_many_faults_at_once_are_as_many_findings(shop: Shop) -> None:
-    for kind, wrong, _ in (PLANTED[0], PLANTED[1], PLANTED[3], PLANTED[4]):
-        shop.spoil(kind, **wrong)
-    shop.fake.client().v1.customers.create({"email": "lost@example.com"})
+def test_faults_of_every_class_are_as_many_findings_and_none_once_they_are_repaired(shop: Shop) -> None:
+    trade(shop, "bob@example.com")
+    shop.hear()
+    world, v1 = shop.world, shop.fake.client().v1
+    ids = {kind: [row[0] for row in world.rows(TABLES[kind].name, "external_id")] for kind in TABLES}
+
+    def edit(kind: str, which: int, **values: Any) -> None:
+        table = TABLES[kind]
+        with world.database.begin() as tx:
+            tx.execute(sa.update(table).where(table.c.external_id == ids[kind][which]).values(**values))
+
+    products, customers = TABLES["product"], TABLES["customer"]
+    with world.database.begin() as tx:
+        row = dict(tx.execute(sa.select(products).limit(1)).mappings().one())
+        tx.execute(products.insert().values({**row, "id": "prod_ghost", "external_id": "prod_ghost"}))
+        tx.execute(sa.delete(customers).where(customers.c.external_id == ids["customer"][0]))
+        given_up = sa.select(inbox.c.id).where(inbox.c.type == "charge.succeeded").limit(1).scalar_subquery()
+        tx.execute(sa.update(inbox).where(inbox.c.id == given_up).values(state="dead"))
+    edit("price", 0, currency="chf")
+    edit("charge", 1, currency="chf")
+    edit("invoice", 0, total=2)
+    edit("invoice", 1, status="open")
+    edit("subscription", 0, current_period_end=None)
+    edit("customer", 1, email="wrong@example.com")
+    other = {**shop.fake.events[0], "data": {"object": {**shop.fake.events[0]["data"]["object"], "name": "Eve"}}}
+    world.arrive(world.stripe_source, other, external_id=other["id"])
+    v1.customers.create({"email": "lost@example.com"})
     shop.heard = len(shop.fake.events)
     pass_time(shop, hours=1)
+
+    by_itself = [
+        ("missing_event", "event"),
+        ("missing_local", "customer"),
+        ("period_mismatch", "subscription"),
+        ("stale_projection", "customer"),
+        ("status_mismatch", "invoice"),
+    ]
+    by_a_person = [
+        ("amount_mismatch", "invoice"),
+        ("conflict", "inbox_conflict"),
+        ("currency_mismatch", "charge"),
+        ("currency_mismatch", "price"),
+        ("missing_remote", "product"),
+        ("unprocessed_event", "event"),
+    ]
+    assert {name for name, _ in by_itself + by_a_person} | set(FOUND_INSIDE) == set(FINDING_CLASSES)
     run = shop.reconcile()
-    assert run.confirmed == len(shop.findings()) == 5
-    assert {one.state for one in shop.findings()} == {"repaired"}
-    assert shop.reconcile().confirmed == 0
+    expected = [(*one, "repaired") for one in by_itself] + [(*one, "confirmed") for one in by_a_person]
+    assert shop.found() == sorted(expected)
+    assert (run.confirmed, run.repaired, run.notes) == (len(expected), len(by_itself), [])
+
+    for finding in shop.findings():
+        if finding.state == "confirmed":
+            shop.repair(finding)
+    world.post()
+    pass_time(shop, hours=1)
+    again = shop.reconcile()
+    assert (again.confirmed, again.repaired, {one.state for one in shop.findings()}) == (0, 0, {"repaired"})
+    assert shop.value("price", ids["price"][0], "currency") == "usd"
+    assert shop.value("charge", ids["charge"][1], "currency") == "usd"
 
 
 def test_what_is_only_on_its_way_is_no_finding(shop: Shop) -> None:
@@ -543,3 +567,25 @@ def test_the_schedule_makes_each_slot_once(shop: Shop) -> None:
             tx.execute(sa.update(inbox_conflicts).where(inbox_conflicts.c.id == one_id).values(id=now))
     assert len(one.make_due()) == 1
     assert one.make_due() == []
+
+
+def test_a_list_whose_last_object_is_deleted_in_the_middle_is_gone_through_all_the_same(shop: Shop) -> None:
+    v1 = shop.fake.client().v1
+    for number in range(5):
+        v1.customers.create({"email": f"{number}@example.com"})
+        pass_time(shop, seconds=60)
+    shop.hear()
+    pass_time(shop, hours=1)
+    seen: set[str] = set()
+    run = shop.run(shop.begin(lists=["customer"]))
+    api = StripeApi(shop.fake.api_key, base_url=shop.fake.url, page_size=2)
+    while run.cursor is not None or not seen:
+        looked, following = look_at_objects(shop.world.database, api, run, "customer")
+        assert looked.suspicions == ()
+        seen |= {external_id for _, external_id in looked.agreed}
+        run = replace(run, **following)
+        if len(seen) == 2:
+            v1.customers.delete(min(seen, key=lambda one: shop.value("customer", one, "created")))
+            shop.hear()
+    api.close()
+    assert len(seen) == 6

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from queue import Queue
 from typing import Any
 
@@ -21,6 +22,8 @@ from billhook.outlets.webhooks.response import Response
 from billhook.queue.consumer import Steps
 from billhook.rules.addresses import parse_networks
 from billhook.rules.delivery import outcome_class
+from billhook.runtime.provider_apis import ProviderApis
+from billhook.runtime.provider_turns import Turns
 from billhook.store import inbox, merchants, queues, sources
 from billhook.store.database import Database
 from billhook.store.deliveries import address
@@ -87,6 +90,11 @@ class World:
             own = sources.create_source(tx, merchant.id, "standard", "ours", sealed, clock())
         return cls(database, clock, vault, Metrics(), merchant.id, stripe.id, own.id)
 
+    @cached_property
+    def apis(self) -> ProviderApis:
+        """The providers' APIs, of whose accounts nobody waits for a turn."""
+        return ProviderApis(self.vault, Turns(self.database, self.clock, 1e6))
+
     def endpoint(self, url: str, *event_types: str, **options: Any) -> str:
         with self.database.begin() as tx:
             wanted = list(event_types or ["*"])
@@ -122,7 +130,7 @@ class World:
 
     def post(self) -> None:
         """Let the bookkeeper do all that is due."""
-        posting = Posting(self.database, self.vault, self.clock)
+        posting = Posting(self.database, self.apis, self.clock)
         run_until_quiet(Steps(posting, self.database, Silence(), self.metrics, self.clock))
 
     def render(self, engines: Engines, objects: Objects) -> None:

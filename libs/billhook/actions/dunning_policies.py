@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from billhook.actions.payment_apis import PaymentApis
 from billhook.errors import Refused, TryAgain
 from billhook.rules.dunning_policy import Policy, refusals, scope_refusal
+from billhook.runtime.provider_apis import ProviderApis, can_collect
 from billhook.store.database import Database, Tx
 from billhook.store.dunning_policies import PolicyVersion, retire_policy, set_policy
 from billhook.store.sources import Source, get_source, list_sources
 
 
-def check_owner(database: Database, apis: PaymentApis, merchant_id: str, policy: Policy) -> None:
+def check_owner(database: Database, apis: ProviderApis, merchant_id: str, policy: Policy) -> None:
     """Refuse a policy that charges where that cannot be, or would charge twice. It asks the providers, so it stands
     outside of any transaction. Raises `Refused`, also where a provider does not answer: without its word nothing
     changes hands."""
@@ -21,7 +21,7 @@ def check_owner(database: Database, apis: PaymentApis, merchant_id: str, policy:
         return
     with database.read() as tx:
         found = [source for source in list_sources(tx, merchant_id) if source.provider == "stripe"]
-    chargeable = [source for source in found if apis.possible(source)]
+    chargeable = [source for source in found if can_collect(source)]
     if not chargeable:
         raise Refused(
             "dunning_source",
@@ -39,8 +39,8 @@ def check_owner(database: Database, apis: PaymentApis, merchant_id: str, policy:
             ) from None
 
 
-def _check_source(apis: PaymentApis, source: Source) -> None:
-    api = apis.of(source)
+def _check_source(apis: ProviderApis, source: Source) -> None:
+    api = apis.collecting(source)
     if (reason := api.write_refusal(account="")) is not None:
         raise Refused("dunning_key", f"The API key of source {source.id} may not pay invoices: {reason}")
     if (invoice := api.retrying_invoice(account="")) is not None:
@@ -72,6 +72,6 @@ def change_policy(
         raise Refused("policy_invalid", "; ".join(found))
     if source_id is not None:
         source = get_source(tx, source_id, merchant_id=merchant_id)
-        if source is None or not PaymentApis.possible(source):
+        if source is None or not can_collect(source):
             raise Refused("source_invalid", "`source_id` must be a Stripe source of this merchant that has an API key.")
     return set_policy(tx, merchant_id, scope_kind, scope, policy, now, by=by, source_id=source_id)

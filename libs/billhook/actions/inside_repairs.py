@@ -23,7 +23,7 @@ from billhook.rules.document import Snapshot
 from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE
 from billhook.store import book, queues
 from billhook.store.database import Tx
-from billhook.store.documents import latest_document
+from billhook.store.documents import documents_by_id, latest_document
 from billhook.store.endpoints import endpoints_of
 from billhook.store.inbox import inbox_ids
 from billhook.store.merchants import get_merchant
@@ -65,6 +65,12 @@ def _document(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     else:
         wanted = documents_of(update.merchant, subject_id, invoice)
     return make_documents(tx, [BookUpdate(update.merchant, finding.source_id, "", documents=tuple(wanted))], now)
+
+
+def _file(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+    """It is drawn again, and is the same: what it shows was kept."""
+    rows = documents_by_id(tx, [finding.external_id])
+    return queues.replay(tx, "documents", [row["id"] for row in rows], by=by, now=now)
 
 
 def _case(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
@@ -128,6 +134,7 @@ def _held(tx: Tx, finding: Finding, object_id: str) -> tuple[Invoice | None, Boo
 _VERBS: Final[Mapping[str, Callable[[Tx, Finding, datetime, str], NewWork]]] = {
     "event": _event,
     "document": _document,
+    "file": _file,
     "dunning_case": _case,
     "own_invoice": _own_invoice,
     "collected_payment": _payment,

@@ -21,11 +21,11 @@ from billhook.rules.book import BookObject
 from billhook.rules.export import text_row
 from billhook.rules.reconcile import OBSERVED, OPEN, UNSIGNED, Drift, Observed, news_of
 from billhook.runtime.clock import Clock
-from billhook.runtime.provider_apis import api_of, can_be_asked
+from billhook.runtime.provider_apis import ProviderApis, can_be_asked
 from billhook.store import book
 from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx
-from billhook.store.documents import latest_document
+from billhook.store.documents import documents_by_id
 from billhook.store.inbox import Arrival, events_by_id, get_conflict
 from billhook.store.inbox import accept as accept_events
 from billhook.store.own_invoices import OWN
@@ -41,7 +41,6 @@ from billhook.store.reconciliation import (
 )
 from billhook.store.schema import new_id
 from billhook.store.sources import Source, get_source
-from billhook.store.vault import Vault
 
 EVENTS: Final = "events"
 """The list that is compared with the inbox; all others are compared with the book."""
@@ -54,7 +53,7 @@ _NO_BYTES: Final = b""
 
 
 def run_of(
-    source: Source,
+    whose: Source | str,
     since: datetime,
     now: datetime,
     *,
@@ -64,72 +63,22 @@ def run_of(
     repairs: bool = True,
     slot: str | None = None,
 ) -> NewRun:
-    """A run of a source over what was made from `since` to before `until`, leaving out what is still settling: its
-    provider's lists, where that can be asked, and what billhook made of them. Raises `Refused` for what cannot be
-    compared."""
-    api = PROVIDERS[source.provider].api if can_be_asked(source) else None
-    inside = [name for name, check in CHECKS.items() if check.own is not True]
-    known = [*((EVENTS, *api.lists) if api else ()), *inside]
-    if api is None and any(name not in known for name in lists or ()):
-        raise Refused(
-            "source_cannot_be_asked",
-            f"The source {source.id} has no API key, or its provider has no API to be asked. Without one these can be"
-            f" compared: {', '.join(known)}.",
-        )
-    return _new_run(source.merchant_id, source.id, known, since, now, by, until, lists, repairs, slot)
-
-
-def own_run_of(
-    merchant_id: str,
-    since: datetime,
-    now: datetime,
-    *,
-    by: str,
-    until: datetime | None = None,
-    lists: Sequence[str] | None = None,
-    repairs: bool = True,
-    slot: str | None = None,
-) -> NewRun:
-    """A run over what billhook itself is the source of, for a merchant: own invoices, numbers, messages."""
-    known = [name for name, check in CHECKS.items() if check.own is not False]
-    # A slot is a source's, and this one is every merchant's.
-    taken = None if slot is None else f"{merchant_id} {slot}"
-    return _new_run(merchant_id, OWN, known, since, now, by, until, lists, repairs, taken)
-
-
-def import_of(
-    source: Source,
-    since: datetime,
-    now: datetime,
-    *,
-    by: str,
-    until: datetime | None = None,
-    lists: Sequence[str] | None = None,
-    tells: bool = False,
-) -> NewRun:
-    """A run that fills the book with what the provider has and the book has not. Merchants are told nothing of it,
-    unless `tells`. Raises `Refused`."""
-    api = PROVIDERS[source.provider].api if can_be_asked(source) else None
-    if api is None:
-        raise Refused(
-            "source_cannot_be_asked", f"The source {source.id} has no API key, or its provider has no API to be asked."
-        )
-    new = _new_run(source.merchant_id, source.id, list(api.lists), since, now, by, until, lists, True, None)
-    return replace(new, mode=IMPORT, tells=tells)
-
-
-def _new_run(
-    merchant_id: str,
-    source_id: str,
-    known: Sequence[str],
-    since: datetime,
-    now: datetime,
-    by: str,
-    until: datetime | None,
-    lists: Sequence[str] | None,
-    repairs: bool,
-    slot: str | None,
-) -> NewRun:
+    """A run over what was made from `since` to before `until`, leaving out what is still settling. Of a source: its
+    provider's lists, where that can be asked, and what billhook made of them; of a merchant, by its id: what billhook
+    itself is the source of. Raises `Refused` for what cannot be compared."""
+    known = lists_of(whose)
+    if isinstance(whose, str):
+        merchant_id, source_id = whose, OWN
+        # A slot is a source's, and this one is every merchant's.
+        slot = None if slot is None else f"{merchant_id} {slot}"
+    else:
+        merchant_id, source_id = whose.merchant_id, whose.id
+        if not can_be_asked(whose) and any(name not in known for name in lists or ()):
+            raise Refused(
+                "source_cannot_be_asked",
+                f"The source {whose.id} has no API key, or its provider has no API to be asked. Without one these can"
+                f" be compared: {', '.join(known)}.",
+            )
     for name in lists or ():
         if name not in known:
             raise Refused("list_unknown", f"There is no list {name!r} to compare: use {', '.join(known)}.")
@@ -148,6 +97,39 @@ def _new_run(
         by=by,
         slot=slot,
     )
+
+
+def lists_of(whose: Source | str) -> list[str]:
+    """What can be compared of a source, or of what billhook itself made for a merchant."""
+    if isinstance(whose, str):
+        return [name for name, check in CHECKS.items() if check.own is not False]
+    api = PROVIDERS[whose.provider].api if can_be_asked(whose) else None
+    inside = [name for name, check in CHECKS.items() if check.own is not True]
+    return [*((EVENTS, *api.lists) if api and api.lists else ()), *inside]
+
+
+def import_of(
+    source: Source,
+    since: datetime,
+    now: datetime,
+    *,
+    by: str,
+    until: datetime | None = None,
+    lists: Sequence[str] | None = None,
+    tells: bool = False,
+) -> NewRun:
+    """A run that fills the book with what the provider has and the book has not. Merchants are told nothing of it,
+    unless `tells`. Raises `Refused`."""
+    api = PROVIDERS[source.provider].api if can_be_asked(source) else None
+    if api is None or not api.lists:
+        raise Refused(
+            "source_cannot_be_asked", f"The source {source.id} has no API key, or its provider has no API to be asked."
+        )
+    for name in lists or ():
+        if name not in api.lists:
+            raise Refused("list_unknown", f"There is no list {name!r} to import: use {', '.join(api.lists)}.")
+    run = run_of(source, since, now, by=by, until=until, lists=lists or list(api.lists))
+    return replace(run, mode=IMPORT, tells=tells)
 
 
 def begin_run(tx: Tx, new: NewRun, now: datetime) -> str:
@@ -215,7 +197,7 @@ def accept_finding(tx: Tx, finding: Finding, *, by: str, now: datetime) -> None:
 
 def repair_finding(
     database: Database,
-    vault: Vault,
+    apis: ProviderApis,
     clock: Clock,
     finding: Finding,
     *,
@@ -236,7 +218,7 @@ def repair_finding(
             "Only an object of a source with an API key can be repaired: accept what has to stay so.",
         )
     asked_at = clock()
-    values = [_shown(database, vault, source, kind, external_id) for kind, external_id in subjects]
+    values = [_shown(database, apis, source, kind, external_id) for kind, external_id in subjects]
     with database.begin() as tx:
         now = clock()
         if not _decided(tx, finding, by, now):
@@ -283,11 +265,10 @@ def _repair_inside(
     if finding.finding_class == "corrupt_document":
         if objects is None:
             raise Refused("not_repairable", "The document is drawn again by whoever has the storage: the desk can.")
-        subject_id, _, kind = finding.external_id.rpartition(" ")
         with database.read() as tx:
-            row = latest_document(tx, subject_id, kind, merchant_id=finding.merchant_id)
-        if row is not None and row["object_key"]:
-            objects().set_aside(row["object_key"])
+            keys = [row["object_key"] for row in documents_by_id(tx, [finding.external_id])]
+        for key in keys:
+            objects().set_aside(key)
     with database.begin() as tx:
         now = clock()
         return repair_inside(tx, finding, now, by=by) if _decided(tx, finding, by, now) else {}
@@ -302,10 +283,10 @@ def _decided(tx: Tx, finding: Finding, by: str, now: datetime) -> bool:
     return True
 
 
-def _shown(database: Database, vault: Vault, source: Source, kind: str, external_id: str) -> BookObject | None:
+def _shown(database: Database, apis: ProviderApis, source: Source, kind: str, external_id: str) -> BookObject | None:
     """The object as its provider shows it; what that does not have any more, as deleted."""
     try:
-        return api_of(source, vault).fetch(kind, external_id)
+        return apis.of(source).fetch(kind, external_id)
     except KeyRefused as error:
         raise Refused("key_refused", f"{error}.") from error
     except TryAgain as error:

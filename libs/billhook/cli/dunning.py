@@ -14,7 +14,6 @@ import typer
 from billhook.actions import dunning_cases as verbs
 from billhook.actions.dunning_news import calendar_of, progress_of
 from billhook.actions.dunning_policies import change_policy, check_owner
-from billhook.actions.payment_apis import PaymentApis
 from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.groups import command_group
@@ -104,7 +103,7 @@ def set_policy(
         kind, scope = ("price", price) if price else ("customer", customer) if customer else ("merchant", "")
         with env.database.read() as tx:
             owner = owner_of(tx, merchant)
-        check_owner(env.database, PaymentApis(env.vault), owner, wanted)
+        check_owner(env.database, env.provider_apis, owner, wanted)
         with env.database.begin() as tx:
             version = change_policy(
                 tx, owner, wanted, by=done_by(), now=env.clock(), scope_kind=kind, scope=scope or "", source_id=source
@@ -189,7 +188,7 @@ def plan(case_id: CaseId, policy: PolicyOption, as_json: Json = False) -> None:
         wanted = _policy(policy)
         with env.database.read() as tx:
             merchant_id = _find(tx, case_id).merchant_id
-        check_owner(env.database, PaymentApis(env.vault), merchant_id, wanted)
+        check_owner(env.database, env.provider_apis, merchant_id, wanted)
     _do(
         case_id,
         lambda tx, now: verbs.change_plan(tx, case_id, wanted, by=done_by(), now=now),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.actions.inbox_replay import MOST_NAMED, Preview, begin_replay, preview_events, preview_job, replay_events
+from billhook.actions.inbox_replay import MOST_NAMED, Preview, preview_events, preview_job, replay_events
 from billhook.actions.limits import check_room
 from billhook.actions.ringing import ring
 from billhook.actions.sources import replay_dead_letters
@@ -17,7 +17,7 @@ from billhook.cli.replays import Follow, begun
 from billhook.runtime.env import Env
 from billhook.store import inbox, queues
 from billhook.store.database import Tx
-from billhook.store.replays import EVENT_STATES, Replay, event_replay
+from billhook.store.replays import EVENT_STATES, Replay, add_replay, event_replay
 from billhook.store.sources import get_source
 
 BATCH = 1000
@@ -71,15 +71,11 @@ def replay(
                 job = _job(tx, env, merchant, source, event_types, states, since, until)
                 if not dry_run:
                     check_room(env, tx, job.merchant_id, "replays")
-                rings = {} if dry_run else begin_replay(tx, job)
+                    add_replay(tx, job)
             if dry_run:
                 _show(preview_job(env.database, job, now, limit=10**9), as_json)
-                return
-            ring(env, rings)
-            if as_json:
-                show_one(job.shown(), as_json=True)
             else:
-                begun(env, job, follow_it)
+                begun(env, job, follow_it, as_json=as_json)
 
 
 def _check_known(tx: Tx, ids: list[str]) -> None:

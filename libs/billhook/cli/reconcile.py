@@ -12,7 +12,6 @@ from billhook.actions.reconciliation import (
     accept_finding,
     begin_run,
     export_findings,
-    own_run_of,
     repair_finding,
     run_of,
 )
@@ -58,14 +57,10 @@ def run(
         now = env.clock()
         with env.database.begin() as tx:
             since_at, until_at = instant(since, now) or now - USUAL_RANGE, instant(until, now)
-            if source_id == OWN:
-                owner, by = owner_of(tx, merchant), done_by()
-                new = own_run_of(owner, since_at, now, until=until_at, lists=lists, repairs=not observe, by=by)
-            else:
-                source = get_source(tx, source_id)
-                if source is None:
-                    raise CommandError(f"There is no source {source_id!r}. See `billhook sources list`.")
-                new = run_of(source, since_at, now, until=until_at, lists=lists, repairs=not observe, by=done_by())
+            whose = owner_of(tx, merchant) if source_id == OWN else get_source(tx, source_id)
+            if whose is None:
+                raise CommandError(f"There is no source {source_id!r}. See `billhook sources list`.")
+            new = run_of(whose, since_at, now, until=until_at, lists=lists, repairs=not observe, by=done_by())
             run_id = begin_run(tx, new, now)
         ring(env, {reconciliation_runs.name: [run_id]})
         if as_json:
@@ -136,7 +131,12 @@ def repair(finding_id: FindingId, as_json: Json = False) -> None:
     with opened() as env:
         with env.database.read() as tx:
             found = _finding(tx, finding_id)
-        ring(env, repair_finding(env.database, env.vault, env.clock, found, by=done_by(), objects=lambda: env.objects))
+        ring(
+            env,
+            repair_finding(
+                env.database, env.provider_apis, env.clock, found, by=done_by(), objects=lambda: env.objects
+            ),
+        )
         said = f"{finding_id} is repaired: the services take it from here."
         say(said, as_json=as_json, id=finding_id, state="repaired")
 

@@ -73,11 +73,7 @@ def resend(
                 by=done_by(),
                 now=now,
             )
-        ring(env, {replays.replays.name: [replay.id]})
-        if as_json:
-            show_one(replay.shown(), as_json=True)
-            return
-        begun(env, replay, follow_it)
+        begun(env, replay, follow_it, as_json=as_json)
 
 
 @commands.command("list")
@@ -119,8 +115,12 @@ def cancel_replay(replay_id: ReplayId, as_json: Json = False) -> None:
         say(said, as_json=as_json, id=replay_id, state="canceled", matched=replay.matched)
 
 
-def begun(env: Env, replay: Replay, follow_it: bool | None) -> None:
-    """Say that a job is begun, and watch it where that is wanted."""
+def begun(env: Env, replay: Replay, follow_it: bool | None, *, as_json: bool) -> None:
+    """Ring for a job that is begun, say so, and watch it where that is wanted."""
+    ring(env, {replays.replays.name: [replay.id]})
+    if as_json:
+        show_one(replay.shown(), as_json=True)
+        return
     typer.echo(f"{replay.id} is started. It goes on by itself: `billhook replays follow {replay.id}`.")
     if wants_to_follow(follow_it):
         _follow(env, replay.id)

@@ -23,6 +23,10 @@ MOST_PAGES: Final = 100_000
 """Ten million objects: a list that is longer than this has no end."""
 
 
+class PlaceLost(Unprocessable):
+    """The object after which the page was to begin is not there any more: somebody deleted it meanwhile."""
+
+
 class ListedEvent(msgspec.Struct, frozen=True):
     """One event of the provider's own log, with the body that its webhook would have."""
 

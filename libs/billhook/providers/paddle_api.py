@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from billhook.providers import listing, reading
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.paddle_objects import Customer, PaddleObject, Price, Product, Subscription
 from billhook.providers.paddle_transactions import Adjustment, Transaction
+from billhook.providers.provider import Gate, OpenGate, seconds_of
 from billhook.rules.book import BookObject, Time
 from billhook.rules.storable import storable
 
@@ -61,10 +61,13 @@ class PaddleApi:
         "adjustment": ("refund", "credit_note", "dispute"),
     }
 
-    def __init__(self, api_key: str, *, base_url: str | None = None, timeout_seconds: float = 10) -> None:
+    def __init__(
+        self, api_key: str, *, base_url: str | None = None, gate: Gate | None = None, timeout_seconds: float = 10
+    ) -> None:
         self._base = base_url or (SANDBOX if api_key.startswith(_SANDBOX_KEY) else LIVE)
         self._headers = {"Authorization": f"Bearer {api_key}", "Paddle-Version": "1", "Accept": "application/json"}
         self._timeout = timeout_seconds
+        self._gate = gate or OpenGate()
         self._http = urllib.request.build_opener(_NoRedirects)
 
     def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
@@ -139,10 +142,13 @@ class PaddleApi:
 
     def _get(self, what: str, path: str, query: dict[str, str]) -> dict[str, Any]:
         url = f"{self._base}/{path}" + (f"?{urlencode(query)}" if query else "")
+        self._gate.enter("")
         try:
             with self._http.open(urllib.request.Request(url, headers=self._headers), timeout=self._timeout) as answer:
                 return _object(answer.read(_MOST_BYTES), what)
         except urllib.error.HTTPError as error:
+            if error.code == 429:
+                self._gate.limited("", seconds_of(dict(error.headers.items())))
             with error:
                 raise _refusal(error, what) from error
         except OSError as error:
@@ -166,9 +172,7 @@ def _refusal(error: urllib.error.HTTPError, what: str) -> Exception:
         return NotPermitted(f"{what}: the API key may not read it: {detail or 'a permission is missing'}")
     if error.code in (400, 404):
         return Unprocessable(f"{what}: Paddle says: {detail or error.code}")
-    wait = error.headers.get("Retry-After") or ""
-    seconds = float(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
-    return TryAgain(f"{what}: Paddle answered {error.code}", after_seconds=seconds)
+    return TryAgain(f"{what}: Paddle answered {error.code}", after_seconds=seconds_of(dict(error.headers.items())))
 
 
 def _object(body: bytes, what: str) -> dict[str, Any]:

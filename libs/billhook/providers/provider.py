@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -27,6 +28,32 @@ class Envelope(msgspec.Struct, frozen=True):
     content: bytes = b""
     """What a second sending of the event repeats, where that is not the whole body: other bytes under a known id are a
     conflict."""
+
+
+class Gate(Protocol):
+    """What every request to a provider passes first, so that its account takes no more of them than it likes."""
+
+    def enter(self, account: str) -> None:
+        """Wait for a turn. Raises `NotYet` where none comes soon: then nothing was sent."""
+
+    def limited(self, account: str, seconds: float | None) -> None:
+        """The provider answered that it wants to be left alone (429), for so long where it says that."""
+
+
+class OpenGate(Gate):
+    """Lets everything through."""
+
+    def enter(self, account: str) -> None:
+        pass
+
+    def limited(self, account: str, seconds: float | None) -> None:
+        pass
+
+
+def seconds_of(headers: Mapping[str, Any] | None) -> float | None:
+    """What an answer's `Retry-After` says, if it says it in seconds."""
+    said = next((str(value) for name, value in (headers or {}).items() if str(name).lower() == "retry-after"), "")
+    return float(said) if re.fullmatch("[0-9]{1,6}", said) else None
 
 
 class ProviderApi(Protocol):
@@ -61,8 +88,9 @@ class OpenApi(Protocol):
     def lists(self) -> Mapping[str, tuple[str, ...]]:
         """As the API's own, before it is opened."""
 
-    def __call__(self, api_key: str, *, base_url: str | None = None) -> ProviderApi:
-        """The API under a key of the source's owner, at another address where one is given. Opens no connection."""
+    def __call__(self, api_key: str, *, base_url: str | None = None, gate: Gate) -> ProviderApi:
+        """The API under a key of the source's owner, at another address where one is given. Opens no connection; each
+        of its requests passes the gate."""
 
 
 class Provider(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -13,6 +12,7 @@ import msgspec
 from billhook.errors import KeyRefused, NotPermitted, TryAgain, Unprocessable
 from billhook.providers import listing, stripe_invoices, stripe_objects, stripe_payments
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
+from billhook.providers.provider import Gate, OpenGate, seconds_of
 from billhook.providers.stripe_objects import Readable, read
 from billhook.rules.book import BookObject
 
@@ -54,15 +54,18 @@ class StripeApi:
         api_key: str,
         *,
         base_url: str | None = None,
+        gate: Gate | None = None,
         timeout_seconds: float = 10,
         max_network_retries: int = 0,
         page_size: int = _LARGEST_PAGE,
     ) -> None:
         import stripe  # 0.2 s, which only a process that asks Stripe spends
 
+        from billhook.providers.stripe_http import GatedClient
+
         self._page_size = page_size
         self._organization = api_key.startswith("sk_org_")
-        self._http = stripe.RequestsClient(timeout=timeout_seconds)
+        self._http = GatedClient(gate or OpenGate(), timeout_seconds=timeout_seconds)
         self._client = stripe.StripeClient(
             api_key,
             base_addresses={"api": base_url} if base_url else None,
@@ -137,7 +140,14 @@ class StripeApi:
         after = listing.after(cursor, what)
         within = {"gte": math.floor(since.timestamp()), "lt": math.ceil(until.timestamp())}
         params = {"limit": self._page_size, "created": within, **({"starting_after": after} if after else {}), **extra}
-        answer = _asked(what, lambda: self._service(service).list(params, self._options(account)).last_response.data)
+        try:
+            answer = _asked(
+                what, lambda: self._service(service).list(params, self._options(account)).last_response.data
+            )
+        except Unprocessable as reason:
+            if getattr(reason.__cause__, "param", None) == "starting_after":
+                raise listing.PlaceLost(str(reason)) from reason
+            raise
         values = answer.get("data")
         if not isinstance(values, list) or not all(_listed(value) for value in values):
             raise Unprocessable(f"{what}: what Stripe answered is no list of its objects")
@@ -204,6 +214,5 @@ def reason_of(error: stripe.StripeError) -> str:
 
 
 def retry_after(error: stripe.StripeError) -> float | None:
-    headers: Any = error.headers or {}
-    value = str(headers.get("retry-after") or headers.get("Retry-After") or "")
-    return float(value) if re.fullmatch(r"[0-9]{1,6}", value) else None
+    headers: Any = error.headers
+    return seconds_of(headers)

@@ -113,7 +113,8 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
     # What is not an object of a provider's, but billhook's own work (`store/consistency.py`).
     "event": {"missing_event": ("type",), "unprocessed_event": ("state",)},
     "inbox_conflict": {"conflict": ("sha256",)},
-    "document": {"missing_document": ("document", "file"), "corrupt_document": ("sha256",)},
+    "document": {"missing_document": ("document",)},
+    "file": {"missing_document": ("file",), "corrupt_document": ("sha256",)},
     "dunning_case": {
         "double_retry_owner": ("owner_of_retries",),
         "missing_local": ("case",),

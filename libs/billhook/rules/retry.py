@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from billhook.errors import TryAgain, Unprocessable
+from billhook.errors import NotYet, TryAgain, Unprocessable
 
 SCHEDULE_SECONDS = (1, 5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800)
 """Waits after the 1st, 2nd, … failure. The first ones outlive a restart; the sum is 16 hours, so that an outage that
@@ -66,10 +66,13 @@ _PATH: Final = re.compile(r"(?<![\w:/.])(?:/[\w.@+~-]+){2,}/?")
 Outcome = Done | Retry | Defer | Dead
 
 
-def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: float) -> Retry | Dead:
+def after_failure(error: Exception, *, attempts: int, now: datetime, jitter: float) -> Retry | Dead | Defer:
     """What a failure of one piece of work leads to. `attempts` counts this one; `jitter` in 0…1 spreads retries that
-    failed together, upwards only, by at most a fifth."""
+    failed together, upwards only, by at most a fifth. What was not tried has not failed, however often."""
     reason = describe(error)
+    if isinstance(error, NotYet):
+        wait = max(SCHEDULE_SECONDS[0], error.after_seconds or 0.0)
+        return Defer(now + timedelta(seconds=wait * (1 + 0.2 * jitter)), reason)
     if isinstance(error, Unprocessable):
         return Dead(reason)
     if attempts >= MAX_ATTEMPTS:

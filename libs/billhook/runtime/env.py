@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from billhook.outlets.webhooks.client import Reach
     from billhook.queue.bell import Bell
     from billhook.queue.broker import DoorbellBroker
+    from billhook.runtime.provider_apis import ProviderApis
 
 
 class Env:
@@ -120,6 +121,13 @@ class Env:
         from billhook.queue.bell import Bell
 
         return Bell(self.broker, self.metrics)
+
+    @cached_property
+    def provider_apis(self) -> ProviderApis:
+        from billhook.runtime.provider_apis import ProviderApis
+        from billhook.runtime.provider_turns import Turns
+
+        return ProviderApis(self.vault, Turns(self.database, self.clock, self.settings.provider_calls_per_second))
 
     @cached_property
     def template_trials(self) -> Trials:

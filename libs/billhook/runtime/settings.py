@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     dunner_port: Port = Field(8614, description="/livez /readyz /metrics of the dunner.")
     provider_calls_per_second: float = Field(
         20.0,
-        description="How many calls a second the dunner makes to one account of a provider, all processes together.",
+        description="How many calls a second are made to one account of a provider, by all processes together.",
         gt=0,
     )
     reconciler_port: Port = Field(8615, description="/livez /readyz /metrics of the reconciler.")

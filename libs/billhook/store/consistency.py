@@ -32,6 +32,7 @@ from billhook.store.inbox import inbox, inbox_conflicts
 from billhook.store.messages import messages
 from billhook.store.own_credit_notes import own_credit_notes
 from billhook.store.own_invoices import OWN, own_invoices
+from billhook.store.reconciliation import reconciliation_findings
 from billhook.store.schema import Instant, id_at
 from billhook.store.series import number_series
 from billhook.store.work import DEAD, DUE
@@ -68,6 +69,8 @@ class Page:
     subjects: list[str]
     cursor: str | None
     """Where the next begins. None: this was the last."""
+    place: str | None = None
+    """Where the walk that this is a part of stands after it."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,16 @@ def _conflicts_page(tx: Tx, scope: Scope, cursor: str | None) -> Page:
 
 
 def _conflicts(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
-    c, e = inbox_conflicts.c, inbox.c
+    c, e, f = inbox_conflicts.c, inbox.c, reconciliation_findings.c
     query = sa.select(c.id, c.sha256, e.sha256, e.external_id).join(inbox, e.id == c.inbox_id)
-    query = query.where(among(tx, c.id, ids), e.source_id == scope.source_id)
+    # The two stay different for good: what somebody has seen to is over.
+    decided = sa.exists().where(
+        f.source_id == scope.source_id,
+        f.kind == "inbox_conflict",
+        f.external_id == c.id,
+        f.state.in_(("repaired", "accepted")),
+    )
+    query = query.where(among(tx, c.id, ids), e.source_id == scope.source_id, ~decided)
     found = []
     for conflict_id, other, first, external_id in tx.execute(query):
         told = {"sha256": (bytes(first).hex(), bytes(other).hex()), "event": (external_id, external_id)}
@@ -177,7 +187,7 @@ def _conflicts(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
     return found
 
 
-# Documents against finalized invoices. (The file itself is looked at by whoever has the storage.)
+# Documents against finalized invoices. (Their files are looked at by whoever has the storage.)
 
 
 def _documents(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
@@ -197,11 +207,16 @@ def _documents(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
     return found
 
 
-def files_of(tx: Tx, ids: Sequence[str]) -> list[sa.RowMapping]:
-    """The files of these invoices' documents, for a look at the storage."""
+def _nothing(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
+    return []
+
+
+def files_of(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[sa.RowMapping]:
+    """The files of these documents, for a look at the storage."""
     c = documents.c
-    query = sa.select(c.subject_id, c.kind, c.id, c.object_key, c.sha256)
-    query = query.where(among(tx, c.subject_id, ids), c.state == "ready", c.object_key.is_not(None))
+    query = sa.select(c.id, c.object_key, c.sha256).where(
+        c.merchant_id == scope.merchant_id, among(tx, c.id, ids), c.state == "ready", c.object_key.is_not(None)
+    )
     return list(tx.execute(query.order_by(c.id)).mappings())
 
 
@@ -498,6 +513,9 @@ def _recent_deliveries(tx: Tx, scope: Scope, cursor: str | None) -> Page:
     return _by_id(deliveries, "dlv")(tx, Scope(scope.merchant_id, scope.source_id, since, scope.until), cursor)
 
 
+FILES: Final = "files"
+"""What takes long, and is done by shares (`store/file_walks.py`): every file is read, wherever it is stored."""
+
 CHECKS: Final[Mapping[str, Check]] = {
     # Its name among a run's lists: what it is of.
     "inbox": Check(("event",), _given_up_page, _given_up, own=False),
@@ -509,6 +527,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "number_series": Check(("number", "number_series"), _series_page, _numbers, own=True, parts=True),
     "messages": Check(("delivery",), _by_id(messages, "msg"), _messages, own=True, parts=True),
     "deliveries": Check(("delivery_attempts",), _recent_deliveries, _deliveries, own=True),
+    FILES: Check(("file",), _by_id(documents, "doc"), _nothing, own=True),
 }
 
 

@@ -147,12 +147,13 @@ def ask_soon(tx: Tx, invoice_ids: Collection[str], now: datetime) -> list[str]:
     return found
 
 
-def put_in_turn(tx: Tx, turns: Sequence[tuple[str, datetime]]) -> None:
-    """Defer due rows that this transaction has locked until their turn at the provider."""
+def put_in_turn(tx: Tx, turns: Sequence[tuple[str, datetime, datetime]]) -> None:
+    """Defer due rows that this transaction has locked: each row's id, its booked turn at the provider, and when it
+    falls due for that."""
     if turns:
         tx.execute(
             sa.update(payment_attempts)
             .where(payment_attempts.c.id == sa.bindparam("row_id"))
-            .values(due_at=sa.bindparam("turn"), slot_at=sa.bindparam("turn")),
-            [{"row_id": row_id, "turn": turn} for row_id, turn in turns],
+            .values(due_at=sa.bindparam("due"), slot_at=sa.bindparam("turn")),
+            [{"row_id": row_id, "turn": turn, "due": due} for row_id, turn, due in turns],
         )

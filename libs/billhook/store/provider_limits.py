@@ -1,11 +1,15 @@
-"""How many calls a provider's account takes: one bucket an account, shared by all processes. A call gets its turn in
-the transaction that claims its work."""
+"""How many calls a provider's account takes: one bucket an account, shared by all processes.
+
+`spent` is up to when turns were given to calls that are made at once or within seconds, by whomever. Work that is far
+more than the account takes (a thousand attempts due at midnight) books turns a minute ahead, up to `booked`, and takes
+its real one when it comes: so whoever has one question to ask waits for a moment, and not behind all of them.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from math import floor
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -21,6 +25,7 @@ provider_limits = sa.Table(
     sa.Column("source_id", sa.Text, nullable=False),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("spent", Instant),  # see `billhook.rules.bucket`
+    sa.Column("booked", Instant),  # the same, of turns that are only meant to be taken
     sa.Column("paused_until", Instant),  # the provider asked for a pause (429)
     sa.PrimaryKeyConstraint("source_id", "account"),
 )
@@ -34,20 +39,46 @@ LONGEST_PAUSE: Final = timedelta(days=1)
 """As for turns: no provider asks for more."""
 
 
-def reserve_calls(tx: Tx, source_id: str, account: str, count: int, rate: float, now: datetime) -> list[datetime]:
-    """When the first of `count` calls have their turns, none of them before the account may be called again."""
-    spent, pause = _locked(tx, source_id, account)
-    last = now + GIVEN_AHEAD
-    if spent is not None and spent > last + timedelta(seconds=1 + 1 / rate):
-        spent = None
-    start = now if pause is None or pause > now + LONGEST_PAUSE else max(now, pause)
-    free_at = start if spent is None else max(start, spent)
-    count = min(count, max(0, 1 + floor((last - free_at).total_seconds() * rate)))
-    if not count:
-        return []
-    turns, spent = reserve(spent, rate, count, start)
-    _change(tx, source_id, account, spent=spent)
+def reserve_calls(
+    tx: Tx,
+    source_id: str,
+    account: str,
+    count: int,
+    rate: float,
+    now: datetime,
+    *,
+    within: timedelta = GIVEN_AHEAD,
+) -> list[datetime]:
+    """When the first of `count` calls have their turns: those that come within this time, and none before the account
+    may be called again."""
+    known = _locked(tx, source_id, account)
+    turns, spent = _turns(known, known.spent, count, rate, now, within)
+    if turns:
+        _change(tx, source_id, account, spent=spent)
     return turns
+
+
+def book_calls(tx: Tx, source_id: str, account: str, count: int, rate: float, now: datetime) -> list[datetime]:
+    """When to come for the turns of `count` calls: the first of them, within a minute."""
+    known = _locked(tx, source_id, account)
+    after = max((one for one in (known.spent, known.booked) if one is not None), default=None)
+    turns, booked = _turns(known, after, count, rate, now, GIVEN_AHEAD)
+    if turns:
+        _change(tx, source_id, account, booked=booked)
+    return turns
+
+
+def _turns(
+    known: _Bucket, after: datetime | None, count: int, rate: float, now: datetime, within: timedelta
+) -> tuple[list[datetime], datetime | None]:
+    last = now + within
+    if after is not None and after > now + GIVEN_AHEAD + timedelta(seconds=1 + 1 / rate):
+        after = None  # given by a clock that was ahead
+    pause = known.paused_until
+    start = now if pause is None or pause > now + LONGEST_PAUSE else max(now, pause)
+    free_at = start if after is None else max(start, after)
+    count = min(count, max(0, 1 + floor((last - free_at).total_seconds() * rate)))
+    return reserve(after, rate, count, start) if count else ([], after)
 
 
 def paused_until(tx: Tx, source_id: str, account: str, now: datetime) -> datetime | None:
@@ -65,20 +96,25 @@ def is_paused(tx: Tx, source_id: str, account: str, now: datetime) -> bool:
 
 def pause_calls(tx: Tx, source_id: str, account: str, until: datetime) -> None:
     """Make no call for this account until then."""
-    _, known = _locked(tx, source_id, account)
+    known = _locked(tx, source_id, account).paused_until
     if known is None or known < until or until < known - LONGEST_PAUSE:
         _change(tx, source_id, account, paused_until=until)
 
 
-def _locked(tx: Tx, source_id: str, account: str) -> tuple[datetime | None, datetime | None]:
+class _Bucket(NamedTuple):
+    spent: datetime | None
+    booked: datetime | None
+    paused_until: datetime | None
+
+
+def _locked(tx: Tx, source_id: str, account: str) -> _Bucket:
     insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     tx.execute(insert(provider_limits).values(source_id=source_id, account=account).on_conflict_do_nothing())
     c = provider_limits.c
-    query = sa.select(c.spent, c.paused_until).where(c.source_id == source_id, c.account == account)
-    spent, pause = tx.execute(query.with_for_update()).one()
-    return spent, pause
+    query = sa.select(c.spent, c.booked, c.paused_until).where(c.source_id == source_id, c.account == account)
+    return _Bucket(*tx.execute(query.with_for_update()).one())
 
 
-def _change(tx: Tx, source_id: str, account: str, **values: datetime) -> None:
+def _change(tx: Tx, source_id: str, account: str, **values: datetime | None) -> None:
     c = provider_limits.c
     tx.execute(sa.update(provider_limits).where(c.source_id == source_id, c.account == account).values(**values))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from billhook.store.inbox import inbox
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 from billhook.store.work import DUE, due_index, work_columns
 
+_A_DAY: Final = timedelta(days=1)
 _DONE = sa.text("state = 'done'")
 IS_OPEN = sa.text("state IN ('confirmed', 'reopened')")
 """Of a finding: the condition of its index, in the index's own words."""
@@ -90,6 +91,8 @@ DONE = "done"
 INCOMPLETE = "incomplete"
 """A run that ended, and could not compare everything: its notes say what."""
 SUSPECTED: FindingState = "suspected"
+SCHEDULE: Final = "schedule"
+"""Who makes the runs that nobody asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,15 @@ class Run:
     def list_name(self) -> str | None:
         """What it goes through now; None: it looks again at what it suspects."""
         return self.lists[self.place] if self.place < len(self.lists) else None
+
+    @property
+    def scheduled(self) -> bool:
+        return self.created_by == SCHEDULE
+
+    @property
+    def routine(self) -> bool:
+        """One of many a day: whoever listens is told of it only when it found something."""
+        return self.scheduled and self.until - self.since < _A_DAY
 
     @property
     def progress(self) -> float:

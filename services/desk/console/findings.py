@@ -95,6 +95,8 @@ def repair(acting: OperateIn, finding_id: Id) -> Response:
         finding = _find(tx, finding_id)
         # Before: the provider is asked meanwhile, and a repair that was tried is worth knowing of.
         acting.note(tx, "finding.repair", finding_id, finding.merchant_id)
-    rings = repair_finding(env.database, env.vault, env.clock, finding, by=acting.by, objects=lambda: env.objects)
+    rings = repair_finding(
+        env.database, env.provider_apis, env.clock, finding, by=acting.by, objects=lambda: env.objects
+    )
     ring(env, rings)
     return back(f"/findings/{finding_id}", "It is repaired: the services take it from here.")

@@ -15,7 +15,6 @@ from pydantic import AwareDatetime, BaseModel, Field
 from billhook.actions import dunning_cases as verbs
 from billhook.actions.dunning_news import calendar_of, progress_of
 from billhook.actions.dunning_policies import change_policy, check_owner
-from billhook.actions.payment_apis import PaymentApis
 from billhook.actions.ringing import ring
 from billhook.rules.book import Customer, book_id
 from billhook.rules.dunning import STAGES
@@ -188,7 +187,7 @@ def put_policy(
     provider's own retries are on, or its key may not write."""
     with env.database.read() as tx:
         find_merchant(tx, merchant_id, caller)
-    check_owner(env.database, PaymentApis(env.vault), merchant_id, policy)
+    check_owner(env.database, env.provider_apis, merchant_id, policy)
     with env.database.begin() as tx:
         version = change_policy(
             tx,
@@ -257,7 +256,7 @@ def plan(
     """Another policy for this case alone."""
     with env.database.read() as tx:
         case = _find(tx, case_id, caller)
-    check_owner(env.database, PaymentApis(env.vault), case.merchant_id, policy)
+    check_owner(env.database, env.provider_apis, case.merchant_id, policy)
     return _do(
         env, caller, case_id, lambda tx: verbs.change_plan(tx, case_id, policy, by=caller.key_id, now=env.clock())
     )

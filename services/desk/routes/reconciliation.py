@@ -13,7 +13,6 @@ from billhook.actions.reconciliation import (
     accept_finding,
     begin_run,
     export_findings,
-    own_run_of,
     repair_finding,
     run_of,
 )
@@ -24,7 +23,7 @@ from billhook.store.database import Tx
 from billhook.store.merchants import Caller
 from billhook.store.own_invoices import OWN
 from billhook.store.reconciliation import Finding, Run, reconciliation_runs
-from billhook.store.sources import get_source
+from billhook.store.sources import Source, get_source
 from services.desk.authentication import owner_of
 from services.desk.dependencies import (
     Body,
@@ -134,14 +133,14 @@ def start_run(env: EnvIn, caller: CallerIn, new: NewRun) -> RunShown:
     now = env.clock()
     since, by = new.since or now - USUAL_RANGE, caller.key_id
     with env.database.begin() as tx:
+        whose: Source | str | None
         if new.source_id == OWN:
-            owner = known_merchant(tx, owner_of(caller, new.merchant_id))
-            made = own_run_of(owner, since, now, by=by, until=new.until, lists=new.lists, repairs=not new.observe)
+            whose = known_merchant(tx, owner_of(caller, new.merchant_id))
         else:
-            source = get_source(tx, new.source_id, merchant_id=caller.merchant_id)
-            if source is None:
-                raise not_found("source")
-            made = run_of(source, since, now, by=by, until=new.until, lists=new.lists, repairs=not new.observe)
+            whose = get_source(tx, new.source_id, merchant_id=caller.merchant_id)
+        if whose is None:
+            raise not_found("source")
+        made = run_of(whose, since, now, by=by, until=new.until, lists=new.lists, repairs=not new.observe)
         run_id = begin_run(tx, made, now)
         started = _run(tx, run_id, caller)
     ring(env, {reconciliation_runs.name: [run_id]})
@@ -219,6 +218,11 @@ def repair(env: EnvIn, caller: CallerIn, finding_id: Id) -> FindingShown:
     """Ask the provider once more, and let the book take what it says; or make again what billhook had made."""
     with env.database.read() as tx:
         found = _finding(tx, finding_id, caller)
-    ring(env, repair_finding(env.database, env.vault, env.clock, found, by=caller.key_id, objects=lambda: env.objects))
+    ring(
+        env,
+        repair_finding(
+            env.database, env.provider_apis, env.clock, found, by=caller.key_id, objects=lambda: env.objects
+        ),
+    )
     with env.database.read() as tx:
         return FindingShown(**_finding(tx, finding_id, caller).shown())
