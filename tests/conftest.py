@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from store.databases import blank_url, database, migrated, postgres_database, postgres_template
 
 from billhook_testing.postgres_installation import NoServer
 from billhook_testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
+
+# Here and nowhere else: a session's fixture that several of these files name is made once for each.
+__all__ = ["blank_url", "database", "migrated", "postgres_database", "postgres_template"]
 
 ROOT = Path(__file__).parent.parent
 

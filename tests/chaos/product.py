@@ -6,9 +6,9 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from billhook.actions.sources import new_signing_secret
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
 from billhook.runtime.settings import Settings
-from billhook.runtime.valkey import ending_with_parent, free_port
+from billhook.runtime.valkey import free_port
 from billhook.store import migrate
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
@@ -25,8 +25,8 @@ from billhook_testing.servers import PostgresServer, ValkeyServer
 from tests.chaos.debts import Debts, is_charging
 from tests.chaos.sender import Address
 from tests.chaos.service import CLOCK_FILE, HANDLERS, lease_of
+from tests.forks import Fork, start
 
-ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("ingress", "bookkeeper", "invoicer", "courier", "relay")
 CHARGING_SECONDS = 10.0
 """How long a kill in mid-attempt waits for an attempt."""
@@ -38,7 +38,7 @@ LAST_WORDS = 15
 class Child:
     """A service's process, and how often it was started."""
 
-    process: subprocess.Popen[bytes]
+    process: Fork
     starts: int = 1
 
 
@@ -75,10 +75,8 @@ class Product:
             **{f"{name}_port": str(free_port()) for name in self.services},
         }
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")},
             **{f"BILLHOOK_{name.upper()}": value for name, value in chosen.items()},
             "TMPDIR": str(directory),
-            "PYTHONPATH": str(ROOT),
             CLOCK_FILE: str(directory / "clock"),
         }
         self._clock_file = directory / "clock"
@@ -139,8 +137,9 @@ class Product:
             time.sleep(WATCH_SECONDS)
 
     def kill(self, service: str) -> None:
-        """kill -9."""
-        os.kill(self._children[service].process.pid, signal.SIGKILL)
+        """kill -9, unless it has just fallen."""
+        with suppress(ProcessLookupError):
+            os.kill(self._children[service].process.pid, signal.SIGKILL)
 
     def kill_in_mid_attempt(self) -> None:
         """kill -9 the dunner while a payment is at the provider."""
@@ -198,7 +197,6 @@ class Product:
         self.log.close()
 
     def _watch(self) -> None:
-        # All children are born in this thread: on Linux they end with the thread that started them.
         for name in self.services:
             self._children[name] = Child(self._spawn(name))
         self._spawned.set()
@@ -222,15 +220,6 @@ class Product:
             if code:
                 self._disorderly.append(f"{name} left with {code} after SIGTERM")
 
-    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.chaos.service", name]
-        if self._lease_seconds is not None:
-            command.append(str(self._lease_seconds))
-        return subprocess.Popen(
-            ending_with_parent(command, signal.SIGKILL),
-            env=self._environment,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-        )
+    def _spawn(self, name: str) -> Fork:
+        lease = [] if self._lease_seconds is None else [str(self._lease_seconds)]
+        return start("tests.chaos.service", name, *lease, environment=self._environment, output=self.log)

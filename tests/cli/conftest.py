@@ -1,4 +1,3 @@
 from cli.shell import shell
-from store.databases import database, migrated
 
-__all__ = ["database", "migrated", "shell"]
+__all__ = ["shell"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store.databases import lay_ledger
 from typer.testing import CliRunner, Result
 
 from billhook.cli.main import app
-from billhook.store import migrate
 from billhook.store.database import Database
 from billhook.store.vault import Vault, new_key
 
@@ -51,6 +51,6 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)
-    migrate.upgrade(shell.database)
+    lay_ledger(tmp_path / "billhook.db")
     yield shell
     shell.database.close()

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store.databases import NOW
+from store.databases import NOW, lay_ledger
 from store.dunning import new_case
 from typer.testing import CliRunner
 
 from billhook.cli.main import app
 from billhook.rules.book import Change, Invoice, book_id
 from billhook.rules.dunning_policy import PRESETS
-from billhook.store import book, migrate
+from billhook.store import book
 from billhook.store.database import Database
 from billhook.store.dunning_cases import add_case, get_case, steps_of
 from billhook.store.dunning_policies import set_policy
@@ -26,9 +26,9 @@ from billhook.store.vault import new_key
 class Shell:
     def __init__(self, var: Path) -> None:
         self.var = var
+        lay_ledger(var / "billhook.db")
         self.database = Database(f"sqlite:///{var}/billhook.db")
         self.env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
-        migrate.upgrade(self.database)
         with self.database.begin() as tx:
             self.merchant = create_merchant(tx, "one", NOW).id
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store.databases import lay_ledger
 from store.history import delivery, endpoint_of
 from typer.testing import CliRunner, Result
 
@@ -19,7 +20,6 @@ from billhook.cli.main import app
 from billhook.metrics import Metrics
 from billhook.queue.consumer import Steps
 from billhook.runtime.clock import system_clock
-from billhook.store import migrate
 from billhook.store.database import Database
 from billhook.store.endpoints import set_disabled
 from billhook.store.merchants import create_merchant
@@ -40,9 +40,9 @@ class Shell:
     """Types commands in a ledger with one merchant, who has one endpoint with a dead delivery an hour ago."""
 
     def __init__(self, var: Path) -> None:
+        lay_ledger(var / "billhook.db")
         self.database = Database(f"sqlite:///{var}/billhook.db")
         self.env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": new_key(), "BILLHOOK_DATABASE_URL": ""}
-        migrate.upgrade(self.database)
         now = system_clock()
         with self.database.begin() as tx:
             self.merchant = create_merchant(tx, "one", now).id

@@ -1,11 +1,10 @@
 import pytest
 from consumers.world import World
 from receivers.node_receiver import node_project
-from store.databases import database, migrated
 
 from billhook.store.database import Database
 
-__all__ = ["database", "migrated", "node_project", "world"]
+__all__ = ["node_project", "world"]
 
 
 @pytest.fixture

@@ -222,21 +222,23 @@ PLANTED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "wrong", "finding_class"), PLANTED)
-def test_a_row_that_differs_is_found_once_and_repaired(
-    shop: Shop, kind: str, wrong: dict[str, Any], finding_class: str
+@pytest.mark.parametrize("planted", [[*PLANTED[:2], *PLANTED[3:]], [PLANTED[2]]], ids=["each", "another"])
+def test_each_row_that_differs_is_found_once_under_its_name_and_repaired(
+    shop: Shop, planted: list[tuple[str, dict[str, Any], str]]
 ) -> None:
-    [column] = wrong
-    right = shop.value(kind, shop.spoil(kind), column)
-    external_id = shop.spoil(kind, **wrong)
+    columns = [(kind, column) for kind, wrong, _ in planted for column in wrong]
+    right = {(kind, column): shop.value(kind, shop.spoil(kind), column) for kind, column in columns}
+    names = {kind: shop.spoil(kind, **wrong) for kind, wrong, _ in planted}
+    found = sorted((finding_class, kind, "repaired") for kind, _, finding_class in planted)
     run = shop.reconcile()
-    assert shop.found() == [(finding_class, kind, "repaired")]
-    [finding] = shop.findings()
-    assert column in finding.differences
-    assert (run.confirmed, run.repaired) == (1, 1)
-    assert shop.value(kind, external_id, column) == right
+    assert shop.found() == found
+    differences = {(one.kind, one.external_id): one.differences for one in shop.findings()}
+    assert (run.confirmed, run.repaired) == (len(planted), len(planted))
+    for kind, column in columns:
+        assert column in differences[kind, names[kind]]
+        assert shop.value(kind, names[kind], column) == right[kind, column]
     again = shop.reconcile()
-    assert (again.confirmed, again.repaired, shop.found()) == (0, 0, [(finding_class, kind, "repaired")])
+    assert (again.confirmed, again.repaired, shop.found()) == (0, 0, found)
 
 
 def test_what_is_about_money_waits_for_a_person_who_repairs_it_once(shop: Shop) -> None:

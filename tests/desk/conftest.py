@@ -1,4 +1,3 @@
 from desk.world import clock, desk, world
-from store.databases import database, migrated
 
-__all__ = ["clock", "database", "desk", "migrated", "world"]
+__all__ = ["clock", "desk", "world"]

@@ -11,8 +11,8 @@ from axe_playwright_python.sync_playwright import Axe
 from desk.browser import chromium
 from desk.world import Desk, World, made, new_env, open_case, serving, settle
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from store.databases import lay_ledger
 
-from billhook.store import migrate
 from billhook.store.operator_actions import list_actions
 from billhook.store.operators import add_sign_in_link
 
@@ -24,8 +24,8 @@ SERIOUS = ("serious", "critical")
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     var = tmp_path_factory.mktemp("var")
+    lay_ledger(var / "billhook.db")
     env = new_env(f"sqlite:///{var / 'billhook.db'}", var)
-    migrate.upgrade(env.database)
     with serving(env) as found:
         yield found
     env.close()

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
+from store.databases import lay_ledger
 
 from billhook.runtime.service import Health
-from billhook.store import migrate
 from billhook_testing.fake_stripe import FakeStripe
 from services.desk.app import build
 
@@ -44,9 +44,9 @@ HARD_TO_GUESS = {
 
 @pytest.mark.parametrize("mode", GenerationMode)
 def test_every_answer_is_one_the_document_names(mode: GenerationMode, tmp_path: Path) -> None:
+    lay_ledger(tmp_path / "billhook.db")
     env = new_env(f"sqlite:///{tmp_path}/billhook.db", tmp_path)
     with closing(env), FakeStripe() as fake:
-        migrate.upgrade(env.database)
         ours = settle(env, "Ours")
         add_replay(env, ours)
         add_reconciliation(env, ours, fake)

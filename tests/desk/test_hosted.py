@@ -89,16 +89,14 @@ def test_no_answer_tells_a_link_that_was_good_from_one_that_never_was(hosted: Ho
     assert opened(good["here"]).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "accepted, language",
-    [("", "en"), ("de-AT,en;q=0.7", "de"), ("tlh, ar;q=0.3", "ar"), (";;,,\\", "en"), ("x" * 5000, "en")],
-)
-def test_the_page_of_a_link_that_does_not_work_speaks_the_visitors_language(
-    desk: Desk, accepted: str, language: str
-) -> None:
-    page = opened(f"{desk.address}/i/nothing", **{"Accept-Language": accepted})
-    assert hosted_words(language).gone in page.text
-    assert f'lang="{language}"' in page.text
+WISHES = [("", "en"), ("de-AT,en;q=0.7", "de"), ("tlh, ar;q=0.3", "ar"), (";;,,\\", "en"), ("x" * 5000, "en")]
+
+
+def test_the_page_of_a_link_that_does_not_work_speaks_the_visitors_language(desk: Desk) -> None:
+    for accepted, language in WISHES:
+        page = opened(f"{desk.address}/i/nothing", **{"Accept-Language": accepted})
+        assert hosted_words(language).gone in page.text
+        assert f'lang="{language}"' in page.text
 
 
 def test_links_last_as_long_as_was_asked_up_to_a_limit(hosted: Hosted, clock: ManualClock) -> None:

@@ -12,9 +12,9 @@ from desk.browser import chromium
 from desk.hosting import Hosted, host
 from desk.world import Desk, new_env, serving
 from playwright.sync_api import Browser, BrowserContext, Page
+from store.databases import lay_ledger
 
 from billhook.rules.terms import Party, Terms
-from billhook.store import migrate
 from billhook_testing import samples
 
 __all__ = ["chromium"]
@@ -47,8 +47,8 @@ CONTRASTS = """() => {
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     var = tmp_path_factory.mktemp("var")
+    lay_ledger(var / "billhook.db")
     env = new_env(f"sqlite:///{var / 'billhook.db'}", var)
-    migrate.upgrade(env.database)
     with serving(env) as found:
         yield found
     env.close()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,19 @@ class Desk:
     def __init__(self, env: Env, address: str) -> None:
         self.env = env
         self.address = address
+        # One connection for all that follows, which is a third of a request's price; but no cookies, and no netrc.
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def close(self) -> None:
+        self._session.close()
 
     def ask(
         self, method: str, path: str, key: str | None = OPERATOR, headers: Mapping[str, str] = {}, **request: Any
     ) -> requests.Response:
         own = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return requests.request(method, self.address + path, headers={**headers, **own}, timeout=30, **request)
+        return self._session.request(method, self.address + path, headers={**headers, **own}, timeout=30, **request)
 
     def get(self, path: str, key: str | None = OPERATOR, **query: Any) -> requests.Response:
         return self.ask("GET", path, key, params=query)
@@ -118,16 +126,21 @@ class serving:
     def __init__(self, env: Env) -> None:
         self._env = env
         # It listens before the server runs, so that the first request waits for the server and nobody else has to.
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        # The protocol is named so that asyncio turns Nagle's delay off: 40 ms a request otherwise.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(128)
         app = build(env, Health())
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", loop="asyncio"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self) -> Desk:
         self._thread.start()
-        return Desk(self._env, f"http://127.0.0.1:{self._socket.getsockname()[1]}")
+        self._desk = Desk(self._env, f"http://127.0.0.1:{self._socket.getsockname()[1]}")
+        return self._desk
 
     def __exit__(self, *_: object) -> None:
+        self._desk.close()
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()

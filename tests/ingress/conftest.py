@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from ingress.asgi import Client, running
 from ingress.sender import SECRET, Door
-from store.databases import database, migrated
 
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health
@@ -12,8 +11,6 @@ from billhook.runtime.settings import Settings
 from billhook.store import merchants, sources
 from billhook.store.database import Database
 from services.ingress.app import build
-
-__all__ = ["database", "migrated"]
 
 
 @pytest.fixture

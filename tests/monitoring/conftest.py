@@ -6,8 +6,6 @@ import pytest
 from monitoring.installation import Installation, installed
 from monitoring.prometheus import Prometheus, prometheus_server, tool
 
-from billhook.store import migrate
-from billhook.store.database import Database
 from billhook_testing.servers import PostgresServer, ValkeyServer
 from services.relay import exporter
 
@@ -22,12 +20,13 @@ def promtool() -> str:
 
 @pytest.fixture(scope="module")
 def installation(
-    promtool: str, tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, valkey: ValkeyServer
+    promtool: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: PostgresServer,
+    postgres_template: str,
+    valkey: ValkeyServer,
 ) -> Iterator[Installation]:
-    url = postgres.create_database()
-    database = Database(url)
-    migrate.upgrade(database)
-    database.close()
+    url = postgres.create_database(postgres_template)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "EVERY_SECONDS", 0.25)
         with installed(tmp_path_factory.mktemp("var"), url, valkey.port) as running:

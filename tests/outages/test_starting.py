@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from store.databases import lay_ledger
 
 from billhook.runtime.clock import system_clock
 from billhook.runtime.env import Env
@@ -20,13 +18,12 @@ from billhook.runtime.valkey import free_port
 from billhook.store import fitness, migrate
 from billhook.store.database import Database
 from billhook_testing.servers import PostgresServer
+from tests import forks
 
 
 def ran(*command: str, **settings: object) -> tuple[int, str]:
     """How it ended, and what it said on standard error."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
-    environment |= {f"BILLHOOK_{name.upper()}": str(value) for name, value in settings.items()}
-    done = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True, timeout=60)
+    done = forks.run(*command, environment={f"BILLHOOK_{name.upper()}": str(value) for name, value in settings.items()})
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.strip()
 
@@ -34,8 +31,8 @@ def ran(*command: str, **settings: object) -> tuple[int, str]:
 @pytest.fixture
 def var(tmp_path: Path) -> Path:
     """With a migrated ledger."""
+    lay_ledger(tmp_path / "billhook.db")
     env = Env(Settings(var=tmp_path))
-    migrate.upgrade(env.database)
     env.make_encryption_key()
     env.close()
     return tmp_path

@@ -4,11 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from queue_line import Line
-from store.databases import database, migrated
 
 from billhook_testing.servers import ValkeyServer
-
-__all__ = ["database", "migrated"]
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +13,9 @@ from billhook.runtime.valkey import free_port
 from billhook.store import migrate
 from billhook.store.vault import new_key
 from billhook_testing.servers import PostgresServer, ValkeyServer
+from tests.forks import Fork, start
 
 PATIENCE_SECONDS = 90.0
-
-Process = subprocess.Popen[bytes]
 
 
 def eventually(happened: Callable[[], bool], what: str) -> None:
@@ -47,13 +42,13 @@ class Installation:
         migrate.upgrade(self.env.database)
 
     @contextmanager
-    def running(self, *services: str) -> Iterator[Sequence[Process]]:
+    def running(self, *services: str) -> Iterator[Sequence[Fork]]:
         chosen = {f"BILLHOOK_{name.upper()}": value for name, value in self._settings.items()}
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "billhook.runtime.process", name],
-                env={**os.environ, **chosen, f"BILLHOOK_{name.upper()}_PORT": str(free_port())},
-                stdin=subprocess.DEVNULL,
+            start(
+                "billhook.runtime.process",
+                name,
+                environment={**chosen, f"BILLHOOK_{name.upper()}_PORT": str(free_port())},
             )
             for name in services
         ]
@@ -66,8 +61,8 @@ class Installation:
                 process.wait()
 
 
-def kill(processes: Sequence[Process]) -> None:
+def kill(processes: Sequence[Fork]) -> None:
     for process in processes:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     for process in processes:
         process.wait()

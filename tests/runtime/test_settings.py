@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from billhook.errors import SettingsError
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
 from billhook.store import migrate
+from tests import forks
 
 PASSWORD = "open-sesame-and-be-quick"
 
@@ -101,10 +100,7 @@ def test_no_secret_is_shown(name: str, value: str) -> None:
 
 
 def _check(var: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
-    environment |= {"BILLHOOK_VAR": str(var), **settings}
-    command = [sys.executable, "-m", "billhook.cli.main", "check"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return forks.run("billhook.cli.main", "check", environment={"BILLHOOK_VAR": str(var), **settings})
 
 
 def test_check_is_content_with_what_answers(tmp_path: Path) -> None:

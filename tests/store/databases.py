@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
+import shutil
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -62,10 +68,41 @@ assert {
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A migrated database that tests share; what is in it is nobody's concern."""
-    database = Database(new_url(request, tmp_path_factory), answer_seconds=PATIENCE)
-    migrate.upgrade(database)
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").create_database(request.getfixturevalue("postgres_template"))
+    else:
+        path = tmp_path_factory.mktemp("sqlite") / "billhook.db"
+        lay_ledger(path)
+        url = f"sqlite:///{path}"
+    database = Database(url, answer_seconds=PATIENCE)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """A migrated database to copy: that takes a tenth of the time of migrating another one."""
+    url = postgres.create_database()
+    _migrate(url)
+    return url
+
+
+def lay_ledger(path: Path) -> None:
+    """Put a migrated SQLite database there, with nothing in it."""
+    shutil.copyfile(_ledger(), path)
+
+
+@functools.cache
+def _ledger() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="billhook-ledger-"))
+    atexit.register(shutil.rmtree, directory)
+    _migrate(f"sqlite:///{directory / 'billhook.db'}")
+    return directory / "billhook.db"
+
+
+def _migrate(url: str) -> None:
+    with contextlib.closing(Database(url)) as database:
+        migrate.upgrade(database)
 
 
 @pytest.fixture
@@ -78,10 +115,9 @@ def database(migrated: Database) -> Database:
 
 
 @pytest.fixture
-def postgres_database(postgres: PostgresServer) -> Iterator[Database]:
+def postgres_database(postgres: PostgresServer, postgres_template: str) -> Iterator[Database]:
     """A migrated database on PostgreSQL, for what SQLite has no word for."""
-    database = Database(postgres.create_database(), answer_seconds=PATIENCE)
-    migrate.upgrade(database)
+    database = Database(postgres.create_database(postgres_template), answer_seconds=PATIENCE)
     yield database
     database.close()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute
 
 from billhook.runtime.env import Env
 from billhook.runtime.service import ASGIApp
@@ -53,13 +56,21 @@ def build(env: Env) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.env = env
     app.state.traffic = overview.Traffic()
-    for part in PAGES:
-        app.include_router(part.router)
+    app.router.routes.extend(_routes())
     app.add_api_route("/console/{name}", _static, methods=["GET", "HEAD"])
     app.add_exception_handler(NotSignedIn, _to_sign_in)
     for kind in HANDLED:
         app.add_exception_handler(kind, _refuse)
     return app
+
+
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """The same for every desk of a process."""
+    router = APIRouter()
+    for part in PAGES:
+        router.include_router(part.router)
+    return tuple(router.routes)
 
 
 def _static(name: str) -> Response:

@@ -30,6 +30,7 @@ from pathlib import Path
 import psutil
 import psycopg
 from psycopg import sql
+from sqlalchemy.engine import make_url
 
 from billhook.errors import BillhookError
 from billhook.runtime.valkey import HOST, EmbeddedValkey, ending_with_parent, free_port, last_words
@@ -64,11 +65,16 @@ class PostgresServer:
         """The maintenance database. Tests work in one of their own, by `create_database`."""
         return self._url("postgres")
 
-    def create_database(self) -> str:
-        """The URL of a new, empty database."""
+    def create_database(self, template: str | None = None) -> str:
+        """The URL of a new database: an empty one, or a copy of another, of which this is the URL. Nobody may be
+        connected to that one meanwhile."""
         name = f"test_{secrets.token_hex(6)}"
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template is not None:
+            copied = make_url(template).database or ""
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(copied))
         with psycopg.connect(self.url.replace("+psycopg", "", 1), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(statement)
         return self._url(name)
 
     def start(self, *, within_seconds: float = 60) -> None:

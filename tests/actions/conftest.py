@@ -1,3 +1,0 @@
-from store.databases import database, migrated
-
-__all__ = ["database", "migrated"]
