@@ -57,6 +57,9 @@ class Keep:
         yield "mails", self.mails, retention.delete_mails
         yield "dead_letters", self.records, retention.delete_letters
         yield "jobs", self.records, retention.delete_jobs
+        yield "findings", self.records, retention.delete_findings
+        yield "dunning_steps", self.records, retention.delete_steps
+        yield "operator_actions", self.records, retention.delete_actions
         yield "hosted_links", self.records, retention.delete_links
 
 

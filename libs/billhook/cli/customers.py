@@ -9,6 +9,7 @@ import typer
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.groups import command_group
 from billhook.cli.output import CommandError, Json, opened, show
+from billhook.rules.erasing import traces_of
 from billhook.store import erasure
 
 customer_commands = command_group("customers")
@@ -41,18 +42,21 @@ def erase(
             kept = erasure.kept(tx, merchant_id, row["external_id"])
         if not yes:
             typer.confirm(f"Erase {row['external_id']} ({row['name'] or 'no name'}) for good?", abort=True)
-        needles = [value.encode() for value in (row["external_id"], row["email"]) if value]
-        events = sum(erasure.delete_events(env.database, merchant_id, needles))
-        emptied = sum(erasure.empty_messages(env.database, merchant_id, needles, now))
+        traces = traces_of(value for value in (row["external_id"], row["email"]) if value)
+        events = sum(erasure.delete_events(env.database, merchant_id, traces))
+        emptied = sum(erasure.empty_messages(env.database, merchant_id, traces, now))
+        sent = sum(erasure.delete_mails(env.database, merchant_id, traces))
+        findings = sum(erasure.delete_findings(env.database, merchant_id, traces))
+        guests = sum(erasure.blank_guests(env.database, merchant_id, traces))
         with env.database.begin() as tx:
-            sent = erasure.delete_mails(tx, merchant_id, row["email"]) if row["email"] else 0
             links = erasure.revoke_links(tx, merchant_id, row["external_id"], now)
             # Last: until all else is gone, the row says what to look for, should this be interrupted.
-            objects = erasure.blank(tx, merchant_id, row["external_id"])
+            objects = erasure.blank(tx, merchant_id, row["external_id"]) + guests
         done = [
             ("events", events, "deleted, as they came"),
             ("messages", emptied, "emptied, with what receivers answered; what was not delivered is not any more"),
             ("mails", sent, "deleted"),
+            ("findings", findings, "of reconciliation: deleted"),
             ("links", links, "revoked"),
             ("objects", objects, "of the book: name, address, mail, telephone and metadata taken out"),
             *((what, count, _KEPT[what]) for what, count in kept.items()),

@@ -162,8 +162,9 @@ class Settings(BaseSettings):
     )
     keep_records_days: int = Field(
         400,
-        description="Dead letters that were dealt with, replays and reconciliations that are over, and expired links"
-        " are deleted when they are older than this. 0 keeps them.",
+        description="Dead letters that were dealt with, replays and reconciliations that are over, findings that are"
+        " settled, steps of dunning cases that are closed, entries of the audit log, and expired links are deleted when"
+        " they are older than this. 0 keeps them.",
         ge=0,
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -182,7 +182,7 @@ def open_codes(tx: Tx, email: str, now: datetime) -> int:
 
 def add_code(tx: Tx, email: str, operator_id: str | None, code: bytes, now: datetime) -> str:
     """A challenge to be answered with a code; returns its id. Without an operator nothing answers it."""
-    tx.execute(sa.delete(sign_ins).where(sign_ins.c.expires_at <= now - CODE))
+    _forget_sign_ins(tx, now)
     sign_in_id = f"si_{secrets.token_hex(16)}"
     row = {"id": sign_in_id, "email": email, "operator_id": operator_id, "code": code, "created_at": now}
     tx.execute(sign_ins.insert().values(**row, expires_at=now + CODE))
@@ -191,6 +191,7 @@ def add_code(tx: Tx, email: str, operator_id: str | None, code: bytes, now: date
 
 def add_sign_in_link(tx: Tx, name: str, now: datetime, lasting: timedelta) -> str:
     """A token that signs in once, with every right; whoever can write to the database could make one anyway."""
+    _forget_sign_ins(tx, now)
     token = secrets.token_urlsafe(32)
     tx.execute(
         sign_ins.insert().values(
@@ -198,6 +199,10 @@ def add_sign_in_link(tx: Tx, name: str, now: datetime, lasting: timedelta) -> st
         )
     )
     return token
+
+
+def _forget_sign_ins(tx: Tx, now: datetime) -> None:
+    tx.execute(sa.delete(sign_ins).where(sign_ins.c.expires_at <= now - CODE))
 
 
 def spend_link(tx: Tx, token: str, now: datetime) -> str | None:

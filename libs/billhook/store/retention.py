@@ -14,16 +14,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from billhook.rules.delivery import HELD
+from billhook.rules.reconcile import OPEN
 from billhook.store import dead_letters
 from billhook.store.database import Tx
 from billhook.store.deliveries import deliveries, delivery_attempts
 from billhook.store.documents import documents
+from billhook.store.dunning_cases import dunning_cases, dunning_steps
 from billhook.store.inbox import inbox, inbox_conflicts
 from billhook.store.links import hosted_links
 from billhook.store.mails import mails
 from billhook.store.messages import messages
+from billhook.store.operator_actions import operator_actions
 from billhook.store.publications import idempotency_keys
-from billhook.store.reconciliation import reconciliation_runs
+from billhook.store.reconciliation import reconciliation_findings, reconciliation_runs
 from billhook.store.replays import replays
 from billhook.store.schema import id_at
 from billhook.store.work import DEAD, DUE
@@ -97,6 +100,23 @@ def delete_jobs(tx: Tx, before: datetime) -> int:
     """Delete the oldest replays and reconciliations of before that time that are over."""
     gone = _delete(tx, replays, id_at("rpl", before), replays.c.state != DUE)
     return max(gone, _delete(tx, reconciliation_runs, id_at("rec", before), reconciliation_runs.c.state != DUE))
+
+
+def delete_findings(tx: Tx, before: datetime) -> int:
+    """Delete the oldest findings that nobody has to see to any more and no run has seen since before that time."""
+    c = reconciliation_findings.c
+    return _delete(tx, reconciliation_findings, id_at("fnd", before), c.state.not_in(OPEN), c.last_seen_at < before)
+
+
+def delete_steps(tx: Tx, before: datetime) -> int:
+    """Delete the oldest steps of dunning cases that were closed before that time. The case says how it ended."""
+    closed = sa.exists().where(dunning_cases.c.id == dunning_steps.c.case_id, dunning_cases.c.closed_at < before)
+    return _delete(tx, dunning_steps, id_at("dstep", before), closed)
+
+
+def delete_actions(tx: Tx, before: datetime) -> int:
+    """Delete the oldest entries of the audit log of before that time."""
+    return _delete(tx, operator_actions, id_at("act", before))
 
 
 def delete_links(tx: Tx, before: datetime) -> int:
