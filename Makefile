@@ -2,7 +2,7 @@
 # does). Arguments for a command go in ARGS: make test ARGS="-k invoice -x"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines prometheus run demo samples test test-pythons bench chaos validate pictures check fmt docs clean
+.PHONY: help setup engines prometheus run demo samples test test-pythons bench chaos plans validate pictures check fmt docs clean
 
 BIN := .venv/bin
 
@@ -44,6 +44,9 @@ bench: setup engines ## measure throughput and latency beside their floors; writ
 
 chaos: setup ## kill processes and the queue under load, and account for every event
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+plans: setup ## ask every hot question at a million rows on both databases, and look at the plans (some minutes)
+	@$(BIN)/python -m tests.plans $(ARGS)
 
 validate: setup ## draw samples and put them before veraPDF, the CEN's, ZUGFeRD's and XRechnung's rules, and Mustang (Java)
 	@$(BIN)/python -m tests.validators $(ARGS)

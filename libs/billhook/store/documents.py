@@ -42,6 +42,7 @@ documents = sa.Table(
     # One document of a kind and a look for one subject, whichever event asks for it first.
     sa.UniqueConstraint("subject_id", "kind", "template"),
     sa.Index("ix_documents_merchant_id", "merchant_id", "id"),
+    sa.Index("ix_documents_object_key", "object_key"),
 )
 
 

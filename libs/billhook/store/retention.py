@@ -129,7 +129,7 @@ def old_documents(tx: Tx, before: datetime) -> list[tuple[str, str | None]]:
     c = documents.c
     ids = _oldest(tx, documents, id_at("doc", before), c.state != DUE, _no_open_letter(documents))
     rows = tx.execute(sa.select(c.id, c.object_key).where(c.id.in_(ids)).order_by(c.id)).all()
-    keys = {row.object_key for row in rows}
+    keys = {row.object_key for row in rows if row.object_key is not None}
     young = sa.select(c.object_key).where(c.object_key.in_(keys), c.id.not_in(ids))
     kept = set(tx.execute(young).scalars())
     return [(row.id, None if row.object_key in kept else row.object_key) for row in rows]
