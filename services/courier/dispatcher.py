@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from billhook.metrics import Metrics
 from billhook.outlets.webhooks.exchange import Request
-from billhook.outlets.webhooks.response import Response
+from billhook.outlets.webhooks.response import OUTCOMES, Response
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
@@ -115,6 +115,8 @@ class Dispatcher:
         self._client = self._open_client(MOST)
         self._metrics.job_capacity.labels(self._steps.queue).set(IN_FLIGHT)
         self._metrics.open_breakers.set(0)
+        for outcome in OUTCOMES:
+            self._metrics.deliveries.labels(outcome)  # from 0 on, or the first ones would not show as an increase
         for lane in self._lanes.values():
             self._parts.start(f"{lane.name} claimer", partial(self._serve, lane))
         self._settler = self._parts.start("settler", self._settle)

@@ -83,6 +83,16 @@ def test_the_dashboards_are_what_their_code_writes() -> None:
         assert fresh, f"{dashboard.name}.json is old: run `make docs`"
 
 
+def test_what_alerts_count_is_counted_from_zero(prometheus: Prometheus) -> None:
+    """The first that happens would not be an increase of a series that begins with it."""
+    for outcome in ("2xx", "5xx", "timeout"):
+        prometheus.until(lambda: prometheus.query(f'billhook_webhook_deliveries_total{{outcome="{outcome}"}}'), outcome)  # noqa: B023
+    for status in ("unknown", "succeeded"):
+        prometheus.until(lambda: prometheus.query(f'billhook_payment_attempts_total{{status="{status}"}}'), status)  # noqa: B023
+    prometheus.until(lambda: prometheus.query('billhook_ingress_requests_total{code="503"}'), "the door's")
+    prometheus.until(lambda: prometheus.query("billhook_store_errors_total"), "the database's")
+
+
 def test_no_panel_is_empty_and_no_alert_fires_when_all_is_well(
     installation: Installation, prometheus: Prometheus
 ) -> None:

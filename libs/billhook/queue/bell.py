@@ -93,13 +93,14 @@ class Bell:
         return self._closing.is_set() or bool(self._looks) or any(self._pending.values())
 
     def _send(self, queue: str, chunks: Iterable[Sequence[str]]) -> None:
+        failed = self._metrics.rings_failed.labels(queue)  # from 0 on, or the first would not show as an increase
         for chunk in chunks:
             try:
                 self._broker.ring(queue, chunk)
                 self._broker.outage.worked()
             except Exception as error:
                 # Whatever it is, the caller must not fail with it, and the next chunk would fail likewise.
-                self._metrics.rings_failed.labels(queue).inc()
+                failed.inc()
                 self._broker.outage.failed(str(error))
                 return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 import msgspec
 
@@ -13,13 +14,28 @@ HEADERS_KEPT = 16 * 1024
 
 ERROR_LIMIT = 500
 
+OUTCOMES: Final = (
+    "2xx",
+    "3xx",
+    "4xx",
+    "5xx",
+    "timeout",
+    "dns",
+    "refused",
+    "connect",
+    "tls",
+    "reset",
+    "protocol",
+    "url",
+)
+"""The first four of complete answers; `refused` by billhook: an address that it does not connect to."""
+
 
 class Response(msgspec.Struct, frozen=True):
     """How one request ended: with an answer, or with an error and its class."""
 
     outcome: str
-    """`2xx` … `5xx` for a complete answer; else `timeout`, `dns`, `refused` (by billhook: an address it does not
-    connect to), `connect`, `tls`, `reset`, `protocol`, `url`."""
+    """One of `OUTCOMES`."""
     status_code: int | None = None
     """Also of an answer that was not complete, so that the outcome alone says what counts."""
     error: str | None = None
