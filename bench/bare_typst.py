@@ -7,6 +7,7 @@ that it is warm, waits for a line, and ends when its files are written.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -18,14 +19,18 @@ def main(folder: Path, first: int, step: int, number: int) -> None:
     os.environ["RAYON_NUM_THREADS"] = "1"  # as the product's, before Typst looks
     import typst
 
-    from billhook.documents.typst_process import MAIN, STANDARDS
+    from billhook.documents.typst_process import DOCUMENT, LOOK, MAIN, STANDARDS
     from billhook.documents.wkhtmltopdf import FONTS
 
-    compiler = typst.Compiler(folder / MAIN, root=folder, font_paths=[FONTS])
+    own = folder / f"process-{first}"
+    own.mkdir()
+    shutil.copy(folder / MAIN, own)
+    compiler = typst.Compiler(own / MAIN, root=own, font_paths=[FONTS])
 
     def draw(place: int) -> bytes:
-        inputs = {name: (folder / f"{place}.{name}.json").read_text("utf-8") for name in ("document", "look")}
-        pdf = compiler.compile(format="pdf", sys_inputs=inputs, pdf_standards=STANDARDS, timestamp=DATED)
+        for name in (DOCUMENT, LOOK):
+            (own / name).write_bytes((folder / f"{place}.{name}").read_bytes())
+        pdf = compiler.compile(format="pdf", pdf_standards=STANDARDS, timestamp=DATED)
         assert isinstance(pdf, bytes)
         return pdf
 

@@ -30,7 +30,7 @@ from bench.waiting import wait_until
 from billhook.documents.page import document_html
 from billhook.documents.typst import AT_ONCE as ENGINES
 from billhook.documents.typst import RenderRequest, work_of
-from billhook.documents.typst_process import MAIN
+from billhook.documents.typst_process import DOCUMENT, LOOK, MAIN
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, OPTIONS, find_wkhtmltopdf, is_whole
 from billhook.queue.consumer import Steps
@@ -243,8 +243,8 @@ def typst_alone(numbers: Iterator[int], number: int, lines: int) -> float:
         for place in range(number):
             snapshot = snapshot_of(next(numbers), lines)
             work = work_of(RenderRequest(shown(snapshot), snapshot.dated or FIXED_DATE), PATIENCE_SECONDS)
-            (folder / f"{place}.document.json").write_bytes(work.document)
-            (folder / f"{place}.look.json").write_bytes(work.look)
+            (folder / f"{place}.{DOCUMENT}").write_bytes(work.document)
+            (folder / f"{place}.{LOOK}").write_bytes(work.look)
         command = [sys.executable, "-m", "bench.bare_typst", str(folder)]
         processes = [
             subprocess.Popen(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,7 @@ import msgspec
 from billhook.documents.qr import qr_svg
 from billhook.documents.typst_process import MAIN, TypstResult, Work, send
 from billhook.documents.view import Shown
+from billhook.documents.widths import width_of
 from billhook.documents.wkhtmltopdf import RenderError
 
 _FONTS: Final = ("IBM Plex Sans",)
@@ -40,6 +42,13 @@ _FONTS_OF: Final = {
     "zh": ("Noto Sans CJK SC", "Noto Sans SC"),
 }
 _LAST_FONTS: Final = ("Noto Sans", "DejaVu Sans")
+
+_TEXT: Final = 9.5
+"""The size of text in points, as in the template."""
+_LABEL: Final = 8.0
+_LONG: Final = re.compile("[!-~\u00a1-\u1fff]{25}")
+"""What has no spaces and may have to be cut."""
+_TOTALS: Final = {"plain": 9.5, "strong": 9.5, "grand": 11.5}
 
 AT_ONCE: Final = min(2, os.cpu_count() or 1)
 """A process draws on one core. For more, run more invoicers."""
@@ -216,6 +225,49 @@ class _Process:
             shutil.rmtree(self._place)
 
 
+def _columns(shown: Shown) -> list[float]:
+    """Of the figures: what they take. Descriptions get the rest. Even where figures are short, the words before the
+    totals need some room."""
+    labels = shown.labels
+
+    def column(least: float, label: str, figures: Iterable[str], more: float = 0.0) -> float:
+        # The longest in letters is the widest, or so near to it that the gap takes up the rest.
+        widest = width_of(max(figures, key=len, default=""), _TEXT)
+        return max(widest, more, min(30.0, width_of(label, _LABEL)), least) + 4
+
+    lines = shown.lines
+    totals = max((width_of(row.amount, _TOTALS[row.strength]) for row in shown.totals), default=0.0)
+    columns = [
+        column(16, labels.quantity, (line.quantity for line in lines)),
+        column(22, labels.unit_price, (line.unit_price for line in lines)),
+        column(9, labels.tax, (line.tax for line in lines)),
+        column(22, labels.amount, (line.amount for line in lines), totals),
+    ]
+    return columns if shown.taxed else [*columns[:2], columns[3]]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All that a document says."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, msgspec.Struct):
+        for one in msgspec.structs.astuple(value):
+            yield from _texts(one)
+
+
+def _headline_size(shown: Shown, *, beside_code: bool) -> float:
+    """On one line, if a smaller size makes it fit."""
+    room = 180.0 - 10
+    if shown.pay_url:
+        room -= width_of(shown.labels.pay_online, _TEXT) + 7 + 6
+    if beside_code:
+        room -= 22 + 6
+    return 14 if width_of(shown.headline, 14) <= room else 12
+
+
 def work_of(request: RenderRequest, seconds: float) -> Work:
     shown = request.shown
     language, *more = shown.language.split("-")
@@ -223,9 +275,13 @@ def work_of(request: RenderRequest, seconds: float) -> Work:
         "lang": language,
         "region": next((part for part in more if len(part) == 2 and part.isalpha()), None),
         "fonts": [*_FONTS, *_FONTS_OF.get(language, ()), *_LAST_FONTS],
+        "long": any(_LONG.search(text) for text in _texts(msgspec.structs.replace(shown, pay_url=None))),
         "code": (qr_svg(shown.pay_url) or None) if shown.pay_url else None,
         "logo": None,
+        "facts": min(36.0, max((width_of(fact.label, _TEXT) for fact in shown.facts), default=0.0)),
+        "columns": _columns(shown),
     }
+    look["headline"] = _headline_size(shown, beside_code=look["code"] is not None)
     picture = None
     if request.logo is not None:
         logo = request.logo
