@@ -179,7 +179,7 @@ def _fill(database: Database, vault: Vault, count: int) -> list[str]:
     order = [f"in_{number:08}" for number in range(count)]
     for first in range(0, count, 5000):
         cases = [
-            open_case(merchant, source, version.id, invoice, "cus_1", now, grace_until=far, ends_at=far)
+            open_case(merchant, source, version.id, invoice, f"cus_{invoice}", now, grace_until=far, ends_at=far)
             for invoice in order[first : first + 5000]
         ]
         # A microsecond apart, and long ago.

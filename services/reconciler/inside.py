@@ -11,7 +11,7 @@ from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects
 from billhook.rules.reconcile import drift_of, persists
 from billhook.store.consistency import CHECKS, FILES, PAGE, Check, Difference, Page, Scope, files_of
 from billhook.store.database import Database, Tx
-from billhook.store.file_walks import next_documents, share_of
+from billhook.store.file_walks import count_documents, next_documents, share_of
 from billhook.store.reconciliation import Finding, Run, open_findings
 from services.reconciler.comparing import Looked, Suspicion
 from services.reconciler.findings import Verdict
@@ -42,7 +42,7 @@ def look_inside(database: Database, objects: OpenObjects, run: Run, name: str) -
 
 def _share(tx: Tx, run: Run) -> Page:
     """The next files of the night's share. The cursor says how many of it are left."""
-    left = share_of(tx, run.merchant_id) if run.cursor is None else int(run.cursor)
+    left = share_of(count_documents(tx, run.merchant_id)) if run.cursor is None else int(run.cursor)
     found = next_documents(tx, run.merchant_id, min(PAGE, left))
     through = not found or len(found) < min(PAGE, left)
     return Page(found, None if through or left <= PAGE else str(left - PAGE), "" if through else found[-1])

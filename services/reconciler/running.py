@@ -29,7 +29,7 @@ from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import ProviderApis, can_be_asked
 from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx, after_commit
-from billhook.store.file_walks import move_walk
+from billhook.store.file_walks import set_place
 from billhook.store.reconciliation import (
     DONE,
     IMPORT,
@@ -248,7 +248,7 @@ class Reconciling:
                 events = findings.keep_missing_events(tx, run, missing, now)
                 findings.keep_suspicions(tx, run, step.looked, now)
                 if step.looked.walked_to is not None:
-                    move_walk(tx, run.merchant_id, step.looked.walked_to)
+                    set_place(tx, run.merchant_id, step.looked.walked_to)
                 changes |= _counted(run, events, len(events) if run.repairs else 0)
                 rings["deliveries"] += findings.tell(tx, run, events, now)
                 self._count(tx, events)

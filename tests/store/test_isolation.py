@@ -34,6 +34,7 @@ from billhook.store import (
     exports,
     failed_invoices,
     figures,
+    file_walks,
     inbox,
     limits,
     links,
@@ -211,6 +212,10 @@ QUESTIONS: dict[str, Question] = {
     "documents.latest_document": lambda tx, shop, merchant: documents.latest_document(
         tx, shop.invoice, "invoice", merchant_id=merchant
     ),
+    "file_walks.count_documents": lambda tx, shop, merchant: one(file_walks.count_documents(tx, merchant), merchant),
+    "file_walks.next_documents": lambda tx, shop, merchant: [
+        dict(row) for row in documents.documents_by_id(tx, file_walks.next_documents(tx, merchant, 10))
+    ],
     "dunning_cases.debts": lambda tx, shop, merchant: [
         dunning_cases.get_case(tx, debt.case) for debt in dunning_cases.debts(tx, merchant, "cus_1")
     ],

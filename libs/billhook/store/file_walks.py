@@ -24,10 +24,14 @@ file_walks = sa.Table(
 )
 
 
-def share_of(tx: Tx, merchant_id: str) -> int:
-    """How many files a night looks at. The last night of a walk ends where the files do, so there is one less."""
+def share_of(files: int) -> int:
+    """How many a night looks at. The last night of a walk ends where the files do, so there is one less."""
+    return -(-files // (NIGHTS - 1))
+
+
+def count_documents(tx: Tx, merchant_id: str) -> int:
     query = sa.select(sa.func.count()).where(documents.c.merchant_id == merchant_id)
-    return -(-int(tx.execute(query).scalar_one()) // (NIGHTS - 1))
+    return int(tx.execute(query).scalar_one())
 
 
 def next_documents(tx: Tx, merchant_id: str, limit: int) -> list[str]:
@@ -39,7 +43,7 @@ def next_documents(tx: Tx, merchant_id: str, limit: int) -> list[str]:
     return list(tx.execute(query.order_by(*pair).limit(limit)).scalars())
 
 
-def move_walk(tx: Tx, merchant_id: str, place: str) -> None:
+def set_place(tx: Tx, merchant_id: str, place: str) -> None:
     insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     made = insert(file_walks).values(merchant_id=merchant_id, place=place)
     tx.execute(made.on_conflict_do_update(index_elements=["merchant_id"], set_={"place": place}))
