@@ -36,7 +36,7 @@ def tool(name: str) -> str | None:
 
 def rules_in_a_hurry(path: Path) -> str:
     """The rules with all windows and delays shortened: what they say of minutes and hours, they say of seconds, and
-    what of the twenty attempts in a quarter of an hour, of five."""
+    what of the twenty attempts in a quarter of an hour, of two."""
     text = re.sub(r"\[\d+[smhd]\]", f"[{WINDOW}]", path.read_text()).replace("> 20\n", "> 2\n")
     return re.sub(r"for: \d+[smhd]", "for: 0s", text)
 
