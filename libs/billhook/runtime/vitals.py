@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Final
 
-from sqlalchemy.pool import QueuePool
-
 from billhook.metrics import Metrics
 from billhook.runtime.env import Env
 from billhook.store.database import ANSWER_SECONDS
@@ -46,11 +44,10 @@ def exporting_vitals(env: Env, service: str) -> Iterator[None]:
 
 
 def _export_pool(env: Env) -> None:
-    pool = env.database.engine.pool
-    if isinstance(pool, QueuePool):
-        env.metrics.pool.labels("in_use").set_function(pool.checkedout)
-        env.metrics.pool.labels("idle").set_function(pool.checkedin)
-        env.metrics.pool_limit.set(pool.size() + pool._max_overflow)
+    database = env.database
+    env.metrics.pool.labels("in_use").set_function(lambda: database.connections()[0])
+    env.metrics.pool.labels("idle").set_function(lambda: database.connections()[1])
+    env.metrics.pool_limit.set(database.connections()[2])
 
 
 class _CollectorWatch:

@@ -197,6 +197,15 @@ class Database:
                 tx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield tx
 
+    def connections(self) -> tuple[int, int, int]:
+        """How many are in use, how many are kept, and how many there may be."""
+        pools = [pool for pool in (self.engine.pool, self._committing) if isinstance(pool, sa.QueuePool)]
+        return (
+            sum(pool.checkedout() for pool in pools),
+            sum(pool.checkedin() for pool in pools),
+            sum(pool.size() + pool._max_overflow for pool in pools),
+        )
+
     def checkpoint(self) -> None:
         """On SQLite, fold the log back into the database beside the writers. They do it themselves when it has grown
         long, but within a commit that everybody else waits for: 50 ms and more, twice a second under load."""
@@ -381,10 +390,8 @@ def _committing(engine: sa.Engine) -> sa.QueuePool:
         return driver
 
     assert isinstance(engine.pool, sa.QueuePool)
-    size = engine.pool.size()
-    return sa.QueuePool(
-        connect, size, max_overflow=size, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None
-    )
+    # A courier claims in one thread and settles in another; nobody else has more than one.
+    return sa.QueuePool(connect, 2, max_overflow=2, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None)
 
 
 def _sqlite(url: URL, answer_seconds: float | None) -> sa.Engine:
