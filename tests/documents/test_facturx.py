@@ -21,6 +21,7 @@ from lxml import etree
 from pypdf import PdfReader
 
 from billhook.documents.einvoice.facturx import embed, facturx_xml
+from billhook.documents.wkhtmltopdf import is_whole
 from billhook.rules.book import Address
 from billhook.rules.credit import credit
 from billhook.rules.document import Profile, Seller, Snapshot
@@ -708,6 +709,22 @@ def test_a_pdf_that_is_not_for_archives_is_refused() -> None:
     snapshot = invoice(terms(line()))
     with pytest.raises(ValueError, match="needs a PDF/A-3 to be in"):
         embed(ordinary, facturx_xml(snapshot), snapshot)
+
+
+def test_what_was_drawn_stays_as_it_is_before_what_is_added(plain_pdf: bytes) -> None:
+    snapshot = invoice(terms(line()))
+    pdf = embed(plain_pdf, facturx_xml(snapshot), snapshot)
+    assert pdf.startswith(plain_pdf)
+    assert is_whole(pdf)
+    with pytest.raises(ValueError, match="needs a PDF/A-3 to be in"):
+        embed(pdf, facturx_xml(snapshot), snapshot)
+
+
+@pytest.mark.parametrize("torn", [b"", b"%PDF-1.7\ntrailer\n<<>>\nstartxref\n9\n%%EOF", b"%PDF-1.7\n%%EOF"])
+def test_a_pdf_that_cannot_be_read_is_refused(torn: bytes) -> None:
+    snapshot = invoice(terms(line()))
+    with pytest.raises(ValueError, match="needs a PDF/A-3 to be in"):
+        embed(torn, facturx_xml(snapshot), snapshot)
 
 
 def test_only_who_embeds_loads_the_libraries_for_it() -> None:

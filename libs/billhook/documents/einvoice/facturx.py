@@ -8,13 +8,14 @@ places.
 from __future__ import annotations
 
 import hashlib
-import io
 import zlib
 from collections.abc import Mapping
-from typing import Final, cast
+from datetime import UTC
+from typing import Final
 
 from billhook.documents.einvoice.cii import cii
-from billhook.documents.einvoice.xmp import with_facturx
+from billhook.documents.einvoice.pdf_update import NotReadable, PdfUpdate, stream
+from billhook.documents.einvoice.xmp import NO_ARCHIVE, with_facturx
 from billhook.rules.document import Profile, Snapshot
 from billhook.rules.e_invoice import missing
 from billhook.rules.en16931 import amounts
@@ -41,38 +42,31 @@ def embed(pdf: bytes, xml: bytes, snapshot: Snapshot) -> bytes:
 
     Raises ValueError for a PDF that does not say it is PDF/A-3; attaching something to it does not make it one.
     """
-    # Only an e-invoice needs pypdf, which takes as long to import as the rest of billhook.
-    from pypdf import PdfReader, PdfWriter
-    from pypdf.generic import (
-        ArrayObject,
-        ByteStringObject,
-        DictionaryObject,
-        NameObject,
-        NumberObject,
-        TextStringObject,
-    )
-
     filename, level = NAMES[snapshot.profile]
-    reader = PdfReader(io.BytesIO(pdf))
-    metadata = reader.root_object.get("/Metadata")
-    xmp = with_facturx(metadata.get_object().get_data() if metadata else b"<x/>", filename, level)
-
-    writer = PdfWriter(clone_from=reader)
-    writer.pdf_header = reader.pdf_header
-    writer.xmp_metadata = xmp
-    attached = writer.add_attachment(filename, zlib.compress(xml))
-    file = cast(DictionaryObject, cast(DictionaryObject, attached.pdf_object["/EF"])["/F"])
-    file[NameObject("/Filter")] = NameObject("/FlateDecode")
-    attached.alternative_name = TextStringObject(filename)
-    attached.description = TextStringObject("Factur-X invoice")
-    attached.subtype = NameObject("/text/xml")
+    try:
+        update = PdfUpdate(pdf)
+        catalog = update.dictionary(update.root)
+        metadata = update.reference(b"Metadata", catalog)
+        xmp = update.stream(metadata)
+        if b"/Names" in catalog or b"/AF" in catalog:
+            raise NotReadable("it has names or files of its own")
+    except NotReadable as error:
+        raise ValueError(f"{NO_ARCHIVE}: {error}") from error
+    update.replace(metadata, stream(b"/Type/Metadata/Subtype/XML", with_facturx(xmp, filename, level)))
+    digest = hashlib.md5(xml, usedforsecurity=False).hexdigest()
+    about = f"/Params<</Size {len(xml)}/CheckSum<{digest}>{_modified(snapshot)}>>"
+    kind = f"/Type/EmbeddedFile/Subtype/text#2Fxml{about}/Filter/FlateDecode"
+    file = update.add(stream(kind.encode(), zlib.compress(xml)))
     # The same invoice once more, not just data about it (Factur-X, of all profiles that are invoices by themselves).
-    attached.associated_file_relationship = NameObject("/Alternative")
-    attached.modification_date = snapshot.dated
-    attached.size = NumberObject(len(xml))
-    attached.checksum = ByteStringObject(hashlib.md5(xml, usedforsecurity=False).digest())
-    writer.root_object[NameObject("/AF")] = ArrayObject([attached.pdf_object.indirect_reference])
+    attached = update.add(
+        f"<</Type/Filespec/F({filename})/UF({filename})/Desc(Factur-X invoice)/AFRelationship/Alternative"
+        f"/EF<</F {file} 0 R/UF {file} 0 R>>>>".encode()
+    )
+    names = f"/AF[{attached} 0 R]/Names<</EmbeddedFiles<</Names[({filename}){attached} 0 R]>>>>"
+    update.replace(update.root, b"<<" + names.encode() + catalog.removeprefix(b"<<"))
+    return update.written()
 
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()
+
+def _modified(snapshot: Snapshot) -> str:
+    at = snapshot.dated
+    return "" if at is None else f"/ModDate(D:{at.astimezone(UTC):%Y%m%d%H%M%S}Z)"

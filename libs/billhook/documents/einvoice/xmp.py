@@ -22,6 +22,8 @@ _PROPERTIES: Final = {
 }
 """What Factur-X wants said (its annex on XMP), and what each means: PDF/A takes no property it is not told of."""
 
+NO_ARCHIVE: Final = "an e-invoice needs a PDF/A-3 to be in, and this file does not say that it is one"
+
 
 def with_facturx(xmp: bytes, filename: str, level: str) -> bytes:
     """The metadata, with that of Factur-X added: what the XML is called, and its profile. Raises
@@ -31,7 +33,7 @@ def with_facturx(xmp: bytes, filename: str, level: str) -> bytes:
 
     root = etree.fromstring(xmp, etree.XMLParser(resolve_entities=False, no_network=True))
     if root.findtext(".//pdfaid:part", namespaces=_PREFIXES) != "3":
-        raise ValueError("an e-invoice needs a PDF/A-3 to be in, and this file does not say that it is one")
+        raise ValueError(NO_ARCHIVE)
     rdf = root.find("rdf:RDF", _PREFIXES)
 
     def add(parent: etree._Element, name: str, text: str | None = None, **attributes: str) -> etree._Element:
