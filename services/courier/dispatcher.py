@@ -51,6 +51,9 @@ BYTES_IN_HAND: Final = 64 * 1024 * 1024
 GATHER_SECONDS: Final = 0.01
 """How long the settler waits for more to come back: a transaction costs the same for one attempt and for twenty."""
 
+IDLE_SECONDS: Final = 5.0
+"""How long a claimer waits for a ring, where nothing is put off until then."""
+
 PULLED: Final = 2000
 """Deliveries that fall due together at an endpoint that is up again; the next follow in the settler's next turn."""
 
@@ -173,8 +176,8 @@ class Dispatcher:
 
     def _patience(self, lane: Lane) -> float:
         if lane.look_at is None:
-            return 1.0
-        return min(1.0, max(0.0, (lane.look_at - self._clock()).total_seconds()))
+            return IDLE_SECONDS
+        return min(IDLE_SECONDS, max(0.0, (lane.look_at - self._clock()).total_seconds()))
 
     def _is_time(self, lane: Lane) -> bool:
         if lane.look_at is None or self._clock() < lane.look_at:
@@ -281,7 +284,7 @@ class Dispatcher:
         while True:
             part.rest()
             with self._changed:
-                self._changed.wait_for(lambda: self._results or self._is_over(), 0.5)
+                self._changed.wait_for(lambda: self._results or self._is_over(), 1.0)
                 if not self._results and self._is_over():
                     return
             part.tick()

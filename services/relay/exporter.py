@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 from prometheus_client import Gauge
 
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
 
+AT_REST = 6
+"""Where nothing was written and nothing waits, only one of so many measurements is made: what it finds grows older, and
+is the same else."""
+
 
 class Exporter:
     """The loop."""
@@ -36,6 +40,8 @@ class Exporter:
         self._metrics = metrics
         self._clock = clock
         self._parts = parts
+        self._seen: Hashable | None = None
+        """The last write before a measurement that found nothing to do, now or later."""
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -47,15 +53,24 @@ class Exporter:
         return not self._thread.is_alive()
 
     def _run(self, part: Part) -> None:
+        turns = 0
         while True:
             part.tick()
-            self.read()
+            turns += 1
+            if turns >= AT_REST or not self.is_at_rest():
+                self.read()
+                turns = 0
             part.rest()
             if self._stopping.wait(EVERY_SECONDS):
                 return
 
+    def is_at_rest(self) -> bool:
+        """Whether another measurement would find what the last one did, which was nothing to do."""
+        return self._seen is not None and self._seen == self._database.last_write()
+
     def read(self) -> None:
         """Export the ledger as it is now, or nothing of it."""
+        seen, self._seen = self._database.last_write(), None
         try:
             with self._database.read() as tx:
                 measured = measure(tx, self._clock())
@@ -65,6 +80,8 @@ class Exporter:
                 log.error("the ledger was not measured", extra={"reason": str(error)[:500]})
             return
         self._export(measured)
+        if not any(backlog.ready or backlog.scheduled or backlog.running for backlog in measured.backlogs.values()):
+            self._seen = seen
 
     def _export(self, measured: Measured) -> None:
         metrics = self._metrics

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import timedelta
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from billhook.metrics import Metrics
 from billhook.parts import Part, Parts
@@ -29,6 +31,28 @@ naming them: consumers then read SQL, in order, and leave alone what they have n
 
 PUT_RIGHT_EVERY_SECONDS = 5.0
 
+STEP_SECONDS = 1.0
+"""A clock that was moved by more was set. By less, it is adjusted all the time."""
+
+UNASKED_SECONDS = 5.0
+"""Where nothing was written since the last sweep and nothing has fallen due, another would find the same. After so long
+it is made all the same."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What changes when somebody writes, or sets the clock."""
+
+    written: Hashable
+    clock_ahead: float
+    """Of the time since this machine's start, in seconds."""
+
+
+def _same(one: Standing | None, other: Standing | None) -> bool:
+    if one is None or other is None:
+        return False
+    return one.written == other.written and abs(one.clock_ahead - other.clock_ahead) < STEP_SECONDS
+
 
 class Sweeper:
     """The loop."""
@@ -48,7 +72,11 @@ class Sweeper:
         self._metrics = metrics
         self._clock = clock
         self._parts = parts
-        self._any_due = work.AnyDue({queue: (lane.table, lane.only) for queue, lane in BELLS.items()})
+        self._first_due = work.FirstDue({queue: (lane.table, lane.only) for queue, lane in BELLS.items()})
+        self._seen: Standing | None = None
+        """How things stood at the last sweep, which found nothing due."""
+        self._first: datetime | None = None
+        """When the first falls due of what it found."""
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -60,15 +88,19 @@ class Sweeper:
         return not self._thread.is_alive()
 
     def _run(self, part: Part) -> None:
-        put_right_at = float("-inf")
+        put_right_at = swept_at = float("-inf")
+        put_right_as: Standing | None = None
         while not self._stopping.wait(EVERY_SECONDS):
             part.tick()
             try:
-                self.sweep()
-                self._database.checkpoint()
-                if time.monotonic() - put_right_at >= PUT_RIGHT_EVERY_SECONDS:
+                now, standing = time.monotonic(), self._standing()
+                if now - swept_at >= UNASKED_SECONDS or not self.would_find_nothing():
+                    self.sweep()
+                    self._database.checkpoint()
+                    swept_at = now
+                if now - put_right_at >= PUT_RIGHT_EVERY_SECONDS and not _same(standing, put_right_as):
                     self.put_right()
-                    put_right_at = time.monotonic()
+                    put_right_at, put_right_as = now, standing
             except Exception as error:
                 if not is_store_away(error):
                     log.error("sweep failed", extra={"reason": str(error)})
@@ -77,9 +109,11 @@ class Sweeper:
 
     def sweep(self) -> dict[str, int]:
         """Ring for what is due; returns how much that is in each queue, up to `LIMIT`."""
-        now = self._clock() - GRACE
+        now, seen = self._clock() - GRACE, self._standing()
         with self._database.read() as tx:
-            due = self._any_due.ask(tx, now)
+            first = self._first_due.ask(tx)
+        due = {queue for queue, at in first.items() if at <= now}
+        self._seen, self._first = None if due else seen, min(first.values(), default=None)
         rung = dict.fromkeys(BELLS.keys() - due, 0)
         for queue, lane in BELLS.items():
             if queue not in due or self._has_rings(queue):
@@ -94,6 +128,16 @@ class Sweeper:
                 self._metrics.rerung.labels(queue).inc(len(ids))
             rung[queue] = len(ids)
         return rung
+
+    def would_find_nothing(self) -> bool:
+        """Whether another sweep would find what the last one did, which was nothing."""
+        if not _same(self._seen, self._standing()):
+            return False
+        return self._first is None or self._first > self._clock() - GRACE
+
+    def _standing(self) -> Standing | None:
+        written = self._database.last_write()
+        return None if written is None else Standing(written, self._clock().timestamp() - time.monotonic())
 
     def _has_rings(self, queue: str) -> bool:
         try:

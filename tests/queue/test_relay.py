@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from billhook.store.deliveries import deliveries
 from billhook.store.replays import Replay, create_replay, get_replay
 from billhook_testing.clock import ManualClock
 from billhook_testing.servers import ValkeyServer
+from services.relay.exporter import Exporter
 from services.relay.replaying import LOOK_SECONDS, MOST_UNTOUCHED, Replaying
 from services.relay.sweep import GRACE, LIMIT, Sweeper
 
@@ -45,6 +47,47 @@ def test_what_is_due_is_rung_for_by_name(sweeper: Sweeper, database: Database, l
     until(lambda: bool(heard.extend(line.listener.take(10, timeout=1) or []) or len(heard) == 3))
     assert sorted(heard) == sorted(events)
     assert line.metric("sweeper_rerung_total") == 3
+
+
+def test_at_rest_nothing_is_asked_until_somebody_writes_something_falls_due_or_the_clock_is_set(
+    database: Database, line: Line
+) -> None:
+    began, set_to = time.monotonic(), timedelta()
+
+    def clock() -> datetime:
+        return NOW + GRACE + set_to + timedelta(seconds=time.monotonic() - began)
+
+    sweeper = Sweeper(database, line.broker, line.bell, line.metrics, clock, Parts())
+    exporter = Exporter(database, line.metrics, clock, Parts())
+
+    def rests() -> tuple[bool, bool]:
+        sweeper.sweep()
+        exporter.read()
+        time.sleep(0.02)  # in the same instant two writes would look like one
+        return sweeper.would_find_nothing(), exporter.is_at_rest()
+
+    assert not sweeper.would_find_nothing()
+    if not database.sqlite:
+        assert rests() == (False, False), "PostgreSQL is asked each time"
+        return
+    assert rests() == (True, True)
+    [event] = put(database, 1)
+    assert (sweeper.would_find_nothing(), exporter.is_at_rest()) == (False, False)
+    assert rests() == (False, False), "what is due is rung for until somebody takes it"
+
+    with database.begin() as tx:
+        tx.execute(sa.update(inbox.inbox).values(due_at=NOW + HOUR))
+    assert rests() == (True, False)
+    set_to = HOUR
+    assert not sweeper.would_find_nothing()
+    set_to = timedelta()
+    assert sweeper.would_find_nothing()
+
+    with database.begin() as tx:
+        work.finish(tx, inbox.inbox, [event], "processed", NOW)
+    assert rests() == (True, True)
+    set_to = timedelta(seconds=-30)
+    assert not sweeper.would_find_nothing()
 
 
 def test_where_much_is_due_consumers_are_told_to_look_themselves(

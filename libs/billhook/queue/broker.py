@@ -41,8 +41,11 @@ RINGS_KEPT: Final = 200
 stays small once somebody does, and nobody works through stale rings."""
 
 IDLE_SECONDS: Final = 1.0
-"""How long an idle listener waits in Redis before it looks into the queue unasked: for messages of other programs,
-which wake nobody. It is the sign of life, too: Redis answers at least so often."""
+"""How long an idle listener waits in Redis. It is the sign of life: Redis answers at least so often."""
+
+WAITS_BETWEEN_LOOKS: Final = 2
+"""After so many waits that nothing ended an idle listener looks into the queue unasked: for messages of other programs,
+which wake nobody."""
 
 DEAF_SECONDS: Final = 5.0
 """After so long without an answer the connection is taken for dead, and another one is made."""
@@ -122,6 +125,7 @@ class RingReader:
         """What the answers to come are to: a `take`, then a `wait`."""
         self._answer_by = time.monotonic()
         """When the next answer is to be expected, at the latest."""
+        self._idle_waits = 0
         self._connecting = False
         self._closed = threading.Event()
         self._woken, self._waker = socket.socketpair()
@@ -166,11 +170,21 @@ class RingReader:
     def _ask(self) -> None:
         """For all that waits, and then for the next wake-up."""
         keys = self._broker.keys_of(self._queue)
-        commands = (("EVAL", _TAKE, len(keys), *keys), ("BLPOP", keys[-1], IDLE_SECONDS))
-        # Without the library's own check of the connection, whose answer would come among these.
-        self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
-        self._expected.extend(("take", "wait"))
+        self._send(("take", ("EVAL", _TAKE, len(keys), *keys)), ("wait", ("BLPOP", keys[-1], IDLE_SECONDS)))
         self._answer_by = time.monotonic()
+        self._idle_waits = 0
+
+    def _wait_on(self) -> None:
+        """For the next wake-up alone: whoever rang since the last `_ask` has left one."""
+        self._send(("wait", ("BLPOP", self._broker.keys_of(self._queue)[-1], IDLE_SECONDS)))
+        self._answer_by = time.monotonic() + IDLE_SECONDS
+        self._idle_waits += 1
+
+    def _send(self, *commands: tuple[str, tuple[Any, ...]]) -> None:
+        # Without the library's own check of the connection, whose answer would come among these.
+        packed = self._connection.pack_commands([command for _, command in commands])
+        self._connection.send_packed_command(packed, check_health=False)
+        self._expected.extend(expected for expected, _ in commands)
 
     def _wait(self, seconds: float) -> bool:
         """Whether there is an answer to read."""
@@ -192,7 +206,10 @@ class RingReader:
         while self._expected and self._connection.can_read(0):
             what, answer = self._expected.popleft(), self._connection.read_response()
             if what == "wait":
-                self._ask()
+                if answer is None and self._idle_waits < WAITS_BETWEEN_LOOKS:
+                    self._wait_on()
+                else:
+                    self._ask()
                 continue
             self._answer_by = time.monotonic() + IDLE_SECONDS
             self._broker.outage.worked()

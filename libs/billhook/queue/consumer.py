@@ -80,8 +80,9 @@ class Handler(Protocol[J, E]):
     # def about(self, job: J, brought: E) -> dict[str, Any]
 
 
-IDLE_LOOK_SECONDS = 1.0
-"""How long at most until another look, where nothing is due for now."""
+IDLE_LOOK_SECONDS = 5.0
+"""How long at most until another look, where nothing is due for now. What is due earlier after all is rung for, at the
+latest by the relay, a second later."""
 
 SETTLE_AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, *[5.0] * 24)
 """Waits between the tries to write what came of work that cannot be done again: two minutes in all."""
@@ -464,6 +465,9 @@ class BatchConsumer(Generic[J, E]):
             if ids == [] and self._look_seconds is None:
                 continue
             try:
+                if ids == [] and (wait := self._steps.until_due(0.0, IDLE_LOOK_SECONDS)) > 0:
+                    patience = wait
+                    continue
                 done = self._steps.run(ids or None)
                 if self._look_seconds is not None and not done:
                     patience = self._steps.until_due(self._look_seconds, IDLE_LOOK_SECONDS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """How often a process looks whether all its parts live."""
 
 
@@ -94,6 +94,7 @@ def _spare_the_collector() -> None:
 def _serve(service: Service, env: Env, limit: int) -> int:
     import uvicorn
 
+    from billhook.runtime.calm_server import CalmServer
     from billhook.runtime.connections import MOST_CONNECTIONS, Bounds
 
     assert service.app is not None
@@ -117,7 +118,7 @@ def _serve(service: Service, env: Env, limit: int) -> int:
         server_header=False,
         proxy_headers=False,  # nothing here asks where a request came from
     )
-    server = uvicorn.Server(config)
+    server = CalmServer(config)
     # It counts what it cancels at the end of a drain, in words of its own; ours come below.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Cancel "))
     # When uvicorn has drained it raises the signal once more for whoever was there before it; by default that would
@@ -135,6 +136,7 @@ def server_modules() -> None:
     """Import what a server needs and other services do not, for a process that will be forked into one."""
     import uvloop  # noqa: F401
 
+    import billhook.runtime.calm_server
     import billhook.runtime.connections  # noqa: F401
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, TypeVar
@@ -205,6 +206,17 @@ class Database:
             sum(pool.checkedin() for pool in pools),
             sum(pool.size() + pool._max_overflow for pool in pools),
         )
+
+    def last_write(self) -> Hashable | None:
+        """A mark that another commit changes, of whichever process, and that costs no statement; None where there is
+        none to be had. Two commits in the same few milliseconds may leave the same one."""
+        if not self.sqlite:
+            return None
+        try:
+            log_file = os.stat(f"{self.url.database}-wal")
+        except FileNotFoundError:
+            return None
+        return log_file.st_mtime_ns, log_file.st_size
 
     def checkpoint(self) -> None:
         """On SQLite, fold the log back into the database beside the writers. They do it themselves when it has grown

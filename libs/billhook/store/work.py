@@ -181,27 +181,25 @@ def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int, only: Only | 
     return list(tx.execute(query.order_by(table.c.due_at).limit(limit)).scalars())
 
 
-class AnyDue:
-    """In which of these queues there is something due: one question, for there is nothing most of the time. Its
-    statement is made once: to make it takes five times as long as to answer it."""
+class FirstDue:
+    """When the first work of each of these queues falls due, be it held by somebody or not: one question, for nothing
+    is due most of the time. Its statement is made once: to make it takes five times as long as to answer it."""
 
     def __init__(self, lanes: Mapping[str, tuple[sa.Table, Only | None]]) -> None:
-        now = sa.bindparam("now", type_=Instant)
-        self._query = sa.select(
-            *(
-                sa.exists().where(table.c.state == DUE, table.c.due_at <= now, *_given(only)).label(name)
-                for name, (table, only) in lanes.items()
-            )
-        )
+        self._query = sa.select(*(_first_due(table, only).label(name) for name, (table, only) in lanes.items()))
 
-    def ask(self, tx: Tx, now: datetime) -> set[str]:
-        found = tx.execute(self._query, {"now": now}).mappings().one()
-        return {name for name, due in found.items() if due}
+    def ask(self, tx: Tx) -> dict[str, datetime]:
+        found = tx.execute(self._query).mappings().one()
+        return {name: at for name, at in found.items() if at is not None}
 
 
 def next_due(tx: Tx, table: sa.Table) -> datetime | None:
     """When the next row falls due, be it held by somebody or not."""
-    return tx.execute(sa.select(sa.func.min(table.c.due_at)).where(table.c.state == DUE)).scalar()
+    return tx.execute(sa.select(_first_due(table, None))).scalar()
+
+
+def _first_due(table: sa.Table, only: Only | None) -> sa.ScalarSelect[Any]:
+    return sa.select(sa.func.min(table.c.due_at)).where(table.c.state == DUE, *_given(only)).scalar_subquery()
 
 
 def _given(only: Only | None) -> tuple[Only, ...]:
