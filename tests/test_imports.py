@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     {"events", "errors", "metrics", "logs", "parts", "decoding"},
-    {"rules"},
+    {"rules", "tracing"},
     {"store", "queue", "providers", "documents", "outlets"},
     {"runtime"},
     {"actions"},

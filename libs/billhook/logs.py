@@ -62,7 +62,10 @@ class Readable(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         colour = self._COLOURS.get(record.levelname, "0")
         about = "  ".join(f"\033[2m{key}=\033[22m{value}" for key, value in _about(record).items())
-        line = f"\033[2m{at}\033[22m \033[{colour}m{self._service:<11}{record.getMessage()}\033[0m  {about}".rstrip()
+        # The live line of `billhook up` may stand there.
+        line = (
+            f"\033[K\033[2m{at}\033[22m \033[{colour}m{self._service:<11}{record.getMessage()}\033[0m  {about}".rstrip()
+        )
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

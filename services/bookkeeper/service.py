@@ -9,7 +9,7 @@ from services.bookkeeper.posting import Posting
 
 def start(env: Env, health: Health) -> Running:
     posting = Posting(env.database, env.provider_apis, env.clock)
-    steps = Steps(posting, env.database, env.bell, env.metrics, env.clock)
+    steps = Steps(posting, env.database, env.bell, env.metrics, env.clock, tracing=env.tracing)
     consumer = BatchConsumer(steps, Listener(env.broker, steps.queue, env.metrics), env.metrics, health.parts)
     consumer.start()
     return consumer

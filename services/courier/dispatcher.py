@@ -13,10 +13,11 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import sqlalchemy as sa
 
@@ -26,6 +27,7 @@ from billhook.outlets.webhooks.response import OUTCOMES, Response
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import Steps
+from billhook.queue.spans import end_of_attempt
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
 from billhook.store.database import Database, is_store_away
@@ -34,6 +36,9 @@ from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
 from services.courier.limits import BEYOND, IN_FLIGHT, Admission, EndpointLimits
 from services.courier.plain import FastPath
+
+if TYPE_CHECKING:
+    from billhook.tracing import Span, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +95,9 @@ class Dispatcher:
         metrics: Metrics,
         clock: Clock,
         parts: Parts,
+        tracing: Tracing | None = None,
     ) -> None:
+        """`tracing` hears of each attempt."""
         assert isinstance(steps.handler, Delivery)
         self._delivery = steps.handler
         self._steps = steps
@@ -100,6 +107,7 @@ class Dispatcher:
         self._deferred, self._connections = metrics.deferred, metrics.connections
         self._clock = clock
         self._parts = parts
+        self._tracing = tracing
         self._limits = EndpointLimits(clock)
         self._plain = FastPath(steps, database, self._limits)
         self._claims = threading.Lock()
@@ -109,6 +117,8 @@ class Dispatcher:
         """All that is in hand: claimed, and not settled yet."""
         self._bytes = 0
         self._results: list[Result] = []
+        self._attempts: list[str] = []
+        """The `traceparent` of each attempt that came back and is to be settled."""
         self._changed = threading.Condition()
         """Guards the lanes, the results and the bytes; notified when there is room or something to settle."""
         self._stopping = threading.Event()
@@ -248,19 +258,23 @@ class Dispatcher:
 
     def _send(self, lane: Lane, job: DeliveryJob) -> None:
         started = self._clock()
+        span = None if self._tracing is None else _span(self._tracing, job)
         outgoing = self._delivery.request(job, started)
         if not isinstance(outgoing, Outgoing):
-            self._back(lane, (job, outgoing, None))
+            self._back(lane, (job, outgoing, None), span)
             return
         shown = outgoing.shown
 
         def done(response: Response) -> None:
-            self._back(lane, self._delivery.result(job, response, started, shown))
+            self._back(lane, self._delivery.result(job, response, started, shown), span)
 
         self._client.send(outgoing.request, done)
 
-    def _back(self, lane: Lane, result: Result) -> None:
-        job, _, tried = result
+    def _back(self, lane: Lane, result: Result, span: Span | None) -> None:
+        job, outcome, tried = result
+        if span is not None:
+            about = self._delivery.about(job, tried)
+            end_of_attempt(span, outcome, {**about, "answer": about.get("outcome")})
         if tried is not None:
             attempt, seconds = tried.attempt, tried.attempt.duration_ms / 1000
             self._limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
@@ -270,6 +284,8 @@ class Dispatcher:
             lane.busy -= 1
             self._bytes -= len(job.message.body)
             self._results.append(result)
+            if span is not None:
+                self._attempts.append(span.traceparent)
             if len(self._results) == 1 or lane.busy % LEAST_ROOM == 0:
                 self._changed.notify_all()
 
@@ -291,9 +307,17 @@ class Dispatcher:
             self._ended.wait(GATHER_SECONDS)
             with self._changed:
                 results, self._results = self._results, []
+                attempts, self._attempts = self._attempts, []
             if results:
-                self._write(results)
+                with self._settling(attempts):
+                    self._write(results)
             self._pull_forward()
+
+    def _settling(self, attempts: Sequence[str]) -> AbstractContextManager[None]:
+        if self._tracing is None:
+            return nullcontext()
+        about = {"queue": self._steps.queue, "count": len(attempts)}
+        return self._tracing.together(f"settle {self._steps.queue}", attempts, about)
 
     def _is_over(self) -> bool:
         claiming = any(lane.claiming for lane in self._lanes.values())
@@ -346,6 +370,11 @@ class Dispatcher:
     def _keep(self, part: Part) -> None:
         part.rest()
         self._leases.keep(self._ended)
+
+
+def _span(tracing: Tracing, job: DeliveryJob) -> Span:
+    about = {"id": job.id, "merchant_id": job.merchant_id, "attempt": job.message.number}
+    return tracing.begin("deliver", "client", job.message.traceparent, about)
 
 
 def _is_counted_in_sql(job: DeliveryJob) -> bool:

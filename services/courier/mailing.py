@@ -46,6 +46,7 @@ class MailJob:
     about: str
     turn: datetime | None
     """When its merchant may mail again, where that is not now."""
+    traceparent: str | None
 
 
 Result = tuple[MailJob, Outcome, None]
@@ -108,7 +109,7 @@ def _refused(job: MailJob, reason: str, now: datetime) -> Message:
         reason=reason,
     )
     body = msgspec.json.encode({"type": "mail.refused", "timestamp": now, "data": news})
-    return Message.own(job.merchant_id, "mail.refused", "mail", job.id, body, now)
+    return Message.own(job.merchant_id, "mail.refused", "mail", job.id, body, now, traceparent=job.traceparent)
 
 
 def _job(row: Row, turn: datetime | None) -> MailJob:
@@ -123,4 +124,5 @@ def _job(row: Row, turn: datetime | None) -> MailJob:
         reply_to=row["reply_to"],
     )
     attachments = tuple(Attachment(**attachment) for attachment in row["attachments"])
-    return MailJob(row["id"], row["merchant_id"], row["attempts"], mail, attachments, row["about"], turn)
+    of_row = (row["id"], row["merchant_id"], row["attempts"])
+    return MailJob(*of_row, mail, attachments, row["about"], turn, row["traceparent"])

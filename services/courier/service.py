@@ -20,9 +20,10 @@ def start(env: Env, health: Health) -> Running:
         env.metrics,
         env.clock,
         health.parts,
+        env.tracing,
     )
     handler = Mailing(env.mailer, env.objects, env.clock, env.settings.mails_per_day)
-    mails = Steps(handler, env.database, env.bell, env.metrics, env.clock)
+    mails = Steps(handler, env.database, env.bell, env.metrics, env.clock, tracing=env.tracing)
     mailing = BatchConsumer(mails, Listener(env.broker, mails.queue, env.metrics), env.metrics, health.parts)
     dispatcher.start()
     mailing.start()

@@ -59,7 +59,7 @@ def api(env: Env, callers: Callers, probes: Sequence[Route]) -> FastAPI:
     app.router.routes.extend([*_routes(), *api_page(TITLE), *probes])
     app.openapi = _document  # type: ignore[method-assign]
     handlers.install(app)
-    app.add_middleware(Authentication, callers=callers)
+    app.add_middleware(Authentication, callers=callers, clock=env.clock)
     return app
 
 

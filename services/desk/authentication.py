@@ -6,19 +6,27 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from billhook.parts import Parts
+from billhook.runtime.clock import Clock
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit
 from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
 from billhook.runtime.service import ASGIApp
+from billhook.store.database import witnessed
 from billhook.store.merchants import OPERATOR, Caller, find_callers
+from billhook.store.operator_actions import Act
 from services.desk import headers
+from services.desk.deeds import deed_of, reason_in
 from services.desk.key_use import KeyUse
 from services.desk.rates import Rate
 from services.desk.refusals import Refusal, answer, not_found
+
+LOOKING: Final = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 BODY_LIMIT = 64 * 1024
 
@@ -143,9 +151,10 @@ def wrong_key() -> Refusal:
 class Authentication:
     """An ASGI middleware: puts the caller into the request's state, and sees to it that every error has our shape."""
 
-    def __init__(self, app: ASGIApp, callers: Callers) -> None:
+    def __init__(self, app: ASGIApp, callers: Callers, clock: Clock) -> None:
         self._app = app
         self._callers = callers
+        self._clock = clock
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -165,14 +174,26 @@ class Authentication:
             given = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
             refuse_two_keys(scope["headers"])
             caller = await self._callers.of(given.get(b"authorization", ""), address_of(scope))
-            self._callers.admit(caller, changing=scope["method"] not in ("GET", "HEAD", "OPTIONS"))
+            self._callers.admit(caller, changing=scope["method"] not in LOOKING)
             body = await body_of(receive, given.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
-            await self._app(scope, _again(body, receive), guarded_send)
+            with self._noted(caller, scope, body):
+                await self._app(scope, _again(body, receive), guarded_send)
         except Exception as error:
             if answering:
                 raise  # half an answer cannot become another one: the connection is closed
             await answer(error)(scope, receive, guarded_send)
+
+    def _noted(self, caller: Caller, scope: Any, body: bytes) -> AbstractContextManager[None]:
+        """What the operator changes is written down. What merchants do with their own is theirs."""
+        if caller.merchant_id is not None or scope["method"] in LOOKING:
+            return nullcontext()
+        deed = deed_of(scope["method"], scope["path"], scope["query_string"])
+        by = f"key {caller.name}" if caller.api_key_id else caller.key_id
+        detail = {"key_id": caller.api_key_id} if caller.api_key_id else {}
+        if (reason := reason_in(body)) is not None:
+            detail["reason"] = reason
+        return witnessed(Act(deed.action, by=by, now=self._clock, subjects=deed.subjects, detail=detail))
 
 
 def _digest(key: str) -> bytes:

@@ -21,6 +21,7 @@ def start(env: Env, health: Health) -> Running:
         env.bell,
         env.metrics,
         env.clock,
+        tracing=env.tracing,
     )
     attempts = Steps(
         Attempts(env.database, apis, env.clock, env.metrics, env.settings.public),
@@ -29,6 +30,7 @@ def start(env: Env, health: Health) -> Running:
         env.metrics,
         env.clock,
         admit=Admission(env.settings.provider_calls_per_second, env.clock).admit,
+        tracing=env.tracing,
     )
     calendars = BatchConsumer(cases, Listener(env.broker, cases.queue, env.metrics), env.metrics, health.parts)
     collecting = BatchConsumer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from billhook.errors import BodyRefused
 from billhook.metrics import Metrics
@@ -16,34 +16,46 @@ from billhook.store.database import Database, is_store_away, is_unwritable
 from billhook.store.inbox import Arrival, Receipt, accept, insert_new
 from services.ingress.room import Room
 
+if TYPE_CHECKING:
+    from billhook.tracing import Tracing
+
 log = logging.getLogger(__name__)
 
 BATCH: Final = 256
 
 
 def inbox_line(
-    database: Database, bell: Bell, metrics: Metrics, clock: Clock, health: Health
+    database: Database, bell: Bell, metrics: Metrics, clock: Clock, health: Health, tracing: Tracing | None = None
 ) -> GroupCommit[Arrival, Receipt]:
     """Where arrivals wait. `submit` returns when one is durable; it raises `BodyRefused` for what no database could
     take, and whatever the database raised when it was away: then nothing of it is stored."""
-    store = InboxCommit(database, bell, metrics, clock, health)
+    store = InboxCommit(database, bell, metrics, clock, health, tracing)
     return GroupCommit("commit", store, largest=BATCH, size=lambda arrival: len(arrival.body))
 
 
 class InboxCommit:
     """Stores what has gathered, and rings for it."""
 
-    def __init__(self, database: Database, bell: Bell, metrics: Metrics, clock: Clock, health: Health) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bell: Bell,
+        metrics: Metrics,
+        clock: Clock,
+        health: Health,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._database = database
         self._bell = bell
         self._metrics = metrics
         self._clock = clock
         self._room = Room(health, self)
+        self._tracing = tracing
 
     def __call__(self, arrivals: Sequence[Arrival]) -> list[Receipt | Exception]:
         self._metrics.commit_rows.observe(len(arrivals))
         try:
-            receipts = self._accept(arrivals)
+            receipts = self._accept(arrivals) if self._tracing is None else self._traced(self._tracing, arrivals)
         except Exception as error:
             if is_store_away(error):
                 raise
@@ -57,6 +69,11 @@ class InboxCommit:
             return [result for arrival in arrivals for result in self([arrival])]
         self._bell.ring("inbox", [receipt.id for receipt in receipts if receipt.to_do])
         return list(receipts)
+
+    def _traced(self, tracing: Tracing, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        members = [arrival.traceparent for arrival in arrivals]
+        with tracing.together("commit inbox", members, {"count": len(arrivals)}):
+            return self._accept(arrivals)
 
     def _accept(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
         now = self._clock()

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,6 +25,9 @@ from billhook.store.inbox import Arrival, Receipt
 from billhook.store.schema import new_id
 from services.ingress.sources import SourceDirectory, SourcesAway
 
+if TYPE_CHECKING:
+    from billhook.tracing import Span, Tracing
+
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -34,7 +37,8 @@ _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
 _KEPT = {name: (*provider.headers, "content-type", "user-agent") for name, provider in PROVIDERS.items()}
 """The headers stored with an event, by provider: those it reads, and two for whoever looks at the event later."""
-_READ = {name.encode(): name for kept in _KEPT.values() for name in (*kept, "content-length", "content-encoding")}
+_OTHERS = ("content-length", "content-encoding", "traceparent")
+_READ = {name.encode(): name for kept in _KEPT.values() for name in (*kept, *_OTHERS)}
 
 
 class Answer(Exception):
@@ -51,12 +55,18 @@ class IngestRoute:
     """The ASGI endpoint."""
 
     def __init__(
-        self, line: GroupCommit[Arrival, Receipt], sources: SourceDirectory, metrics: Metrics, clock: Clock
+        self,
+        line: GroupCommit[Arrival, Receipt],
+        sources: SourceDirectory,
+        metrics: Metrics,
+        clock: Clock,
+        tracing: Tracing | None = None,
     ) -> None:
         self._line = line
         self._sources = sources
         self._metrics = metrics
         self._clock = clock
+        self._tracing = tracing
         self._accept_seconds = metrics.accept_seconds
         # Children are looked up once: a label lookup takes a lock and a dictionary each time.
         self._answered = {status: metrics.ingress_requests.labels(str(status)) for status in (200, 400, 401, 404, 503)}
@@ -71,7 +81,7 @@ class IngestRoute:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         started = time.perf_counter()
         try:
-            body = await self._admit(scope, receive)
+            body = await self._admit(scope, receive, started)
             status, headers = 200, []
         except Answer as answer:
             status, headers = answer.status, answer.headers
@@ -94,7 +104,7 @@ class IngestRoute:
         if status == 200:  # a refusal takes no commit: it would hide how slow those are
             self._accept_seconds.observe(time.perf_counter() - started)
 
-    async def _admit(self, scope: Any, receive: Any) -> bytes:
+    async def _admit(self, scope: Any, receive: Any, started: float) -> bytes:
         headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         _check_request(scope["method"], headers)
         try:
@@ -120,6 +130,7 @@ class IngestRoute:
             raise Answer(401, refused.code, str(refused)) from None
         except BodyRefused as refused:
             raise Answer(400, refused.code, str(refused)) from None
+        span = None if self._tracing is None else self._span(self._tracing, headers, started)
         arrival = Arrival(
             new_id("evt"),
             source.merchant_id,
@@ -131,7 +142,9 @@ class IngestRoute:
             body,
             hashlib.sha256(envelope.content or body).digest(),
             now,
+            None if span is None else span.traceparent,
         )
+        receipt = None
         try:
             receipt = await self._line.submit(arrival)
         except LineFull:
@@ -145,6 +158,9 @@ class IngestRoute:
             raise Answer(
                 503, "store_unavailable", "The event could not be stored. Send again.", (b"retry-after", b"5")
             ) from None
+        finally:
+            if span is not None:
+                _end(span, arrival, receipt)
         if receipt.outcome == "accepted":
             self._accepted(source.provider, source.label).inc()
         else:
@@ -156,6 +172,18 @@ class IngestRoute:
         if receipt.outcome == "accepted" and envelope.livemode not in (None, source.livemode):
             self._metrics.events_other_mode.labels("live" if envelope.livemode else "test").inc()
         return b'{"id":"%s","status":"%s"}' % (receipt.id.encode(), receipt.outcome.encode())
+
+    def _span(self, tracing: Tracing, headers: dict[str, str], started: float) -> Span:
+        """Only of what is signed: nobody else may add to a trace."""
+        ago = time.perf_counter() - started
+        return tracing.begin("accept", "server", headers.get("traceparent"), {}, seconds_ago=ago)
+
+
+def _end(span: Span, arrival: Arrival, receipt: Receipt | None) -> None:
+    about = {"merchant_id": arrival.merchant_id, "source_id": arrival.source_id, "type": arrival.type}
+    if receipt is not None:
+        about["event_id"] = receipt.id
+    span.end("not stored" if receipt is None else receipt.outcome, about, failed=receipt is None)
 
 
 def _check_request(method: str, headers: dict[str, str]) -> None:

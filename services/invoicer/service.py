@@ -13,7 +13,7 @@ BATCHES = AT_ONCE + 1
 
 def start(env: Env, health: Health) -> Running:
     rendering = Rendering(env.engines, env.objects, env.metrics, env.clock, env.settings.public)
-    steps = Steps(rendering, env.database, env.bell, env.metrics, env.clock)
+    steps = Steps(rendering, env.database, env.bell, env.metrics, env.clock, tracing=env.tracing)
     listener = Listener(env.broker, steps.queue, env.metrics)
     consumers = [BatchConsumer(steps, listener, env.metrics, health.parts) for _ in range(BATCHES)]
     for consumer in consumers:

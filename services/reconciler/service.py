@@ -10,7 +10,7 @@ from services.reconciler.schedule import Scheduler
 
 def start(env: Env, health: Health) -> Running:
     handler = Reconciling(env.database, env.provider_apis, lambda: env.objects, env.metrics, env.clock)
-    steps = Steps(handler, env.database, env.bell, env.metrics, env.clock)
+    steps = Steps(handler, env.database, env.bell, env.metrics, env.clock, tracing=env.tracing)
     consumer = BatchConsumer(steps, Listener(env.broker, steps.queue, env.metrics), env.metrics, health.parts)
     scheduler = Scheduler(env.database, env.bell, env.clock, health.parts)
     consumer.start()

@@ -15,7 +15,8 @@ from services.relay.sweep import Sweeper
 
 def start(env: Env, health: Health) -> Running:
     sweeper = Sweeper(env.database, env.broker, env.bell, env.metrics, env.clock, health.parts)
-    steps = Steps(Replaying(env.database, env.clock), env.database, env.bell, env.metrics, env.clock)
+    replaying = Replaying(env.database, env.clock)
+    steps = Steps(replaying, env.database, env.bell, env.metrics, env.clock, tracing=env.tracing)
     listener = Listener(env.broker, steps.queue, env.metrics)
     consumer = BatchConsumer(steps, listener, env.metrics, health.parts, look_seconds=LOOK_SECONDS)
     pruner = Pruner(env.database, lambda: env.objects, env.metrics, env.clock, health.parts, Keep.of(env.settings))

@@ -21,9 +21,13 @@ class Shell:
 
     def __init__(self, var: Path) -> None:
         self.database = Database(f"sqlite:///{var}/billhook.db")
-        key = new_key()
-        self.vault = Vault([key])
-        self._env = {"BILLHOOK_VAR": str(var), "BILLHOOK_ENCRYPTION_KEYS": key, "BILLHOOK_DATABASE_URL": ""}
+        self._env = {"BILLHOOK_VAR": str(var), "BILLHOOK_DATABASE_URL": ""}
+        self.use_keys(new_key())
+
+    def use_keys(self, keys: str) -> None:
+        """The encryption keys, with commas, the current one first."""
+        self.keys = self._env["BILLHOOK_ENCRYPTION_KEYS"] = keys
+        self.vault = Vault(keys.split(","))
 
     def run(self, *words: str, typed: str = "") -> Result:
         return CliRunner().invoke(app, list(words), env=self._env, input=typed)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from typer.testing import CliRunner
 from billhook.cli import groups
 from billhook.cli.commands_page import NAME, commands_page
 from billhook.cli.main import EXIT_CODES, app
-from billhook.store.mails import mails
+from billhook.store.mails import NewMail, add_mails, mails
 from billhook.store.operators import find_operator, is_good_link
+from billhook.store.queues import BELLS
+from billhook.store.schema import new_id
 
 ROOT = Path(__file__).parents[2]
 RUN = frozenset({("up",), ("run",)})
@@ -111,3 +114,7 @@ def test_a_queue_is_paused_and_the_doctor_says_so(shell: Shell) -> None:
     assert all(one["do"] for one in complaints)
     shell("queues", "resume", "mails")
     assert "is not paused" in shell.fails("queues", "resume", "mails")
+    late = NewMail(new_id("mrc"), "a test", "ada@example.com", "Hello", "Hello")
+    with shell.database.begin() as tx:
+        add_mails(tx, [late], ada_now() - timedelta(seconds=BELLS["mails"].target_seconds + 1))
+    assert "Nobody works mails" in shell.run("doctor").stdout, "late is what the alerts call so"

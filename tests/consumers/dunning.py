@@ -9,7 +9,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from consumers.world import Silence, World
+from consumers.world import World
 
 from billhook.queue.consumer import Steps
 from billhook.rules.dunning_policy import PRESETS, Policy
@@ -82,18 +82,11 @@ class Shop:
 
     def cases_step(self) -> Steps[Any, Any]:
         handler = Cases(FinalAction(self.world.database, self.apis, self.world.clock), self.world.clock, PUBLIC)
-        return Steps(handler, self.world.database, Silence(), self.world.metrics, self.world.clock)
+        return self.world.steps(handler)
 
     def attempts_step(self) -> Steps[Any, Any]:
         admit = Admission(self.calls_per_second, self.world.clock).admit
-        return Steps(
-            self.attempts_handler,
-            self.world.database,
-            Silence(),
-            self.world.metrics,
-            self.world.clock,
-            admit=admit,
-        )
+        return self.world.steps(self.attempts_handler, admit=admit)
 
     def dun(self) -> None:
         """Let the dunner do all that is due."""

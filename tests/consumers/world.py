@@ -32,6 +32,7 @@ from billhook.store.inbox import Arrival
 from billhook.store.messages import Message, add_messages
 from billhook.store.schema import metadata, new_id
 from billhook.store.vault import Vault, new_key
+from billhook.tracing import Tracing
 from billhook_testing.clock import ManualClock
 from services.bookkeeper.posting import Posting
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result
@@ -61,6 +62,7 @@ class World:
     merchant_id: str
     stripe_source: str
     own_source: str
+    tracing: Tracing | None = None
 
     @classmethod
     def begin(
@@ -131,12 +133,15 @@ class World:
     def post(self) -> None:
         """Let the bookkeeper do all that is due."""
         posting = Posting(self.database, self.apis, self.clock)
-        run_until_quiet(Steps(posting, self.database, Silence(), self.metrics, self.clock))
+        run_until_quiet(self.steps(posting))
 
     def render(self, engines: Engines, objects: Objects) -> None:
         """Let the invoicer do all that is due."""
         rendering = Rendering(engines, objects, self.metrics, self.clock, "https://bills.test")
-        run_until_quiet(Steps(rendering, self.database, Silence(), self.metrics, self.clock))
+        run_until_quiet(self.steps(rendering))
+
+    def steps(self, handler: Any, **more: Any) -> Steps[Any, Any]:
+        return Steps(handler, self.database, Silence(), self.metrics, self.clock, tracing=self.tracing, **more)
 
     def deliver(self) -> None:
         """Let a courier that knows nothing yet try everything that is due, once."""

@@ -86,6 +86,7 @@ class Office:
             world.metrics,
             world.clock,
             self.parts,
+            world.tracing,
         )
 
     def look(self) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from itertools import product
+from typing import Any
 
 import pytest
 from desk.world import (
@@ -17,6 +18,7 @@ from desk.world import (
     Belongings,
     Desk,
     World,
+    add_letter,
     add_reconciliation,
     add_replay,
     ids_for,
@@ -24,6 +26,8 @@ from desk.world import (
 
 from billhook.rules.document import TEMPLATE
 from billhook.store.merchants import create_key
+from billhook.store.operator_actions import list_actions
+from billhook.store.schema import new_id
 from billhook_testing.fake_stripe import FakeStripe
 
 BODIES = {
@@ -56,6 +60,11 @@ BODIES = {
     "/v1/dunning/cases/{case_id}/grace": {"days": 1},
     "/v1/dunning/cases/{case_id}/plan": {},
     "/v1/dunning/cases/{case_id}/stop": {"reason": "they called"},
+}
+
+CHANGES = {
+    "/v1/merchants/{merchant_id}": {"contact_email": "ops@example.com"},
+    "/v1/endpoints/{endpoint_id}": {"description": "theirs"},
 }
 
 HEADERS = {"Idempotency-Key": "key-1"}
@@ -104,15 +113,16 @@ def routes(desk: Desk) -> Iterator[tuple[str, str]]:
     yield from sorted(found, key=lambda route: (("GET", "PUT", "PATCH", "POST", "DELETE").index(route[0]), route[1]))
 
 
-def ask(desk: Desk, method: str, path: str, whose: Belongings, key: str | None) -> tuple[int, str]:
+def ask(desk: Desk, method: str, path: str, whose: Belongings, key: str | None, **query: str | None) -> tuple[int, str]:
     ids = {**ids_for(desk.env, f"{method} {path}", whose), "kind": "invoice"}
     filled = re.sub(r"\{(\w+)\}", lambda name: ids.get(name[1], ""), path)
     if path == "/v1/book/{kind}/{object_id}":
         filled = f"/v1/book/customer/{whose.ids['object_id']}"
-    body = {} if method == "PATCH" else BODIES.get(path) if method in ("POST", "PUT") else None
+    body = CHANGES[path] if method == "PATCH" else BODIES.get(path) if method in ("POST", "PUT") else None
     if (method, path) == ("POST", RUNS):
         body = {"source_id": whose.ids["asked_source_id"]}
-    answer = desk.ask(method, filled, key, HEADERS, **({"data": body} if body is PIXEL else {"json": body}))
+    sent = {"data": body} if body is PIXEL else {"json": body}
+    answer = desk.ask(method, filled, key, HEADERS, params=query, **sent)
     return answer.status_code, answer.text
 
 
@@ -186,6 +196,51 @@ def test_the_operator_can_do_everything_and_says_for_whom(desk: Desk, world: Wor
         assert everyones == {ours.merchant_id, theirs.merchant_id}, path
         one = {row["merchant_id"] for row in desk.get(path, merchant_id=theirs.merchant_id).json()["data"]}
         assert one == {theirs.merchant_id}, path
+
+
+LEAVES_NO_ENTRY = {
+    ("POST", "/v1/messages"): "what is published is a row of its own, with its key; and it is published by the hundred",
+    ("POST", "/v1/invoices/preview"): "it changes nothing",
+    ("POST", "/v1/events/replays/preview"): "it changes nothing",
+}
+
+
+def test_whatever_an_operators_key_changes_is_noted_under_its_name(desk: Desk, world: World) -> None:
+    ours = world.ours
+    with desk.env.database.begin() as tx:
+        key_id, key = create_key(tx, None, "night shift", NOW)
+    for method, path in routes(desk):
+        if path.startswith("/v1/dead-letters"):
+            ours.ids["dead_letter_id"] = add_letter(desk.env, ours.merchant_id, ours.ids["source_id"], new_id("e"))
+        before = noted(desk)
+        whose = ours.merchant_id if path in ASKS_FOR_WHOM else None
+        status, text = ask(desk, method, path, ours, key, merchant_id=whose if method == "POST" else None)
+        assert status in (200, 201, 202, 204), (method, path, text)
+        new = noted(desk)[len(before) :]
+        if method == "GET" or (method, path) in LEAVES_NO_ENTRY:
+            assert new == [], (method, path)
+            continue
+        assert len(new) == 1, (method, path)
+        entry = new[0]
+        assert (entry["by"], entry["detail"]["key_id"]) == ("key night shift", key_id), (method, path)
+        if path not in ("/v1/merchants", "/v1/dead-letters/replay") and not path.endswith("/send"):
+            assert entry["merchant_id"] == ours.merchant_id, (method, path, entry["subject"])
+    actions = {row["action"] for row in noted(desk)}
+    assert actions >= {"endpoint.rotate", "source.set_api_key", "key.add", "dead_letter.discard", "dunning_case.stop"}
+    (stopped,) = (row for row in noted(desk) if row["action"] == "dunning_case.stop")
+    assert stopped["detail"]["reason"] == "they called"
+    assert stopped["subject"].startswith("case_")
+    # What a merchant does with their own is theirs, and what is refused did not happen.
+    before = noted(desk)
+    ask(desk, "PUT", "/v1/merchants/{merchant_id}/seller", ours, ours.key)
+    assert desk.post(f"/v1/endpoints/ep_{'0' * 32}/rotate", {}, key=key).status_code == 404
+    assert noted(desk) == before
+
+
+def noted(desk: Desk) -> list[Any]:
+    """The audit log, the oldest first."""
+    with desk.env.database.read() as tx:
+        return list_actions(tx, limit=1000)[::-1]
 
 
 def test_an_operators_key_in_the_ledger_counts_like_the_one_in_the_settings(desk: Desk, world: World) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 
 import requests
 from desk.world import NOW, OPERATOR, Belongings, Desk, World, made, new_env, refused, serving, settle
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from billhook.store.database import Database
 from billhook.store.deliveries import list_deliveries
 from billhook.store.endpoints import create_endpoint, set_disabled, subscribed_endpoints, update_endpoint
 from billhook.store.merchants import revoke_key
+from billhook.store.messages import get_message
+from billhook.tracing import Tracing
 from billhook_testing.servers import ValkeyServer
 
 SHIPPED: dict[str, Any] = {
@@ -281,4 +284,29 @@ def test_what_is_published_is_rung_for_once(database: Database, valkey: ValkeySe
         assert publish(desk, ours.key, SHIPPED).status_code == 200
     env.bell.close()
     assert env.broker.waiting("deliveries") == 1
+    env.close()
+
+
+def test_what_is_published_belongs_to_the_trace_of_its_request(database: Database, tmp_path: Path) -> None:
+    env, told = new_env(database.url.render_as_string(hide_password=False), tmp_path), InMemorySpanExporter()
+    vars(env)["tracing"] = Tracing("desk", told, at_once=True)
+    ours: Belongings = settle(env, "Ours")
+    traceparent = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    with serving(env) as desk:
+        for replayed in ("published", "replayed"):
+            headers = {"Idempotency-Key": "key-1", **traceparent}
+            answer = desk.ask("POST", "/v1/messages", ours.key, headers, json=SHIPPED)
+            assert answer.ok, answer.text
+            span = [span for span in told.get_finished_spans() if span.name == "publish"][-1]
+            assert span.attributes
+            assert span.attributes["billhook.outcome"] == replayed
+            assert span.attributes["billhook.message_id"] == answer.json()["id"]
+            assert span.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4736
+    with env.database.read() as tx:
+        message = get_message(tx, answer.json()["id"], merchant_id=ours.merchant_id)
+    (first, _) = (span for span in told.get_finished_spans() if span.name == "publish")
+    assert message is not None
+    assert message["traceparent"] == f"00-{first.context.trace_id:032x}-{first.context.span_id:016x}-01"
+    (commit, _) = (span for span in told.get_finished_spans() if span.name == "commit publications")
+    assert [link.context.span_id for link in commit.links] == [first.context.span_id]
     env.close()

@@ -100,7 +100,7 @@ def test_what_cannot_be_made_is_a_reason_to_end() -> None:
 
 @pytest.mark.parametrize("service", ["ingress", "desk", "courier"])
 def test_a_process_imports_nothing_to_start_that_it_does_not_start_with(service: str) -> None:
-    heavy = {"fastapi", "PIL", "jinja2", "valkey", "typer"}
+    heavy = {"fastapi", "PIL", "jinja2", "valkey", "typer", "opentelemetry.sdk.trace", "billhook.tracing"}
     code = f"import sys, billhook.runtime.process, services.{service}.service; print(*{heavy!r} & {{*sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

@@ -32,6 +32,8 @@ class BookUpdate:
     """Whether real money moved. Objects of our own are never a test."""
     event_id: str | None = None
     """The event of the inbox that it came with. None: a verb of our own."""
+    traceparent: str | None = None
+    """The trace that what follows belongs to."""
 
 
 def merged(rings: Iterable[NewWork]) -> NewWork:

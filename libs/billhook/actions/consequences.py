@@ -12,6 +12,7 @@ its table has to prevent that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -64,12 +65,13 @@ def _messages(update: BookUpdate) -> Iterator[Message]:
             number,
             fact.at,
             **about(fact.object),
+            traceparent=update.traceparent,
         )
 
 
 def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     """The documents to make, of which each is made once."""
-    wanted = [document for update in updates for document in update.documents]
+    wanted = [replace(document, traceparent=update.traceparent) for update in updates for document in update.documents]
     return {"documents": add_documents(tx, undocumented(tx, wanted), now)}
 
 

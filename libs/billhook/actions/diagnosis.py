@@ -11,22 +11,10 @@ from billhook.store import work
 from billhook.store.database import Tx
 from billhook.store.figures import MOST, open_findings, open_letters, troubled_endpoints, warned_sources
 from billhook.store.queue_pauses import Pause, paused
-from billhook.store.queues import QUEUES
+from billhook.store.queues import BELLS, QUEUES
 from billhook.store.work import Backlog
 
 Severity = Literal["broken", "warning"]
-
-LATE: Final[Mapping[str, timedelta]] = {
-    "inbox": timedelta(seconds=10),
-    "deliveries": timedelta(seconds=10),
-    "documents": timedelta(minutes=5),
-    "mails": timedelta(minutes=5),
-    "dunning_cases": timedelta(minutes=15),
-    "payment_attempts": timedelta(minutes=15),
-}
-"""How long work of a queue may have been due. Queues that are not here have a quarter of an hour."""
-
-USUALLY: Final = timedelta(minutes=15)
 
 CONSUMERS: Final[Mapping[str, str]] = {
     "inbox": "bookkeeper",
@@ -71,7 +59,8 @@ class QueueShown:
 
     @property
     def target(self) -> timedelta:
-        return LATE.get(self.name, USUALLY)
+        """As the alerts have it; of the deliveries that of first attempts."""
+        return timedelta(seconds=BELLS[self.name].target_seconds)
 
     @property
     def state(self) -> QueueState:

@@ -218,4 +218,5 @@ def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, 
         ),
         sender_name=seller,
         reply_to=seller_email if can_be_reached(seller_email) else None,
+        traceparent=row["traceparent"],
     )

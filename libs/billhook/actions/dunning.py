@@ -266,6 +266,7 @@ def _new_case(
         pay_url=invoice.hosted_url,
         final_action=policy.final_action,
         created_at=now,
+        traceparent=update.traceparent,
     )
 
 

@@ -52,6 +52,7 @@ def begin_attempt(
         currency=case.currency,
         created_at=now,
         created_by=by,
+        traceparent=case.traceparent,
     )
     if not add_attempt(tx, attempt):
         return {}

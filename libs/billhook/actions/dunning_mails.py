@@ -92,6 +92,7 @@ def write_to_customer(
         html=mail_html(page),
         sender_name=header_text(seller.name),
         reply_to=seller.email if can_be_reached(seller.email) else None,
+        traceparent=case.traceparent,
     )
     return {"mails": add_mails(tx, [mail], now)}
 

@@ -119,5 +119,6 @@ def _say(
         now,
         customer=case.customer,
         subscription=case.subscription,
+        traceparent=case.traceparent,
     )
     return {"deliveries": address(tx, add_messages(tx, [message], now), now)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -40,6 +40,7 @@ class Event:
     headers: bytes
     body: bytes
     received_at: datetime
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def events_of(tx: Tx, rows: Sequence[Row]) -> list[Event]:
             row["headers"],
             row["body"],
             row["received_at"],
+            row["traceparent"],
         )
         for row in rows
     ]
@@ -113,7 +115,9 @@ def take_effect(tx: Tx, done: Sequence[tuple[Event, Interpretation]], now: datet
     """The book, what follows from it, and own invoices of payments. Doing it again changes nothing."""
     rings = record(tx, [_update(event, meaning) for event, meaning in done], now)
     paid = [
-        paid_terms(tx, event.merchant, event.source, event.account, session, fact.at)
+        replace(
+            paid_terms(tx, event.merchant, event.source, event.account, session, fact.at), traceparent=event.traceparent
+        )
         for event, meaning in done
         for fact in meaning.facts
         if (session := unbilled(event.merchant, event.source, fact)) is not None
@@ -142,6 +146,7 @@ def _update(event: Event, meaning: Interpretation) -> BookUpdate:
         tuple(_documents(event, meaning)),
         event.source.livemode,
         event.id,
+        event.traceparent,
     )
 
 

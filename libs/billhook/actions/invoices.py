@@ -288,6 +288,7 @@ class PaidTerms:
     terms: Terms
     paid_at: datetime
     reference: str | None = None
+    traceparent: str | None = None
 
 
 def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWork:
@@ -305,7 +306,7 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWor
         final, shown = _finalized(tx, one.merchant, new, unnumbered, now)
         done = replace(_paid(final, now, min(one.paid_at, now)), payment_reference=one.reference)
         news = [("invoice.created", new), ("invoice.finalized", final), ("invoice.paid", done)]
-        rings.append(_changed(tx, one.merchant, new, shown, news, now).rings)
+        rings.append(_changed(tx, one.merchant, new, shown, news, now, one.traceparent).rings)
     return merged(rings)
 
 
@@ -434,13 +435,14 @@ def _changed(
     shown: Snapshot,
     news: Sequence[tuple[str, OwnInvoice]],
     now: datetime,
+    traceparent: str | None = None,
 ) -> Step:
     """Write the columns that differ, and with them the book, the messages and the documents."""
     last = news[-1][1]
     entries = _entries(news, shown)
     changes = {name: value for name, value in vars(last).items() if value != getattr(before, name)}
     change_own_invoice(tx, before.id, **changes)
-    return _written(tx, merchant, last, shown, entries, now)
+    return _written(tx, merchant, last, shown, entries, now, traceparent)
 
 
 def _entries(news: Sequence[tuple[str, OwnInvoice]], shown: Snapshot) -> list[tuple[str, Invoice]]:
@@ -460,7 +462,9 @@ def _written(
     shown: Snapshot,
     entries: Sequence[tuple[str, Invoice]],
     now: datetime,
+    traceparent: str | None = None,
 ) -> Step:
     entry = entries[-1][1]
     documents = invoice_documents(merchant, invoice, entry, shown)
-    return Step(invoice, write(tx, merchant, [Change(entry, invoice.updated_at)], entries, documents, now))
+    changes = [Change(entry, invoice.updated_at)]
+    return Step(invoice, write(tx, merchant, changes, entries, documents, now, traceparent))

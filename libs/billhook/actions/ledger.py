@@ -179,7 +179,9 @@ def write(
     news: Sequence[tuple[str, BookObject]],
     documents: Sequence[NewDocument],
     now: datetime,
+    traceparent: str | None = None,
 ) -> NewWork:
     """Put own objects into the book, with all that follows from it."""
     facts = tuple(Fact(event_type, thing, now) for event_type, thing in news)
-    return record(tx, [BookUpdate(merchant, OWN, "", tuple(entries), facts, tuple(documents))], now)
+    update = BookUpdate(merchant, OWN, "", tuple(entries), facts, tuple(documents), traceparent=traceparent)
+    return record(tx, [update], now)

@@ -74,7 +74,15 @@ class NoMerchant(Exception):
     """There is no merchant of that id."""
 
 
-def prepared(merchant_id: str, key: str, new: Publication, now: datetime, *, api_key_id: str | None = None) -> Prepared:
+def prepared(
+    merchant_id: str,
+    key: str,
+    new: Publication,
+    now: datetime,
+    *,
+    api_key_id: str | None = None,
+    traceparent: str | None = None,
+) -> Prepared:
     """A checked publication, as the message that it becomes if its key is new. Raises `Refused` for what cannot be
     published."""
     if not KEY.fullmatch(key):
@@ -96,6 +104,7 @@ def prepared(merchant_id: str, key: str, new: Publication, now: datetime, *, api
         happened,
         customer=new.customer,
         subscription=new.subscription,
+        traceparent=traceparent,
     )
     return Prepared(message, key, digest, api_key_id)
 
@@ -168,7 +177,7 @@ class Publisher:
 
     def __call__(self, wanted: Sequence[Prepared]) -> Sequence[Published | Exception]:
         try:
-            results, due = self._publish(wanted)
+            results, due = self._traced(wanted)
         except Exception as error:
             if is_store_away(error):
                 raise
@@ -178,6 +187,13 @@ class Publisher:
             return [result for one in wanted for result in self([one])]
         ring(self._env, {"deliveries": due})
         return results
+
+    def _traced(self, wanted: Sequence[Prepared]) -> tuple[list[Published | Exception], list[str]]:
+        if self._env.tracing is None:
+            return self._publish(wanted)
+        members = [one.message.traceparent for one in wanted]
+        with self._env.tracing.together("commit publications", members, {"count": len(wanted)}):
+            return self._publish(wanted)
 
     def _publish(self, wanted: Sequence[Prepared]) -> tuple[list[Published | Exception], list[str]]:
         results: dict[str, Published | Exception] = {}

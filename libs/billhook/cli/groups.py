@@ -4,8 +4,10 @@ starts as fast as what it needs."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Final
 
 import typer
@@ -48,6 +50,19 @@ PARTS: Final[dict[str, Part]] = {
     "secrets": Part("sealing", "secret_commands", "The secrets that are stored, and the keys that seal them.", SET_UP),
     "operators": Part("operators", "commands", "The people of the console.", SET_UP),
 }
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command as it was typed."""
+
+    words: tuple[str, ...]
+    given: Mapping[str, Any]
+    """Its arguments and options, under the names of the function's parameters."""
+
+
+TYPED: Final[ContextVar[Typed]] = ContextVar("typed")
+"""The command that is being done."""
 
 
 def command_group(name: str) -> typer.Typer:
@@ -106,10 +121,29 @@ def _load(name: str) -> Any:
     part = PARTS[name]
     found = getattr(importlib.import_module(f"billhook.cli.{part.module}"), part.name)
     if isinstance(found, typer.Typer):
-        return get_group(found)
+        group = get_group(found)
+        for path, command in all_commands(group, (name,)):
+            command.callback = _remembered(path, command.callback)
+        return group
     lone = typer.Typer()
     lone.command(name)(found)
-    return get_command(lone)
+    command = get_command(lone)
+    command.callback = _remembered((name,), command.callback)
+    return command
+
+
+def _remembered(words: tuple[str, ...], callback: Callable[..., Any] | None) -> Callable[..., Any]:
+    assert callback is not None, "every command does something"
+
+    @wraps(callback)
+    def call(**given: Any) -> Any:
+        before = TYPED.set(Typed(words, given))
+        try:
+            return callback(**given)
+        finally:
+            TYPED.reset(before)
+
+    return call
 
 
 def all_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

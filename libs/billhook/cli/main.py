@@ -61,6 +61,7 @@ def up() -> None:
 
 
 def _up() -> int:
+    from billhook.cli.live import live_line
     from billhook.cli.output import waiting
     from billhook.cli.welcome import ready_the_ground, welcome
     from billhook.runtime.env import Env
@@ -83,7 +84,8 @@ def _up() -> int:
     if ready or not supervisor.stopping.is_set():
         # Last: a start that fails, or is stopped, must not have made a key that is shown only once.
         apart(lambda: welcome(settings, made_key=makes_key, ready=ready))
-    return supervisor.wait()
+    with live_line(settings):
+        return supervisor.wait()
 
 
 @app.command(rich_help_panel=RUN)

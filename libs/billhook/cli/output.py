@@ -8,16 +8,20 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from billhook.cli.groups import TYPED
 from billhook.errors import BillhookError
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
-from billhook.store.database import is_store_away
+from billhook.store.database import is_store_away, witnessed
 from billhook.store.fitness import misfit
+from billhook.store.operator_actions import Act
+from billhook.store.schema import ids_among
 
 WIDTH = 10_000
 """A line is as long as its content, also where a terminal has to wrap it: half an id is of no use."""
@@ -40,13 +44,15 @@ def done_by() -> str:
 
 @contextmanager
 def opened() -> Iterator[Env]:
-    """What a command works with. Errors leave as one sentence on standard error and exit code 1."""
+    """What a command works with; what it changes is noted, under the name of whoever typed it. Errors leave as one
+    sentence on standard error and exit code 1."""
     env = None
     try:
         env = Env(read_settings(), make=False)
         if problem := misfit(env.database):
             raise CommandError(problem)
-        yield env
+        with witnessed(_act(env)):
+            yield env
     except BillhookError as error:
         typer.echo(f"billhook: {error}", err=True)
         raise typer.Exit(1) from None
@@ -59,6 +65,22 @@ def opened() -> Iterator[Env]:
     finally:
         if env is not None:
             env.close()
+
+
+def _act(env: Env) -> Act:
+    """What is being done, by the words that were typed: `endpoints rotate ep_…` is `endpoint.rotate`."""
+    typed = TYPED.get()
+    *group, verb = (word.replace("-", "_") for word in typed.words)
+    action = ".".join([*(word.removesuffix("s") for word in group), verb])
+    values = (one if isinstance(one, list) else [one] for one in typed.given.values())
+    reason = typed.given.get("reason")
+    return Act(
+        action,
+        by=done_by(),
+        now=env.clock,
+        subjects=ids_among(chain.from_iterable(values)),
+        detail={"reason": reason} if reason else {},
+    )
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:

@@ -9,12 +9,14 @@ from datetime import timedelta
 import typer
 
 from billhook.actions.sources import new_signing_secret
+from billhook.cli.output import done_by
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.runtime.env import Env
 from billhook.runtime.service import service_names
 from billhook.runtime.settings import Settings
 from billhook.store import migrate
 from billhook.store.merchants import companies, create_key, create_merchant
+from billhook.store.operator_actions import note_action
 from billhook.store.operators import add_sign_in_link
 from billhook.store.sources import create_source, list_sources
 
@@ -44,6 +46,7 @@ def prepare(env: Env) -> Start | None:
             secret = new_signing_secret()
             source = create_source(tx, merchant.id, "standard", "first source", env.vault.seal(secret), now)
             _, key = create_key(tx, None, "operator", now)
+            note_action(tx, "merchant.add", merchant.id, by=done_by(), now=now, merchant_id=merchant.id)
             return Start(source.id, secret, key)
         for source in list_sources(tx, found[0]):
             if source.provider == "standard" and source.disabled_at is None:
@@ -73,8 +76,10 @@ SIGN_IN = timedelta(hours=1)
 
 def sign_in_link(env: Env) -> str:
     """A way into the console for whoever is at this machine, once."""
+    now = env.clock()
     with env.database.begin() as tx:
-        token = add_sign_in_link(tx, "this machine", env.clock(), SIGN_IN)
+        token = add_sign_in_link(tx, "this machine", now, SIGN_IN)
+        note_action(tx, "operator.sign_in_link", "this machine", by=done_by(), now=now)
     return f"{env.settings.public}/sign-in/link/{token}"
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -26,10 +26,14 @@ from billhook.metrics import Metrics
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Listener
 from billhook.queue.leases import Leases
+from billhook.queue.spans import UnitSpans
 from billhook.rules.retry import NEVER_SETTLED, NOT_WRITTEN, Dead, Defer, Done, Outcome, Retry, after_failure, describe
 from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx, after_commit, is_store_away
 from billhook.store.dead_letters import DeadLetter
+
+if TYPE_CHECKING:
+    from billhook.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +121,9 @@ class Steps(Generic[J, E]):
         now: Callable[[], datetime],
         *,
         admit: work.Admit | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """`admit` decides in the claim which of the due rows `run` takes."""
+        """`admit` decides in the claim which of the due rows `run` takes. `tracing` hears of each unit of work."""
         self.handler = handler
         self.queue = handler.table.name
         self._database = database
@@ -126,6 +131,7 @@ class Steps(Generic[J, E]):
         self._metrics = metrics
         self._now = now
         self._admit = admit
+        self._spans = UnitSpans(tracing, self.queue)
         self._in_progress = metrics.jobs_in_progress.labels(self.queue)
         self._attempts = metrics.job_attempts.labels(self.queue)
         metrics.store_errors.labels(self.queue)
@@ -138,7 +144,8 @@ class Steps(Generic[J, E]):
         token, jobs = self.claim(ids, self.handler.batch, admit=self._admit)
         if jobs:
             fresh = [job for job in jobs if job.attempts == 1]
-            with self._counted(len(jobs)), self._keeping(token, [job.id for job in jobs]):
+            ids = [job.id for job in jobs]
+            with self._counted(len(jobs)), self._spans.of(ids), self._keeping(token, ids):
                 if fresh:
                     self._do(token, fresh)
                 for job in jobs:
@@ -250,7 +257,7 @@ class Steps(Generic[J, E]):
                 now=now,
                 lease=handler.lease,
             )
-            jobs = prepare(tx, claim.rows) if claim.rows else []
+            jobs = prepare(tx, self._spans.begun(claim.rows)) if claim.rows else []
             self._bury_worn_out(tx, claim.worn_out, now)
         self._count("dead", len(claim.worn_out))
         return claim.token, claim.rows, jobs
@@ -291,24 +298,25 @@ class Steps(Generic[J, E]):
         """Write what follows from results, for those still ours under `tokens` (job id → token); then ring."""
         now = self._now()
         table = self.handler.table
-        with self._database.begin() as tx:
+        with self._spans.settling(tokens), self._database.begin() as tx:
             held = work.lock_claimed(tx, table, tokens)
             ours = [result for result in results if result[0].id in held]
             rings = self.handler.effects(tx, ours, now)
             self._mark(tx, [(job, outcome) for job, outcome, _ in ours], now)
         self._count("stale", len(results) - len(ours))
         self.tell(ours)
+        if self._spans.wanted:
+            for job, outcome, brought in ours:
+                self._spans.end(job.id, outcome, self._about(job, brought))
         self._bell.ring_all(rings)
 
     def tell(self, results: Sequence[tuple[J, Outcome, E]]) -> None:
         """A line in the log for each that was settled."""
         if not log.isEnabledFor(logging.INFO):
             return
-        about = getattr(self.handler, "about", None)
         for job, outcome, brought in results:
             line = {"queue": self.queue, "id": job.id, "merchant_id": job.merchant_id, "attempt": job.attempts}
-            if about is not None:
-                line |= about(job, brought)
+            line |= self._about(job, brought)
             match outcome:
                 case Done(state):
                     log.info(state, extra=line)
@@ -318,6 +326,10 @@ class Steps(Generic[J, E]):
                     log.info("dead", extra={**line, "reason": reason})
                 case Defer(at, reason):
                     log.debug("deferred", extra={**line, "due_at": at.isoformat(), "reason": reason})
+
+    def _about(self, job: J, brought: E) -> dict[str, Any]:
+        about: Callable[[J, E], dict[str, Any]] | None = getattr(self.handler, "about", None)
+        return {} if about is None else about(job, brought)
 
     def settle_surely(
         self,
@@ -377,6 +389,7 @@ class Steps(Generic[J, E]):
         now = self._now()
         outcome = after_failure(error, attempts=job.attempts, now=now, jitter=random.random())
         self._mark(tx, [(job, outcome)], now)
+        self._spans.end(job.id, outcome, {})
         if isinstance(outcome, Defer):
             return
         about = {"queue": self.queue, "id": job.id, "attempt": job.attempts, "outcome": type(outcome).__name__}

@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 
 from billhook.errors import SettingsError
-from billhook.metrics import Metrics
 from billhook.rules.addresses import parse_networks
 from billhook.runtime.clock import Clock, system_clock
 from billhook.runtime.settings import Settings
-from billhook.runtime.trials import Trials
 from billhook.store.database import Database
-from billhook.store.vault import Vault, new_key
 
 if TYPE_CHECKING:
     from billhook.documents.engines import Engines
+    from billhook.metrics import Metrics
     from billhook.outlets.mail.mailer import Mailer
     from billhook.outlets.objects import Objects
     from billhook.outlets.webhooks.client import Reach
     from billhook.queue.bell import Bell
     from billhook.queue.broker import DoorbellBroker
     from billhook.runtime.provider_apis import ProviderApis
+    from billhook.runtime.trials import Trials
+    from billhook.store.vault import Vault
+    from billhook.tracing import Tracing
 
 
 class Env:
@@ -40,16 +41,23 @@ class Env:
         self.settings = settings
         self.makes = make
         self.clock = clock
+        self.service = ""
+        """Which service this process is; empty while it is none."""
 
     @cached_property
     def metrics(self) -> Metrics:
+        from billhook.metrics import Metrics
+
         return Metrics()
 
     @cached_property
     def database(self) -> Database:
         if self.settings.database.startswith("sqlite"):
             self._find_ledger()
-        return Database(self.settings.database, waited=self.metrics.database_wait.observe)
+        # Nobody asks a command how long it waited.
+        return Database(
+            self.settings.database, waited=self.metrics.database_wait.observe if self.makes else lambda seconds: None
+        )
 
     def _find_ledger(self) -> None:
         path = Path(make_url(self.settings.database).database or "")
@@ -75,6 +83,8 @@ class Env:
 
     @cached_property
     def vault(self) -> Vault:
+        from billhook.store.vault import Vault
+
         keys = self.settings.encryption_keys.get_secret_value()
         if not keys:
             path = self.encryption_key_file
@@ -98,6 +108,8 @@ class Env:
         """Make the embedded default's key if there is none; True if one was made."""
         if not self.lacks_encryption_key:
             return False
+        from billhook.store.vault import new_key
+
         path = self.encryption_key_file
         self.make_var()
         path.touch(mode=0o600)
@@ -131,6 +143,8 @@ class Env:
 
     @cached_property
     def template_trials(self) -> Trials:
+        from billhook.runtime.trials import Trials
+
         return Trials()
 
     @cached_property
@@ -162,8 +176,24 @@ class Env:
         url = self.settings.mail_url.get_secret_value() or f"file://{self.settings.var.absolute() / 'mail'}"
         return open_mailer(url, self.settings.mail_from)
 
+    @cached_property
+    def tracing(self) -> Tracing | None:
+        """None where no collector is set, and for commands: then nothing is imported for it."""
+        url = self.settings.traces_url
+        if not url or not self.service:
+            return None
+        try:
+            from billhook.tracing import open_tracing
+        except ImportError as error:
+            raise SettingsError(
+                f"BILLHOOK_TRACES_URL is set, and OpenTelemetry is not installed ({error}): install billhook[tracing]."
+            ) from None
+        return open_tracing(self.service, url)
+
     def close(self) -> None:
         opened = vars(self)
+        if (tracing := opened.get("tracing")) is not None:
+            tracing.close()
         if "engines" in opened:
             self.engines.close()
         if "bell" in opened:

@@ -35,6 +35,7 @@ LOOK_SECONDS = 1.0
 def run_service(service: Service, env: Env) -> int:
     """Run until told to stop; the exit code is 0 when everything in hand was finished."""
     logs.set_up(service.name, env.settings.log_level)
+    env.service = service.name
     limit = descriptors.raise_limit()
     try:
         _look_at_database(env)

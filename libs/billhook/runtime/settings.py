@@ -170,6 +170,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="debug, info, warning or error."
     )
+    traces_url: str = Field(
+        "",
+        description="Where traces go, by OTLP over HTTP: http://collector:4318/v1/traces. Needs the extra"
+        " `billhook[tracing]`. Default: there are none.",
+    )
     drain_seconds: float = Field(
         25.0, description="How long a process may finish what it has in hand after SIGTERM.", gt=0
     )
@@ -226,6 +231,7 @@ class Settings(BaseSettings):
         values["ingress_url"] = self.ingress
         queue_url = self.queue_url.get_secret_value()
         values["queue_url"] = "embedded Valkey" if self.embedded_queue else _without_password(queue_url)
+        values["traces_url"] = _without_password(self.traces_url) if self.traces_url else "no traces"
         mail_url = self.mail_url.get_secret_value()
         values["mail_url"] = _without_password(mail_url) if mail_url else f"file://{self.var.absolute() / 'mail'}"
         for name in ("encryption_keys", "operator_key"):
@@ -298,6 +304,10 @@ def read_settings(**overrides: Any) -> Settings:
             raise SettingsError(
                 f"BILLHOOK_{name}_URL must be an address to put paths behind, such as https://bills.example."
             )
+    if settings.traces_url and not re.fullmatch(r"https?://[^/?#\s]+(/\S*)?", settings.traces_url):
+        raise SettingsError(
+            "BILLHOOK_TRACES_URL must be the address of a collector, such as http://collector:4318/v1/traces."
+        )
     if backend not in ("sqlite", "postgresql"):
         raise SettingsError(
             f"BILLHOOK_DATABASE_URL names {backend!r}; billhook keeps its ledger in SQLite (sqlite:///path) or"

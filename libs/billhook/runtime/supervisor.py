@@ -24,6 +24,7 @@ from billhook.runtime.ports import check_port
 from billhook.runtime.settings import Settings
 from billhook.runtime.stop import Stop
 from billhook.runtime.valkey import EmbeddedValkey, ending_with_parent
+from billhook.store.database import load_dialect
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Supervisor:
     def prepare(self) -> None:
         """Import what the services need, once for all of them. Before anything is opened: forks would share it."""
         if can_fork():
+            load_dialect(self._settings.database)
             self._nursery = Nursery([child.name for child in self._children])
 
     def start(self) -> None:

@@ -17,13 +17,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.decoding import convert
 from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
 from billhook.rules.versions import Seen, last, together
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, merchant_column, metadata, to_micros
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,7 +153,7 @@ def _apply(tx: Tx, newest: dict[Key, list[_Incoming]], now: datetime) -> dict[Ke
         else:
             _merge(tx, key[0], known, incoming, now)
     for kind in sorted(rows):
-        tx.execute(_upsert(TABLES[kind], tx.dialect.name), rows[kind])
+        tx.execute(_upsert(tx, TABLES[kind]), rows[kind])
     if not alone or tx.dialect.name == "sqlite":  # which has one writer at a time
         return {}
     # Another writer may have brought the same object at this moment. By now the row is ours, and can be compared.
@@ -285,9 +283,10 @@ def _plain(value: Any) -> Any:
 _upserts: dict[tuple[str, str], Any] = {}
 
 
-def _upsert(table: sa.Table, dialect: str) -> Any:
+def _upsert(tx: Tx, table: sa.Table) -> Any:
+    dialect = tx.dialect.name
     if (table.name, dialect) not in _upserts:
-        statement: Any = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(table)
+        statement = insert_into(tx, table)
         new, held = statement.excluded, table.c
         version = sa.tuple_(held.version_at, held.version_rank, held.version_digest)
         newer = version < sa.tuple_(new.version_at, new.version_rank, new.version_digest)

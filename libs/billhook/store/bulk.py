@@ -5,22 +5,22 @@ nothing is sent to it."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-import psycopg
 import sqlalchemy as sa
-from psycopg import sql
-from sqlalchemy.dialects.postgresql import ARRAY
 
-from billhook.store.database import Tx
+from billhook.store.database import Tx, copied
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def among(tx: Tx, column: sa.ColumnElement[str], values: Collection[str]) -> sa.ColumnElement[bool]:
     """Whether `column` is one of `values`."""
     if tx.dialect.name == "sqlite":
         return column.in_(values)
-    return column == sa.any_(sa.bindparam(None, [*values], type_=ARRAY(sa.Text, dimensions=1)))
+    return column == sa.any_(sa.bindparam(None, [*values], type_=sa.ARRAY(sa.Text, dimensions=1)))
 
 
 def insert_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -34,6 +34,10 @@ def insert_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    import psycopg  # which SQLite does without
+    from psycopg import sql
+
+    copied(tx, table, rows[0])
     names = [*rows[0]]
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, names))

@@ -11,24 +11,20 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, TypeVar
+from typing import IO, Any, Final, Protocol
 
 import msgspec
-import psycopg
 import sqlalchemy as sa
-from psycopg.abc import PQGen
-from psycopg.types.json import set_json_loads
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from billhook.errors import SettingsError
 from billhook.logs import Outage
 
 log = logging.getLogger(__name__)
@@ -57,6 +53,64 @@ def after_commit(tx: Tx, done: Callable[[], object]) -> None:
     tx.info[_AFTER_COMMIT].append(done)
 
 
+_COPIED: Final = "billhook_copied"
+
+
+def copied(tx: Tx, table: sa.Table, row: Mapping[str, Any]) -> None:
+    """Tell whoever listens to a transaction that rows were added, the first of them this one, by what is no statement
+    of SQLAlchemy's."""
+    if (hear := tx.info.get(_COPIED)) is not None:
+        hear(table, row)
+
+
+@contextmanager
+def hearing_changes(
+    tx: Tx, statement: Callable[..., None], rows: Callable[[sa.Table, Mapping[str, Any]], None]
+) -> Iterator[None]:
+    """Call these for whatever the block executes: `statement` as SQLAlchemy calls its `before_execute`, `rows` for
+    rows that were copied."""
+    tx.info[_COPIED] = rows
+    sa.event.listen(tx, "before_execute", statement)
+    try:
+        yield
+    finally:
+        sa.event.remove(tx, "before_execute", statement)
+        del tx.info[_COPIED]
+
+
+Witness = Callable[[Tx], AbstractContextManager[None]]
+"""Goes along with a transaction, from its beginning until it is about to be committed."""
+
+_WITNESS: Final[ContextVar[Witness | None]] = ContextVar("billhook_witness", default=None)
+
+
+@contextmanager
+def witnessed(witness: Witness) -> Iterator[None]:
+    """Let it go along with every durable transaction that is begun to write in this block, whoever begins it."""
+    before = _WITNESS.set(witness)
+    try:
+        yield
+    finally:
+        _WITNESS.reset(before)
+
+
+def insert_into(tx: Tx, table: sa.Table) -> Any:
+    """An INSERT that can say what happens on a conflict. Each dialect has one of its own, and is imported by whoever
+    uses it."""
+    if tx.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+    return insert(table)
+
+
+def load_dialect(url: str) -> None:
+    """Import what a database of this kind needs, for a process that will be forked."""
+    sa.create_engine(url).dispose()
+    if not url.startswith("sqlite"):
+        import billhook.store.postgresql  # noqa: F401
+
+
 ANSWER_SECONDS = 4.0
 """How long one statement, one wait for a lock or one wait for a connection may take. A sender is to have its 503 within
 five seconds; the longest statement there is, a batch of pruning or of settling, takes a tenth of a second."""
@@ -83,9 +137,7 @@ class Database:
         self._outage = Outage(log, "the database")
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = (
-            _sqlite(self.url, answer_seconds) if self.sqlite else _postgresql(self.url, pool_size, answer_seconds)
-        )
+        self.engine = (_sqlite if self.sqlite else _postgresql)(self.url, pool_size, answer_seconds)
         self._committing: sa.Pool | None = None if self.sqlite else _committing(self.engine)
         self._queue = _WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
         self._times_closed = 0
@@ -112,7 +164,11 @@ class Database:
         done: list[Callable[[], object]] = []
         with self._begun(durable) as tx:
             tx.info[_AFTER_COMMIT] = done
-            yield tx
+            if (witness := _WITNESS.get()) is None or not durable:
+                yield tx
+            else:
+                with witness(tx):
+                    yield tx
         for each in done:
             each()
 
@@ -175,7 +231,7 @@ class Database:
                 self._waited(time.perf_counter() - began)
             driver: Any = connection.driver_connection
             yield driver.execute
-        except (psycopg.Error, sqlite3.Error) as error:
+        except self.engine.dialect.loaded_dbapi.Error as error:
             lost = connection is not None and getattr(connection.driver_connection, "closed", False)
             if connection is not None and lost and self._committing is not None:
                 connection.invalidate()
@@ -332,65 +388,17 @@ _ALIKE: Final[dict[str, Any]] = {
 """What engines of both dialects are made with."""
 
 
-R = TypeVar("R")
-
-
-class _BoundedConnection(psycopg.Connection[Any]):
-    """A connection to PostgreSQL that is closed when a statement was not answered in time."""
-
-    answer_seconds: float | None = None
-
-    def wait(self, gen: PQGen[R], interval: float = 0.1, timeout: float | None = None) -> R:
-        try:
-            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
-        except psycopg.errors._WaitTimeout:
-            # An answer that comes now would be taken for that of the next statement.
-            self.pgconn.finish()
-            raise psycopg.OperationalError(f"PostgreSQL did not answer within {self.answer_seconds:g} s") from None
-
-
 def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.Engine:
-    # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
-    arguments: dict[str, Any] = {"connect_timeout": 4, "application_name": "billhook"}
-    if answer_seconds is not None:
-        # The server gives up a statement, or its wait for a lock, before we do: whoever hears nothing must take the
-        # server for silent and drop the connection. Options in the URL take precedence.
-        if "options" not in url.query:
-            limit = int(answer_seconds * 875)
-            arguments["options"] = f"-c statement_timeout={limit} -c lock_timeout={limit}"
-        # Keep-alives notice a peer that has vanished, also while no statement is under way.
-        arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
-    engine = sa.create_engine(
-        url,
-        **_ALIKE,
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        # Last in, first out: one connection does most of the work, and has all statements prepared and their pages at
-        # hand.
-        pool_use_lifo=True,
-        pool_timeout=answer_seconds or 30.0,
-        connect_args=arguments,
-    )
+    from billhook.store.postgresql import engine  # its driver is a third of what a command on SQLite would import
 
-    @sa.event.listens_for(engine, "do_connect")
-    def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:
-        connection = _BoundedConnection.connect(*words, **options)
-        connection.answer_seconds = answer_seconds
-        encoding = connection.pgconn.parameter_status(b"server_encoding") or b"UTF8"
-        if encoding != b"UTF8":
-            connection.close()
-            raise SettingsError(
-                f"The database {url.database} is encoded in {encoding.decode()}, which cannot hold every text."
-                " Make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`."
-            )
-        return connection
-
-    return engine
+    return engine(url, _ALIKE, pool_size, answer_seconds)
 
 
 def _committing(engine: sa.Engine) -> sa.QueuePool:
     """Connections beside those of the engine, that commit each statement: switching one to and fro costs as much as the
     statement."""
+
+    from psycopg.types.json import set_json_loads
 
     def connect() -> Any:
         connection = engine.raw_connection()
@@ -406,7 +414,7 @@ def _committing(engine: sa.Engine) -> sa.QueuePool:
     return sa.QueuePool(connect, 2, max_overflow=2, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None)
 
 
-def _sqlite(url: URL, answer_seconds: float | None) -> sa.Engine:
+def _sqlite(url: URL, _: int, answer_seconds: float | None) -> sa.Engine:
     # Last in, first out: one connection does most of the work and keeps its statements and pages.
     engine = sa.create_engine(url, **_ALIKE, connect_args={"check_same_thread": False}, pool_use_lifo=True)
 

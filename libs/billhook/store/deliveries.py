@@ -244,18 +244,20 @@ class OutboundMessage(msgspec.Struct, frozen=True):
     lane: str
     event_id: str
     """Of the event it came from, or its own where it came from none."""
+    traceparent: str | None = None
 
 
 def outbound_messages(tx: Tx, claimed: Sequence[Row]) -> list[OutboundMessage]:
     """The claimed deliveries, which carry their `endpoint`, with their messages."""
     if not claimed:
         return []
-    query = sa.select(messages.c.id, messages.c.type, messages.c.body, messages.c.pruned_at, messages.c.inbox_id)
-    query = query.where(among(tx, messages.c.id, {row["message_id"] for row in claimed}))
+    c = messages.c
+    query = sa.select(c.id, c.type, c.body, c.pruned_at, c.inbox_id, c.traceparent)
+    query = query.where(among(tx, c.id, {row["message_id"] for row in claimed}))
     said = {row[0]: row for row in tx.execute(query)}
     found = []
     for row in claimed:
-        _, event_type, body, pruned_at, event_id = said[row["message_id"]]
+        _, event_type, body, pruned_at, event_id, traceparent = said[row["message_id"]]
         found.append(
             OutboundMessage(
                 row["id"],
@@ -270,6 +272,7 @@ def outbound_messages(tx: Tx, claimed: Sequence[Row]) -> list[OutboundMessage]:
                 row["subject"],
                 row["lane"],
                 event_id,
+                traceparent,
             )
         )
     return found

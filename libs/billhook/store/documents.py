@@ -8,16 +8,14 @@ from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.decoding import decode
 from billhook.rules.book import Invoice
 from billhook.rules.document import DocumentKind, Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
 from billhook.store.bulk import among
-from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.database import Tx, insert_into
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
 from billhook.store.work import due_index, work_columns
 
 documents = sa.Table(
@@ -37,6 +35,7 @@ documents = sa.Table(
     sa.Column("warning", sa.Text),  # what is not right with the file
     sa.Column("mail_to", sa.JSON(none_as_null=True)),  # addresses it is mailed to when it is ready
     sa.Column("e_invoice", sa.Boolean, nullable=False),  # the file is to carry the invoice as data too
+    trace_column(),
     *work_columns(),
     due_index("documents"),
     # One document of a kind and a look for one subject, whichever event asks for it first.
@@ -55,6 +54,7 @@ class NewDocument:
     snapshot: bytes
     mail_to: tuple[str, ...] | None = None
     e_invoice: bool = False
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ def add_documents(tx: Tx, wanted: Sequence[NewDocument], now: datetime) -> list[
         {"id": new_id("doc"), "created_at": now, "due_at": now, **vars(first[key])}
         for key in sorted(first)  # one order of locks for all writers
     ]
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(documents).on_conflict_do_nothing().returning(documents.c.id)
+    statement = insert_into(tx, documents).on_conflict_do_nothing().returning(documents.c.id)
     return list(tx.execute(statement, rows).scalars())
 
 

@@ -9,15 +9,13 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.rules.dunning import OPEN, Stage
 from billhook.rules.standing import Debt
 from billhook.store.book import TABLES
 from billhook.store.bulk import among
-from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.database import Tx, insert_into
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
 from billhook.store.work import DUE, due_index, work_columns
 
 _OWING = sa.text("owing")
@@ -61,6 +59,7 @@ dunning_cases = sa.Table(
     sa.Column("final_action", sa.Text, nullable=False),
     sa.Column("final_done_at", Instant),
     sa.Column("created_at", Instant, nullable=False),
+    trace_column(),
     *work_columns(),
     due_index("dunning_cases"),
     sa.Index("ix_dunning_cases_merchant_id", "merchant_id", "id"),
@@ -137,6 +136,7 @@ class Case:
     final_action: str = "none"
     final_done_at: datetime | None = None
     created_at: datetime
+    traceparent: str | None = None
 
     @property
     def open(self) -> bool:
@@ -157,8 +157,7 @@ class NewStep:
 
 def add_case(tx: Tx, case: Case, due_at: datetime) -> bool:
     """Add it; False where this invoice has, or had, a case already."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(dunning_cases).values(**vars(case), due_at=due_at, state=DUE).on_conflict_do_nothing()
+    statement = insert_into(tx, dunning_cases).values(**vars(case), due_at=due_at, state=DUE).on_conflict_do_nothing()
     return tx.execute(statement.returning(dunning_cases.c.id)).first() is not None
 
 

@@ -6,10 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.documents import documents
 from billhook.store.schema import metadata
 
@@ -44,6 +42,5 @@ def next_documents(tx: Tx, merchant_id: str, limit: int) -> list[str]:
 
 
 def set_place(tx: Tx, merchant_id: str, place: str) -> None:
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    made = insert(file_walks).values(merchant_id=merchant_id, place=place)
+    made = insert_into(tx, file_walks).values(merchant_id=merchant_id, place=place)
     tx.execute(made.on_conflict_do_update(index_elements=["merchant_id"], set_={"place": place}))

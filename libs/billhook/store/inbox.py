@@ -9,13 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.store import dead_letters
 from billhook.store.bulk import among
-from billhook.store.database import Run, Tx
-from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id, to_micros
+from billhook.store.database import Run, Tx, insert_into
+from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id, to_micros, trace_column
 from billhook.store.work import DEAD, DUE, due_index, work_columns
 
 _DEAD = sa.text(f"state = '{DEAD}'")
@@ -33,6 +31,7 @@ inbox = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),  # the signed bytes, never re-serialised
     sa.Column("sha256", sa.LargeBinary, nullable=False),
     sa.Column("received_at", Instant, nullable=False),
+    trace_column(),
     *work_columns(),
     due_index("inbox"),
     # One event of one source is one row: this is what makes a second delivery a duplicate.
@@ -71,6 +70,8 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     sha256: bytes
     received_at: datetime
+    traceparent: str | None = None
+    """Of the request it came with, where traces are wanted."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -86,13 +87,15 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Whether there is work to ring for."""
 
 
-_COLUMNS = "id, merchant_id, source_id, account, external_id, type, headers, body, sha256, received_at, due_at"
+_COLUMNS = (
+    "id, merchant_id, source_id, account, external_id, type, headers, body, sha256, received_at, traceparent, due_at"
+)
 _CONFLICT = "ON CONFLICT (source_id, account, external_id) DO NOTHING"
 # One statement for the whole batch, its text the same for every batch size: PostgreSQL plans it once. `%b` sends the
 # arrays in binary: as text, every quote of every body would be escaped.
 _INSERT_POSTGRESQL = (
     f"INSERT INTO inbox ({_COLUMNS}) SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[],"
-    f" %b::text[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[], %b::timestamptz[]) {_CONFLICT}"
+    f" %b::text[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[], %b::text[], %b::timestamptz[]) {_CONFLICT}"
 )
 
 
@@ -113,7 +116,10 @@ def insert_new(run: Run, arrivals: Sequence[Arrival], now: datetime, *, sqlite: 
         # One order for all writers: two batches with the same events in other orders would wait for each other forever.
         ordered = sorted(arrivals, key=lambda a: a.key)
         columns = zip(
-            *((a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256, a.received_at, now) for a in ordered),
+            *(
+                (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256, a.received_at, a.traceparent, now)
+                for a in ordered
+            ),
             strict=True,
         )
         stored = run(_INSERT_POSTGRESQL, tuple(list(column) for column in columns)).rowcount
@@ -138,7 +144,7 @@ def _insert_sqlite(run: Run, arrivals: Sequence[Arrival], due_at: int) -> int:
         values: list[Any] = []
         for a in chunk:
             values += (a.id, a.merchant_id, *a.key, a.type, a.headers, a.body, a.sha256)
-            values += (to_micros(a.received_at), due_at)
+            values += (to_micros(a.received_at), a.traceparent, due_at)
         stored += run(_insert_statement(len(chunk)), tuple(values)).rowcount
     return stored
 
@@ -192,7 +198,6 @@ def _rearm(tx: Tx, ids: set[str], now: datetime) -> None:
 
 def _keep_conflicts(tx: Tx, conflicts: Sequence[tuple[str, Arrival]]) -> None:
     """Keep the other bytes, each once for its event, whoever else is keeping them at this moment."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     rows = [
         {
             "id": new_id("cfl"),
@@ -206,7 +211,7 @@ def _keep_conflicts(tx: Tx, conflicts: Sequence[tuple[str, Arrival]]) -> None:
         for inbox_id, arrival in sorted(conflicts, key=lambda conflict: (conflict[0], conflict[1].sha256))
     ]
     if rows:
-        tx.execute(insert(inbox_conflicts).on_conflict_do_nothing(), rows)
+        tx.execute(insert_into(tx, inbox_conflicts).on_conflict_do_nothing(), rows)
 
 
 def get_event(tx: Tx, event_id: str, *, merchant_id: str | None = None) -> sa.RowMapping | None:

@@ -12,12 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.store.bulk import among
-from billhook.store.database import Tx
-from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id
+from billhook.store.database import Tx, insert_into
+from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id, trace_column
 from billhook.store.work import DUE, due_index, work_columns
 
 DAY: Final = timedelta(days=1)
@@ -37,6 +35,7 @@ mails = sa.Table(
     sa.Column("about", sa.Text, nullable=False),
     sa.Column("message_id", sa.Text, nullable=False),  # the header's value, the same over all attempts
     sa.Column("created_at", Instant, nullable=False),
+    trace_column(),
     *work_columns(),
     due_index("mails"),
     # One mail for each (merchant, about), however often it is asked for.
@@ -70,6 +69,7 @@ class NewMail:
     sender_name: str | None = None
     """Of the merchant in whose name it goes out. Those mails are counted (`next_turn`)."""
     reply_to: str | None = None
+    traceparent: str | None = None
 
 
 def add_mails(tx: Tx, new: Sequence[NewMail], now: datetime) -> list[str]:
@@ -78,8 +78,7 @@ def add_mails(tx: Tx, new: Sequence[NewMail], now: datetime) -> list[str]:
         return []
     first = {(mail.merchant_id, mail.about): mail for mail in reversed(new)}
     rows = [_row(first[key], now) for key in sorted(first)]  # one order of locks for all writers
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(mails).on_conflict_do_nothing().returning(mails.c.id)
+    statement = insert_into(tx, mails).on_conflict_do_nothing().returning(mails.c.id)
     return list(tx.execute(statement, rows).scalars())
 
 

@@ -87,6 +87,8 @@ class Caller:
     merchant_id: str | None
     scope: Scope = "write"
     expires_at: datetime | None = None
+    name: str = ""
+    """Of the key."""
 
     @property
     def api_key_id(self) -> str | None:
@@ -185,7 +187,7 @@ def find_callers(tx: Tx, keys: Collection[str], now: datetime) -> dict[str, Call
     """Whom these keys belong to; a key that is unknown, was revoked or is past its time is not in it."""
     c = api_keys.c
     digests = {_digest(key): key for key in keys}
-    query = sa.select(c.digest, c.id, c.merchant_id, c.scope, c.expires_at).where(
+    query = sa.select(c.digest, c.id, c.merchant_id, c.scope, c.expires_at, c.name).where(
         c.digest.in_(digests), c.revoked_at.is_(None), sa.or_(c.expires_at.is_(None), c.expires_at > now)
     )
     return {digests[bytes(digest)]: Caller(*row) for digest, *row in tx.execute(query)}

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
 
 _KEPT = sa.text("pruned_at IS NULL")
 
@@ -31,6 +31,7 @@ messages = sa.Table(
     sa.Column("customer", sa.Text),
     sa.Column("subscription", sa.Text),
     sa.Column("pruned_at", Instant),  # its body was deleted when its time was over
+    trace_column(),  # of its deliveries too, whenever they are added
     # An event's messages are added once: processing it again adds none.
     sa.UniqueConstraint("inbox_id", "number"),
     sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
@@ -54,6 +55,7 @@ class Message:
     occurred_at: datetime
     customer: str | None = None
     subscription: str | None = None
+    traceparent: str | None = None
 
     @classmethod
     def own(
@@ -67,12 +69,12 @@ class Message:
         *,
         customer: str | None = None,
         subscription: str | None = None,
+        traceparent: str | None = None,
     ) -> Message:
         """A message that no event of a provider caused."""
         message_id = new_id("msg")
-        return cls(
-            message_id, merchant_id, event_type, kind, object_id, body, message_id, 0, now, customer, subscription
-        )
+        about = (customer, subscription, traceparent)
+        return cls(message_id, merchant_id, event_type, kind, object_id, body, message_id, 0, now, *about)
 
 
 def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]:

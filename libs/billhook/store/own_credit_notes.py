@@ -7,12 +7,10 @@ from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.decoding import decode
 from billhook.rules.terms import CreditTerms
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, merchant_column, metadata
 
 own_credit_notes = sa.Table(
@@ -59,9 +57,8 @@ class OwnCreditNote:
 
 def add_own_credit_note(tx: Tx, note: OwnCreditNote) -> bool:
     """Add it; False where there is one of this id already."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     columns = {**vars(note), "terms": msgspec.json.encode(note.terms)}
-    statement = insert(own_credit_notes).values(**columns).on_conflict_do_nothing(index_elements=["id"])
+    statement = insert_into(tx, own_credit_notes).values(**columns).on_conflict_do_nothing(index_elements=["id"])
     return tx.execute(statement.returning(own_credit_notes.c.id)).first() is not None
 
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.decoding import decode
 from billhook.rules.terms import Terms
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, merchant_column, metadata
 
 OWN = "own"
@@ -104,8 +102,7 @@ class OwnInvoice:
 
 def add_own_invoice(tx: Tx, invoice: OwnInvoice) -> bool:
     """Add it; False where there is one of this id already. Another transaction that adds it is waited for."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(own_invoices).values(**_columns(vars(invoice))).on_conflict_do_nothing()
+    statement = insert_into(tx, own_invoices).values(**_columns(vars(invoice))).on_conflict_do_nothing()
     return tx.execute(statement.returning(own_invoices.c.id)).first() is not None
 
 

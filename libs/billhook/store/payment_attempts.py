@@ -9,13 +9,11 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.rules.payment_attempts import IN_FLIGHT, Status, Trigger
 from billhook.store.bulk import among
-from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata
+from billhook.store.database import Tx, insert_into
+from billhook.store.schema import Instant, merchant_column, metadata, trace_column
 from billhook.store.work import DUE, due_index, work_columns
 
 _UNDER_WAY = sa.text(f"status IN ({', '.join(repr(status) for status in IN_FLIGHT)})")
@@ -45,6 +43,7 @@ payment_attempts = sa.Table(
     sa.Column("created_by", sa.Text),
     sa.Column("submitted_at", Instant),  # for the first time
     sa.Column("slot_at", Instant),  # when its call has its turn at the provider
+    trace_column(),
     *work_columns(),
     due_index("payment_attempts"),
     sa.Index(
@@ -81,6 +80,7 @@ class Attempt:
     created_at: datetime
     created_by: str | None = None
     submitted_at: datetime | None = None
+    traceparent: str | None = None
 
 
 _FIELDS = tuple(Attempt.__dataclass_fields__)
@@ -93,9 +93,8 @@ def attempt_of(row: Any) -> Attempt:
 
 def add_attempt(tx: Tx, attempt: Attempt) -> bool:
     """Add it, due at once; False where one of this invoice is under way."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     values = {**vars(attempt), "due_at": attempt.created_at, "state": DUE}
-    statement = insert(payment_attempts).values(**values).on_conflict_do_nothing()
+    statement = insert_into(tx, payment_attempts).values(**values).on_conflict_do_nothing()
     return tx.execute(statement.returning(payment_attempts.c.id)).first() is not None
 
 

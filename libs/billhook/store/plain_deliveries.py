@@ -85,7 +85,7 @@ class _Claim:
 
 
 _ENDPOINT: Final = [column.name for column in endpoints.c]
-_ENDPOINT_AT: Final = 12
+_ENDPOINT_AT: Final = 13
 """Where an endpoint's columns begin in a row on PostgreSQL; they come once for each endpoint."""
 _PLAIN_AT: Final = _ENDPOINT_AT + len(_ENDPOINT)
 
@@ -111,7 +111,8 @@ WITH found AS MATERIALIZED (
     FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
 )
 SELECT taken.id, found.endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before,
-       type, body, pruned_at IS NOT NULL, inbox_id, {endpoint}, plain.id, set_config('synchronous_commit', 'off', true)
+       type, body, pruned_at IS NOT NULL, inbox_id, traceparent, {endpoint}, plain.id,
+       set_config('synchronous_commit', 'off', true)
   FROM found
   LEFT JOIN plain ON plain.id = found.id
   LEFT JOIN taken ON taken.id = found.id
@@ -158,7 +159,7 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
 # SQLite's UPDATE returns nothing of the tables it joins, and asking it costs nothing but a call: it is done in steps.
 _FIND: Final = """
 SELECT subject IS NULL AND token IS NULL AND attempts < ?, endpoint_id, due_at, deliveries.id, deliveries.merchant_id,
-       message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL, inbox_id
+       message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL, inbox_id, traceparent
   FROM deliveries JOIN messages ON messages.id = message_id
  WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND {running}
    AND endpoint_id NOT IN (SELECT value FROM json_each(?))
@@ -208,8 +209,8 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
 
 def _message(lane: str, endpoint: Endpoint, fields: Sequence[Any]) -> OutboundMessage:
     """`fields`: the delivery's id, its merchant's, its message's, claims with this one, attempts before, and the
-    message's type and body, whether it was pruned, and the event it came from."""
-    delivery_id, merchant_id, message_id, attempts, before, event_type, body, pruned, event_id = fields
+    message's type and body, whether it was pruned, the event it came from, and its trace."""
+    delivery_id, merchant_id, message_id, attempts, before, event_type, body, pruned, event_id, traceparent = fields
     return OutboundMessage(
         delivery_id,
         merchant_id,
@@ -223,6 +224,7 @@ def _message(lane: str, endpoint: Endpoint, fields: Sequence[Any]) -> OutboundMe
         None,
         lane,
         event_id,
+        traceparent,
     )
 
 

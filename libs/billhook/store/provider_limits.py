@@ -12,11 +12,9 @@ from math import floor
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.rules.bucket import reserve
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, metadata
 
 provider_limits = sa.Table(
@@ -108,8 +106,7 @@ class _Bucket(NamedTuple):
 
 
 def _locked(tx: Tx, source_id: str, account: str) -> _Bucket:
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    tx.execute(insert(provider_limits).values(source_id=source_id, account=account).on_conflict_do_nothing())
+    tx.execute(insert_into(tx, provider_limits).values(source_id=source_id, account=account).on_conflict_do_nothing())
     c = provider_limits.c
     query = sa.select(c.spent, c.booked, c.paused_until).where(c.source_id == source_id, c.account == account)
     return _Bucket(*tx.execute(query.with_for_update()).one())

@@ -88,12 +88,13 @@ def _lists(*types: str) -> str:
     return f"unnest({', '.join(f'(SELECT %b::{each}[])' for each in types)})"
 
 
-_ASKED: Final = _lists(*["text"] * 4, "bytea", "timestamptz", *["text"] * 2, "bytea", "text", "bigint")
+_ASKED: Final = _lists(*["text"] * 4, "bytea", "timestamptz", *["text"] * 3, "bytea", "text", "bigint")
 _ADDRESSED: Final = _lists(*["text"] * 7, "timestamptz")
 _PUBLISH: Final = f"""
 WITH asked AS (
   SELECT * FROM {_ASKED}
-    AS one(id, merchant_id, type, key, body, occurred_at, customer, subscription, sha256, api_key_id, version)
+    AS one(id, merchant_id, type, key, body, occurred_at, customer, subscription, traceparent, sha256, api_key_id,
+           version)
 ), good AS (
   SELECT asked.* FROM asked JOIN merchants ON merchants.id = merchant_id AND merchants.endpoints_version = version
    WHERE api_key_id IS NULL
@@ -104,8 +105,8 @@ WITH asked AS (
   ON CONFLICT DO NOTHING RETURNING message_id
 ), published AS (
   INSERT INTO messages (id, merchant_id, type, object_kind, object_id, body, inbox_id, number, occurred_at, created_at,
-                        customer, subscription)
-  SELECT id, merchant_id, type, 'publication', key, body, id, 0, occurred_at, %b, customer, subscription
+                        customer, subscription, traceparent)
+  SELECT id, merchant_id, type, 'publication', key, body, id, 0, occurred_at, %b, customer, subscription, traceparent
     FROM good JOIN used ON message_id = id
 ), addressed AS (
   INSERT INTO deliveries (id, merchant_id, message_id, endpoint_id, subject, lane, state, created_at, due_at,
@@ -137,6 +138,7 @@ def _in_one_statement(
             one.message.occurred_at,
             one.message.customer,
             one.message.subscription,
+            one.message.traceparent,
             one.sha256,
             one.api_key_id,
             versions[one.message.merchant_id],

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, metadata
 
 queue_pauses = sa.Table(
@@ -43,9 +41,8 @@ def is_running(queue: str) -> str:
 
 def pause(tx: Tx, queue: str, reason: str, now: datetime, *, by: str) -> bool:
     """Stop a queue; False where it is stopped already."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     row = {"queue": queue, "paused_at": now, "paused_by": by, "reason": reason}
-    statement = insert(queue_pauses).values(row).on_conflict_do_nothing().returning(queue_pauses.c.queue)
+    statement = insert_into(tx, queue_pauses).values(row).on_conflict_do_nothing().returning(queue_pauses.c.queue)
     return tx.execute(statement).first() is not None
 
 

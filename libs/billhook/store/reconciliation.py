@@ -9,14 +9,12 @@ from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.rules.book import BookObject
 from billhook.rules.reconcile import OPEN, FindingState
 from billhook.store.book import TABLES, value_of
 from billhook.store.bulk import among
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.inbox import inbox
 from billhook.store.schema import Instant, merchant_column, metadata, new_id
 from billhook.store.work import DUE, due_index, work_columns
@@ -219,7 +217,6 @@ class NewRun:
 def add_run(tx: Tx, new: NewRun, now: datetime) -> str | None:
     """Make a run that is due now; returns its id, or None where its slot is taken."""
     run_id = new_id("rec")
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     row = {
         "id": run_id,
         "merchant_id": new.merchant_id,
@@ -236,7 +233,7 @@ def add_run(tx: Tx, new: NewRun, now: datetime) -> str | None:
         "created_at": now,
         "due_at": now,
     }
-    made = insert(reconciliation_runs).values(row).on_conflict_do_nothing().returning(reconciliation_runs.c.id)
+    made = insert_into(tx, reconciliation_runs).values(row).on_conflict_do_nothing().returning(reconciliation_runs.c.id)
     return tx.execute(made).scalar()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 import uuid_utils
@@ -66,6 +68,14 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid_utils.uuid7().hex}"
 
 
+_ID: Final = re.compile(r"[a-z]{2,8}_[0-9a-f]{32}")
+
+
+def ids_among(values: Iterable[Any]) -> list[str]:
+    """Those of the values that are ids of ours."""
+    return [value for value in values if isinstance(value, str) and _ID.fullmatch(value)]
+
+
 def id_at(prefix: str, at: datetime) -> str:
     """Lower than every id made at `at` or later, and not lower than any made before: ids as an index of time."""
     milliseconds = max(0, to_micros(at) // 1000)
@@ -80,3 +90,9 @@ def instant_of(row_id: str) -> datetime:
 def merchant_column() -> sa.Column[str]:
     """Every row belongs to a merchant, and no query crosses them."""
     return sa.Column("merchant_id", sa.Text, nullable=False, index=False)
+
+
+def trace_column() -> sa.Column[str | None]:
+    """The `traceparent` (W3C) of what caused the row: a trace goes on from it however long the row waits. Null where
+    traces are not wanted."""
+    return sa.Column("traceparent", sa.Text)

@@ -9,10 +9,8 @@ does not give its numbers back.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import merchant_column, metadata
 
 number_series = sa.Table(
@@ -27,8 +25,7 @@ number_series = sa.Table(
 
 def next_number(tx: Tx, merchant_id: str, series: str) -> int:
     """Take the next number. Nobody else gets one of this series until the transaction ends: take it late."""
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(number_series).values(merchant_id=merchant_id, series=series, last=1)
+    statement = insert_into(tx, number_series).values(merchant_id=merchant_id, series=series, last=1)
     counted = statement.on_conflict_do_update(
         index_elements=["merchant_id", "series"], set_={"last": number_series.c.last + 1}
     )

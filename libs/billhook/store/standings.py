@@ -6,11 +6,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from billhook.rules.standing import StandingState
-from billhook.store.database import Tx
+from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, merchant_column, metadata
 
 customer_standings = sa.Table(
@@ -32,9 +30,8 @@ def told_standing(tx: Tx, merchant_id: str, customer: str) -> StandingState:
 
 
 def set_standing(tx: Tx, merchant_id: str, customer: str, state: StandingState, now: datetime) -> None:
-    insert = sqlite_insert if tx.dialect.name == "sqlite" else postgresql_insert
     values = {"merchant_id": merchant_id, "customer": customer, "state": state, "told_at": now}
-    statement = insert(customer_standings).values(**values)
+    statement = insert_into(tx, customer_standings).values(**values)
     tx.execute(
         statement.on_conflict_do_update(
             index_elements=["merchant_id", "customer"], set_={"state": state, "told_at": now}

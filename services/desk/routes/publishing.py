@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
@@ -35,6 +35,9 @@ from billhook.store.publications import Prepared
 from services.desk import headers, refusals
 from services.desk.authentication import Callers, address_of, body_of, owner_of, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
+
+if TYPE_CHECKING:
+    from billhook.tracing import Span
 
 PATH: Final = "/v1/messages"
 
@@ -76,7 +79,7 @@ class MessagePublished(msgspec.Struct, frozen=True):
 
 
 _DECODER: Final = decoder_of(NewMessage)
-_WANTED: Final = (b"authorization", b"content-length", b"content-type", b"idempotency-key")
+_WANTED: Final = (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"traceparent")
 
 
 def publishing_line(env: Env) -> GroupCommit[Prepared, Published]:
@@ -93,6 +96,7 @@ class PublishRoute:
         self._callers = callers
         self._line = line
         self._limit = env.settings.message_limit_kib * 1024
+        self._tracing = env.tracing
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
@@ -120,12 +124,34 @@ class PublishRoute:
         remembered = self._callers.remembered(authorization)
         caller = remembered or await self._callers.of(authorization, address_of(scope))
         self._callers.admit(caller, changing=True, publishing=True)
+        if self._tracing is None:
+            return await self._admitted(scope, receive, given, caller, remembered, None)
+        parent = given.get(b"traceparent")
+        span = self._tracing.begin("publish", "server", parent, {"merchant_id": caller.merchant_id})
+        published = None
+        try:
+            published = await self._admitted(scope, receive, given, caller, remembered, span)
+            return published
+        finally:
+            _end(span, published)
+
+    async def _admitted(
+        self,
+        scope: Any,
+        receive: Any,
+        given: Mapping[bytes, str],
+        caller: Caller,
+        remembered: Caller | None,
+        span: Span | None,
+    ) -> Published:
+        authorization = given.get(b"authorization", "")
+        traceparent = None if span is None else span.traceparent
         try:
             body = await body_of(receive, given.get(b"content-length", ""), self._limit)
             if len(body) > READ_BESIDE:
-                new = await asyncio.to_thread(self._read, scope, given, body, caller)
+                new = await asyncio.to_thread(self._read, scope, given, body, caller, traceparent)
             else:
-                new = self._read(scope, given, body, caller)
+                new = self._read(scope, given, body, caller, traceparent)
         except (Refusal, Refused):
             if remembered is not None:  # a revoked key gets that answer and no other
                 await self._callers.of(authorization, address_of(scope))
@@ -142,7 +168,9 @@ class PublishRoute:
                 503, "busy", "More is waiting than can be stored in time. Send it again.", {"Retry-After": "1"}
             ) from None
 
-    def _read(self, scope: Any, given: Mapping[bytes, str], body: bytes, caller: Caller) -> Prepared:
+    def _read(
+        self, scope: Any, given: Mapping[bytes, str], body: bytes, caller: Caller, traceparent: str | None
+    ) -> Prepared:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         owner = owner_of(caller, query.get("merchant_id", [None])[-1])
         key = given.get(b"idempotency-key")
@@ -153,7 +181,16 @@ class PublishRoute:
             raise Refusal(422, "invalid", "body: It must be JSON, with `Content-Type: application/json`.")
         new = _decoded(body)
         publication = Publication(new.event_type, bytes(new.data), new.customer, new.subscription, new.occurred_at)
-        return prepared(owner, key, publication, self._clock(), api_key_id=caller.api_key_id)
+        now = self._clock()
+        return prepared(owner, key, publication, now, api_key_id=caller.api_key_id, traceparent=traceparent)
+
+
+def _end(span: Span, published: Published | None) -> None:
+    if published is None:
+        span.end("not published", {}, failed=True)
+    else:
+        about = {"message_id": published.message_id, "deliveries": published.deliveries}
+        span.end("replayed" if published.replayed else "published", about)
 
 
 def _decoded(body: bytes) -> NewMessage:

@@ -1,0 +1,69 @@
+"""Connections to PostgreSQL that end when nobody answers: see `billhook.store.database`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.abc import PQGen
+from sqlalchemy.engine import URL
+
+from billhook.errors import SettingsError
+
+R = TypeVar("R")
+
+
+class _BoundedConnection(psycopg.Connection[Any]):
+    """A connection to PostgreSQL that is closed when a statement was not answered in time."""
+
+    answer_seconds: float | None = None
+
+    def wait(self, gen: PQGen[R], interval: float = 0.1, timeout: float | None = None) -> R:
+        try:
+            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            # An answer that comes now would be taken for that of the next statement.
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"PostgreSQL did not answer within {self.answer_seconds:g} s") from None
+
+
+def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: float | None) -> sa.Engine:
+    """`alike`: what engines of both dialects are made with."""
+    # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
+    arguments: dict[str, Any] = {"connect_timeout": 4, "application_name": "billhook"}
+    if answer_seconds is not None:
+        # The server gives up a statement, or its wait for a lock, before we do: whoever hears nothing must take the
+        # server for silent and drop the connection. Options in the URL take precedence.
+        if "options" not in url.query:
+            limit = int(answer_seconds * 875)
+            arguments["options"] = f"-c statement_timeout={limit} -c lock_timeout={limit}"
+        # Keep-alives notice a peer that has vanished, also while no statement is under way.
+        arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
+    made = sa.create_engine(
+        url,
+        **alike,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        # Last in, first out: one connection does most of the work, and has all statements prepared and their pages at
+        # hand.
+        pool_use_lifo=True,
+        pool_timeout=answer_seconds or 30.0,
+        connect_args=arguments,
+    )
+
+    @sa.event.listens_for(made, "do_connect")
+    def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:
+        connection = _BoundedConnection.connect(*words, **options)
+        connection.answer_seconds = answer_seconds
+        encoding = connection.pgconn.parameter_status(b"server_encoding") or b"UTF8"
+        if encoding != b"UTF8":
+            connection.close()
+            raise SettingsError(
+                f"The database {url.database} is encoded in {encoding.decode()}, which cannot hold every text."
+                " Make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`."
+            )
+        return connection
+
+    return made
