@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close
-from billhook.actions.dunning_attempts import attempt_failed, attempt_succeeded
+from billhook.actions.dunning_attempts import attempt_failed, attempts_succeeded
 from billhook.actions.invoices import pay
 from billhook.errors import NotYet, Refused, TryAgain, Unprocessable
 from billhook.metrics import Metrics
@@ -45,14 +45,14 @@ from billhook.store.dead_letters import DeadLetter
 from billhook.store.dunning_cases import Case, NewStep, add_steps, cases_by_id, wake_case
 from billhook.store.dunning_policies import PolicyVersion, policies_of
 from billhook.store.own_invoices import OWN, get_own_invoice
-from billhook.store.payment_attempts import Attempt, attempt_of, change_attempt, payment_attempts, submit
+from billhook.store.payment_attempts import Attempt, attempt_of, change_attempts, payment_attempts, submit
 from billhook.store.sources import Source, sources_of
 from billhook.store.work import Row
 from services.dunner.admission import AHEAD, CALLS
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 16
+AT_ONCE = 64
 """Calls at a time. A call waits for the network nearly all of its time."""
 UNREACHABLE = timedelta(minutes=1)
 """Until a provider is tried again that could not be reached: nothing was sent."""
@@ -92,7 +92,7 @@ class Attempts:
     """The handler of the attempts."""
 
     table: sa.Table = payment_attempts
-    batch = 100
+    batch = 200
     lease = timedelta(seconds=15)
     max_attempts = MAX_ATTEMPTS
 
@@ -302,9 +302,11 @@ class Attempts:
                 parts.append(_pay_own(tx, job, verdict, now))
         cases = cases_by_id(tx, {job.case.id for job, _, _ in results}, lock=True)
         versions = policies_of(tx, {case.policy_id for case in cases.values()})
-        for job, outcome, verdict in results:
-            if job.mode == "settled":
-                continue
+        told = [result for result in results if result[0].mode != "settled"]
+        change_attempts(tx, {job.id: _changes(job.attempt, verdict) for job, _, verdict in told})
+        paid = [(cases[job.case.id], job.attempt) for job, _, verdict in told if verdict.status == "succeeded"]
+        parts.append(attempts_succeeded(tx, paid, now))
+        for job, outcome, verdict in told:
             after_commit(tx, self._metrics.collected.labels(verdict.status).inc)
             case = cases[job.case.id]
             parts.append(self._written(tx, job, verdict, case, versions[case.policy_id], now))
@@ -317,18 +319,7 @@ class Attempts:
         self, tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, version: PolicyVersion, now: datetime
     ) -> NewWork:
         attempt, answer = job.attempt, verdict.answer
-        changes: dict[str, Any] = {
-            "status": verdict.status,
-            "asked": attempt.asked + int(verdict.asked),
-            "slot_at": None,
-        }
-        if answer is not None:
-            changes |= {"code": answer.code, "message": answer.message, "action_url": answer.action_url}
-            changes["reference"] = answer.reference or attempt.reference
-        change_attempt(tx, attempt.id, **changes)
         match verdict.status:
-            case "succeeded":
-                return attempt_succeeded(tx, case, attempt, now)
             case "failed":
                 assert answer is not None
                 return attempt_failed(tx, case, version, attempt, answer, now, public=self._public)
@@ -344,6 +335,15 @@ class Attempts:
             case "unknown" if attempt.status != "unknown":
                 add_steps(tx, [NewStep(case, "attempt_unknown", detail=answer.message if answer else None)], now)
         return {}
+
+
+def _changes(attempt: Attempt, verdict: Verdict) -> dict[str, Any]:
+    changes = {"status": verdict.status, "asked": attempt.asked + int(verdict.asked), "slot_at": None}
+    answer = verdict.answer
+    if answer is None:
+        return changes
+    told = {"code": answer.code, "message": answer.message, "action_url": answer.action_url}
+    return {**changes, **told, "reference": answer.reference or attempt.reference}
 
 
 def _mode(attempt: Attempt, case: Case, now: datetime) -> Mode:

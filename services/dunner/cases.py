@@ -17,7 +17,7 @@ from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close, opened
 from billhook.actions.dunning_attempts import begin_attempt
 from billhook.actions.dunning_mails import write_to_customer
-from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell_standing
+from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell_standings
 from billhook.rules.dunning import after, ended
 from billhook.rules.dunning_calendar import Step
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
@@ -134,7 +134,7 @@ class Cases:
                 return opened(tx, changed, job.version, now)
             case "grace_over":
                 add_steps(tx, [NewStep(changed, "grace_over")], now)
-                return tell_standing(tx, changed, now)
+                return tell_standings(tx, [changed], now)
             case "attempt":
                 return begin_attempt(tx, changed, job.version, "dunning", now)
             case "reminder":

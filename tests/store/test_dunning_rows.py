@@ -149,7 +149,7 @@ def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> N
 
 def test_a_told_standing_is_kept(database: Database) -> None:
     with database.begin() as tx:
-        assert standings.told_standing(tx, "mrc_1", "cus_1") == "active"
-        standings.set_standing(tx, "mrc_1", "cus_1", "grace", NOW)
-        standings.set_standing(tx, "mrc_1", "cus_1", "suspended", NOW)
-        assert standings.told_standing(tx, "mrc_1", "cus_1") == "suspended"
+        assert standings.told_standings(tx, "mrc_1", ["cus_1"]) == {"cus_1": "active"}
+        standings.set_standings(tx, "mrc_1", {"cus_1": "grace"}, NOW)
+        standings.set_standings(tx, "mrc_1", {"cus_1": "suspended"}, NOW)
+        assert standings.told_standings(tx, "mrc_1", ["cus_1"]) == {"cus_1": "suspended"}

@@ -117,7 +117,7 @@ def open_shop(tx: Tx) -> Shop:
     case = new_case(merchant, source_id=source, customer_id=customer_id, subscription="sub_same")
     dunning_cases.add_case(tx, case, NOW)
     dunning_cases.add_steps(tx, [dunning_cases.NewStep(case, "declined")], NOW)
-    standings.set_standing(tx, merchant, "cus_1", "grace", NOW)
+    standings.set_standings(tx, merchant, {"cus_1": "grace"}, NOW)
     new_run = reconciliation.NewRun(
         merchant_id=merchant, source_id=source, since=NOW, until=NOW, lists=["events"], repairs=True, by="key"
     )
@@ -181,7 +181,7 @@ def stop_endpoint(tx: Tx, shop: Shop) -> Tx:
 def withdrawn(tx: Tx, merchant: str) -> list[sa.RowMapping]:
     """The mails, of all merchants, that are gone when the merchant's about what every shop has one about are."""
     before = mails.list_mails(tx, merchant_id=None)
-    mails.withdraw_mails(tx, merchant, "same")
+    mails.withdraw_mails(tx, merchant, ["same"])
     left = {mail["id"] for mail in mails.list_mails(tx, merchant_id=None)}
     return [mail for mail in before if mail["id"] not in left]
 
@@ -215,6 +215,9 @@ QUESTIONS: dict[str, Question] = {
     "file_walks.count_documents": lambda tx, shop, merchant: one(file_walks.count_documents(tx, merchant), merchant),
     "file_walks.next_documents": lambda tx, shop, merchant: [
         dict(row) for row in documents.documents_by_id(tx, file_walks.next_documents(tx, merchant, 10))
+    ],
+    "dunning_cases.debts_of": lambda tx, shop, merchant: [
+        dunning_cases.get_case(tx, debt.case) for debt in dunning_cases.debts_of(tx, merchant, ["cus_1"])["cus_1"]
     ],
     "dunning_cases.debts": lambda tx, shop, merchant: [
         dunning_cases.get_case(tx, debt.case) for debt in dunning_cases.debts(tx, merchant, "cus_1")
@@ -299,8 +302,8 @@ QUESTIONS: dict[str, Question] = {
     "replays.list_replays": lambda tx, shop, merchant: replays.list_replays(tx, merchant_id=merchant),
     "sources.get_source": lambda tx, shop, merchant: sources.get_source(tx, shop.source, merchant_id=merchant),
     "sources.list_sources": lambda tx, shop, merchant: sources.list_sources(tx, merchant),
-    "standings.told_standing": lambda tx, shop, merchant: (
-        {"merchant_id": merchant} if standings.told_standing(tx, merchant, "cus_1") == "grace" else None
+    "standings.told_standings": lambda tx, shop, merchant: (
+        {"merchant_id": merchant} if standings.told_standings(tx, merchant, ["cus_1"]) == {"cus_1": "grace"} else None
     ),
     "templates.get_template": lambda tx, shop, merchant: templates.get_template(
         tx, shop.template, merchant_id=merchant

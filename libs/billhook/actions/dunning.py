@@ -14,7 +14,15 @@ from zoneinfo import ZoneInfo
 
 from billhook.actions.book_update import BookUpdate, NewWork, merged
 from billhook.actions.dunning_mails import withdraw, write_to_customer
-from billhook.actions.dunning_news import ENDS, calendar_of, next_attempt_at, progress_of, tell, tell_standing
+from billhook.actions.dunning_news import (
+    ENDS,
+    calendar_of,
+    next_attempt_at,
+    progress_of,
+    tell,
+    tell_all,
+    tell_standings,
+)
 from billhook.rules.book import Customer, Invoice, Subscription, book_id
 from billhook.rules.dunning import Cause, after, invoice_cause
 from billhook.rules.dunning_calendar import ends_at, grace_until, reminder_times
@@ -29,6 +37,7 @@ from billhook.store.dunning_cases import (
     add_steps,
     cases_concerned,
     change_case,
+    change_cases,
     get_case,
     moved,
     remove_case,
@@ -134,37 +143,68 @@ def _settle_case(tx: Tx, case: Case, invoice: Invoice, now: datetime) -> NewWork
     return {}
 
 
+@dataclass(frozen=True)
+class Closing:
+    """A case that is to end, and why."""
+
+    case: Case
+    cause: Cause
+    by: str | None = None
+    detail: str | None = None
+    recovered_attempt: int | None = None
+
+
 def close(tx: Tx, case: Case, cause: Cause, now: datetime, **more: Any) -> NewWork:
-    """End a case, whatever it is at. One that has ended stays as it did, and what was given up and then paid does not
-    count against the customer any longer. `more` are `by` and `detail` of the step, and fields of the case."""
-    by, detail = more.pop("by", None), more.pop("detail", None)
-    stage = after(case.stage, cause)
-    if stage is None:
-        if case.stage != "exhausted" or not case.owing or after("grace", cause) is None:
-            return {}
-        paid = replace(case, owing=False)
-        change_case(tx, case, paid)
-        add_steps(tx, [NewStep(paid, cause, by, detail)], now)
-        return tell_standing(tx, paid, now)
-    if case.stage == "scheduled":
-        remove_case(tx, case.id)  # it never began, and no message was sent of it
+    return close_all(tx, [Closing(case, cause, **more)], now)
+
+
+def close_all(tx: Tx, closings: Sequence[Closing], now: datetime) -> NewWork:
+    """End cases, whatever they are at. One that has ended stays as it did, and what was given up and then paid does not
+    count against the customer any longer."""
+    parts: list[NewWork] = []
+    ended: list[tuple[Closing, Case]] = []
+    for one in closings:
+        stage = after(one.case.stage, one.cause)
+        if stage is None:
+            parts.append(_paid_after_all(tx, one, now))
+        elif one.case.stage == "scheduled":
+            remove_case(tx, one.case.id)  # it never began, and no message was sent of it
+        else:
+            number = one.case.recovered_attempt if one.recovered_attempt is None else one.recovered_attempt
+            owing = stage == "exhausted"
+            after_it = moved(one.case, stage, one.cause, now, owing=owing, try_at_once=False, recovered_attempt=number)
+            ended.append((one, after_it))
+    if not ended:
+        return merged(parts)
+    cases = [case for _, case in ended]
+    change_cases(tx, [(one.case, case, _work(case, now)) for one, case in ended])
+    withdraw(tx, cases)
+    add_steps(tx, [NewStep(case, one.cause, one.by, one.detail) for one, case in ended], now)
+    versions = policies_of(tx, {case.policy_id for case in cases})
+    parts.append(tell_all(tx, [(ENDS[case.stage], case, versions[case.policy_id]) for case in cases], now))
+    parts.append(tell_standings(tx, cases, now))
+    return merged([*parts, {"dunning_cases": [case.id for case in cases if _pending(case)]}])
+
+
+def _work(case: Case, now: datetime) -> dict[str, Any]:
+    if _pending(case):
+        return {"due_at": now, "token": None}
+    return {"state": "done", "token": None, "finished_at": now}
+
+
+def _pending(case: Case) -> bool:
+    """Whether a final action is to be taken."""
+    return case.stage == "exhausted" and case.final_action != "none"
+
+
+def _paid_after_all(tx: Tx, one: Closing, now: datetime) -> NewWork:
+    case = one.case
+    if case.stage != "exhausted" or not case.owing or after("grace", one.cause) is None:
         return {}
-    closed = moved(case, stage, cause, now, owing=stage == "exhausted", try_at_once=False, **more)
-    pending = stage == "exhausted" and closed.final_action != "none"
-    work: dict[str, Any] = (
-        {"due_at": now, "token": None} if pending else {"state": "done", "token": None, "finished_at": now}
-    )
-    change_case(tx, case, closed, **work)
-    withdraw(tx, case)
-    add_steps(tx, [NewStep(closed, cause, by, detail)], now)
-    version = policies_of(tx, [case.policy_id])[case.policy_id]
-    return merged(
-        [
-            tell(tx, ENDS[stage], closed, version, now),
-            tell_standing(tx, closed, now),
-            {"dunning_cases": [case.id] if pending else []},
-        ]
-    )
+    paid = replace(case, owing=False)
+    change_case(tx, case, paid)
+    add_steps(tx, [NewStep(paid, one.cause, one.by, one.detail)], now)
+    return tell_standings(tx, [paid], now)
 
 
 @dataclass(frozen=True)
@@ -216,7 +256,7 @@ def _open(
 def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
     """Tell that a case is open."""
     add_steps(tx, [NewStep(case, case.cause or "due")], now)
-    parts = [tell(tx, "dunning.case_opened", case, version, now), tell_standing(tx, case, now)]
+    parts = [tell(tx, "dunning.case_opened", case, version, now), tell_standings(tx, [case], now)]
     next_at = next_attempt_at(case, version)
     if next_at is not None:
         parts.append(tell(tx, "dunning.attempt_scheduled", case, version, now))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from billhook.actions.book_update import NewWork, merged
-from billhook.actions.dunning import close
+from billhook.actions.dunning import Closing, close, close_all
 from billhook.actions.dunning_mails import write_to_customer
 from billhook.actions.dunning_news import calendar_of, next_attempt_at, tell
 from billhook.rules.dunning import Cause, after
@@ -60,12 +61,16 @@ def begin_attempt(
     return {"payment_attempts": [attempt.id]}
 
 
-def attempt_succeeded(tx: Tx, case: Case, attempt: Attempt, now: datetime) -> NewWork:
-    """The case is recovered, if the provider's event has not said so before; then it is only noted by which attempt."""
-    if case.stage == "recovered" and case.recovered_attempt is None:
-        change_case(tx, case, replace(case, recovered_attempt=attempt.number))
-        return {}
-    return close(tx, case, "paid", now, recovered_attempt=attempt.number, detail=f"attempt {attempt.number}")
+def attempts_succeeded(tx: Tx, succeeded: Sequence[tuple[Case, Attempt]], now: datetime) -> NewWork:
+    """The cases are recovered. Where the provider's event has said so before, it is only noted by which attempt."""
+    closings = []
+    for case, attempt in succeeded:
+        if case.stage == "recovered" and case.recovered_attempt is None:
+            change_case(tx, case, replace(case, recovered_attempt=attempt.number))
+        else:
+            detail = f"attempt {attempt.number}"
+            closings.append(Closing(case, "paid", detail=detail, recovered_attempt=attempt.number))
+    return close_all(tx, closings, now)
 
 
 def attempt_failed(

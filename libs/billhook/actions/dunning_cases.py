@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close
 from billhook.actions.dunning_attempts import begin_attempt
-from billhook.actions.dunning_news import next_attempt_at, tell, tell_standing
+from billhook.actions.dunning_news import next_attempt_at, tell, tell_standings
 from billhook.errors import Refused
 from billhook.rules.dunning_calendar import attempt_times, ends_at
 from billhook.rules.dunning_policy import LONGEST_DAYS, Policy, refusals
@@ -59,7 +59,7 @@ def extend_grace(tx: Tx, case_id: str, days: int, *, by: str, now: datetime) -> 
     change_case(tx, case, longer)
     wake_case(tx, case.id, now)
     add_steps(tx, [NewStep(longer, "grace_extended", by, f"{days} days, until {until:%Y-%m-%d %H:%M} UTC")], now)
-    return Done(longer, merged([{"dunning_cases": [case.id]}, tell_standing(tx, longer, now)]))
+    return Done(longer, merged([{"dunning_cases": [case.id]}, tell_standings(tx, [longer], now)]))
 
 
 def change_plan(tx: Tx, case_id: str, policy: Policy, *, by: str, now: datetime) -> Done:

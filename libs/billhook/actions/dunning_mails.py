@@ -6,6 +6,7 @@ withdrawn: nobody is asked for money that came.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -97,9 +98,10 @@ def write_to_customer(
     return {"mails": add_mails(tx, [mail], now)}
 
 
-def withdraw(tx: Tx, case: Case) -> None:
-    """Take back what was written about a case and not sent yet."""
-    withdraw_mails(tx, case.merchant_id, _about(case))
+def withdraw(tx: Tx, cases: Sequence[Case]) -> None:
+    """Take back what was written about cases and not sent yet."""
+    for merchant_id in sorted({case.merchant_id for case in cases}):
+        withdraw_mails(tx, merchant_id, [_about(case) for case in cases if case.merchant_id == merchant_id])
 
 
 def _about(case: Case) -> str:

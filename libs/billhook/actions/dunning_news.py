@@ -6,6 +6,8 @@ Each case is announced from beginning to end. It begins with `dunning.case_opene
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -19,10 +21,10 @@ from billhook.rules.dunning_calendar import Calendar, Progress
 from billhook.rules.standing import standing_of
 from billhook.store.database import Tx
 from billhook.store.deliveries import address
-from billhook.store.dunning_cases import Case, debts
+from billhook.store.dunning_cases import Case, debts_of
 from billhook.store.dunning_policies import PolicyVersion
 from billhook.store.messages import Message, add_messages
-from billhook.store.standings import set_standing, told_standing
+from billhook.store.standings import set_standings, told_standings
 
 ENDS: Final[dict[Stage, str]] = {
     "recovered": "dunning.recovered",
@@ -58,6 +60,14 @@ def next_attempt_at(case: Case, version: PolicyVersion) -> datetime | None:
 
 
 def tell(tx: Tx, event_type: str, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+    return tell_all(tx, [(event_type, case, version)], now)
+
+
+def tell_all(tx: Tx, told: Sequence[tuple[str, Case, PolicyVersion]], now: datetime) -> NewWork:
+    return _say(tx, [_news(event_type, case, version, now) for event_type, case, version in told], now)
+
+
+def _news(event_type: str, case: Case, version: PolicyVersion, now: datetime) -> Message:
     news = DunningNews(
         id=case.id,
         source=case.source_id,
@@ -81,36 +91,46 @@ def tell(tx: Tx, event_type: str, case: Case, version: PolicyVersion, now: datet
         pay_url=case.pay_url,
         final_action=case.final_action if case.stage == "exhausted" else None,
     )
-    return _say(tx, case, event_type, "dunning_case", case.id, news, now)
+    return _message(case, event_type, "dunning_case", case.id, news, now)
 
 
-def tell_standing(tx: Tx, case: Case, now: datetime) -> NewWork:
-    """Send the customer's standing as it is now, if it differs from what the merchant was told last."""
-    if case.customer is None:
-        return {}
-    told = told_standing(tx, case.merchant_id, case.customer)
+def tell_standings(tx: Tx, cases: Sequence[Case], now: datetime) -> NewWork:
+    """Send the standing of these cases' customers as it is now, where it differs from what the merchant was told
+    last."""
+    of: dict[str, dict[str, Case]] = defaultdict(dict)
+    for case in cases:
+        if case.customer is not None:
+            of[case.merchant_id].setdefault(case.customer, case)
+    said = [one for merchant_id in sorted(of) for one in _standings(tx, merchant_id, of[merchant_id], now)]
+    return _say(tx, said, now)
+
+
+def _standings(tx: Tx, merchant_id: str, of: dict[str, Case], now: datetime) -> list[Message]:
+    told, owed = told_standings(tx, merchant_id, of), debts_of(tx, merchant_id, of)
     # The clock that wakes a case may be a moment behind the one that is asked here.
-    standing = standing_of(debts(tx, case.merchant_id, case.customer), now + timedelta(milliseconds=250))
-    if standing.state == told:
-        return {}
-    set_standing(tx, case.merchant_id, case.customer, standing.state, now)
-    news = StandingNews(
-        id=case.customer_id or case.customer,
-        customer=case.customer,
-        state=standing.state,
-        since=standing.since,
-        until=standing.until,
-        reason=standing.reason,
-        invoices=standing.invoices,
-    )
-    return _say(tx, case, "customer.standing_changed", "standing", news.id, news, now)
+    stand = {customer: standing_of(owed[customer], now + timedelta(milliseconds=250)) for customer in of}
+    changed = {customer: one for customer, one in stand.items() if one.state != told[customer]}
+    set_standings(tx, merchant_id, {customer: one.state for customer, one in changed.items()}, now)
+    said = []
+    for customer, standing in changed.items():
+        news = StandingNews(
+            id=of[customer].customer_id or customer,
+            customer=customer,
+            state=standing.state,
+            since=standing.since,
+            until=standing.until,
+            reason=standing.reason,
+            invoices=standing.invoices,
+        )
+        said.append(_message(of[customer], "customer.standing_changed", "standing", news.id, news, now))
+    return said
 
 
-def _say(
-    tx: Tx, case: Case, event_type: str, kind: str, object_id: str, news: DunningNews | StandingNews, now: datetime
-) -> NewWork:
+def _message(
+    case: Case, event_type: str, kind: str, object_id: str, news: DunningNews | StandingNews, now: datetime
+) -> Message:
     body = msgspec.json.encode({"type": event_type, "timestamp": now, "data": news})
-    message = Message.own(
+    return Message.own(
         case.merchant_id,
         event_type,
         kind,
@@ -121,4 +141,7 @@ def _say(
         subscription=case.subscription,
         traceparent=case.traceparent,
     )
-    return {"deliveries": address(tx, add_messages(tx, [message], now), now)}
+
+
+def _say(tx: Tx, said: Sequence[Message], now: datetime) -> NewWork:
+    return {"deliveries": address(tx, add_messages(tx, said, now), now)} if said else {}

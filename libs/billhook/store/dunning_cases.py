@@ -3,7 +3,8 @@ invoice whose case is over opens none."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -163,9 +164,18 @@ def add_case(tx: Tx, case: Case, due_at: datetime) -> bool:
 
 def change_case(tx: Tx, before: Case, after: Case, **work: Any) -> None:
     """Write what differs. The caller holds the row. `work` are columns of the work, such as `due_at`."""
-    changes = {name: getattr(after, name) for name in _FIELDS if getattr(after, name) != getattr(before, name)}
-    if changes or work:
-        tx.execute(sa.update(dunning_cases).where(dunning_cases.c.id == before.id).values(**changes, **work))
+    change_cases(tx, [(before, after, work)])
+
+
+def change_cases(tx: Tx, changed: Sequence[tuple[Case, Case, Mapping[str, Any]]]) -> None:
+    """The same for many: those that change alike in one statement."""
+    alike: dict[tuple[tuple[str, Any], ...], list[str]] = defaultdict(list)
+    for before, after, work in changed:
+        fields = {name: getattr(after, name) for name in _FIELDS if getattr(after, name) != getattr(before, name)}
+        alike[tuple({**fields, **work}.items())].append(before.id)
+    for values, ids in alike.items():
+        if values:
+            tx.execute(sa.update(dunning_cases).where(among(tx, dunning_cases.c.id, ids)).values(dict(values)))
 
 
 def remove_case(tx: Tx, case_id: str) -> None:
@@ -299,9 +309,17 @@ _DEBT = ("id", "invoice_id", "stage", "opened_at", "grace_until")
 
 def debts(tx: Tx, merchant_id: str, customer: str) -> list[Debt]:
     """The cases that count for the standing of a customer, by the provider's id."""
+    return debts_of(tx, merchant_id, [customer])[customer]
+
+
+def debts_of(tx: Tx, merchant_id: str, customers: Collection[str]) -> dict[str, list[Debt]]:
     c = dunning_cases.c
-    query = sa.select(*(c[name] for name in _DEBT)).where(c.merchant_id == merchant_id, c.customer == customer, c.owing)
-    return [_debt(row) for row in tx.execute(query)]
+    query = sa.select(c.customer, *(c[name] for name in _DEBT))
+    query = query.where(c.merchant_id == merchant_id, among(tx, c.customer, customers), c.owing)
+    found: dict[str, list[Debt]] = {customer: [] for customer in customers}
+    for row in tx.execute(query):
+        found[row.customer].append(_debt(row))
+    return found
 
 
 def debts_of_customer(tx: Tx, customer_id: str, *, merchant_id: str | None) -> list[Debt] | None:

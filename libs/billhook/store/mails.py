@@ -111,13 +111,14 @@ def next_turn(tx: Tx, merchant_id: str, a_day: int, now: datetime) -> datetime |
     return None if first is None else first + DAY
 
 
-def withdraw_mails(tx: Tx, merchant_id: str, about: str) -> None:
-    """Take back what was written about this (the beginning of `about`) and that nobody has tried to send yet."""
+def withdraw_mails(tx: Tx, merchant_id: str, about: Collection[str]) -> None:
+    """Take back what was written about these (beginnings of `about`, all as long) and nobody has tried to send yet."""
     c = mails.c
+    [length] = {len(beginning) for beginning in about}
     tx.execute(
         sa.delete(mails).where(
             c.merchant_id == merchant_id,
-            c.about.startswith(about, autoescape=True),
+            among(tx, sa.func.substr(c.about, 1, length), about),
             c.state == DUE,
             c.token.is_(None),
             c.attempts == 0,

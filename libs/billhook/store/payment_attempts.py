@@ -3,7 +3,8 @@ most one attempt for an invoice is under way: a partial unique index enforces th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,7 +101,18 @@ def add_attempt(tx: Tx, attempt: Attempt) -> bool:
 
 def change_attempt(tx: Tx, attempt_id: str, **changes: Any) -> None:
     """The caller holds the row."""
-    tx.execute(sa.update(payment_attempts).where(payment_attempts.c.id == attempt_id).values(**changes))
+    change_attempts(tx, {attempt_id: changes})
+
+
+def change_attempts(tx: Tx, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """The same for many. Those that change the same columns are sent together."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for attempt_id, values in changes.items():
+        alike[tuple(values)].append({"row_id": attempt_id, **{f"new_{name}": one for name, one in values.items()}})
+    c = payment_attempts.c
+    for names, rows in alike.items():
+        new = {name: sa.bindparam(f"new_{name}", type_=c[name].type) for name in names}
+        tx.execute(sa.update(payment_attempts).where(c.id == sa.bindparam("row_id")).values(new), rows)
 
 
 def submit(tx: Tx, attempt_ids: Collection[str], now: datetime) -> None:
