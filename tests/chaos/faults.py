@@ -106,6 +106,29 @@ def server_absent(seconds: float) -> Fault:
     )
 
 
+def partitioned(seconds: float) -> Fault:
+    """The network between the services and the database's server swallows everything: nobody hears that anybody is
+    gone."""
+    return Fault(
+        f"database's network swallows {seconds:g} s",
+        lambda product: product.way.swallow(),
+        seconds,
+        lambda product: product.way.open(),
+        only_on="postgresql",
+    )
+
+
+def unwritable(seconds: float) -> Fault:
+    """The database's server answers, and takes no writes."""
+    return Fault(
+        f"database takes no writes {seconds:g} s",
+        lambda product: product.allow_writes(False),
+        seconds,
+        lambda product: product.allow_writes(True),
+        only_on="postgresql",
+    )
+
+
 def clock_stepped(by_seconds: float, seconds: float) -> Fault:
     """The wall clock of every service jumps, as after a suspended machine or a correction by NTP, and jumps back."""
     return Fault(
@@ -125,7 +148,10 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "everything": (EVERYTHING,),
     "queue": (EMPTIED, KEPT, FLUSHED, frozen(5), absent(20)),
-    "database": (writer_held(5), server_frozen(5), server_absent(0), server_absent(5)),
+    "database": (
+        *(writer_held(5), server_frozen(5), server_absent(0), server_absent(5)),
+        *(partitioned(8), unwritable(5)),
+    ),
     "clock": (clock_stepped(+60, 6), clock_stepped(-60, 6)),
 }
 """By the names that `--faults` takes."""

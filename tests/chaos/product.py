@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+from sqlalchemy.engine import make_url
+
 from billhook.actions.sources import new_signing_secret
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready, wait_until_ready
@@ -21,6 +24,7 @@ from billhook.store import migrate
 from billhook.store.endpoints import create_endpoint
 from billhook.store.merchants import create_merchant
 from billhook.store.sources import create_source
+from billhook_testing.proxy import Proxy
 from billhook_testing.servers import PostgresServer, ValkeyServer
 from tests.chaos.debts import Debts, is_charging
 from tests.chaos.sender import Address
@@ -79,6 +83,13 @@ class Product:
             "TMPDIR": str(directory),
             CLOCK_FILE: str(directory / "clock"),
         }
+        self._way: Proxy | None = None
+        if server is not None:
+            # Ours goes straight to the server: it is the services that are to be cut off.
+            self._way = Proxy(server.port)
+            self._way.start()
+            through = make_url(database_url).set(port=self._way.port).render_as_string(hide_password=False)
+            self._environment["BILLHOOK_DATABASE_URL"] = through
         self._clock_file = directory / "clock"
         self.step_clock(0)
         self.settings = Settings.model_validate(chosen)
@@ -157,6 +168,18 @@ class Product:
         self.postgres.start()
         self.env.database.engine.dispose()  # our own connections died with it
 
+    @property
+    def way(self) -> Proxy:
+        """Between the services and PostgreSQL."""
+        assert self._way is not None, "a fault of PostgreSQL on another database"
+        return self._way
+
+    def allow_writes(self, allowed: bool) -> None:
+        """Whether PostgreSQL takes them: not, where its disk is full or another server has taken over from it."""
+        with psycopg.connect(self.postgres.url.replace("+psycopg", "", 1), autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'off' if allowed else 'on'}")
+            connection.execute("SELECT pg_reload_conf()")
+
     def hold_the_writer(self) -> None:
         self._writer = sqlite3.connect(self.env.database.url.database or "", isolation_level=None, timeout=10)
         self._writer.execute("BEGIN IMMEDIATE")
@@ -191,6 +214,8 @@ class Product:
         if self._watcher.is_alive():
             self.stop()
         self.let_go_of_the_writer()
+        if self._way is not None:
+            self._way.close()
         self.valkey.thaw()
         self.valkey.stop()
         self.env.close()
