@@ -42,12 +42,12 @@ def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, names))
     )
-    as_json = {name for name in names if isinstance(table.c[name].type, sa.JSON)}
+    in_json = {name for name in names if isinstance(table.c[name].type, sa.JSON)}
     try:
         cursor = cast("psycopg.Cursor[Any]", tx.connection.cursor())
         with cursor, cursor.copy(statement) as copy:
             for row in rows:
-                copy.write_row([_json(row[name]) if name in as_json else row[name] for name in names])
+                copy.write_row([_written(row[name]) if name in in_json else row[name] for name in names])
     except psycopg.Error as error:
         # As every other statement fails, so that a database that is away is taken for that.
         raise sa.exc.DBAPIError.instance(
@@ -55,5 +55,10 @@ def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         ) from error
 
 
-def _json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+def as_json(value: Any) -> str:
+    """One parameter for many values: rows for `json_to_recordset`, a list for `json_each`. Bytes in it are base64."""
+    return msgspec.json.encode(value).decode()
+
+
+def _written(value: Any) -> str | None:
+    return None if value is None else as_json(value)

@@ -20,6 +20,7 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.rules.delivery import FRESH, RETRY
+from billhook.store.bulk import as_json
 from billhook.store.database import Database, Run, Tx
 from billhook.store.deliveries import Attempt, OutboundMessage, add_attempts
 from billhook.store.endpoints import Endpoint, endpoints
@@ -180,13 +181,13 @@ UPDATE deliveries SET attempts = attempts + 1, token = ?, due_at = ? WHERE id IN
 
 
 def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
-    given = (to_micros(claim.horizon), wanted.lane, _json(wanted.passing_over), wanted.limit)
+    given = (to_micros(claim.horizon), wanted.lane, as_json(wanted.passing_over), wanted.limit)
     if wanted.ids is None:
         rows = tx.exec_driver_sql(_FIND_LONGEST_DUE, (claim.max_attempts, *given)).fetchall()
     else:
-        rows = tx.exec_driver_sql(_FIND_AMONG, (claim.max_attempts, _json(wanted.ids), *given)).fetchall()
+        rows = tx.exec_driver_sql(_FIND_AMONG, (claim.max_attempts, as_json(wanted.ids), *given)).fetchall()
     asked = {row[1] for row in rows if row[0]}
-    found = tx.exec_driver_sql(_WELL, (_json(asked),)).fetchall() if asked else []
+    found = tx.exec_driver_sql(_WELL, (as_json(asked),)).fetchall() if asked else []
     well = {row[0]: _endpoint(row) for row in found}
     places = {endpoint_id: rooms.known.get(endpoint_id, rooms.others) for endpoint_id in well}
     mine = []
@@ -195,7 +196,7 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
             places[row[1]] -= 1
             mine.append(row)
     if mine:
-        tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), _json([row[3] for row in mine])))
+        tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), as_json([row[3] for row in mine])))
     taken = {row[3] for row in mine}
     others = [row for row in rows if row[3] not in taken]
     return Taken(
@@ -242,10 +243,6 @@ def _endpoint(row: Sequence[Any]) -> Endpoint:
     return Endpoint(**dict(zip(_ENDPOINT, values, strict=True)))
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
 class Settled(msgspec.Struct, frozen=True):
     """How a plain delivery's attempt ended, and where that leaves it."""
 
@@ -276,7 +273,7 @@ def settle(database: Database, settled: Sequence[Settled], now: datetime) -> set
         for one in settled
     ]
     with database.statement() as run:
-        return {row[0] for row in run(_SETTLE, (_json(rows), now)).fetchall()}
+        return {row[0] for row in run(_SETTLE, (as_json(rows), now)).fetchall()}
 
 
 # One JSON for all rows and columns, for the same reason as above. Rows are locked sorted, as everywhere.
@@ -315,7 +312,7 @@ UPDATE deliveries
 
 
 def _settle_on_sqlite(tx: Tx, settled: Sequence[Settled], now: datetime) -> set[str]:
-    ids = _json([one.attempt.delivery_id for one in settled])
+    ids = as_json([one.attempt.delivery_id for one in settled])
     found = tx.exec_driver_sql(
         f"SELECT id, token FROM deliveries WHERE state = '{DUE}' AND id IN (SELECT value FROM json_each(?))", (ids,)
     )

@@ -15,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from billhook.rules.delivery import HELD
-from billhook.store.bulk import among, insert_many
+from billhook.store.bulk import among, as_json, insert_many
 from billhook.store.database import Database, Run, Tx
 from billhook.store.deliveries import NewDelivery, deliveries, delivery_rows
 from billhook.store.merchants import api_keys, merchants
@@ -82,43 +82,42 @@ def publish(
     return Written(published, [row["id"] for row in rows if row["message_id"] in published and row["state"] != HELD])
 
 
-def _lists(*types: str) -> str:
-    """Rows from lists, as subqueries: the planner cannot know how long those are, so it plans once. Short lists that it
-    sees it plans for at each execution, which takes as long as the statement."""
-    return f"unnest({', '.join(f'(SELECT %b::{each}[])' for each in types)})"
-
-
-_ASKED: Final = _lists(*["text"] * 4, "bytea", "timestamptz", *["text"] * 3, "bytea", "text", "bigint")
-_ADDRESSED: Final = _lists(*["text"] * 7, "timestamptz")
-_PUBLISH: Final = f"""
+# One JSON for all rows and columns but the bodies: the driver takes longer over an array a column than PostgreSQL over
+# the statement, and where it sees how long they all are, PostgreSQL plans anew at each execution. Sorted by key, as
+# every writer does: two batches with the same keys in different orders could deadlock.
+_PUBLISH: Final = """
 WITH asked AS (
-  SELECT * FROM {_ASKED}
-    AS one(id, merchant_id, type, key, body, occurred_at, customer, subscription, traceparent, sha256, api_key_id,
-           version)
+  SELECT * FROM ROWS FROM (
+    json_to_recordset(%s::json) AS (
+      id text, merchant_id text, type text, key text, occurred_at timestamptz, customer text, subscription text,
+      traceparent text, sha256 text, api_key_id text, version bigint),
+    unnest(%b::bytea[])
+  ) AS one(id, merchant_id, type, key, occurred_at, customer, subscription, traceparent, sha256, api_key_id, version,
+           body)
 ), good AS (
   SELECT asked.* FROM asked JOIN merchants ON merchants.id = merchant_id AND merchants.endpoints_version = version
    WHERE api_key_id IS NULL
       OR EXISTS (SELECT FROM api_keys WHERE api_keys.id = asked.api_key_id AND revoked_at IS NULL)
 ), used AS (
   INSERT INTO idempotency_keys (merchant_id, idempotency_key, sha256, message_id, created_at)
-  SELECT merchant_id, key, sha256, id, %b FROM good ORDER BY merchant_id, key
+  SELECT merchant_id, key, decode(sha256, 'base64'), id, %s FROM good ORDER BY merchant_id, key
   ON CONFLICT DO NOTHING RETURNING message_id
 ), published AS (
   INSERT INTO messages (id, merchant_id, type, object_kind, object_id, body, inbox_id, number, occurred_at, created_at,
                         customer, subscription, traceparent)
-  SELECT id, merchant_id, type, 'publication', key, body, id, 0, occurred_at, %b, customer, subscription, traceparent
+  SELECT id, merchant_id, type, 'publication', key, body, id, 0, occurred_at, %s, customer, subscription, traceparent
     FROM good JOIN used ON message_id = id
 ), addressed AS (
   INSERT INTO deliveries (id, merchant_id, message_id, endpoint_id, subject, lane, state, created_at, due_at,
                           finished_at)
-  SELECT id, merchant_id, message_id, endpoint_id, subject, lane, state, %b, %b, finished_at
-    FROM {_ADDRESSED} AS one(id, merchant_id, message_id, endpoint_id, subject, lane, state, finished_at)
+  SELECT id, merchant_id, message_id, endpoint_id, subject, lane, state, %s, %s, finished_at
+    FROM json_to_recordset(%s::json) AS one(
+      id text, merchant_id text, message_id text, endpoint_id text, subject text, lane text, state text,
+      finished_at timestamptz)
     JOIN used USING (message_id)
 )
 SELECT message_id FROM used
 """
-# Sorted by key, as every writer does: two batches with the same keys in different orders could deadlock.
-_DELIVERY: Final = ("id", "merchant_id", "message_id", "endpoint_id", "subject", "lane", "state", "finished_at")
 
 
 def _in_one_statement(
@@ -128,26 +127,25 @@ def _in_one_statement(
     versions: Mapping[str, int],
     now: datetime,
 ) -> set[str]:
-    fields = [
-        (
-            one.message.id,
-            one.message.merchant_id,
-            one.message.type,
-            one.idempotency_key,
-            one.message.body,
-            one.message.occurred_at,
-            one.message.customer,
-            one.message.subscription,
-            one.message.traceparent,
-            one.sha256,
-            one.api_key_id,
-            versions[one.message.merchant_id],
-        )
+    asked = [
+        {
+            "id": one.message.id,
+            "merchant_id": one.message.merchant_id,
+            "type": one.message.type,
+            "key": one.idempotency_key,
+            "occurred_at": one.message.occurred_at,
+            "customer": one.message.customer,
+            "subscription": one.message.subscription,
+            "traceparent": one.message.traceparent,
+            "sha256": one.sha256,
+            "api_key_id": one.api_key_id,
+            "version": versions[one.message.merchant_id],
+        }
         for one in new
     ]
-    columns = [list(column) for column in zip(*fields, strict=True)]
-    addressed = [[row[name] for row in rows] for name in _DELIVERY]
-    return {row[0] for row in run(_PUBLISH, (*columns, now, now, now, now, *addressed)).fetchall()}
+    bodies = [one.message.body for one in new]
+    given = (as_json(asked), bodies, now, now, now, now, as_json(rows))
+    return {row[0] for row in run(_PUBLISH, given).fetchall()}
 
 
 def _in_one_transaction(
