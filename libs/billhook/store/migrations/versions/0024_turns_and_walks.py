@@ -15,8 +15,9 @@ def upgrade() -> None:
     op.add_column("provider_limits", sa.Column("booked", Instant()))
     op.create_table(
         "file_walks",
-        sa.Column("merchant_id", sa.Text(), primary_key=True),
+        sa.Column("merchant_id", sa.Text()),
         sa.Column("place", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("merchant_id", name="pk_file_walks"),
     )
     # A run in the middle of a list begins that list again: a place has more in it than before.
     op.execute("UPDATE reconciliation_runs SET cursor = NULL, window_end = NULL WHERE state = 'due'")
