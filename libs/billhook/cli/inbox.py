@@ -3,19 +3,22 @@ finds what a replay made due."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import sqlalchemy as sa
 import typer
 
 from billhook.cli.groups import command_group
 from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.decoding import decode
-from billhook.store import dead_letters, inbox, queues
-from billhook.store.database import Tx
+from billhook.store import dead_letters, inbox
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from billhook.store.database import Tx
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
-Queue = Annotated[str | None, typer.Option(help=f"Only this queue's: {', '.join(queues.QUEUES)}.")]
+Queue = Annotated[str | None, typer.Option(help="Only this queue's: `billhook queues list` names them.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
 
 events = command_group("events")
@@ -77,8 +80,11 @@ def list_conflicts(
 
 
 def known_queue(queue: str | None) -> str | None:
-    if queue is not None and queue not in queues.QUEUES:
-        raise CommandError(f"There is no queue {queue!r}. The queues are: {', '.join(queues.QUEUES)}.")
+    if queue is not None:
+        from billhook.store.queues import QUEUES  # every table there is
+
+        if queue not in QUEUES:
+            raise CommandError(f"There is no queue {queue!r}. The queues are: {', '.join(QUEUES)}.")
     return queue
 
 

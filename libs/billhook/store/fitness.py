@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
@@ -34,7 +34,7 @@ def misfit(database: Database) -> str | None:
 
 def known_revisions() -> list[str]:
     """Those of this code, the one it works with last."""
-    names = sorted(file.name[:4] for file in (files("billhook.store") / "migrations" / "versions").iterdir())
+    names = sorted(file.name[:4] for file in (Path(__file__).parent / "migrations" / "versions").iterdir())
     return [name for name in names if name.isdecimal()]
 
 
