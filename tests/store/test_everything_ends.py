@@ -55,6 +55,7 @@ KEPT = {
     "number_series": "one a series, and the law wants no gap",
     "provider_limits": "one an account at a provider",
     "customer_standings": "one a customer",
+    "file_walks": "one a merchant",
     "dunning_cases": OF_CASE,
     "payment_attempts": OF_CASE,
 }
@@ -153,7 +154,10 @@ def test_what_is_over_and_old_goes_and_all_else_stays(database: Database, object
         for state in ("processed", "ignored"):
             conflict = event(tx, OLD, state)
             add(tx, inbox_conflicts, "cfl", OLD, inbox_id=conflict, headers=b"", body=b"", sha256=b"", received_at=OLD)
-        events = {event(tx, OLD, "due"), event(tx, OLD, "dead"), event(tx, NOW, "processed")}
+        discarded, waits = event(tx, OLD, "dead"), event(tx, OLD, "dead")
+        letter(tx, OLD, "inbox", discarded, resolved_at=NOW)
+        letter(tx, OLD, "inbox", waits)
+        events = {event(tx, OLD, "due"), waits, event(tx, NOW, "processed")}
         endpoint = endpoint_of(tx, MERCHANT, OLD)
         for state in ("delivered", "canceled", "dead"):
             delivery(tx, endpoint, OLD, state)
@@ -170,7 +174,9 @@ def test_what_is_over_and_old_goes_and_all_else_stays(database: Database, object
         letters = {letter(tx, OLD, "mails", given_up), letter(tx, OLD, "inbox", "evt_late", resolved_at=NOW)}
         job = {"kind": "replay", "since": OLD, "until": OLD, "cursor": "", "created_by": "me", "created_at": OLD}
         add(tx, replays, "rpl", OLD, state="done", due_at=OLD, **job)
-        jobs = {add(tx, replays, "rpl", OLD, state="due", due_at=OLD, **job)}
+        dead_job = add(tx, replays, "rpl", OLD, state="dead", due_at=OLD, **job)
+        letter(tx, OLD, "replays", dead_job)
+        jobs = {add(tx, replays, "rpl", OLD, state="due", due_at=OLD, **job), dead_job}
         link = {"invoice_id": "inv_1", "created_at": OLD}
         add(tx, hosted_links, "lnk", OLD, digest=b"1", expires_at=OLD, **link)
         links = {add(tx, hosted_links, "lnk", OLD, digest=b"2", expires_at=NOW, **link)}

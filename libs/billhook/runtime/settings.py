@@ -149,8 +149,8 @@ class Settings(BaseSettings):
     )
     keep_events_days: int = Field(
         400,
-        description="Events of the inbox that were processed or ignored are deleted when they are older than this (60"
-        " at least); so are the messages that came of them. 0 keeps them.",
+        description="Events of the inbox that are over (with no open dead letter) are deleted when they are older than"
+        " this (60 at least); so are the messages that came of them. 0 keeps them.",
         ge=0,
     )
     keep_mails_days: int = Field(400, description="Mails older than this are deleted. 0 keeps them.", ge=0)

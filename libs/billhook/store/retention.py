@@ -56,10 +56,9 @@ def delete_attempts(tx: Tx, before: datetime) -> int:
 
 
 def delete_events(tx: Tx, before: datetime) -> int:
-    """Delete the oldest events of before that time that were processed or ignored, with what came under their ids.
-    Whoever sends one again after so long is taken for a sender of something new."""
-    over = inbox.c.state.in_(("processed", "ignored"))
-    ids = _oldest(tx, inbox, id_at("evt", before), over)
+    """Delete the oldest events of before that time that are over, with what came under their ids, but for those with an
+    open dead letter. Whoever sends one again after so long is taken for a sender of something new."""
+    ids = _oldest(tx, inbox, id_at("evt", before), inbox.c.state != DUE, _no_open_letter(inbox))
     if ids:
         tx.execute(sa.delete(inbox_conflicts).where(inbox_conflicts.c.inbox_id.in_(ids)))
         tx.execute(sa.delete(inbox).where(inbox.c.id.in_(ids)))
@@ -97,9 +96,12 @@ def delete_letters(tx: Tx, before: datetime) -> int:
 
 
 def delete_jobs(tx: Tx, before: datetime) -> int:
-    """Delete the oldest replays and reconciliations of before that time that are over."""
-    gone = _delete(tx, replays, id_at("rpl", before), replays.c.state != DUE)
-    return max(gone, _delete(tx, reconciliation_runs, id_at("rec", before), reconciliation_runs.c.state != DUE))
+    """Delete the oldest replays and reconciliations of before that time that are over, but for those with an open dead
+    letter."""
+    return max(
+        _delete(tx, jobs, id_at(prefix, before), jobs.c.state != DUE, _no_open_letter(jobs))
+        for prefix, jobs in (("rpl", replays), ("rec", reconciliation_runs))
+    )
 
 
 def delete_findings(tx: Tx, before: datetime) -> int:
