@@ -26,6 +26,8 @@ RATE = 500.0
 OWING_EVERY = 100
 """Of so many customers one owes."""
 CONNECTIONS = 32
+AT_ONCE = 2_000
+"""Customers that are written in one statement."""
 
 
 def measure(database: str, scale: Scale) -> Iterator[Figure]:
@@ -82,9 +84,9 @@ def _fill(product: Product, customers: int) -> None:
     now, source_id = product.env.clock(), product.path.split("/")[3]
     with product.env.database.begin() as tx:
         version = set_policy(tx, product.merchant_id, "merchant", "", PRESETS["polar"], now, by="bench")
-    for first in range(0, customers, 10_000):
+    for first in range(0, customers, AT_ONCE):
         with product.env.database.begin() as tx:
-            numbers = range(first, min(first + 10_000, customers))
+            numbers = range(first, min(first + AT_ONCE, customers))
             insert_many(tx, TABLES["customer"], [_row(product, source_id, number, now) for number in numbers])
             owing = [_owing(product, source_id, version.id, number, now) for number in numbers[::OWING_EVERY]]
             insert_many(tx, dunning_cases, [{**vars(case), "due_at": now, "state": DUE} for case in owing])

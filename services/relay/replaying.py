@@ -44,7 +44,7 @@ some 1,500 a second, so that they do not run dry between two steps."""
 MOST_EVENTS = 2000
 """Events of one merchant that wait to be processed again: what bookkeepers do in half a second."""
 
-EVENTS_BESIDE_TRAFFIC = 50
+EVENTS_BESIDE_TRAFFIC = 30
 """While events come in, a job has no more than these waiting: what is new waits some milliseconds for them, now and
 then, and not at all between two steps of the job."""
 

@@ -26,7 +26,10 @@ from billhook.store.schema import id_at
 from billhook.store.work import DUE
 
 WINDOW = 1000
-"""Ids that a step looks at: a read of a few milliseconds."""
+"""Ids that a step looks at, at most: a read of a few milliseconds."""
+
+READ_FOR_EACH = 5
+"""Ids that it looks at for each that there is room for: not everything is asked for, and reading on is for nothing."""
 
 SCAN_LIMIT = 2000
 """How far into its lane `untouched` counts. Where more than that is due soon, it counts too little and a job goes on
@@ -52,24 +55,25 @@ class Window:
 def look(tx: Tx, replay: Replay, reachable: Mapping[str, Endpoint], *, end: datetime, room: int) -> Window:
     """The next window of a job, up to `end`, with at most `room` rows. `reachable`: endpoints that can be sent to."""
     before = id_at(replay.prefix, end + _ROUND_UP)
+    most = min(WINDOW, READ_FOR_EACH * room)
     find = {BACKFILL: _messages_after, EVENTS: _events_after}.get(replay.kind, _deliveries_after)
-    found, matching = find(tx, replay, before, reachable)
+    found, matching = find(tx, replay, before, reachable, most)
     if len(matching) > room:
         return Window(matching[:room], matching[room - 1]["id"], cut=True, last=False)
-    if len(found) == WINDOW:
+    if len(found) == most:
         return Window(matching, found[-1]["id"], cut=False, last=False)
     return Window(matching, max(replay.cursor, before), cut=False, last=True)
 
 
 def _deliveries_after(
-    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint]
+    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint], most: int
 ) -> tuple[Sequence[sa.RowMapping], Sequence[sa.RowMapping]]:
     columns = deliveries.c
     seen = sa.select(columns.id, columns.message_id, columns.endpoint_id, columns.state)
     if replay.endpoint_id is not None:
-        found = _read(tx, seen, columns.endpoint_id, replay.endpoint_id, replay.cursor, before)
+        found = _read(tx, seen, columns.endpoint_id, replay.endpoint_id, replay.cursor, before, most)
     else:
-        found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before)
+        found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before, most)
     wanted = [row for row in found if row["state"] in (replay.states or ()) and row["endpoint_id"] in reachable]
     if not wanted:
         return found, []
@@ -81,11 +85,11 @@ def _deliveries_after(
 
 
 def _messages_after(
-    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint]
+    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint], most: int
 ) -> tuple[Sequence[sa.RowMapping], Sequence[sa.RowMapping]]:
     columns = messages.c
     seen = sa.select(columns.id, columns.type, columns.customer, columns.subscription, columns.pruned_at)
-    found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before)
+    found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before, most)
     endpoint = reachable[str(replay.endpoint_id)]
     wanted = [
         row
@@ -100,11 +104,11 @@ def _messages_after(
 
 
 def _events_after(
-    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint]
+    tx: Tx, replay: Replay, before: str, reachable: Mapping[str, Endpoint], most: int
 ) -> tuple[Sequence[sa.RowMapping], Sequence[sa.RowMapping]]:
     columns = inbox.c
     seen = sa.select(columns.id, columns.source_id, columns.type, columns.state)
-    found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before)
+    found = _read(tx, seen, columns.merchant_id, replay.merchant_id, replay.cursor, before, most)
     return found, [
         row
         for row in found
@@ -115,14 +119,14 @@ def _events_after(
 
 
 def _read(
-    tx: Tx, seen: sa.Select[Any], whose: sa.Column[str], owner: str, after: str, before: str
+    tx: Tx, seen: sa.Select[Any], whose: sa.Column[str], owner: str, after: str, before: str, most: int
 ) -> Sequence[sa.RowMapping]:
     """The owner's next rows. A comparison of (owner, id) pairs, which only the index of pairs can answer: with two
     separate conditions a planner may walk the index of all ids and skip the rows of every other owner."""
     pair = (whose, whose.table.c.id)
     place = sa.tuple_(*pair)
     query = seen.where(place > sa.tuple_(owner, after), place < sa.tuple_(owner, before))
-    return list(tx.execute(query.order_by(*pair).limit(WINDOW)).mappings())
+    return list(tx.execute(query.order_by(*pair).limit(most)).mappings())
 
 
 def _asked(replay: Replay, event_type: str) -> bool:
