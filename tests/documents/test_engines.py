@@ -92,6 +92,32 @@ def test_number_parties_lines_and_totals_are_in_the_file(engines: Engines, local
             assert bare(word) in text
 
 
+def test_what_was_written_in_lines_is_shown_in_lines(engines: Engines) -> None:
+    text = "Consulting\nMonday: 3 h\r\nTuesday:\t4 h\n"
+    snapshot = samples.invoice(samples.terms(1), description=text, footer=text)
+    lines = tuple(msgspec.structs.replace(line, description=text) for line in snapshot.lines)
+    [pdf] = draw(engines, request(msgspec.structs.replace(snapshot, lines=lines)))
+    found = [" ".join(line.split()) for line in reader(pdf).pages[0].extract_text().split("\n")]
+    assert [found.count(line) for line in ("Consulting", "Monday: 3 h", "Tuesday: 4 h")] == [3, 3, 3]
+
+
+def test_a_long_reference_stays_within_its_column(engines: Engines) -> None:
+    """It is cut, for it has no spaces."""
+    reference = "ch_3PqrStUvWxYz0123456789"
+    one = request(samples.receipt(samples.terms(1), payment_reference=reference))
+    page = reader(draw(engines, one)[0]).pages[0]
+    assert reference in bare(page.extract_text())
+    assert not any(reference in line for line in page.extract_text().split("\n"))
+
+
+def test_totals_stand_with_the_last_two_lines(engines: Engines) -> None:
+    asked = [request(samples.invoice(samples.terms(count))) for count in (1, 2, 14, 15, 16, 17)]
+    for one, pdf in zip(asked, draw(engines, *asked), strict=True):
+        page = next(text for page in reader(pdf).pages if "Subtotal" in (text := page.extract_text()))
+        assert all(bare(line.description) in bare(page) for line in one.shown.lines[-2:])
+        assert bare(one.shown.totals[-1].amount) in bare(page)
+
+
 def test_two_hundred_lines_are_all_there_in_their_order_over_many_pages(engines: Engines) -> None:
     one = request(samples.invoice(samples.terms(200)))
     [pdf] = draw(engines, one)

@@ -148,6 +148,18 @@ def test_a_seller_of_whom_there_is_but_the_name_has_no_label_without_words(rende
     assert reference in paid.replace(" ", ""), "it is cut where its column ends"
 
 
+@pytest.mark.parametrize(
+    ("number", "cut"),
+    [
+        ("RG-2026-ABTEILUNG-NORD-WEST-000000042", "RG-2026- ABTEILUNG-NORD- WEST-000000042"),
+        ("N" * 37, f"{'N' * 14} {'N' * 14} {'N' * 9}"),
+    ],
+)
+def test_a_long_number_is_cut_at_its_hyphens_where_it_has_some(renderer: TypstRenderer, number: str, cut: str) -> None:
+    [pdf] = renderer.render([request(samples.invoice(samples.terms(1), number=number))])
+    assert f"Invoice number {cut} Date of issue" in pages_of(pdf)[0]
+
+
 def test_amounts_above_a_billion_do_not_touch(renderer: TypstRenderer) -> None:
     made = samples.terms(1, "en", "kwd")
     lines = tuple(msgspec.structs.replace(line, quantity="1234567.25", unit_amount="98765432.1") for line in made.lines)

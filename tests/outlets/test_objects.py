@@ -15,7 +15,7 @@ import pytest
 
 from billhook.errors import SettingsError, TryAgain
 from billhook.outlets import syncing
-from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects, document_key, open_objects
+from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects, document_key, document_name, open_objects
 
 CONTENT = b"%PDF-1.4 an invoice"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -57,6 +57,14 @@ def test_of_many_writers_at_once_one_content_wins_for_all(objects: Objects) -> N
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(put, range(32)))
     assert won in ([n % 2 == 0 for n in range(32)], [n % 2 == 1 for n in range(32)])
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [("FV-01/02/2019", "invoice-FV-01-02-2019.pdf"), ("№ 7/é", "invoice-7.pdf"), ("/請求", "invoice.pdf")],
+)
+def test_a_file_is_saved_under_its_number_whatever_is_in_that(number: str, name: str) -> None:
+    assert document_name("invoice", number) == name
 
 
 def test_damage_is_found_when_reading(objects: Objects, root: Path) -> None:

@@ -150,7 +150,7 @@ class _Writer:
             taxed=any(line.tax_percent is not None for line in snapshot.lines),
             totals=tuple(self.totals()),
             notes=tuple(self.notes()),
-            footer=snapshot.footer or None,
+            footer=_written(snapshot.footer or "") or None,
             legal=(snapshot.seller.registration,) if snapshot.seller.registration else (),
             accent=accent,
             accent_ink=colours.ink(accent),
@@ -260,7 +260,7 @@ class _Writer:
 
     def line(self, line: Line) -> ShownLine:
         return ShownLine(
-            description=line.description or self.words.item,
+            description=_written(line.description or "") or self.words.item,
             notes=tuple(self.line_notes(line)),
             quantity=self.write.quantity(line.quantity, line.unit) if line.quantity else "",
             unit_price=self.write.unit_price(line.unit_amount) if line.unit_amount else "",
@@ -374,7 +374,12 @@ class _Writer:
             number = [words.transfer_reference.format(number=snapshot.number)] if snapshot.number else []
             yield "\n".join([words.transfer, *snapshot.seller.bank, *number])
         if snapshot.description:
-            yield snapshot.description
+            yield _written(snapshot.description)
+
+
+def _written(text: str) -> str:
+    """With line breaks of one kind, and without tabs: no font has a letter for those."""
+    return "\n".join(text.splitlines()).expandtabs(4)
 
 
 def _labels(words: Words) -> ShownLabels:

@@ -91,7 +91,8 @@ def document_key(sha256: str) -> str:
 
 def document_name(kind: str, number: str) -> str:
     """What people save a PDF as, such as `credit-note-CN-0001.pdf`. A number may have anything in it, a name not."""
-    return f"{kind.replace('_', '-')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', number)[:100]}.pdf"
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", number)[:100].strip("-")
+    return "-".join(filter(None, (kind.replace("_", "-"), cleaned))) + ".pdf"
 
 
 def open_objects(url: str, environment: Mapping[str, str] = os.environ) -> Objects:
