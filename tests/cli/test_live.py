@@ -34,7 +34,7 @@ def test_it_says_what_came_in_and_went_out_and_how_fast() -> None:
         return metrics[service].exported().decode() if service in metrics else ""
 
     line = LiveLine(read, terminal, lambda: now[0])
-    line.draw()
+    assert not line.draw()
     assert terminal.line == "in 0 events 0/s · out 0 webhooks 0/s, 0 documents 0/s · 0 dead"
 
     for source in ("a", "b"):
@@ -45,7 +45,7 @@ def test_it_says_what_came_in_and_went_out_and_how_fast() -> None:
     metrics["invoicer"].documents.labels("failed").inc()
     metrics["relay"].dead_letters.labels("inbox", "refused").set(2)
     now[0] = 2.0
-    line.draw()
+    assert line.draw()
     assert terminal.line == "in 1,200 events 600/s · out 1,500 webhooks 750/s, 3 documents 2/s · 2 dead"
 
     # An ingress that was started again counts from 0, and one that does not answer has not lost what it counted.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from billhook.documents.engines import Engines
+from billhook.errors import SettingsError
 from billhook.outlets.mail.mailer import open_mailer
 from billhook.outlets.objects import open_objects
 from billhook.outlets.webhooks.response import Response
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health
-from billhook.runtime.settings import Settings
+from billhook.runtime.settings import Settings, read_settings
 from billhook.store import queues
 from billhook.store.database import Database
 from billhook.tracing import Tracing
@@ -210,6 +213,38 @@ def test_a_failed_payment_is_followed_to_the_mail_and_the_attempt(
     found = told.in_trace(trace)
     assert found.keys() >= {"process inbox", "process dunning_cases", "process payment_attempts", "process mails"}
     assert {messages[name][3:35] for name in ("dunning.case_opened", "dunning.attempt_failed")} == {trace}
+
+
+def test_a_service_sends_its_spans_where_the_setting_says(tmp_path: Path) -> None:
+    taken: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            taken.append(self.path.encode() + self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        env = Env(Settings(var=tmp_path, traces_url=f"http://127.0.0.1:{collector.server_port}/v1/traces"))
+        assert env.tracing is None, "a command is no service"
+        env = Env(env.settings)
+        env.service = "ingress"
+        assert env.tracing is not None
+        env.tracing.begin("accept", "server", SENT, {"event_id": "evt_1"}).end("accepted", {})
+        env.close()
+        collector.shutdown()
+    (sent,) = taken
+    assert sent.startswith(b"/v1/traces")
+    for word in (b"billhook-ingress", b"accept", b"evt_1", bytes.fromhex(TRACE)):
+        assert word in sent
+    for wrong in ("collector:4318", "ftp://collector", "http://"):
+        with pytest.raises(SettingsError, match="BILLHOOK_TRACES_URL"):
+            read_settings(var=tmp_path, traces_url=wrong)
 
 
 def test_a_collector_that_is_away_is_said_once_and_holds_up_no_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """The live line of `billhook up`: what comes in and goes out, on a terminal alone.
 
-It is read from the processes' own `/metrics`, once a second, by a thread that does nothing else. It stands in the last
-line of the terminal with the cursor before it, so that whatever a process logs is written over it
+It is read from the processes' own `/metrics`, once a second while something moves, by a thread that does nothing else.
+It stands in the last line of the terminal with the cursor before it, so that whatever a process logs is written over it
 (`billhook.logs.Readable` clears the rest), and it is drawn again below.
 """
 
@@ -19,6 +19,9 @@ from typing import Final, TextIO
 from billhook.runtime.settings import Settings
 
 EVERY_SECONDS: Final = 1.0
+SELDOM_SECONDS: Final = 5.0
+"""While nothing moves: to ask costs more than to do nothing."""
+
 ANSWER_SECONDS: Final = 1.0
 
 _CLEAR: Final = "\r\033[K"
@@ -71,11 +74,13 @@ class LiveLine:
         self._at = monotonic()
 
     def run(self, stopping: threading.Event) -> None:
-        while not stopping.wait(EVERY_SECONDS):
+        pause = EVERY_SECONDS
+        while not stopping.wait(pause):
             with suppress(OSError):  # the terminal has gone
-                self.draw()
+                pause = EVERY_SECONDS if self.draw() else min(pause * 1.5, SELDOM_SECONDS)
 
-    def draw(self) -> None:
+    def draw(self) -> bool:
+        """Ask and say; whether anything has moved."""
         before, began = dict(self._totals), self._at
         self._at = self._monotonic()
         for name, (service, metric, series) in WATCHED.items():
@@ -93,6 +98,7 @@ class LiveLine:
         width = shutil.get_terminal_size().columns - 1
         self._stream.write(f"{_CLEAR}{said(self._totals, rates)[:width]}\r")
         self._stream.flush()
+        return before != self._totals
 
 
 def said(totals: Figures, rates: Figures) -> str:
