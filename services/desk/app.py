@@ -13,11 +13,12 @@ from billhook.runtime.later import Later
 from billhook.runtime.service import ASGIApp, Health
 from services.desk.authentication import Callers
 from services.desk.routes.publishing import PublishRoute, publishing_line
+from services.desk.routes.standing import StandingRoute, standing_line
 
 
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
-    callers, line = Callers(env, health.parts), publishing_line(env)
+    callers, line, standings = Callers(env, health.parts), publishing_line(env), standing_line(env)
 
     def routes(probes: Sequence[Route]) -> ASGIApp:
         from services.desk.api import api
@@ -27,9 +28,10 @@ def build(env: Env, health: Health) -> ASGIApp:
 
     def close() -> None:
         line.stop()
+        standings.stop()
         callers.line.stop()
         callers.use.stop()
 
     rest = Later(routes, probe_routes(Probes(env, health)), close)
-    health.watch(lambda: line.problem or callers.line.problem or rest.problem)
-    return PublishRoute(rest, env, callers, line)
+    health.watch(lambda: line.problem or standings.problem or callers.line.problem or rest.problem)
+    return PublishRoute(StandingRoute(rest, env, callers, standings), env, callers, line)

@@ -222,10 +222,6 @@ QUESTIONS: dict[str, Question] = {
     "dunning_cases.debts": lambda tx, shop, merchant: [
         dunning_cases.get_case(tx, debt.case) for debt in dunning_cases.debts(tx, merchant, "cus_1")
     ],
-    "dunning_cases.debts_of_customer": lambda tx, shop, merchant: [
-        dunning_cases.get_case(tx, debt.case)
-        for debt in dunning_cases.debts_of_customer(tx, shop.customer, merchant_id=merchant) or []
-    ],
     "dunning_cases.get_case": lambda tx, shop, merchant: dunning_cases.get_case(tx, shop.case, merchant_id=merchant),
     "dunning_cases.list_cases": lambda tx, shop, merchant: dunning_cases.list_cases(tx, merchant_id=merchant),
     "dunning_cases.cases_concerned": lambda tx, shop, merchant: list(

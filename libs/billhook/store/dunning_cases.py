@@ -322,21 +322,29 @@ def debts_of(tx: Tx, merchant_id: str, customers: Collection[str]) -> dict[str, 
     return found
 
 
-def debts_of_customer(tx: Tx, customer_id: str, *, merchant_id: str | None) -> list[Debt] | None:
-    """The same by the book's id, in one indexed read of a customer that the book knows. None where the customer is
-    unknown; the operator (merchant None) may ask for any merchant's."""
+def debts_of_customers(
+    tx: Tx, asked: Collection[tuple[str | None, str]]
+) -> dict[tuple[str | None, str], list[Debt] | None]:
+    """The same by the book's id, for whoever asks (a merchant, or the operator: None): one indexed read of customers
+    that the book knows. None where a customer is unknown."""
     known, c = TABLES["customer"].c, dunning_cases.c
-    mine = (known.id == customer_id, *(() if merchant_id is None else (known.merchant_id == merchant_id,)))
+    ids = {customer_id for _, customer_id in asked}
     theirs = sa.and_(c.merchant_id == known.merchant_id, c.customer_id == known.id, c.owing)
-    query = sa.select(*(c[name] for name in _DEBT)).select_from(TABLES["customer"].outerjoin(dunning_cases, theirs))
-    rows = list(tx.execute(query.where(*mine)))
-    if not rows:
+    query = sa.select(known.merchant_id.label("whose"), known.id.label("of"), *(c[name] for name in _DEBT))
+    joined = query.select_from(TABLES["customer"].outerjoin(dunning_cases, theirs))
+    rows = list(tx.execute(joined.where(among(tx, known.id, ids))))
+    unknown = ids - {row.of for row in rows}
+    if unknown:
         # A customer of own invoices need not be in the book.
-        lone = sa.select(*(c[name] for name in _DEBT)).where(c.customer_id == customer_id, c.owing)
-        rows = list(tx.execute(lone if merchant_id is None else lone.where(c.merchant_id == merchant_id)))
-        if not rows:
-            return None
-    return [_debt(row) for row in rows if row.id is not None]
+        lone = sa.select(c.merchant_id.label("whose"), c.customer_id.label("of"), *(c[name] for name in _DEBT))
+        rows += tx.execute(lone.where(among(tx, c.customer_id, unknown), c.owing))
+    found: dict[tuple[str | None, str], list[Debt] | None] = dict.fromkeys(asked)
+    for row in rows:
+        for key in ((row.whose, row.of), (None, row.of)):
+            if key in found:
+                owed = found[key] or []
+                found[key] = [*owed, _debt(row)] if row.id is not None else owed
+    return found
 
 
 def _debt(row: sa.Row[Any]) -> Debt:

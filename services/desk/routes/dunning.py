@@ -19,9 +19,8 @@ from billhook.actions.ringing import ring
 from billhook.rules.book import Customer, book_id
 from billhook.rules.dunning import STAGES
 from billhook.rules.dunning_policy import PRESETS, Policy, ScopeKind
-from billhook.rules.standing import etag, standing_of
 from billhook.store.database import Tx
-from billhook.store.dunning_cases import Case, debts_of_customer, get_case, list_cases, steps_of
+from billhook.store.dunning_cases import Case, debts_of_customers, get_case, list_cases, steps_of
 from billhook.store.dunning_policies import PolicyVersion, current_policies, policies_of
 from billhook.store.dunning_report import dunning_report
 from billhook.store.merchants import Caller
@@ -31,6 +30,7 @@ from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Listing, Oldes
 from services.desk.lengthy import Lengthy
 from services.desk.refusals import Refusal, not_found
 from services.desk.routes.merchants import find_merchant
+from services.desk.routes.standing import answered
 
 router = APIRouter(prefix="/v1", tags=["dunning"])
 long = APIRouter(prefix=router.prefix, tags=router.tags, route_class=Lengthy)
@@ -288,26 +288,20 @@ def get_standing(
     env: EnvIn,
     caller: CallerIn,
     customer_id: Annotated[Text, Path(description="billhook's id, or with `source_id` the provider's.")],
-    response: Response,
     source_id: Annotated[Id | Optional, Query(description="The source that the provider's id is of.")] = None,
     account: Annotated[str, Query(max_length=255, description="The connected account, where there are such.")] = "",
     if_none_match: Annotated[str | None, Header()] = None,
-) -> StandingShown | Response:
+) -> Response:
     """Whether a customer may have what they pay for: ask on every request of yours, with the `ETag` of the answer
     before."""
     if source_id is not None:
         customer_id = book_id(source_id, account, Customer(external_id=customer_id))
     with env.database.read() as tx:
-        found = debts_of_customer(tx, customer_id, merchant_id=caller.merchant_id)
+        [found] = debts_of_customers(tx, [(caller.merchant_id, customer_id)]).values()
     if found is None:
         raise not_found("customer")
-    standing = standing_of(found, env.clock())
-    tag = f'"{etag(standing)}"'
-    if if_none_match is not None and tag in {part.strip() for part in if_none_match.split(",")}:
-        return Response(status_code=304, headers={"ETag": tag})
-    response.headers["ETag"] = tag
-    response.headers["Cache-Control"] = "private, no-cache"
-    return StandingShown(customer_id=customer_id, **msgspec.to_builtins(standing))
+    status, shown, body = answered(customer_id, found, if_none_match, env.clock)
+    return Response(body, status, {name.decode(): value.decode() for name, value in shown})
 
 
 def _find(tx: Tx, case_id: str, caller: Caller) -> Case:

@@ -1,0 +1,101 @@
+"""A customer's standing, which a product asks for on every request of its own. `GET /v1/customers/{id}/standing` is a
+plain ASGI route before all others, as publishing is, and all questions that wait are answered by one read.
+
+What is not plain (another method, a query that has to be refused, a connected account) goes on to the API, which
+documents the route and gives the same answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from billhook.rules.book import Customer, book_id
+from billhook.rules.standing import Debt, etag, standing_of
+from billhook.runtime.clock import Clock
+from billhook.runtime.env import Env
+from billhook.runtime.group_commit import GroupCommit, LineFull
+from billhook.runtime.service import ASGIApp
+from billhook.store.dunning_cases import debts_of_customers
+from services.desk import headers, refusals
+from services.desk.authentication import Callers, address_of, refuse_two_keys
+from services.desk.refusals import Refusal, not_found
+
+_PATH: Final = re.compile(r"/v1/customers/([A-Za-z0-9_.:-]{1,255})/standing")
+_QUERY: Final = re.compile(rb"(?:source_id=([A-Za-z0-9_]{1,100}))?")
+
+LARGEST_BATCH: Final = 200
+"""Questions that one read answers."""
+
+Question = tuple[str | None, str]
+"""The merchant that asks (None: the operator), and the book's id of the customer."""
+Line = GroupCommit[Question, list[Debt] | None]
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+def standing_line(env: Env) -> Line:
+    """Where questions wait."""
+
+    def find(asked: Sequence[Question]) -> Sequence[list[Debt] | None]:
+        with env.database.read() as tx:
+            found = debts_of_customers(tx, set(asked))
+        return [found[question] for question in asked]
+
+    return GroupCommit("standings", find, largest=LARGEST_BATCH)
+
+
+def answered(customer_id: str, debts: Sequence[Debt], tags: str | None, clock: Clock) -> Answer:
+    """Status, headers and body. `tags` are those of answers before, as `If-None-Match` has them."""
+    standing = standing_of(debts, clock())
+    tag = f'"{etag(standing)}"'
+    shown = [(b"etag", tag.encode()), (b"cache-control", b"private, no-cache")]
+    if tags is not None and tag in {part.strip() for part in tags.split(",")}:
+        return 304, shown, b""
+    body = msgspec.json.encode({"customer_id": customer_id, **msgspec.to_builtins(standing)})
+    about = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    return 200, [*about, *shown], body
+
+
+class StandingRoute:
+    """The ASGI endpoint before all others: answers its route, and passes on everything else."""
+
+    def __init__(self, app: ASGIApp, env: Env, callers: Callers, line: Line) -> None:
+        self._app = app
+        self._clock = env.clock
+        self._callers = callers
+        self._line = line
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        named = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        query = _QUERY.fullmatch(scope["query_string"]) if named else None
+        if named is None or query is None:
+            await self._app(scope, receive, send)
+            return
+        customer_id, source_id = named[1], query[1]
+        if source_id is not None:
+            customer_id = book_id(source_id.decode(), "", Customer(external_id=customer_id))
+        try:
+            status, shown, body = await self._answer(scope, customer_id)
+        except Exception as error:
+            response = refusals.answer(error)
+            response.raw_headers += headers.ALWAYS
+            await response(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": [*shown, *headers.ALWAYS]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Any, customer_id: str) -> Answer:
+        refuse_two_keys(scope["headers"])
+        given = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            caller = await self._callers.of(given.get(b"authorization", ""), address_of(scope))
+            self._callers.admit(caller, changing=False)
+            debts = await self._line.submit((caller.merchant_id, customer_id))
+        except LineFull:
+            raise Refusal(503, "busy", "More is waiting than can be read in time.", {"Retry-After": "1"}) from None
+        if debts is None:
+            raise not_found("customer")
+        return answered(customer_id, debts, given.get(b"if-none-match"), self._clock)
