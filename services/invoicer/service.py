@@ -7,8 +7,8 @@ from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from services.invoicer.rendering import Rendering
 
-BATCHES = AT_ONCE + 1
-"""At a time: one more than engines, so that none of these waits while a batch is claimed, stored and settled."""
+BATCHES = 2 * AT_ONCE
+"""At a time: twice as many as engines, so that none of these waits while a batch is claimed, stored and settled."""
 
 
 def start(env: Env, health: Health) -> Running:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import zxingcpp
@@ -10,7 +9,8 @@ import zxingcpp
 _LONGEST: Final = 500
 """Bytes. Printed 25 mm wide, the squares of a longer text are below a third of a millimetre: cameras miss them."""
 
-_DARK: Final = re.compile(rb"\x00+")
+_LONGEST_RUN: Final = 9
+"""A longer one is drawn in parts."""
 
 
 def qr_svg(text: str) -> str:
@@ -22,10 +22,11 @@ def qr_svg(text: str) -> str:
     image: Any = zxingcpp.write_barcode_to_image(code, scale=1, add_quiet_zones=False)  # its types leave the buffer out
     side = image.shape[0]
     content = bytes(memoryview(image))
-    rows = (content[start : start + side] for start in range(0, side * side, side))
-    # Each run of squares is a stroke along the middle of its row.
-    strokes = (f"M{run.start()} {y}.5h{len(run[0])}" for y, row in enumerate(rows) for run in _DARK.finditer(row))
+    # Each run of squares is a stroke along the middle of its row, and where there are none the pen moves on.
+    strokes = b"".join(b"M0 %d.5%b" % (y, content[y * side : (y + 1) * side]) for y in range(side))
+    for length in range(_LONGEST_RUN, 0, -1):
+        strokes = strokes.replace(b"\x00" * length, b"h%d" % length).replace(b"\xff" * length, b"m%d 0" % length)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">'
-        f'<path stroke="#000" d="{"".join(strokes)}"/></svg>'
+        f'<path stroke="#000" d="{strokes.decode()}"/></svg>'
     )

@@ -68,13 +68,7 @@ class Wording:
 
     def quantity(self, text: str, unit: str | None = None) -> str:
         number = _number(text)
-        if number is None:
-            return text
-        word = _UNITS.get(unit or "")
-        if word is None:
-            return self._signed(format_decimal(number, locale=self.locale, decimal_quantization=False))
-        pattern = self.locale.decimal_formats[None].pattern.partition(".")[0][:-1] + _MANY_DECIMALS
-        return self._signed(format_unit(number, word, "short", format=pattern, locale=self.locale))
+        return text if number is None else self._signed(_quantity(number, unit or "", self._name))
 
     def _signed(self, text: str) -> str:
         """With a true minus, as wide as a figure and not taken for a hyphen. Between words that run to the left it
@@ -123,6 +117,15 @@ def _money(amount: int, currency: str, locale: str) -> str:
 @lru_cache(maxsize=4096)
 def _unit_price(unit_amount: str, currency: str, locale: str) -> str:
     return format_unit_amount(unit_amount, currency, locale)
+
+
+@lru_cache(maxsize=4096)
+def _quantity(number: Decimal, unit: str, locale: str) -> str:
+    word, parsed = _UNITS.get(unit), parse_locale(locale)
+    if word is None:
+        return format_decimal(number, locale=parsed, decimal_quantization=False)
+    pattern = parsed.decimal_formats[None].pattern.partition(".")[0][:-1] + _MANY_DECIMALS
+    return format_unit(number, word, "short", format=pattern, locale=parsed)
 
 
 @lru_cache(maxsize=1024)
