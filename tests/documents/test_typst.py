@@ -138,6 +138,22 @@ def test_paper_is_what_the_country_uses(renderer: TypstRenderer, locale: str, si
     assert width == {"A4": 595, "Letter": 612}[size]
 
 
+def test_a_file_is_read_in_the_order_of_the_page_and_its_spaces_are_spaces(renderer: TypstRenderer) -> None:
+    [pdf] = renderer.render([request(samples.invoice(samples.terms(1)))])
+    assert isinstance(pdf, bytes)
+    text = pypdf.PdfReader(io.BytesIO(pdf)).pages[0].extract_text()
+    order = (
+        "Billed to",
+        "From",
+        "Invoice number",
+        "Date of issue March 1, 2026",
+        "Currency",
+        "€58.80 due March 15, 2026",
+    )
+    places = [text.index(said) for said in order]
+    assert places == sorted(places)
+
+
 def test_a_seller_of_whom_there_is_but_the_name_has_no_label_without_words(renderer: TypstRenderer) -> None:
     made = samples.invoice(samples.terms(1), seller=Seller(name="Acme"))
     reference = "ch_3N5gKx2eZvKYlo2C0Xyz"
