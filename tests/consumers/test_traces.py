@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -245,6 +246,16 @@ def test_a_service_sends_its_spans_where_the_setting_says(tmp_path: Path) -> Non
     for wrong in ("collector:4318", "ftp://collector", "http://"):
         with pytest.raises(SettingsError, match="BILLHOOK_TRACES_URL"):
             read_settings(var=tmp_path, traces_url=wrong)
+
+
+def test_without_the_extra_a_service_that_is_to_trace_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "billhook.tracing", None)
+    env = Env(Settings(var=tmp_path, traces_url="http://collector:4318/v1/traces"))
+    env.service = "ingress"
+    with pytest.raises(SettingsError, match=r"install billhook\[tracing\]"):
+        env.tracing  # noqa: B018
 
 
 def test_a_collector_that_is_away_is_said_once_and_holds_up_no_end(caplog: pytest.LogCaptureFixture) -> None:
