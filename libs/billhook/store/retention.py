@@ -202,10 +202,11 @@ def close_deliveries(tx: Tx, message_ids: list[str], now: datetime) -> None:
 def delete_idempotency_keys(tx: Tx, before: datetime) -> int:
     """Forget the oldest idempotency keys of before that time; returns how many."""
     key = (idempotency_keys.c.merchant_id, idempotency_keys.c.idempotency_key)
-    old = sa.select(*key).where(idempotency_keys.c.created_at < before).order_by(idempotency_keys.c.created_at)
-    found = [tuple(row) for row in tx.execute(old.limit(BATCH).with_for_update(skip_locked=True))]
+    made_at = idempotency_keys.c.created_at
+    old = sa.select(made_at, *key).where(made_at < before).order_by(made_at)
+    found = tx.execute(old.limit(BATCH).with_for_update(skip_locked=True)).all()
     if found:
-        # The time as well: SQLite would look for so many pairs by walking through all of the table.
-        old_ones = idempotency_keys.c.created_at < before
-        tx.execute(sa.delete(idempotency_keys).where(old_ones, sa.tuple_(*key).in_(found)))
+        # The time as well: SQLite would look for so many pairs by walking through all of the table, or all that is old.
+        oldest = made_at <= found[-1].created_at
+        tx.execute(sa.delete(idempotency_keys).where(oldest, sa.tuple_(*key).in_([tuple(row[1:]) for row in found])))
     return len(found)
