@@ -14,7 +14,7 @@ from typing import Final
 
 from billhook.store.database import Tx
 from billhook.store.payment_attempts import payment_attempts, put_in_turn
-from billhook.store.provider_limits import GIVEN_AHEAD, book_calls, is_paused, reserve_calls
+from billhook.store.provider_limits import GIVEN_AHEAD, book_calls, is_paused, take_booked
 from billhook.store.work import Row, defer
 
 CALLS: Final = 2
@@ -22,6 +22,8 @@ CALLS: Final = 2
 AHEAD: Final = timedelta(seconds=1)
 """Whose turn comes so soon is taken already, and waits for it in hand: between two claims a busy machine lets pass more
 than a turn."""
+LAPSED: Final = timedelta(seconds=1)
+"""Whoever did not come within a second of its turn gets another one: turns that piled up would all be taken at once."""
 EARLY: Final = AHEAD / 2
 """How long before its booked turn work falls due."""
 
@@ -42,10 +44,16 @@ class Admission:
         now, source_id, account = self._now(), rows[0]["source_id"], rows[0]["account"]
         soon = now + AHEAD
         paused = is_paused(tx, source_id, account, now)
-        comes = [] if paused else [row for row in rows if row["slot_at"] is not None and row["slot_at"] <= soon]
-        comes += self._booked(tx, [row for row in rows if row not in comes], now, until=soon)
-        turns = reserve_calls(tx, source_id, account, len(comes), self._rate, now, within=AHEAD) if comes else []
-        self._booked(tx, comes[len(turns) :], now, until=now)
+        comes: list[Row] = []
+        fresh: list[Row] = []
+        for row in rows:
+            slot = None if paused else row["slot_at"]
+            (comes if slot is not None and now - LAPSED <= slot <= soon else fresh).append(row)
+        comes += self._booked(tx, fresh, now, until=soon)
+        slots = [row["slot_at"] for row in comes]
+        turns = take_booked(tx, source_id, account, slots, self._rate, now, soon) if slots else []
+        # The others keep their places before all that booked later, for as long as these have not lapsed.
+        defer(tx, payment_attempts, [(row["id"], now + EARLY) for row in comes[len(turns) :]])
         return [{**row, "slot_at": turn} for row, turn in zip(comes, turns, strict=False)]
 
     def _booked(self, tx: Tx, rows: Sequence[Row], now: datetime, *, until: datetime) -> list[Row]:
@@ -56,4 +64,4 @@ class Admission:
         at = list(zip(rows, turns, strict=False))
         put_in_turn(tx, [(row["id"], turn, turn - EARLY) for row, turn in at if turn > until])
         defer(tx, payment_attempts, [(row["id"], now + GIVEN_AHEAD) for row in rows[len(turns) :]])
-        return [row for row, turn in at if turn <= until]
+        return [{**row, "slot_at": turn} for row, turn in at if turn <= until]

@@ -7,6 +7,7 @@ its real one when it comes: so whoever has one question to ask waits for a momen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import floor
 from typing import Final, NamedTuple
@@ -33,6 +34,9 @@ GIVEN_AHEAD: Final = timedelta(minutes=1)
 """Turns are given for so long: whoever has none by then asks again. What is further away was given by a clock that has
 been set back since."""
 
+CATCHING_UP: Final = 1.2
+"""How much faster than the account likes turns come that are late."""
+
 LONGEST_PAUSE: Final = timedelta(days=1)
 """As for turns: no provider asks for more."""
 
@@ -51,6 +55,25 @@ def reserve_calls(
     may be called again."""
     known = _locked(tx, source_id, account)
     turns, spent = _turns(known, known.spent, count, rate, now, within)
+    if turns:
+        _change(tx, source_id, account, spent=spent)
+    return turns
+
+
+def take_booked(
+    tx: Tx, source_id: str, account: str, slots: Sequence[datetime], rate: float, now: datetime, until: datetime
+) -> list[datetime]:
+    """The real turns of those whose booked ones (in order) come now: the booked ones, unless others have called
+    meanwhile. Of turns after `until` none is taken. Who comes late makes up for it little by little, never at once."""
+    known = _locked(tx, source_id, account)
+    turns: list[datetime] = []
+    spent = None if known.spent is not None and known.spent > until + GIVEN_AHEAD else known.spent
+    for slot in slots:
+        turn = max(slot, now) if spent is None else max(slot, now, spent)
+        if turn > until:
+            break
+        turns.append(turn)
+        spent = turn + timedelta(seconds=1 / (rate * CATCHING_UP))
     if turns:
         _change(tx, source_id, account, spent=spent)
     return turns
