@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from store.databases import NOW
 
 from billhook.errors import TryAgain
-from billhook.outlets import objects as storage
-from billhook.outlets.objects import document_key, open_objects
+from billhook.outlets.objects import DirectoryObjects, document_key, open_objects
 from billhook.store import merchants, migrate
 from billhook.store.database import Database, is_store_away
 
@@ -53,11 +52,12 @@ def test_a_storage_without_room_is_asked_again_and_has_no_half_of_a_file(
 ) -> None:
     objects = open_objects(tmp_path.as_uri())
 
-    def full(path: Path, content: bytes) -> None:
+    def full(self: DirectoryObjects, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content[:3])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(storage, "_write_through", full)
+    monkeypatch.setattr(DirectoryObjects, "_lay", full)
     with pytest.raises(TryAgain, match="No space left"):
         objects.put_once(KEY, b"%PDF-1.7")
     monkeypatch.undo()
