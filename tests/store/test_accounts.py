@@ -30,8 +30,8 @@ def test_a_key_tells_who_calls_until_it_is_revoked(database: Database) -> None:
         key_id, key = merchants.create_key(tx, merchant.id, "shop", NOW)
         operator_id, operator = merchants.create_key(tx, None, "operator", NOW)
         assert merchants.find_callers(tx, [key, operator], NOW) == {
-            key: Caller(key_id, merchant.id),
-            operator: Caller(operator_id, None),
+            key: Caller(key_id, merchant.id, name="shop"),
+            operator: Caller(operator_id, None, name="operator"),
         }
         assert merchants.find_callers(tx, [key + "x"], NOW) == {}
         assert not merchants.revoke_key(tx, key_id, NOW, merchant_id="mrc_other")
