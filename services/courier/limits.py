@@ -219,7 +219,9 @@ class EndpointLimits:
             traffic = self.traffic(endpoint_id)
             self.enter(endpoint_id, traffic.merchant_id, -1)
             found = self._uncrowded()
-            if traffic.left and traffic.has_made_room(self.now()):
+            # Looked for before there is a share again, it would not be found, and be forgotten.
+            crowded = endpoint_id in self._crowded.get(traffic.merchant_id, ())
+            if traffic.left and not crowded and traffic.has_made_room(self.now()):
                 found |= traffic.left
                 traffic.left = set()
             return found

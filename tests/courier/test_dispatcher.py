@@ -23,7 +23,7 @@ from billhook.store.messages import Message, add_messages
 from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
 from services.courier import plain
-from services.courier.limits import ASSURED, IN_FLIGHT
+from services.courier.limits import ASSURED, IN_FLIGHT, EndpointLimits
 
 URL = "https://merchant.test/hook"
 
@@ -409,6 +409,18 @@ def test_stopping_waits_for_what_is_under_way(world: World) -> None:
     with world.database.read() as tx:
         held = sa.select(deliveries.c.token).where(deliveries.c.state == "due")
         assert tx.execute(held).scalar() is not None
+
+
+def test_what_is_left_for_want_of_a_share_is_looked_for_once_there_is_one_and_not_before(world: World) -> None:
+    limits = EndpointLimits(world.clock)
+    with limits.lock:
+        limits.enter("ep_crowd", "mrc_crowd", IN_FLIGHT)
+        limits.enter("ep", "mrc", ASSURED)
+        limits.crowd("ep", "mrc", "fresh")
+    for _ in range(2 * ASSURED):  # it has room enough
+        limits.answered("ep", "2xx", 200, None, 0.01)
+    looked = [(limits.leave("ep"), limits.share("mrc")) for _ in range(ASSURED)]
+    assert [share > 0 for lanes, share in looked if lanes] == [True]
 
 
 def test_whoever_is_short_of_room_goes_on_as_its_own_are_answered(world: World) -> None:
