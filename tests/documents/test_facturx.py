@@ -167,8 +167,13 @@ def check_sums(xml: bytes) -> None:
         assert listed - number(settlement, "SpecifiedTradeAllowanceCharge/ActualAmount") == total
 
     allowances: dict[tuple[str, Decimal], Decimal] = defaultdict(Decimal)
+    charges = allowed = Decimal()
     for one in read.all("ApplicableHeaderTradeSettlement/SpecifiedTradeAllowanceCharge"):
-        allowances[_rate(part(one, "CategoryTradeTax"))] += number(one, "ActualAmount")
+        amount = number(one, "ActualAmount")
+        assert amount > 0
+        is_charge = part(one, "ChargeIndicator/Indicator").text == "true"
+        allowances[_rate(part(one, "CategoryTradeTax"))] += -amount if is_charge else amount
+        charges, allowed = (charges + amount, allowed) if is_charge else (charges, allowed + amount)
     taxes = Decimal()
     seen = set()
     for one in read.all("ApplicableHeaderTradeSettlement/ApplicableTradeTax"):
@@ -183,8 +188,9 @@ def check_sums(xml: bytes) -> None:
 
     sums = read.all("SpecifiedTradeSettlementHeaderMonetarySummation")[0]
     assert number(sums, "LineTotalAmount") == sum(net.values()), "BR-CO-10"
-    assert number(sums, "AllowanceTotalAmount") == sum(allowances.values()), "BR-CO-11"
-    basis = number(sums, "LineTotalAmount") - number(sums, "AllowanceTotalAmount")
+    assert number(sums, "AllowanceTotalAmount") == allowed, "BR-CO-11"
+    assert number(sums, "ChargeTotalAmount") == charges, "BR-CO-12"
+    basis = number(sums, "LineTotalAmount") - allowed + charges
     assert number(sums, "TaxBasisTotalAmount") == basis, "BR-CO-13"
     assert number(sums, "TaxTotalAmount") == taxes, "BR-CO-14"
     assert number(sums, "GrandTotalAmount") == basis + taxes, "BR-CO-15"
@@ -295,6 +301,19 @@ def test_a_discount_on_the_whole_is_told_once_for_each_rate() -> None:
     told = [(part(one, "ActualAmount").text, *_rate(part(one, "CategoryTradeTax"))) for one in allowances]
     assert told == [("10.00", "S", 19), ("5.00", "S", 7)]
     assert [part(one, "Reason").text for one in allowances] == ["Loyal", "Loyal"]
+
+
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_a_discount_on_a_rate_that_gives_back_is_a_charge(inclusive: bool) -> None:
+    lines = (line("10000"), line("-5000", tax=REDUCED))
+    read = check(invoice(terms(*lines, discounts=(Discount(percent="10", label="Loyal"),), tax_inclusive=inclusive)))
+    told = read.all("ApplicableHeaderTradeSettlement/SpecifiedTradeAllowanceCharge")
+    assert [(part(one, "ChargeIndicator/Indicator").text, *_rate(part(one, "CategoryTradeTax"))) for one in told] == [
+        ("false", "S", 19),
+        ("true", "S", 7),
+    ]
+    whole = terms(*lines, discounts=(Discount(percent="100"),), tax_inclusive=inclusive)
+    assert check(invoice(whole)).amount("DuePayableAmount") == 0
 
 
 def test_a_rate_of_two_names_is_one_rate() -> None:

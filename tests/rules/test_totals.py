@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from billhook.rules.money import quantum
 from billhook.rules.rounding import allocate, round_half_up
 from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms
-from billhook.rules.totals import Totals, totals
+from billhook.rules.totals import Totals, priced, totals
 
 QUICK = settings(max_examples=60, deadline=None)
 BUYER = Party(name="Ada", tax_ids=("DE123456789",))
@@ -113,7 +113,29 @@ def test_the_tax_of_a_rate_is_that_of_the_sum_of_its_lines(given_terms: Terms) -
 def test_no_discount_takes_more_than_there_is(given_terms: Terms) -> None:
     made = charged(given_terms)
     for part in made.lines if made else ():
-        assert 0 <= part.discount + part.allowance <= max(part.amount, 0)
+        assert min(part.amount, 0) <= part.discount + part.allowance <= max(part.amount, 0)
+
+
+@given(any_terms())
+@QUICK
+def test_all_off_leaves_nothing_to_pay_and_no_tax(given_terms: Terms) -> None:
+    """Also where rates differ and some of the lines give back: a voucher for all of it once left the difference of two
+    taxes to be paid, or was refused because the total would be negative."""
+    everything = msgspec.structs.replace(given_terms, discounts=(Discount(percent="100"),))
+    prices = [priced(one, everything.currency) for one in everything.lines]
+    if sum(amount - discount for amount, discount in prices) < 0:
+        return
+    made = totals(everything)
+    assert (made.total, made.tax) == (0, 0)
+    assert [(part.taxable, part.tax) for part in made.taxes] == [(0, 0)] * len(made.taxes)
+
+
+def test_a_discount_on_the_whole_is_taken_off_what_is_given_back_as_well() -> None:
+    """100.00 at 19 %, and 50.00 at 7 % given back, 10 % off: 90.00 and -45.00."""
+    made = totals(terms(line(10000, tax="19"), line(-5000, tax="7"), discounts=(Discount(percent="10"),)))
+    assert [part.allowance for part in made.lines] == [1000, -500]
+    assert [(part.taxable, part.tax) for part in made.taxes] == [(9000, 1710), (-4500, -315)]
+    assert (made.discount, made.total) == (500, 5895)
 
 
 @given(any_terms(), st.randoms(use_true_random=False))

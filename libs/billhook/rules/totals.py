@@ -15,7 +15,7 @@ import msgspec
 
 from billhook.rules.document import Allowance, Line, TaxTotal
 from billhook.rules.money import format_money, known_currency, quantum
-from billhook.rules.rounding import allocate, fraction, round_half_up
+from billhook.rules.rounding import allocate, fraction, round_half_up, round_shares
 from billhook.rules.taxes import Groups, grouped, rates_of, taxes_on
 from billhook.rules.terms import DECIMALS, MAX_LINES, MOST, PERCENT, Discount, LineTerms, TaxRate, Terms
 
@@ -151,11 +151,17 @@ def _discount(field: str, given: Discount, left: int, currency: str, of: str) ->
 
 
 def _split(amount: int, left: Sequence[int], groups: Groups, step: int) -> Iterable[tuple[int, int]]:
-    """Lines and their shares of a discount on the whole. Only what is above zero has one, and never more than it is."""
-    weights = {rate: [max(left[line], 0) for line in lines] for rate, lines in groups.items()}
-    parts = allocate(amount, [sum(group) for group in weights.values()], step)
-    for (rate, lines), part in zip(groups.items(), parts, strict=True):
-        yield from zip(lines, allocate(part, weights[rate], step), strict=True)
+    """Lines and their shares of a discount on the whole. Each rate has its part of what all come to, also one that
+    comes to less than nothing: half off halves what is given back at it too, and all off leaves nothing, tax or other.
+    Within a rate the lines have shares that go its way, and none has more than it is."""
+    if not amount:
+        return
+    sums = [sum(left[line] for line in lines) for lines in groups.values()]
+    parts = round_shares(amount, [amount * of_rate for of_rate in sums], sum(sums), step)
+    for lines, part in zip(groups.values(), parts, strict=True):
+        sign = 1 if part > 0 else -1
+        shares = allocate(sign * part, [max(sign * left[line], 0) for line in lines], step)
+        yield from ((line, sign * share) for line, share in zip(lines, shares, strict=True))
 
 
 def _line(

@@ -209,10 +209,11 @@ class _Writer:
         _percent(into, part.rate)
 
     def allowance(self, into: Element, amount: int, reason: str, rate: Rate | None = None) -> None:
+        """Off a rate that comes to less than nothing, a discount is a charge."""
         allowance = SubElement(into, "ram:SpecifiedTradeAllowanceCharge")
-        _text(SubElement(allowance, "ram:ChargeIndicator"), "udt:Indicator", "false")
-        self.amount(allowance, "ram:ActualAmount", amount)
-        _text(allowance, "ram:ReasonCode", _DISCOUNT)
+        _text(SubElement(allowance, "ram:ChargeIndicator"), "udt:Indicator", "true" if amount < 0 else "false")
+        self.amount(allowance, "ram:ActualAmount", abs(amount))
+        _text(allowance, "ram:ReasonCode", _DISCOUNT if amount > 0 else None)
         _text(allowance, "ram:Reason", reason)
         if rate:
             _rate(SubElement(allowance, "ram:CategoryTradeTax"), rate)
@@ -228,8 +229,11 @@ class _Writer:
     def totals(self, into: Element, due: int) -> None:
         amounts = self.amounts
         self.amount(into, "ram:LineTotalAmount", amounts.net)
-        if any(part.allowance for part in amounts.breakdowns):
-            self.amount(into, "ram:AllowanceTotalAmount", amounts.allowance)
+        charged = sum(-part.allowance for part in amounts.breakdowns if part.allowance < 0)
+        if charged:
+            self.amount(into, "ram:ChargeTotalAmount", charged)
+        if any(part.allowance > 0 for part in amounts.breakdowns):
+            self.amount(into, "ram:AllowanceTotalAmount", amounts.allowance + charged)
         self.amount(into, "ram:TaxBasisTotalAmount", amounts.taxable)
         self.amount(into, "ram:TaxTotalAmount", amounts.tax, currencyID=self.snapshot.currency.upper())
         self.amount(into, "ram:GrandTotalAmount", amounts.total)
