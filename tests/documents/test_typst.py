@@ -94,6 +94,15 @@ def is_pdf_a(pdf: bytes) -> bool:
     return b"<pdfaid:part>3</pdfaid:part>" in pdf and b"<pdfaid:conformance>B</pdfaid:conformance>" in pdf
 
 
+@pytest.mark.parametrize("text", ["\x1b[31mAcme\x01", "\u0634\u0631\u0643\u0629\ufeff\u0634\u0631\u0643\u0629"])
+def test_what_nobody_meant_to_write_holds_no_e_invoice_up(renderer: TypstRenderer, text: str) -> None:
+    """Control characters, which no font has, and a byte order mark in a word, which no screen reader may be given."""
+    made = samples.invoice(samples.terms(1), description=text)
+    [pdf] = renderer.render([request(made, archival=True)])
+    assert isinstance(pdf, bytes)
+    assert is_pdf_a(pdf)
+
+
 @pytest.mark.parametrize("locale", ["en", "de"])
 def test_every_document_is_an_archives_and_a_screen_readers(renderer: TypstRenderer, locale: str) -> None:
     for made in (samples.invoice(samples.terms(30, locale)), samples.receipt(samples.terms(1, locale))):

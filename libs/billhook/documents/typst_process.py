@@ -57,6 +57,8 @@ class TypstResult(msgspec.Struct, frozen=True):
 _GROWN: Final = 400 * 2**20
 
 STANDARDS: Final[PDFStandards] = ["a-3b", "ua-1"]
+ARCHIVE: Final[PDFStandards] = ["a-3b"]
+PLAIN: Final[PDFStandards] = []
 _NO_GLYPH: Final = re.compile(r'the text `"(.+?)"` could not be displayed')
 _ESCAPED: Final = re.compile(r"\\u\{([0-9a-f]+)\}")
 """How Typst writes what it cannot print."""
@@ -101,24 +103,25 @@ def _compiled(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes,
 
 def _drawn(compiler: typst.Compiler, place: Path, work: Work) -> tuple[bytes, str, Collection[str]]:
     """PDF/A-3b and PDF/UA-1. A text with letters that no font here has cannot be either, so a mark stands for each of
-    those: an emoji in a name must not hold up an invoice. Where it is neither even so, and need not be (`archival`), it
-    becomes a plain PDF."""
-    document, unshown = work.document, list[str]()
-    pdf, reason = _tried(compiler, place, work, document, STANDARDS)
-    while not pdf and (missing := _missing(reason)):
-        document, found = replaced(document, missing, REPLACEMENT)
-        if not found:
-            break
-        unshown += [cluster for cluster in found if cluster not in unshown]
-        pdf, reason = _tried(compiler, place, work, document, STANDARDS)
-    if not pdf and not work.archival:
-        pdf, reason = _tried(compiler, place, work, document, [])
-    return pdf, reason, unshown
+    those: an emoji in a name must not hold up an invoice. What PDF/UA alone refuses (a byte order mark within an Arabic
+    word) becomes an archive all the same; what neither takes, and need not be one (`archival`), a plain PDF."""
+    document, unshown, reason = work.document, list[str](), ""
+    for standards in (STANDARDS, ARCHIVE) if work.archival else (STANDARDS, ARCHIVE, PLAIN):
+        pdf, reason = _tried(compiler, place, work, document, standards)
+        while not pdf and (missing := _missing(reason)):
+            document, found = replaced(document, missing, REPLACEMENT)
+            if not found:
+                break
+            unshown += [cluster for cluster in found if cluster not in unshown]
+            pdf, reason = _tried(compiler, place, work, document, standards)
+        if pdf:
+            return pdf, "", unshown
+    return b"", reason, unshown
 
 
 def _missing(reason: str) -> set[str]:
     texts = (_ESCAPED.sub(lambda code: chr(int(code[1], 16)), text) for text in _NO_GLYPH.findall(reason))
-    return {text for text in texts if not text.isascii()}
+    return {text for text in texts if not (text.isascii() and text.isprintable())}
 
 
 def _tried(
