@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 
 from billhook.metrics import Metrics
-from billhook.runtime.connections import Bounds
+from billhook.runtime.connections import HEAD_LIMIT, Bounds
 from billhook.runtime.request_body import read_body
 
 HOST = "127.0.0.1"
@@ -129,6 +129,46 @@ def test_half_a_request_is_told_that_it_took_too_long(half: bytes) -> None:
         assert (status, json.loads(body)["error"]["code"]) == (408, "too_slow")
         assert ended(connection)
         assert server.cut("slow") == 1
+
+
+def flood(line: bytes) -> bytes:
+    return line * (8 * HEAD_LIMIT // len(line))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "begun",
+    [
+        [b"POST /", b"a"],
+        [b"POST / HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n"],
+        [b"POST / HTTP/1.1\r\nHost: x\r\nA: ", b"b"],
+        [b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n0\r\n", b"A: b\r\n"],
+    ],
+    ids=["address", "headers", "a header", "trailers"],
+)
+def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(begun: list[bytes]) -> None:
+    *begun, line = begun
+    with served() as server:
+        connection = server.connect()
+        for piece in begun:
+            connection.sendall(piece)
+            time.sleep(0.02)
+        with suppress(OSError):  # it hears no more of it
+            while server.cut("head") == 0:
+                connection.sendall(flood(line))
+        eventually(lambda: server.cut("head") == 1)
+    assert server.metrics.connections_open._value.get() == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_body_in_the_smallest_chunks_is_no_head() -> None:
+    with served() as server:
+        connection = server.connect()
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10):
+            connection.sendall(b"1\r\na\r\n" * 5_000)
+        connection.sendall(b"0\r\n\r\n")
+        assert answer(connection) == (200, b"50000")
 
 
 @pytest.mark.timeout(60)

@@ -1,7 +1,8 @@
 """What a connection of an HTTP server may hold, and for how long.
 
-A request has to arrive in time, the bodies that arrive have to fit together, and a connection that waits for nothing
-makes way when all are taken: so whoever keeps half requests or silent connections open costs only their own.
+A request has to arrive in time, its head has a size, the bodies that arrive have to fit together, and a connection that
+waits for nothing makes way when all are taken: so whoever keeps half requests or silent connections open costs only
+their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,14 @@ BODIES_LIMIT: Final = 128 * 1024 * 1024
 """Bytes of all bodies that are here and not yet answered."""
 
 
+HEAD_LIMIT: Final = 64 * 1024
+"""Bytes of what is no body: of an address and of headers, which the parser keeps however many there are. Many times
+what senders need."""
+
+FRAMING: Final = 8
+"""Bytes that a byte of a body may bring along besides: a chunk of one has five around it."""
+
+
 class Bounds:
     """What the connections of one server share."""
 
@@ -43,7 +52,7 @@ class Bounds:
         self.idle: dict[BoundedConnection, None] = {}
         """Connections without a request under way, the one that has been idle for longest first."""
         self._open = metrics.connections_open
-        self._cut = {reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "bodies")}
+        self._cut = {reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "head", "bodies")}
 
     def opened(self, more: int) -> None:
         self._open.inc(more)
@@ -67,6 +76,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._receiving = True
         """Whether a request is on its way here: begun, or the first one awaited."""
         self._held = 0
+        self._besides = 0
+        """Bytes of the request under way that were no body, less what its body may bring along."""
+        self._began = False
+        """Whether a request began in the bytes that are being read: how many of them are its own is not known."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -89,12 +102,18 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._began = False
+        self._besides += len(data)
         super().data_received(data)
+        if self._began:
+            self._besides = 0
+        elif self._besides > HEAD_LIMIT and not self.transport.is_closing():
+            self._refuse("head", 431, "head_too_large", f"Address and headers are more than {HEAD_LIMIT:,} bytes.")
         if self._receiving and self._deadline is None and not self.transport.is_closing():
             self._arm()
 
     def on_message_begin(self) -> None:
-        self._receiving = True
+        self._receiving = self._began = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -103,6 +122,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._besides -= FRAMING * len(body)
         if self.cycle.response_complete:
             return  # dropped
         bounds = self._bounds
