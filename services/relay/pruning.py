@@ -1,4 +1,8 @@
-"""Pruning: what is past its time is deleted beside everything else, a bounded batch at a time."""
+"""Pruning: what is past its time is deleted beside everything else, a bounded batch at a time.
+
+Each table is walked from its oldest row on. A round goes on where the last one ended, so that it costs what has grown
+old since; what could not go when the walk came by is looked at again a day later.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from billhook.runtime.clock import Clock
 from billhook.runtime.settings import Settings
 from billhook.store import retention
 from billhook.store.database import Database, Tx, is_store_away
+from billhook.store.retention import Walked
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +30,11 @@ EVERY_SECONDS = 3600.0
 """When nothing is left: what is kept for days can be an hour older."""
 
 AFTER_ERROR_SECONDS = 60.0
+
+FROM_THE_BEGINNING_EVERY = timedelta(days=1)
+
+
+Delete = Callable[[Tx, datetime, str], Walked]
 
 
 @dataclass(frozen=True)
@@ -44,19 +54,25 @@ class Keep:
         return cls(**{field.name: getattr(settings, f"keep_{field.name}_days") for field in fields(cls)})
 
     @property
-    def jobs(self) -> Iterator[tuple[str, int, Callable[[Tx, datetime], int]]]:
-        """What is deleted as rows, in an order in which nothing is left behind that others refer to."""
-        yield "delivery_attempts", self.attempts, retention.delete_attempts
-        yield "idempotency_keys", self.messages, retention.delete_idempotency_keys
+    def deliveries_too(self) -> int:
         # Without its body a delivery can be shown; the other way round a body would be sent to nobody's knowledge.
-        kept = max(self.deliveries, self.messages) if self.deliveries and self.messages else 0
-        yield "deliveries", kept, retention.delete_deliveries
+        return max(self.deliveries, self.messages) if self.deliveries and self.messages else 0
+
+    @property
+    def message_rows(self) -> int:
         # A row of a message keeps its event from being announced twice, so it stays as long as the event does.
-        yield "message_rows", max(kept, self.events) if kept and self.events else 0, retention.delete_messages
+        return max(self.deliveries_too, self.events) if self.deliveries_too and self.events else 0
+
+    @property
+    def jobs(self) -> Iterator[tuple[str, int, Delete]]:
+        """What is deleted as rows, whatever becomes of the others."""
+        yield "delivery_attempts", self.attempts, retention.delete_attempts
+        yield "deliveries", self.deliveries_too, retention.delete_deliveries
         yield "inbox", self.events, retention.delete_events
         yield "mails", self.mails, retention.delete_mails
         yield "dead_letters", self.records, retention.delete_letters
-        yield "jobs", self.records, retention.delete_jobs
+        yield "replays", self.records, retention.delete_replays
+        yield "reconciliation_runs", self.records, retention.delete_runs
         yield "findings", self.records, retention.delete_findings
         yield "dunning_steps", self.records, retention.delete_steps
         yield "operator_actions", self.records, retention.delete_actions
@@ -81,8 +97,11 @@ class Pruner:
         self._metrics = metrics
         self._clock = clock
         self._keep = keep
-        self._after = ""
-        """The last message that was looked at in this round."""
+        self._places: dict[str, str] = {}
+        """Behind which row the walk through each table goes on."""
+        self._began: datetime | None = None
+        """When the walks last began at the beginning."""
+        self._in_round = False
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -109,35 +128,54 @@ class Pruner:
     def prune(self) -> bool:
         """A batch of each table; returns whether there may be more."""
         now = self._clock()
-        more = self._empty_messages(now) if self._keep.messages else False
+        if not self._in_round and (self._began is None or now - self._began >= FROM_THE_BEGINNING_EVERY):
+            self._places, self._began = {}, now
+        self._in_round = self._batches(now)
+        return self._in_round
+
+    def _batches(self, now: datetime) -> bool:
+        more = False
+        if days := self._keep.messages:
+            before = now - timedelta(days=days)
+            more |= self._step("messages", lambda tx, place: retention.prune_messages(tx, before, now, after=place))
+            more |= self._forget_keys(before)
         for table, days, delete in self._keep.jobs:
             if days:
                 more |= self._delete(table, delete, now - timedelta(days=days))
+        # What names messages goes before them, or the walk would come by too early.
+        if self._keep.message_rows and not more:
+            before = now - timedelta(days=self._keep.message_rows)
+            more |= self._delete("message_rows", retention.delete_messages, before)
         if self._keep.documents:
             more |= self._delete_documents(now - timedelta(days=self._keep.documents))
         return more
 
+    def _delete(self, table: str, delete: Delete, before: datetime) -> bool:
+        return self._step(table, lambda tx, place: delete(tx, before, place))
+
+    def _step(self, table: str, step: Callable[[Tx, str], Walked]) -> bool:
+        with self._database.begin() as tx:
+            walked = step(tx, self._places.get(table, ""))
+        return self._walked(table, walked)
+
+    def _walked(self, table: str, walked: Walked) -> bool:
+        self._metrics.pruned.labels(table).inc(walked.count)
+        self._places[table] = walked.last
+        return walked.more
+
+    def _forget_keys(self, before: datetime) -> bool:
+        with self._database.begin() as tx:
+            count = retention.delete_idempotency_keys(tx, before)
+        self._metrics.pruned.labels("idempotency_keys").inc(count)
+        return count == retention.BATCH
+
     def _delete_documents(self, before: datetime) -> bool:
         """The files first: a row without its file is found again, a file without its row would be there for ever."""
         with self._database.begin() as tx:
-            old = retention.old_documents(tx, before)
+            old, walked = retention.old_documents(tx, before, self._places.get("documents", ""))
         for _, key in old:
             if key is not None:
                 self._objects().delete(key)
         with self._database.begin() as tx:
-            count = retention.delete_documents(tx, [document_id for document_id, _ in old])
-        self._metrics.pruned.labels("documents").inc(count)
-        return count == retention.BATCH
-
-    def _delete(self, table: str, delete: Callable[[Tx, datetime], int], before: datetime) -> bool:
-        with self._database.begin() as tx:
-            count = delete(tx, before)
-        self._metrics.pruned.labels(table).inc(count)
-        return count == retention.BATCH
-
-    def _empty_messages(self, now: datetime) -> bool:
-        with self._database.begin() as tx:
-            pruned = retention.prune_messages(tx, now - timedelta(days=self._keep.messages), now, after=self._after)
-        self._metrics.pruned.labels("messages").inc(pruned.count)
-        self._after = pruned.last or ""
-        return pruned.last is not None
+            retention.delete_documents(tx, [document_id for document_id, _ in old])
+        return self._walked("documents", walked)

@@ -222,9 +222,9 @@ def test_by_default_documents_are_kept_and_nothing_else_for_ever() -> None:
 
 
 def test_a_body_is_never_kept_longer_than_what_was_made_of_it() -> None:
-    days = {table: days for table, days, _ in Keep(messages=90, deliveries=30, events=60).jobs}
-    assert (days["deliveries"], days["message_rows"]) == (90, 90)
-    assert {table: days for table, days, _ in Keep(messages=90, events=400).jobs}["message_rows"] == 0
+    keep = Keep(messages=90, deliveries=30, events=60)
+    assert (keep.deliveries_too, keep.message_rows) == (90, 90)
+    assert Keep(messages=90, events=400).message_rows == 0
 
 
 def test_a_person_is_erased_but_for_what_the_law_wants(database: Database) -> None:

@@ -44,9 +44,9 @@ def test_old_attempts_go_and_young_ones_stay(database: Database) -> None:
         for hours in range(3):
             tried(tx, "dlv_1", OLD - timedelta(hours=hours))
         young = {tried(tx, "dlv_1", CUTOFF), tried(tx, "dlv_1", NOW)}
-        assert delete_attempts(tx, CUTOFF) == 3
+        assert delete_attempts(tx, CUTOFF).count == 3
         assert ids_in(tx, delivery_attempts) == young
-        assert delete_attempts(tx, CUTOFF) == 0
+        assert delete_attempts(tx, CUTOFF).count == 0
 
 
 def test_an_old_body_is_emptied_and_its_row_keeps_the_event_from_speaking_twice(database: Database) -> None:
@@ -112,12 +112,54 @@ def test_a_batch_is_bounded_and_the_next_one_goes_on_behind_it(database: Databas
         over = delivery(tx, endpoint, OLD, "held")
         for _ in range(retention.BATCH + 1):
             tried(tx, over, OLD)
-        assert delete_attempts(tx, CUTOFF) == retention.BATCH
+        attempts = delete_attempts(tx, CUTOFF)
+        assert (attempts.count, attempts.more) == (retention.BATCH, True)
         first = prune_messages(tx, CUTOFF, NOW)
-        assert first.count == 0
-        assert first.last is not None
-        assert prune_messages(tx, CUTOFF, NOW, after=first.last) == retention.Pruned(1, None)
+        assert (first.count, first.more) == (0, True)
+        second = prune_messages(tx, CUTOFF, NOW, after=first.last)
+        assert (second.count, second.more) == (1, False)
         assert state(tx, over) == "expired"
+
+
+def test_of_many_that_have_to_stay_a_step_looks_at_some_and_the_next_round_at_none(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of them took seconds in one statement, each hour anew."""
+    monkeypatch.setattr(retention, "LOOKED_AT", 3)
+    with database.begin() as tx:
+        endpoint = endpoint_of(tx, "mrc_a", OLD)
+        stay = [delivery(tx, endpoint, OLD - DAY + timedelta(seconds=number), "due") for number in range(7)]
+        delivery(tx, endpoint, OLD, "delivered")
+        delivery(tx, endpoint, NOW, "delivered")
+    clock = ManualClock(NOW)
+    relay = Pruner(database, no_objects, Metrics(), clock, Parts(), Keep(attempts=90, messages=90, deliveries=90))
+    looked_at: list[int] = []
+    walk = retention._oldest
+
+    def watched(tx: Tx, table: sa.Table, end: str, after: str, *over: Any) -> Any:
+        ids, walked = walk(tx, table, end, after, *over)
+        if table is deliveries:
+            seen = sa.select(sa.func.count()).where(table.c.id > after, table.c.id <= walked.last)
+            looked_at.append(tx.execute(seen).scalar_one())
+        return ids, walked
+
+    def round_of(relay: Pruner) -> list[int]:
+        looked_at.clear()
+        while relay.prune():
+            pass
+        return looked_at
+
+    monkeypatch.setattr(retention, "_oldest", watched)
+    assert round_of(relay) == [3, 3, 2]
+    with database.read() as tx:
+        assert len(ids_in(tx, deliveries)) == len(stay) + 1
+    assert round_of(relay) == [0]
+    with database.begin() as tx:
+        tx.execute(sa.update(deliveries).values(state="delivered"))
+    clock.move(days=1)
+    round_of(relay)
+    with database.read() as tx:
+        assert len(ids_in(tx, deliveries)) == 1, "what was over by now went a day later"
 
 
 @pytest.fixture
@@ -183,9 +225,9 @@ def test_several_relays_prune_without_waiting_for_each_other(postgres_database: 
         tried(tx, "dlv_1", OLD)
         add_used_keys(tx, [UsedKey("mrc_a", "one", b"", said(tx, "mrc_a", NOW))], OLD)
     with postgres_database.begin() as one, postgres_database.begin() as other:
-        assert delete_attempts(one, CUTOFF) == delete_idempotency_keys(one, CUTOFF) == 1
+        assert delete_attempts(one, CUTOFF).count == delete_idempotency_keys(one, CUTOFF) == 1
         assert prune_messages(one, CUTOFF, NOW).count == retention.MESSAGES_BATCH
-        assert delete_attempts(other, CUTOFF) == delete_idempotency_keys(other, CUTOFF) == 0
+        assert delete_attempts(other, CUTOFF).count == delete_idempotency_keys(other, CUTOFF) == 0
         assert prune_messages(other, CUTOFF, NOW).count == 0
 
 

@@ -2,6 +2,9 @@
 
 Each function is for a transaction of its own, so that writers never wait long. Several processes may prune at once:
 what one of them has locked, the others leave to it.
+
+A table is walked: so many rows at a time, each time behind the last. At a million that are old and have to stay, one
+look would take seconds, and find nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ from billhook.store.work import DEAD, DUE
 BATCH = 1000
 """Rows of one statement: some ten milliseconds."""
 
+LOOKED_AT = 5_000
+"""Rows of one step of a walk, whether they may go or not: some ten milliseconds too."""
+
 MESSAGES_BATCH = 200
 """Each has a few deliveries to close, and a body of some kilobytes."""
 
@@ -44,34 +50,40 @@ BY = "retention"
 """Who it was, in the trace that a dead letter keeps."""
 
 
-def delete_attempts(tx: Tx, before: datetime) -> int:
-    """Delete the oldest attempts of before that time; returns how many."""
-    # In two statements: where the inner of one has a LIMIT, PostgreSQL may run it more than once.
-    column = delivery_attempts.c.id
-    old = sa.select(column).where(column < id_at("att", before)).order_by(column).limit(BATCH)
-    ids = list(tx.execute(old.with_for_update(skip_locked=True)).scalars())
-    if ids:
-        tx.execute(sa.delete(delivery_attempts).where(column.in_(ids)))
-    return len(ids)
+@dataclass(frozen=True)
+class Walked:
+    """One step of a walk."""
+
+    count: int
+    """Of what was deleted."""
+    last: str
+    """The id to go on behind."""
+    more: bool = False
+    """Whether more is as old, behind it."""
 
 
-def delete_events(tx: Tx, before: datetime) -> int:
+def delete_attempts(tx: Tx, before: datetime, after: str = "") -> Walked:
+    """Delete the oldest attempts of before that time."""
+    return _delete(tx, delivery_attempts, id_at("att", before), after)
+
+
+def delete_events(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest events of before that time that are over, with what came under their ids, but for those with an
     open dead letter. Whoever sends one again after so long is taken for a sender of something new."""
-    ids = _oldest(tx, inbox, id_at("evt", before), inbox.c.state != DUE, _no_open_letter(inbox))
+    ids, walked = _oldest(tx, inbox, id_at("evt", before), after, inbox.c.state != DUE, _no_open_letter(inbox))
     if ids:
         tx.execute(sa.delete(inbox_conflicts).where(inbox_conflicts.c.inbox_id.in_(ids)))
         tx.execute(sa.delete(inbox).where(inbox.c.id.in_(ids)))
-    return len(ids)
+    return walked
 
 
-def delete_deliveries(tx: Tx, before: datetime) -> int:
+def delete_deliveries(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest deliveries of before that time that are over, but for those with an open dead letter."""
     over = deliveries.c.state.not_in((DUE, HELD))
-    return _delete(tx, deliveries, id_at("dlv", before), over, _no_open_letter(deliveries))
+    return _delete(tx, deliveries, id_at("dlv", before), after, over, _no_open_letter(deliveries))
 
 
-def delete_messages(tx: Tx, before: datetime) -> int:
+def delete_messages(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest messages of before that time whose bodies are gone and that nothing refers to any more."""
 
     def unnamed(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
@@ -81,67 +93,69 @@ def delete_messages(tx: Tx, before: datetime) -> int:
 
     pruned = messages.c.pruned_at.is_not(None)
     unused = (unnamed(deliveries.c.message_id), unnamed(idempotency_keys.c.message_id))
-    return _delete(tx, messages, id_at("msg", before), pruned, *unused)
+    return _delete(tx, messages, id_at("msg", before), after, pruned, *unused)
 
 
-def delete_mails(tx: Tx, before: datetime) -> int:
+def delete_mails(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest mails of before that time that were sent or given up."""
-    return _delete(tx, mails, id_at("mail", before), mails.c.state != DUE, _no_open_letter(mails))
+    return _delete(tx, mails, id_at("mail", before), after, mails.c.state != DUE, _no_open_letter(mails))
 
 
-def delete_letters(tx: Tx, before: datetime) -> int:
+def delete_letters(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest dead letters of before that time that somebody dealt with."""
     letters = dead_letters.dead_letters
-    return _delete(tx, letters, id_at("dlq", before), letters.c.resolved_at < before)
+    return _delete(tx, letters, id_at("dlq", before), after, letters.c.resolved_at < before)
 
 
-def delete_jobs(tx: Tx, before: datetime) -> int:
-    """Delete the oldest replays and reconciliations of before that time that are over, but for those with an open dead
-    letter."""
-    return max(
-        _delete(tx, jobs, id_at(prefix, before), jobs.c.state != DUE, _no_open_letter(jobs))
-        for prefix, jobs in (("rpl", replays), ("rec", reconciliation_runs))
-    )
+def delete_replays(tx: Tx, before: datetime, after: str = "") -> Walked:
+    """Delete the oldest replays of before that time that are over, but for those with an open dead letter."""
+    return _delete(tx, replays, id_at("rpl", before), after, replays.c.state != DUE, _no_open_letter(replays))
 
 
-def delete_findings(tx: Tx, before: datetime) -> int:
+def delete_runs(tx: Tx, before: datetime, after: str = "") -> Walked:
+    """Delete the oldest reconciliations of before that time that are over, but for those with an open dead letter."""
+    runs = reconciliation_runs
+    return _delete(tx, runs, id_at("rec", before), after, runs.c.state != DUE, _no_open_letter(runs))
+
+
+def delete_findings(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest findings that nobody has to see to any more and no run has seen since before that time."""
     c = reconciliation_findings.c
-    return _delete(tx, reconciliation_findings, id_at("fnd", before), c.state.not_in(OPEN), c.last_seen_at < before)
+    over = (c.state.not_in(OPEN), c.last_seen_at < before)
+    return _delete(tx, reconciliation_findings, id_at("fnd", before), after, *over)
 
 
-def delete_steps(tx: Tx, before: datetime) -> int:
+def delete_steps(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest steps of dunning cases that were closed before that time. The case says how it ended."""
     closed = sa.exists().where(dunning_cases.c.id == dunning_steps.c.case_id, dunning_cases.c.closed_at < before)
-    return _delete(tx, dunning_steps, id_at("dstep", before), closed)
+    return _delete(tx, dunning_steps, id_at("dstep", before), after, closed)
 
 
-def delete_actions(tx: Tx, before: datetime) -> int:
+def delete_actions(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest entries of the audit log of before that time."""
-    return _delete(tx, operator_actions, id_at("act", before))
+    return _delete(tx, operator_actions, id_at("act", before), after)
 
 
-def delete_links(tx: Tx, before: datetime) -> int:
+def delete_links(tx: Tx, before: datetime, after: str = "") -> Walked:
     """Delete the oldest hosted links that expired before that time."""
-    return _delete(tx, hosted_links, id_at("lnk", before), hosted_links.c.expires_at < before)
+    return _delete(tx, hosted_links, id_at("lnk", before), after, hosted_links.c.expires_at < before)
 
 
-def old_documents(tx: Tx, before: datetime) -> list[tuple[str, str | None]]:
+def old_documents(tx: Tx, before: datetime, after: str = "") -> tuple[list[tuple[str, str | None]], Walked]:
     """The oldest documents of before that time, with the names of their files, but for those of a younger one too."""
     c = documents.c
-    ids = _oldest(tx, documents, id_at("doc", before), c.state != DUE, _no_open_letter(documents))
+    ids, walked = _oldest(tx, documents, id_at("doc", before), after, c.state != DUE, _no_open_letter(documents))
     rows = tx.execute(sa.select(c.id, c.object_key).where(c.id.in_(ids)).order_by(c.id)).all()
     keys = {row.object_key for row in rows if row.object_key is not None}
     young = sa.select(c.object_key).where(c.object_key.in_(keys), c.id.not_in(ids))
     kept = set(tx.execute(young).scalars())
-    return [(row.id, None if row.object_key in kept else row.object_key) for row in rows]
+    return [(row.id, None if row.object_key in kept else row.object_key) for row in rows], walked
 
 
-def delete_documents(tx: Tx, ids: Sequence[str]) -> int:
+def delete_documents(tx: Tx, ids: Sequence[str]) -> None:
     """Delete the rows of documents whose files are gone."""
     if ids:
         tx.execute(sa.delete(documents).where(documents.c.id.in_(ids)))
-    return len(ids)
 
 
 def _no_open_letter(table: sa.Table) -> sa.ColumnElement[bool]:
@@ -150,44 +164,42 @@ def _no_open_letter(table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.or_(table.c.state != DEAD, ~sa.exists().where(mine))
 
 
-def _oldest(tx: Tx, table: sa.Table, end: str, *over: sa.ColumnElement[bool]) -> list[str]:
-    old = sa.select(table.c.id).where(table.c.id < end, *over).order_by(table.c.id).limit(BATCH)
-    return list(tx.execute(old.with_for_update(skip_locked=True, of=table)).scalars())
+def _oldest(tx: Tx, table: sa.Table, end: str, after: str, *over: sa.ColumnElement[bool]) -> tuple[list[str], Walked]:
+    """Those of the next rows that are over."""
+    c = table.c.id
+    behind = c > after
+    last = tx.execute(sa.select(c).where(behind, c < end).order_by(c).offset(LOOKED_AT - 1).limit(1)).scalar()
+    near = c < end if last is None else c <= last
+    old = sa.select(c).where(behind, near, *over).order_by(c).limit(BATCH)
+    ids = list(tx.execute(old.with_for_update(skip_locked=True, of=table)).scalars())
+    if len(ids) == BATCH:
+        return ids, Walked(BATCH, ids[-1], more=True)
+    return ids, Walked(len(ids), max(after, last or end), more=last is not None)
 
 
-def _delete(tx: Tx, table: sa.Table, end: str, *over: sa.ColumnElement[bool]) -> int:
-    ids = _oldest(tx, table, end, *over)
+def _delete(tx: Tx, table: sa.Table, end: str, after: str, *over: sa.ColumnElement[bool]) -> Walked:
+    ids, walked = _oldest(tx, table, end, after, *over)
     if ids:
         tx.execute(sa.delete(table).where(table.c.id.in_(ids)))
-    return len(ids)
+    return walked
 
 
-@dataclass(frozen=True)
-class Pruned:
-    count: int
-    last: str | None
-    """The message to go on behind; None: there was nothing more."""
-
-
-def prune_messages(tx: Tx, before: datetime, now: datetime, *, after: str = "") -> Pruned:
+def prune_messages(tx: Tx, before: datetime, now: datetime, *, after: str = "") -> Walked:
     """Empty the bodies of the oldest messages of before that time, behind the message `after`. Those still on their way
     keep theirs until they are over. The rows stay: they keep an event from being announced twice."""
-    columns = messages.c
-    old = sa.select(columns.id).where(
-        columns.pruned_at.is_(None), columns.id > after, columns.id < id_at("msg", before)
-    )
+    columns, end = messages.c, id_at("msg", before)
+    old = sa.select(columns.id).where(columns.pruned_at.is_(None), columns.id > after, columns.id < end)
     # Not a lock that somebody who adds a delivery of the message would wait for.
     old = old.order_by(columns.id).limit(MESSAGES_BATCH).with_for_update(skip_locked=True, key_share=True)
     found = list(tx.execute(old).scalars())
-    if not found:
-        return Pruned(0, None)
     under_way = sa.select(deliveries.c.message_id).where(deliveries.c.message_id.in_(found), deliveries.c.state == DUE)
-    kept = set(tx.execute(under_way).scalars())
+    kept = set(tx.execute(under_way).scalars()) if found else set()
     over = [message_id for message_id in found if message_id not in kept]
     if over:
         tx.execute(sa.update(messages).where(columns.id.in_(over)).values(body=b"", pruned_at=now))
         close_deliveries(tx, over, now)
-    return Pruned(len(over), found[-1] if len(found) == MESSAGES_BATCH else None)
+    more = len(found) == MESSAGES_BATCH
+    return Walked(len(over), found[-1] if more else max(after, end), more)
 
 
 def close_deliveries(tx: Tx, message_ids: list[str], now: datetime) -> None:
