@@ -48,6 +48,7 @@ class Parts:
     def __init__(self) -> None:
         self._parts: list[Part] = []
         self._watched: list[Callable[[], str | None]] = []
+        self._told: list[Callable[[], object]] = []
 
     def start(
         self, name: str, run: Callable[[Part], None], *, stalled_after_seconds: float = STALLED_AFTER_SECONDS
@@ -61,6 +62,8 @@ class Parts:
             except BaseException as error:
                 part.death = f"{type(error).__name__}: {error}"
                 log.critical("a part of the process ended", extra={"part": name}, exc_info=error)
+                for tell in self._told:
+                    tell()
             else:
                 part.rest()
 
@@ -72,6 +75,10 @@ class Parts:
     def watch(self, problem: Callable[[], str | None]) -> None:
         """Ask this function too how things are: for threads that a library started."""
         self._watched.append(problem)
+
+    def when_one_dies(self, tell: Callable[[], object]) -> None:
+        """Call this function then, in whichever thread that was."""
+        self._told.append(tell)
 
     @property
     def deaths(self) -> list[str]:

@@ -150,10 +150,18 @@ class ProbeServer:
 
         self._server = _Bounded((host, port), Handler)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="probes", daemon=True).start()
+        self._closing = Stop()
+        self._thread = threading.Thread(target=self._serve, name="probes", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        # Its own `serve_forever` looks twice a second whether it is to end.
+        while not self._closing.wait(None, self._server):
+            self._server.handle_request()
 
     def close(self) -> None:
-        self._server.shutdown()
+        self._closing.set()
+        self._thread.join()
         self._server.server_close()
 
 

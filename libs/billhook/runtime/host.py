@@ -7,7 +7,6 @@ import logging
 import math
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from billhook import logs
@@ -28,8 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-"""How often a process looks whether all its parts live."""
+LOOK_SECONDS = 5.0
+"""How often a consumer looks whether its bell lives. A part that dies is heard at once."""
+
+SERVER_LOOK_SECONDS = 1.0
+"""How often a server looks whether its lines live."""
 
 
 def run_service(service: Service, env: Env) -> int:
@@ -71,12 +73,13 @@ def _consume(service: Service, env: Env) -> int:
     except OSError as error:
         raise cannot_listen(env.settings, service.name, error) from error
     health.watch(env.bell.problem)
+    health.parts.when_one_dies(stop.set)
     running = service.start(env, health)
     _spare_the_collector()
     log.info("started", extra={"port": probes.port})
-    while (problem := health.problem) is None and not stop.wait(LOOK_SECONDS):
+    while health.problem is None and not stop.wait(LOOK_SECONDS):
         pass
-    if problem is not None:
+    if (problem := health.problem) is not None:
         log.critical("a part of the process has died, so it ends", extra={"reason": problem})
     drained = running.stop(env.settings.drain_seconds)
     probes.close()
@@ -143,7 +146,9 @@ def server_modules() -> None:
 
 def _end_with_its_parts(health: Health, server: uvicorn.Server) -> None:
     """Let the process end when a part of it has died."""
+    died = threading.Event()
+    health.parts.when_one_dies(died.set)
     while (problem := health.problem) is None:
-        time.sleep(LOOK_SECONDS)
+        died.wait(SERVER_LOOK_SECONDS)
     log.critical("a part of the process has died, so it ends", extra={"reason": problem})
     server.should_exit = True

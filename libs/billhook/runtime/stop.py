@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
 from typing import Protocol
 
 
@@ -13,7 +14,7 @@ class HasFileno(Protocol):
 
 
 class Stop:
-    """Set by a signal, for good.
+    """Set by a signal, or by a thread, for good.
 
     Not a `threading.Event`. A handler that sets one may run while the same thread holds its lock, and then waits for
     ever; Ctrl-C under `billhook up` sends two signals at once (the terminal's, then the supervisor's). And where the
@@ -30,6 +31,10 @@ class Stop:
         signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
+
+    def set(self) -> None:
+        with suppress(BlockingIOError):  # full: it has been set often enough
+            os.write(self._told, b"\0")
 
     def is_set(self) -> bool:
         return self.wait(0)
