@@ -33,7 +33,7 @@ from billhook.metrics import Metrics
 from billhook.outlets.objects import ObjectDiffers, Objects, document_key
 from billhook.queue.consumer import Rings
 from billhook.rules.document import Logo, Snapshot
-from billhook.rules.invoicing_settings import Engine
+from billhook.rules.engine import Engine
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, Retry, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store.database import Tx, after_commit

@@ -92,7 +92,7 @@ class Product:
             self._environment["BILLHOOK_DATABASE_URL"] = through
         self._clock_file = directory / "clock"
         self.step_clock(0)
-        self.settings = Settings.model_validate(chosen)
+        self.settings = Settings(**chosen)
         self.env = Env(self.settings)
         self._children: dict[str, Child] = {}
         self._stopping = threading.Event()

@@ -21,7 +21,7 @@ from billhook.documents.typst import Picture, RenderRequest
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
 from billhook.rules.document import Snapshot
-from billhook.rules.invoicing_settings import Engine
+from billhook.rules.engine import Engine
 from billhook_testing import samples
 
 HOSTILE = (

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from urllib.request import Request, urlopen
 import sqlalchemy as sa
 import uvicorn
 from consumers.world import SECRET, stripe_signature
-from pydantic import SecretStr
 
 from billhook.actions.publishing import Publication, prepared
 from billhook.runtime.connections import Bounds
@@ -169,14 +168,14 @@ def installed(directory: Path, database_url: str, valkey_port: int) -> Iterator[
         direct = Settings(
             var=directory,
             database_url=database_url,
-            queue_url=SecretStr(f"redis://{HOST}:{queue.port}/0"),
-            encryption_keys=SecretStr(new_key()),
+            queue_url=f"redis://{HOST}:{queue.port}/0",
+            encryption_keys=new_key(),
             allow_http=True,
             allowed_networks="127.0.0.0/8",
             log_level="error",
         )
         through = url.set(port=database.port).render_as_string(hide_password=False)
-        settings = direct.model_copy(update={"database_url": through})
+        settings = replace(direct, database_url=through)
         env, endpoint = Env(direct), Endpoint()
         stack.callback(env.close)
         stack.callback(endpoint.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_before_migrations_ran_nothing_is_denied(server: PostgresServer, tmp_pat
 
 def test_a_source_whose_secret_does_not_open_is_not_denied(env: Env) -> None:
     merchant, source = with_source(env)
-    lost = Env(env.settings.model_copy(update={"encryption_keys": type(env.settings.encryption_keys)(new_key())}))
+    lost = Env(replace(env.settings, encryption_keys=new_key()))
     with running(build(lost, Health())) as client:
         answer = Door(client, lost, merchant, source, "").stripe(stripe_event("evt_1"))
         assert (answer.status, answer.code) == (503, "source_unavailable")

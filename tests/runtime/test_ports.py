@@ -10,7 +10,7 @@ import pytest
 
 from billhook.errors import SettingsError
 from billhook.runtime.ports import listening_port
-from billhook.runtime.settings import Settings, default_port, read_settings
+from billhook.runtime.settings import SETTINGS, Settings, default_port, read_settings
 from billhook.runtime.supervisor import Supervisor
 
 
@@ -21,7 +21,7 @@ def taken() -> Iterator[int]:
 
 
 def usually_at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings.model_fields["courier_port"], "default", port)
+    monkeypatch.setattr(SETTINGS["courier_port"], "default", port)
     assert default_port("courier") == port
 
 
@@ -29,7 +29,7 @@ def test_where_none_is_given_another_is_picked(
     taken: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     usually_at(taken, monkeypatch)
-    settings = Settings.model_construct(host="127.0.0.1", courier_port=taken, _fields_set=set())
+    settings = Settings(host="127.0.0.1", courier_port=taken)
     picked = listening_port(settings, "courier")
     assert picked != taken
     assert vars(caplog.records[-1])["port"] == picked

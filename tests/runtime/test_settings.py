@@ -23,7 +23,13 @@ PASSWORD = "open-sesame-and-be-quick"
         ("ingress_port", "eighty"),
         ("relay_port", "65536"),
         ("desk_port", "-1"),
+        ("desk_port", "8600.0"),
+        ("waver_port", "x"),
         ("drain_seconds", "0"),
+        ("drain_seconds", "nan"),
+        ("message_limit_kib", "1025"),
+        ("allow_http", "perhaps"),
+        ("pdf_engine", "latex"),
         ("database_url", "mysql://host/books"),
         ("database_url", "oracle://host/books"),
         ("database_url", "books.db"),
@@ -55,6 +61,29 @@ def test_what_stands_under_var_counts_after_the_environment(tmp_path: Path, monk
     monkeypatch.setenv("BILLHOOK_VAR", str(tmp_path))
     assert read_settings().allow_http is True
     assert read_settings(var=tmp_path / "other").allow_http is False
+
+
+def test_a_line_under_var_is_read_as_a_shell_would_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "settings.env"
+    file.write_text(
+        "\ufeff# ours\n\nexport BILLHOOK_HOST='::1'  # everywhere\nBILLHOOK_MAIL_FROM = \"a#b $HOME\"\n"
+        "BILLHOOK_OPERATOR_KEY=sesame#and=open,sesame\nBILLHOOK_DESK_PORT=\nBILLHOOK_WAVER_PORT=8 # free\n"
+    )
+    settings = read_settings(var=tmp_path)
+    assert (settings.host, settings.mail_from) == ("::1", "a#b $HOME")
+    assert settings.operator_key.get_secret_value() == "sesame#and=open,sesame"
+    assert (settings.desk_port, settings.port_of("waver"), settings.port_is_given("waver")) == (8601, 8, True)
+    for wrong, words in {
+        "BILLHOOK_HOSTS=x": "Did you mean BILLHOOK_HOST",
+        "BILLHOOK_HOST": "line 1",
+        "BILLHOOK_X_PORT=y": "BILLHOOK_X_PORT must be",
+    }.items():
+        file.write_text(wrong)
+        with pytest.raises(SettingsError, match=words):
+            read_settings(var=tmp_path)
+    file.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_settings(var=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +126,8 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password() -> None:
 def test_no_secret_is_shown(name: str, value: str) -> None:
     settings = read_settings(**{name: value})
     assert PASSWORD not in str(settings.shown())
+    assert PASSWORD not in repr(settings)
+    assert PASSWORD not in repr(vars(settings)["encryption_keys"])
 
 
 def _check(var: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from billhook.documents.page import document_html
 from billhook.documents.templating import own_html
 from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
 from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
-from billhook.rules.invoicing_settings import Engine
+from billhook.rules.engine import Engine
 
 Drawn = bytes | RenderError
 

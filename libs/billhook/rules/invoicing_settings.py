@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from billhook.errors import Refused
 from billhook.rules.days import zone_of
 from billhook.rules.document import Paper, Profile
+from billhook.rules.engine import ENGINES, Engine
 from billhook.rules.numbering import MOST_DIGITS, PREFIX, Numbering
-
-Engine = Literal["auto", "wkhtmltopdf", "typst"]
-ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 
 
 class InvoicingSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

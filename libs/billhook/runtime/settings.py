@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from billhook.errors import SettingsError
-from billhook.rules.invoicing_settings import Engine
+from billhook.rules.engine import ENGINES, Engine
+from billhook.runtime.setting_values import (
+    Secret,
+    above_nothing,
+    one_of,
+    path,
+    path_if_any,
+    port,
+    read_file,
+    secret,
+    setting,
+    switch,
+    text,
+    whole,
+)
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 PORTS_BY_NAME = range(8700, 8900)
 """Where services listen that have no setting below."""
@@ -33,151 +48,176 @@ SHORTEST_OPERATOR_KEY: Final = 20
 """Characters. Whoever tries keys must not get there."""
 
 
-class _ServicePorts(PydanticBaseSettingsSource):
-    """`BILLHOOK_<NAME>_PORT` for any name: a folder under `services/` is a service, and needs no setting declared."""
-
-    def __call__(self) -> dict[str, Any]:
-        named = (re.fullmatch(r"BILLHOOK_(\w+_PORT)", name) for name in os.environ)
-        return {match[1].lower(): value for match in named if match and (value := os.environ[match[0]])}
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # asked for by sources that go field by field
-
-
-class Settings(BaseSettings):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Settings:
     """Every setting, with its default. The defaults run the whole product on one machine."""
 
-    # An empty variable counts as none: that is what is left of a line in an .env file that nobody filled in.
-    model_config = SettingsConfigDict(env_prefix="BILLHOOK_", extra="allow", frozen=True, env_ignore_empty=True)
-
-    __pydantic_extra__: dict[str, Port]
-    """The ports of services that have no setting below."""
-
-    var: Path = Field(Path("var"), description="Where the embedded defaults keep their data.")
-    database_url: str = Field("", description="SQLite or PostgreSQL. Default: sqlite:///<var>/billhook.db")
-    queue_url: SecretStr = Field(
-        SecretStr(""), description="Redis or Valkey, redis://…. Default: an embedded Valkey under <var>/valkey."
+    var: Path = setting(path, Path("var"), "Where the embedded defaults keep their data.")
+    database_url: str = setting(text, "", "SQLite or PostgreSQL. Default: sqlite:///<var>/billhook.db")
+    queue_url: Secret = setting(
+        secret,
+        Secret(""),
+        "Redis or Valkey, redis://…. Default: an embedded Valkey under <var>/valkey.",
     )
-    objects_url: str = Field(
+    objects_url: str = setting(
+        text,
         "",
-        description="Where documents are kept: file:///… or s3://bucket/prefix?endpoint=https://…&region=…; with"
+        "Where documents are kept: file:///… or s3://bucket/prefix?endpoint=https://…&region=…; with"
         " `&presign=false` the desk hands files out itself.",
     )
-    encryption_keys: SecretStr = Field(
-        SecretStr(""),
-        description="Keys that seal secrets at rest, comma-separated, the current one first. Default: one is made in"
+    encryption_keys: Secret = setting(
+        secret,
+        Secret(""),
+        "Keys that seal secrets at rest, comma-separated, the current one first. Default: one is made in"
         " <var>/encryption.key.",
     )
-    operator_key: SecretStr = Field(
-        SecretStr(""), description="A bearer key for all merchants at the desk, beside those made by `billhook keys`."
+    operator_key: Secret = setting(
+        secret,
+        Secret(""),
+        "A bearer key for all merchants at the desk, beside those made by `billhook keys`.",
     )
-    host: str = Field("127.0.0.1", description="The address servers bind to.")
-    ingress_port: Port = Field(8600, description="Where senders post events.")
-    desk_port: Port = Field(8601, description="The operators' API.")
-    public_url: str = Field(
-        "", description="Where customers reach the desk: links to hosted invoices begin with it. Default: its own port."
-    )
-    ingress_url: str = Field(
+    host: str = setting(text, "127.0.0.1", "The address servers bind to.")
+    ingress_port: int = setting(port, 8600, "Where senders post events.")
+    desk_port: int = setting(port, 8601, "The operators' API.")
+    public_url: str = setting(
+        text,
         "",
-        description="Where senders reach the ingress: the addresses of sources, which Stripe is given, begin with it."
+        "Where customers reach the desk: links to hosted invoices begin with it. Default: its own port.",
+    )
+    ingress_url: str = setting(
+        text,
+        "",
+        "Where senders reach the ingress: the addresses of sources, which Stripe is given, begin with it."
         " Default: its own port.",
     )
-    bookkeeper_port: Port = Field(8610, description="/livez /readyz /metrics of the bookkeeper.")
-    invoicer_port: Port = Field(8611, description="/livez /readyz /metrics of the invoicer.")
-    courier_port: Port = Field(8612, description="/livez /readyz /metrics of the courier.")
-    relay_port: Port = Field(8613, description="/livez /readyz /metrics of the relay.")
-    dunner_port: Port = Field(8614, description="/livez /readyz /metrics of the dunner.")
-    provider_calls_per_second: float = Field(
+    bookkeeper_port: int = setting(port, 8610, "/livez /readyz /metrics of the bookkeeper.")
+    invoicer_port: int = setting(port, 8611, "/livez /readyz /metrics of the invoicer.")
+    courier_port: int = setting(port, 8612, "/livez /readyz /metrics of the courier.")
+    relay_port: int = setting(port, 8613, "/livez /readyz /metrics of the relay.")
+    dunner_port: int = setting(port, 8614, "/livez /readyz /metrics of the dunner.")
+    provider_calls_per_second: float = setting(
+        above_nothing,
         20.0,
-        description="How many calls a second are made to one account of a provider, by all processes together.",
-        gt=0,
+        "How many calls a second are made to one account of a provider, by all processes together.",
     )
-    reconciler_port: Port = Field(8615, description="/livez /readyz /metrics of the reconciler.")
-    allowed_networks: str = Field(
+    reconciler_port: int = setting(port, 8615, "/livez /readyz /metrics of the reconciler.")
+    allowed_networks: str = setting(
+        text,
         "",
-        description="Networks (CIDRs, comma-separated) that endpoints may be in although they are private, e.g."
+        "Networks (CIDRs, comma-separated) that endpoints may be in although they are private, e.g."
         " 10.0.0.0/8. Everything private is refused otherwise.",
     )
-    allow_http: bool = Field(False, description="Let endpoints be http:// too. Messages are then not encrypted.")
-    message_limit_kib: int = Field(
-        64, description="The largest body of `POST /v1/messages`, in KiB: 64 to 1024.", ge=64, le=1024
+    allow_http: bool = setting(switch, False, "Let endpoints be http:// too. Messages are then not encrypted.")
+    message_limit_kib: int = setting(
+        whole(64, 1024),
+        64,
+        "The largest body of `POST /v1/messages`, in KiB: 64 to 1024.",
     )
-    endpoints_per_merchant: int = Field(
-        50, description="How many endpoints a merchant may have. Every event is sent to each that wants it.", ge=1
+    endpoints_per_merchant: int = setting(
+        whole(1),
+        50,
+        "How many endpoints a merchant may have. Every event is sent to each that wants it.",
     )
-    sources_per_merchant: int = Field(50, description="How many sources a merchant may have.", ge=1)
-    templates_per_merchant: int = Field(100, description="How many templates of its own a merchant may have.", ge=1)
-    drafts_per_merchant: int = Field(10_000, description="How many invoices a merchant may have in draft.", ge=1)
-    keys_per_merchant: int = Field(100, description="How many keys a merchant may have.", ge=1)
-    replays_per_merchant: int = Field(10, description="How many replays a merchant may have under way.", ge=1)
-    requests_per_second: float = Field(
-        1000.0, description="How many requests a second a merchant may make, to each desk. More are answered 429.", gt=0
+    sources_per_merchant: int = setting(whole(1), 50, "How many sources a merchant may have.")
+    templates_per_merchant: int = setting(whole(1), 100, "How many templates of its own a merchant may have.")
+    drafts_per_merchant: int = setting(whole(1), 10_000, "How many invoices a merchant may have in draft.")
+    keys_per_merchant: int = setting(whole(1), 100, "How many keys a merchant may have.")
+    replays_per_merchant: int = setting(whole(1), 10, "How many replays a merchant may have under way.")
+    requests_per_second: float = setting(
+        above_nothing,
+        1000.0,
+        "How many requests a second a merchant may make, to each desk. More are answered 429.",
     )
-    ca_file: Path | None = Field(None, description="Certificates (PEM) to trust besides the system's, for endpoints.")
-    mail_url: SecretStr = Field(
-        SecretStr(""), description="smtp://user:password@host:587 or smtps://… Default: files in <var>/mail."
+    ca_file: Path | None = setting(
+        path_if_any,
+        None,
+        "Certificates (PEM) to trust besides the system's, for endpoints.",
     )
-    mail_from: str = Field(
+    mail_url: Secret = setting(
+        secret,
+        Secret(""),
+        "smtp://user:password@host:587 or smtps://… Default: files in <var>/mail.",
+    )
+    mail_from: str = setting(
+        text,
         "billhook@localhost",
-        description="The sender of mails. Those to customers have the merchant's name before this address.",
+        "The sender of mails. Those to customers have the merchant's name before this address.",
     )
-    mails_per_day: int = Field(
-        1000, description="How many mails go out for a merchant in 24 hours. What is over that waits.", ge=1
+    mails_per_day: int = setting(
+        whole(1),
+        1000,
+        "How many mails go out for a merchant in 24 hours. What is over that waits.",
     )
-    mail_to_anyone: bool = Field(
-        False, description="Let merchants' keys mail documents to other addresses than the buyer's too."
+    mail_to_anyone: bool = setting(
+        switch,
+        False,
+        "Let merchants' keys mail documents to other addresses than the buyer's too.",
     )
-    pdf_engine: Engine = Field(
+    pdf_engine: Engine = setting(
+        one_of(*ENGINES),
         "auto",
-        description="What draws documents: wkhtmltopdf or typst, whatever merchants wish; auto leaves it to them, and"
+        "What draws documents: wkhtmltopdf or typst, whatever merchants wish; auto leaves it to them, and"
         " then takes Typst. Merchants' own templates are always drawn by wkhtmltopdf.",
     )
-    keep_attempts_days: int = Field(
-        30, description="Delivery attempts older than this are deleted. 0 keeps them.", ge=0
-    )
-    keep_messages_days: int = Field(
+    keep_attempts_days: int = setting(whole(0), 30, "Delivery attempts older than this are deleted. 0 keeps them.")
+    keep_messages_days: int = setting(
+        whole(0),
         90,
-        description="Bodies of messages older than this are deleted, and what was not delivered by then is given up."
-        " 0 keeps them.",
-        ge=0,
+        "Bodies of messages older than this are deleted, and what was not delivered by then is given up. 0 keeps them.",
     )
-    keep_deliveries_days: int = Field(
+    keep_deliveries_days: int = setting(
+        whole(0),
         180,
-        description="Deliveries that are over are deleted when they are older than this, and than bodies are kept."
-        " 0 keeps them.",
-        ge=0,
+        "Deliveries that are over are deleted when they are older than this, and than bodies are kept. 0 keeps them.",
     )
-    keep_events_days: int = Field(
+    keep_events_days: int = setting(
+        whole(0),
         400,
-        description="Events of the inbox that are over (with no open dead letter) are deleted when they are older than"
+        "Events of the inbox that are over (with no open dead letter) are deleted when they are older than"
         " this (60 at least); so are the messages that came of them. 0 keeps them.",
-        ge=0,
     )
-    keep_mails_days: int = Field(400, description="Mails older than this are deleted. 0 keeps them.", ge=0)
-    keep_documents_days: int = Field(
+    keep_mails_days: int = setting(whole(0), 400, "Mails older than this are deleted. 0 keeps them.")
+    keep_documents_days: int = setting(
+        whole(0),
         0,
-        description="Documents older than this are deleted, their files too. 0, the default, keeps them: laws want"
+        "Documents older than this are deleted, their files too. 0, the default, keeps them: laws want"
         " invoices for up to ten years after the one they are of (4018 days are eleven years).",
-        ge=0,
     )
-    keep_records_days: int = Field(
+    keep_records_days: int = setting(
+        whole(0),
         400,
-        description="Dead letters that were dealt with, replays and reconciliations that are over, findings that are"
+        "Dead letters that were dealt with, replays and reconciliations that are over, findings that are"
         " settled, steps of dunning cases that are closed, entries of the audit log, and expired links are deleted when"
         " they are older than this. 0 keeps them.",
-        ge=0,
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "warning", description="debug, info, warning or error."
-    )
-    traces_url: str = Field(
+    log_level: LogLevel = setting(one_of(*get_args(LogLevel)), "warning", "debug, info, warning or error.")
+    traces_url: str = setting(
+        text,
         "",
-        description="Where traces go, by OTLP over HTTP: http://collector:4318/v1/traces. Needs the extra"
+        "Where traces go, by OTLP over HTTP: http://collector:4318/v1/traces. Needs the extra"
         " `billhook[tracing]`. Default: there are none.",
     )
-    drain_seconds: float = Field(
-        25.0, description="How long a process may finish what it has in hand after SIGTERM.", gt=0
+    drain_seconds: float = setting(
+        above_nothing,
+        25.0,
+        "How long a process may finish what it has in hand after SIGTERM.",
     )
+
+    other_ports: Mapping[str, int] = field(default_factory=dict)
+    """Of services that have no setting above: a folder under `services/` is a service, and needs none declared."""
+    given: frozenset[str] = frozenset()
+    """Which of them somebody chose."""
+
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` naming each that cannot work."""
+        problems = []
+        for name, declared in SETTINGS.items():
+            try:
+                object.__setattr__(self, name, declared.metadata["read"](getattr(self, name)))
+            except ValueError as problem:
+                problems.append(f"\n  {variable(name)} {problem}.")
+        if problems:
+            raise SettingsError("Settings that cannot work:" + "".join(problems))
 
     @property
     def database(self) -> str:
@@ -210,21 +250,16 @@ class Settings(BaseSettings):
 
     def port_of(self, service: str) -> int:
         """Where a service serves, or is asked how it is: as set, or else its default."""
-        return int(getattr(self, f"{service}_port", default_port(service)))
+        name = f"{service}_port"
+        return int(getattr(self, name) if name in SETTINGS else self.other_ports.get(name, default_port(service)))
 
     def port_is_given(self, service: str) -> bool:
         """Whether somebody chose the port, and will look for the service there."""
-        return f"{service}_port" in self.model_fields_set
-
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **more: PydanticBaseSettingsSource
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (*sources, *more.values(), _ServicePorts(settings_cls))
+        return f"{service}_port" in self.given
 
     def shown(self) -> dict[str, str]:
         """All settings as they count, without secrets."""
-        values: dict[str, Any] = self.model_dump()
+        values: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS} | dict(self.other_ports)
         values["database_url"] = _without_password(self.database)
         values["objects_url"] = self.objects
         values["public_url"] = self.public
@@ -239,21 +274,37 @@ class Settings(BaseSettings):
         return {name: str(value) for name, value in values.items()}
 
 
+SETTINGS: Final[Mapping[str, dataclasses.Field[Any]]] = MappingProxyType(
+    {each.name: each for each in dataclasses.fields(Settings) if each.metadata}
+)
+"""Every setting by its name."""
+
+
+def variable(name: str) -> str:
+    """What a setting is called in the environment."""
+    return f"BILLHOOK_{name.upper()}"
+
+
 def default_port(service: str) -> int:
     """The port that its setting names; where there is no setting, one made from its name, so that it is the same on
     every machine and stays while others come and go."""
-    field = Settings.model_fields.get(f"{service}_port")
-    return int(field.default if field else PORTS_BY_NAME[zlib.crc32(service.encode()) % len(PORTS_BY_NAME)])
+    declared = SETTINGS.get(f"{service}_port")
+    by_name = PORTS_BY_NAME[zlib.crc32(service.encode()) % len(PORTS_BY_NAME)]
+    return by_name if declared is None else port(declared.default)
 
 
 def _without_password(url: str) -> str:
     """A password may stand before the host or among the options."""
+    from sqlalchemy.engine import make_url
+
     parsed = make_url(url)
     hidden = {name: "hidden" for name in parsed.query if "password" in name.lower()}
     return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def _read_url(setting: str, url: str) -> URL:
+    from sqlalchemy.engine import make_url
+
     try:
         return make_url(url)
     except Exception:
@@ -265,27 +316,44 @@ _NO_SETTINGS: Final = frozenset({"BILLHOOK_RECORDINGS"})
 """What begins as a setting does and is read by tests alone."""
 
 
-def _refuse_misspelt(environment: Iterable[str]) -> None:
-    """A setting that nobody reads would count for nothing, and look as if it did."""
-    known = {f"BILLHOOK_{name.upper()}" for name in Settings.model_fields} | _NO_SETTINGS
-    for name in sorted(environment):
-        if name.startswith("BILLHOOK_") and name not in known and not name.endswith("_PORT"):
+def _filled(variables: Mapping[str, str]) -> dict[str, str]:
+    """The settings among variables. One that is empty counts as none: that is what is left of a line in an .env file
+    that nobody filled in. One that nobody reads would count for nothing, and look as if it did: it is refused."""
+    known = set(map(variable, SETTINGS))
+    filled = {}
+    for name in sorted(variables.keys() - _NO_SETTINGS):
+        if not name.startswith("BILLHOOK_"):
+            continue
+        if name not in known and not re.fullmatch(r"BILLHOOK_\w+_PORT", name):
             near = difflib.get_close_matches(name, known, 1)
             meant = f" Did you mean {near[0]}?" if near else ""
             raise SettingsError(f"There is no setting {name}.{meant} docs/settings.md lists them all.")
+        if variables[name]:
+            filled[name] = variables[name]
+    return filled
+
+
+def _port(name: str, value: Any) -> int:
+    try:
+        return port(value)
+    except ValueError as problem:
+        raise SettingsError(f"Settings that cannot work:\n  {variable(name)} {problem}.") from None
 
 
 def read_settings(**overrides: Any) -> Settings:
     """The settings of this process: of the environment, then of the file under `var`. Raises `SettingsError` naming
     each that cannot work."""
-    _refuse_misspelt(os.environ)
-    var = Path(overrides.get("var") or os.environ.get("BILLHOOK_VAR") or Settings.model_fields["var"].default)
-    try:
-        settings = Settings(_env_file=var / SETTINGS_FILE, **overrides)  # type: ignore[call-arg]
-    except ValidationError as error:
-        lines = (f"BILLHOOK_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise SettingsError("Settings that cannot work:\n  " + "\n  ".join(lines)) from error
-    backend = _read_url("BILLHOOK_DATABASE_URL", settings.database).get_backend_name()
+    environment = _filled(os.environ)
+    var = Path(overrides.get("var") or environment.get("BILLHOOK_VAR") or "var")
+    variables = _filled(read_file(var / SETTINGS_FILE)) | environment
+    chosen = {name.removeprefix("BILLHOOK_").lower(): value for name, value in variables.items()} | overrides
+    others = {name for name in chosen if name.endswith("_port") and name not in SETTINGS}
+    ports = {name: _port(name, chosen[name]) for name in sorted(others)}
+    declared = {name: value for name, value in chosen.items() if name not in others}
+    settings = Settings(**declared, other_ports=ports, given=frozenset(chosen))
+    backend = "sqlite"
+    if settings.database_url:
+        backend = _read_url("BILLHOOK_DATABASE_URL", settings.database_url).get_backend_name()
     if not settings.embedded_queue:
         _read_url("BILLHOOK_QUEUE_URL", settings.queue_url.get_secret_value())
     if 0 < settings.keep_events_days < SHORTEST_KEPT_EVENTS:
