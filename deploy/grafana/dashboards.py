@@ -24,6 +24,8 @@ class Panel:
     """(expression, legend)."""
     unit: str = "short"
     kind: str = "timeseries"
+    signed: bool = False
+    """Whether there may be less than nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,11 @@ QUEUES: Final = Dashboard(
             ((f"max by (queue) (billhook_queue_expired_lease_jobs{CHOSEN})", "{{queue}}"),),
         ),
         Panel(
+            "Paused by a person",
+            "1: nothing of it is taken until it is resumed.",
+            ((f"max by (queue) (billhook_queue_paused{CHOSEN})", "{{queue}}"),),
+        ),
+        Panel(
             "Rung for again",
             "Steady: rings are lost.",
             ((f"sum(rate(billhook_sweeper_rerung_total{CHOSEN}[$__rate_interval])) or vector(0)", "ids"),),
@@ -317,7 +324,13 @@ WORKERS: Final = Dashboard(
             rate("billhook_jobs_finished_total", "queue", where='{outcome="stale"}'),
             "cps",
         ),
-        Panel("Clocks", "Beside the database's.", (("billhook_database_clock_skew_seconds", "{{job}}"),), "s"),
+        Panel(
+            "Clocks",
+            "By how much the database's is ahead; below nothing, behind.",
+            (("billhook_database_clock_skew_seconds", "{{job}}"),),
+            "s",
+            signed=True,
+        ),
         Panel("Connections of clients", "Of ingress and desk.", (("billhook_http_connections_open", "{{job}}"),)),
         Panel("Requests cut", "Slow, or too many.", rate("billhook_http_requests_cut_total", "reason"), "reqps"),
         Panel(
@@ -438,7 +451,7 @@ def _laid_out(panels: Iterable[Panel]) -> Iterable[dict[str, Any]]:
             "description": panel.about,
             "datasource": SOURCE,
             "gridPos": {"x": column * WIDTH, "y": row * HEIGHT, "w": WIDTH, "h": HEIGHT},
-            "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+            "fieldConfig": {"defaults": {"unit": panel.unit} | ({} if panel.signed else {"min": 0}), "overrides": []},
             "targets": [
                 {"refId": chr(ord("A") + place), "expr": expression, "legendFormat": legend, "datasource": SOURCE}
                 | ({"format": "heatmap"} if panel.kind == "heatmap" else {})

@@ -325,6 +325,9 @@ class Metrics:
     latency_target = ledger(
         "queue_latency_target_seconds", "How soon after it is due work of this queue is to be taken.", "queue"
     )
+    queue_paused = ledger(
+        "queue_paused", "1 while a person has stopped the queue: nothing of it is taken until it is resumed.", "queue"
+    )
     dead_letters = ledger(
         "dead_letters_open",
         "Dead letters that nobody has replayed or discarded, by why the work was given up: `attempts_used_up`,"

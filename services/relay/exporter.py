@@ -92,6 +92,7 @@ class Exporter:
             metrics.expired.labels(queue).set(backlog.expired_leases)
             metrics.oldest.labels(queue).set(backlog.oldest_ready_seconds)
             metrics.latency_target.labels(queue).set(BELLS[queue].target_seconds)
+            metrics.queue_paused.labels(queue).set(measured.paused[queue])
         letters = {(queue, reason): 0 for queue in QUEUES for reason in (*REASON_CLASSES, REFUSED)}
         for labels, count in (letters | measured.dead_letters).items():
             metrics.dead_letters.labels(*labels).set(count)

@@ -23,6 +23,7 @@ from billhook.store.deliveries import deliveries
 from billhook.store.dunning_cases import dunning_cases
 from billhook.store.endpoints import endpoints
 from billhook.store.fitness import revision_in
+from billhook.store.queue_pauses import paused
 from billhook.store.queues import BELLS
 from billhook.store.reconciliation import DONE, IS_OPEN, reconciliation_findings, reconciliation_runs
 from billhook.store.sources import sources
@@ -40,6 +41,8 @@ class Measured:
 
     backlogs: dict[str, Backlog]
     """By bell: a queue, or a lane of one."""
+    paused: dict[str, bool]
+    """By bell: whether a person has stopped it."""
     dead_letters: dict[tuple[str, str], int]
     """Open ones, by queue and class of reason."""
     held_deliveries: int
@@ -60,8 +63,10 @@ class Measured:
 
 def measure(tx: Tx, now: datetime) -> Measured:
     ended, recovered = _ended_cases(tx, now - RECENT)
+    stopped = paused(tx)
     return Measured(
         backlogs={name: work.backlog(tx, bell.table, now=now, only=bell.only) for name, bell in BELLS.items()},
+        paused={name: bell.table.name in stopped for name, bell in BELLS.items()},
         dead_letters=_dead_letters(tx),
         held_deliveries=_count(tx, deliveries, deliveries.c.state == HELD),
         failing_endpoints=_count(tx, endpoints, *_FAILING),
