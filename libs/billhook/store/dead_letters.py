@@ -102,3 +102,8 @@ def open_letter(tx: Tx, queue: str, work_id: str) -> sa.RowMapping | None:
 def reason_holds(text: str | None) -> sa.ColumnElement[bool]:
     """That a letter's reason holds this text, in capitals or not; None: any."""
     return sa.true() if text is None else dead_letters.c.reason.icontains(text, autoescape=True)
+
+
+def named(ids: Collection[str]) -> sa.ColumnElement[bool]:
+    """That a letter is one of these."""
+    return dead_letters.c.id.in_(ids)

@@ -120,6 +120,8 @@ def many(request: Request, acting: OperateIn) -> Response:
     if verb not in ("replay", "discard") or len(chosen) > AT_ONCE:
         raise Refusal(422, "invalid", "That is not what the list of dead letters sends.")
     if acting.form.one("sure"):
+        if not chosen:
+            raise Refusal(422, "none_chosen", "Nothing was chosen: begin at the list of dead letters.")
         return _do(acting, verb, filters, chosen)
     with acting.env.database.read() as tx:
         letters, refused = _chosen(tx, verb, filters, chosen)
@@ -128,7 +130,7 @@ def many(request: Request, acting: OperateIn) -> Response:
         "dead_letters_many.html",
         verb=verb,
         filters=filters,
-        chosen=chosen,
+        chosen=[letter["id"] for letter in letters],  # what fails while somebody reads the page is not meant
         letters=letters[:SHOWN],
         number=len(letters),
         most=AT_ONCE,
@@ -139,8 +141,7 @@ def many(request: Request, acting: OperateIn) -> Response:
 def _chosen(tx: Tx, verb: str, filters: Filters, chosen: Sequence[str]) -> tuple[list[Any], list[queues.Stopped]]:
     """The letters that are meant, and the endpoints that keep some of them from being replayed."""
     if chosen:
-        found = [_find(tx, letter_id) for letter_id in chosen]
-        letters = [letter for letter in found if letter["resolved_at"] is None]
+        letters = store.list_dead(tx, limit=AT_ONCE, only=store.named(chosen))
     else:
         letters = _list(tx, filters, limit=AT_ONCE)
     if verb == "discard":
