@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from store.databases import lay_ledger
 
 from billhook.store.operator_actions import list_actions
-from billhook.store.operators import add_sign_in_link
+from billhook.store.operators import add_operator, add_sign_in_link, begin_session
 
 __all__ = ["chromium"]
 
@@ -88,6 +89,31 @@ def test_an_operator_finds_what_failed_and_mends_it_by_keyboard(desk: Desk, worl
     assert said == [], "nothing was blocked, and nothing broke"
 
 
+ASK_AGAIN = "htmx.ajax('GET', '/overview/live', {source: '#live', target: '#live', swap: 'innerHTML'})"
+"""What the page does every five seconds."""
+
+
+def test_live_figures_take_nothing_away_and_say_when_they_stand_still(
+    desk: Desk, world: World, chromium: Browser
+) -> None:
+    with chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce") as context:
+        page = signed_in(desk, context, [])
+        live, still = page.locator("#live"), page.get_by_text("these figures stand still since")
+        live.evaluate("live => { live.firstElementChild.id = 'before' }")
+        page.get_by_role("link", name="all events").focus()
+        page.evaluate(ASK_AGAIN)
+        expect(page.get_by_role("link", name="all events")).to_be_focused()
+        expect(live.locator("#before")).to_be_attached()
+        page.locator("#find").focus()
+        context.route("**/overview/live", lambda route: route.abort())
+        page.evaluate(f"{ASK_AGAIN}.catch(() => 0)")
+        expect(still).to_be_visible()
+        context.unroute("**/overview/live")
+        page.evaluate(ASK_AGAIN)
+        expect(live.locator("#before")).not_to_be_attached()
+        expect(still).to_be_hidden()
+
+
 def test_every_page_is_sound_on_a_screen_and_on_a_phone(desk: Desk, world: World, chromium: Browser) -> None:
     ours = world.ours.ids
     case = open_case(desk.env, world.ours)
@@ -113,3 +139,53 @@ def test_every_page_is_sound_on_a_screen_and_on_a_phone(desk: Desk, world: World
         page.goto(desk.address + "/sign-in")
         sound(page)
     assert not [line for line in said if "Content Security Policy" in line]
+
+
+def test_a_person_adds_a_passkey_and_comes_by_it(desk: Desk, world: World, chromium: Browser) -> None:
+    """With an authenticator of Chromium's own, which asks nobody for a finger."""
+    before, port = desk.env.settings, desk.address.rpartition(":")[2]
+    address = f"http://localhost:{port}"
+    desk.env.settings = replace(before, public_url=address)
+    with desk.env.database.begin() as tx:
+        operator = add_operator(tx, "ada@example.com", "Ada", "operate", desk.env.clock(), by="test")
+        assert operator is not None
+        token = begin_session(tx, operator.email, operator.role, desk.env.clock(), operator_id=operator.id)
+    said: list[str] = []
+    with chromium.new_context(viewport={"width": 390, "height": 800}, reduced_motion="reduce") as context:
+        context.add_cookies([{"name": "billhook_session", "value": token, "url": address}])
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        devtools = context.new_cdp_session(page)
+        devtools.send("WebAuthn.enable")
+        kind = {"protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True}
+        options = {**kind, "isUserVerified": True, "automaticPresenceSimulation": True}
+        authenticator = devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})["authenticatorId"]
+        page.goto(f"{address}/you")
+        page.get_by_label("What you call it").fill("Laptop")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("Laptop signs you in from now on")
+        sound(page)
+        page.get_by_label("What you call it").fill("Laptop again")
+        page.get_by_role("button", name="Add a passkey").click()
+        expect(page.get_by_role("alert")).to_contain_text("a passkey for you on this device already")
+        context.clear_cookies()
+        page.goto(f"{address}/queues")
+        sound(page)
+        devtools.send("WebAuthn.setUserVerified", {"authenticatorId": authenticator, "isUserVerified": False})
+        page.get_by_role("button", name="Sign in with a passkey").click()
+        expect(page.get_by_role("alert")).to_contain_text("Nothing happened")
+        devtools.send("WebAuthn.setUserVerified", {"authenticatorId": authenticator, "isUserVerified": True})
+        page.get_by_role("button", name="Sign in with a passkey").press("Enter")
+        expect(page.get_by_role("heading", name="Queues")).to_be_visible()
+        page.goto(desk.address + "/sign-in")
+        page.get_by_role("button", name="Sign in with a passkey").click()
+        expect(page.get_by_role("alert")).to_contain_text(f"Passkeys work at {address}")
+        # Without a script there is the code, and no button that does nothing.
+        with chromium.new_context(java_script_enabled=False) as plain:
+            page = plain.new_page()
+            page.goto(f"{address}/sign-in")
+            expect(page.get_by_role("button", name="Send me a code")).to_be_visible()
+            expect(page.get_by_role("button", name="Sign in with a passkey")).to_be_hidden()
+    desk.env.settings = before
+    assert said == [], "nothing was blocked, and nothing broke"

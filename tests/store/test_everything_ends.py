@@ -50,7 +50,7 @@ OF_CASE = "one a failed invoice: it is not dunned a second time, and how it ende
 KEPT = {
     **{table.name: THE_BOOK for table in book.TABLES.values()},
     **dict.fromkeys(("own_invoices", "own_credit_notes"), THE_LAW),
-    **dict.fromkeys(("merchants", "api_keys", "sources", "endpoints", "operators"), SET_UP),
+    **dict.fromkeys(("merchants", "api_keys", "sources", "endpoints", "operators", "passkeys"), SET_UP),
     **dict.fromkeys(("templates", "dunning_policies", "queue_pauses"), SET_UP),
     "number_series": "one a series, and the law wants no gap",
     "provider_limits": "one an account at a provider",
@@ -61,7 +61,7 @@ KEPT = {
 }
 """Tables that are not pruned, each with its reason."""
 
-WITH_THE_NEXT = {"operator_sessions", "sign_ins", "merchant_views"}
+WITH_THE_NEXT = {"operator_sessions", "sign_ins", "passkey_challenges", "merchant_views"}
 """What is over goes when another one is made."""
 
 

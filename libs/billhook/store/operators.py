@@ -14,6 +14,7 @@ from typing import Final, Literal, get_args
 import sqlalchemy as sa
 
 from billhook.store.database import Tx
+from billhook.store.passkeys import passkeys
 from billhook.store.schema import Instant, metadata, new_id
 
 Role = Literal["view", "operate", "admin"]
@@ -88,6 +89,7 @@ class Session:
     name: str
     role: Role
     operator_id: str | None
+    created_at: datetime
     expires_at: datetime
 
     def may(self, role: Role) -> bool:
@@ -115,10 +117,10 @@ def add_operator(tx: Tx, email: str, name: str, role: Role, now: datetime, *, by
     return operator
 
 
-def find_operator(tx: Tx, email_or_id: str) -> Operator | None:
+def find_operator(tx: Tx, email_or_id: str, *, lock: bool = False) -> Operator | None:
     c = operators.c
     query = sa.select(operators).where(sa.or_(c.email == email_or_id.lower(), c.id == email_or_id))
-    row = tx.execute(query).mappings().first()
+    row = tx.execute(query.with_for_update() if lock else query).mappings().first()
     return Operator(**row) if row else None
 
 
@@ -128,10 +130,13 @@ def list_operators(tx: Tx, *, limit: int = 1000) -> list[Operator]:
 
 
 def change_operator(tx: Tx, operator_id: str, *, role: Role | None = None, disabled_at: datetime | None = None) -> None:
-    """Give another role, or nothing any more. Either ends all sessions: a session keeps the role it began with."""
+    """Give another role, or nothing any more, passkeys neither. Either ends all sessions: a session keeps the role it
+    began with."""
     values = {"disabled_at": disabled_at} if role is None else {"role": role, "disabled_at": disabled_at}
     tx.execute(sa.update(operators).where(operators.c.id == operator_id).values(**values))
     tx.execute(sa.delete(operator_sessions).where(operator_sessions.c.operator_id == operator_id))
+    if role is None:
+        tx.execute(sa.delete(passkeys).where(passkeys.c.operator_id == operator_id))
 
 
 def begin_session(
@@ -164,9 +169,9 @@ def begin_session(
 def find_session(tx: Tx, token: str, now: datetime) -> tuple[Session, str | None] | None:
     """The session of a token while it is good, and the key that it began with."""
     c = operator_sessions.c
-    query = sa.select(c.name, c.role, c.operator_id, c.expires_at, c.api_key_id)
+    query = sa.select(c.name, c.role, c.operator_id, c.created_at, c.expires_at, c.api_key_id)
     row = tx.execute(query.where(c.digest == _digest(token), c.expires_at > now)).first()
-    return (Session(row[0], row[1], row[2], row[3]), row[4]) if row else None
+    return (Session(*row[:5]), row[5]) if row else None
 
 
 def end_session(tx: Tx, token: str) -> None:

@@ -25,6 +25,7 @@ from services.desk.console import (
     invoices,
     merchant_pages,
     overview,
+    passkeys,
     people,
     queues,
     sign_in,
@@ -32,10 +33,11 @@ from services.desk.console import (
 from services.desk.console.rendering import STATIC, page, static
 from services.desk.console.session import NotSignedIn
 from services.desk.handlers import HANDLED, told
+from services.desk.rates import Rate
 
 PAGES = (
     *(sign_in, overview, events, invoices, documents, deliveries, endpoints),
-    *(dunning, findings, dead_letters, queues, people, merchant_pages),
+    *(dunning, findings, dead_letters, queues, people, passkeys, merchant_pages),
 )
 
 _OF_THE_API = re.compile(r"/(v1|i|docs|openapi\.json|livez|readyz|metrics)(/.*)?", re.DOTALL)
@@ -56,6 +58,7 @@ def build(env: Env) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.env = env
     app.state.traffic = overview.Traffic()
+    app.state.tries = Rate(sign_in.TRIES_PER_SECOND)
     app.router.routes.extend(_routes())
     app.add_api_route("/console/{name}", _static, methods=["GET", "HEAD"])
     app.add_exception_handler(NotSignedIn, _to_sign_in)

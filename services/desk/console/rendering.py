@@ -36,6 +36,7 @@ HEADERS: Final[Mapping[str, str]] = {
 STATIC: Final = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
+    "passkeys.js": "text/javascript; charset=utf-8",
     "htmx.min.js": "text/javascript; charset=utf-8",
     "mark.svg": "image/svg+xml",
 }

@@ -182,5 +182,6 @@ def acting(role: Role) -> Any:
     return Depends(act)
 
 
+ViewIn = Annotated[Acting, acting("view")]
 OperateIn = Annotated[Acting, acting("operate")]
 AdminIn = Annotated[Acting, acting("admin")]

@@ -1,4 +1,5 @@
-"""Signing in: by a link that a command prints, by a code that is mailed, or by the operator's key.
+"""Signing in: by a link that a command prints, by a code that is mailed, or by the operator's key. Passkeys have a file
+of their own.
 
 A GET changes nothing: mail scanners and previews open links too. No page says whether an address is an operator's.
 """
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from billhook.actions.ringing import ring
+from billhook.runtime.env import Env
 from billhook.store.mails import NewMail, add_mails
 from billhook.store.merchants import OPERATOR, find_callers, list_keys
 from billhook.store.operator_actions import note_action
@@ -30,6 +32,8 @@ from billhook.store.operators import (
     spend_code,
     spend_link,
 )
+from services.desk.authentication import address_of
+from services.desk.console.ceremonies import party_of
 from services.desk.console.rendering import page, say
 from services.desk.console.session import (
     EnvIn,
@@ -41,9 +45,13 @@ from services.desk.console.session import (
     session_of,
     sign_in_as,
 )
+from services.desk.rates import Rate
 from services.desk.refusals import Refusal
 
 router = APIRouter(dependencies=[Depends(own_page)])
+
+TRIES_PER_SECOND: Final = 10.0
+"""Codes, challenges and wrong keys that an address may ask for or try."""
 
 CHALLENGE = "billhook_sign_in"
 """The cookie that says which code is being answered, so that a guess counts against that one alone."""
@@ -52,6 +60,25 @@ _ROLES: Final[dict[str, Role]] = {"read": "view", "write": "admin"}
 """What an operator's key may at the console, by its scope; one that only publishes has no business here."""
 
 Next = Annotated[str, Query(max_length=500)]
+
+
+def door(
+    request: Request, env: Env, to: str, status: int = 200, *, sent_to: str | None = None, problem: str | None = None
+) -> Response:
+    """The page on which one signs in, to go on to a path."""
+    party = party_of(env.settings.public)
+    return page(request, "sign_in.html", status, next=to, sent_to=sent_to, problem=problem, party=party)
+
+
+def let_try(request: Request, what: str) -> None:
+    """Count that somebody knocks. Raises `Refusal` where it is too often."""
+    tries: Rate = request.app.state.tries
+    if not tries.take(f"{what} {address_of(request.scope)}"):
+        raise _too_often()
+
+
+def _too_often() -> Refusal:
+    return Refusal(429, "too_many_tries", "Too many tries came from your address. Wait a second.", {"Retry-After": "1"})
 
 
 def inside(path: str) -> str:
@@ -63,13 +90,16 @@ def inside(path: str) -> str:
 def ask(request: Request, env: EnvIn, next: Next = "/") -> Response:
     if session_of(env, request.cookies.get(cookie_name(env), "")) is not None:
         return RedirectResponse(inside(next), 303)
-    return page(request, "sign_in.html", next=inside(next), sent_to=None, problem=None)
+    return door(request, env, inside(next))
 
 
 @router.post("/sign-in/key")
 def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
     key, own = form.one("key"), env.settings.operator_key.get_secret_value()
-    to = inside(form.one("next", 500) or "/")
+    to, who = inside(form.one("next", 500) or "/"), f"key {address_of(request.scope)}"
+    tries: Rate = request.app.state.tries
+    if not tries.left(who):
+        raise _too_often()
     if own and hmac.compare_digest(own.encode(), key.encode()):
         name, key_id, role, until = OPERATOR, key_mark(own), ROLES[-1], None
     else:
@@ -77,8 +107,8 @@ def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
             caller = find_callers(tx, [key], env.clock()).get(key)
             found = next((one for one in list_keys(tx) if caller and one.id == caller.key_id), None)
         if caller is None or caller.merchant_id is not None or found is None or caller.scope not in _ROLES:
-            problem = "This is no operator's key, or it was revoked."
-            return page(request, "sign_in.html", 403, next=to, sent_to=None, problem=problem)
+            tries.take(who)
+            return door(request, env, to, 403, problem="This is no operator's key, or it was revoked.")
         name, key_id, role, until = f"key {found.name}", found.id, _ROLES[caller.scope], caller.expires_at
     with env.database.begin() as tx:
         token = begin_session(tx, name, role, env.clock(), api_key_id=key_id, until=until)
@@ -92,7 +122,8 @@ def send_code(request: Request, env: EnvIn, form: FormIn) -> Response:
     email = form.one("email").lower()
     to = inside(form.one("next", 500) or "/")
     if "@" not in email:
-        return page(request, "sign_in.html", 422, next=to, sent_to=None, problem="That is no mail address.")
+        return door(request, env, to, 422, problem="That is no mail address.")
+    let_try(request, "code")
     now = env.clock()
     code = f"{secrets.randbelow(10**6):06d}"
     mailed: list[str] = []
@@ -107,7 +138,7 @@ def send_code(request: Request, env: EnvIn, form: FormIn) -> Response:
             if known:
                 mailed = add_mails(tx, [_mail(challenge, email, code)], now)
     ring(env, {"mails": mailed})
-    response = page(request, "sign_in.html", next=to, sent_to=email, problem=None)
+    response = door(request, env, to, sent_to=email)
     response.set_cookie(
         CHALLENGE, challenge, max_age=600, httponly=True, samesite="strict", secure=is_https(env), path="/sign-in"
     )
@@ -137,7 +168,7 @@ def answer_code(request: Request, env: EnvIn, form: FormIn) -> Response:
         operator = find_operator(tx, open_one.operator_id) if right and open_one and open_one.operator_id else None
         if operator is None or operator.disabled_at is not None or not spend_code(tx, challenge, now):
             problem = "That is not the code, or it is over. After five wrong ones, ask for another."
-            return page(request, "sign_in.html", 403, next=to, sent_to=email or None, problem=problem)
+            return door(request, env, to, 403, sent_to=email or None, problem=problem)
         token = begin_session(tx, operator.email, operator.role, now, operator_id=operator.id)
         note_action(tx, "sign_in", operator.email, by=operator.email, now=now, detail={"by": "code"})
     response = sign_in_as(env, RedirectResponse(to, 303), token)

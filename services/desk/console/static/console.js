@@ -24,6 +24,25 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 document.addEventListener("htmx:afterSwap", (event) => localise(event.target.parentElement || document));
 
+// What is asked for again and again does not take away what somebody is at: a link with the focus, words they have marked.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const live = event.target.closest?.("[data-live]");
+  if (!live) return;
+  const marked = getSelection();
+  const busy = live !== document.activeElement && live.contains(document.activeElement);
+  if (busy || (marked && !marked.isCollapsed && live.contains(marked.anchorNode))) event.preventDefault();
+});
+
+// Figures that stand still say so.
+const still = (is) => (event) => {
+  const said = event.target.closest?.("[data-live]") && document.querySelector("[data-still]");
+  if (!said) return;
+  if (is && said.hidden) said.querySelector("time").textContent = short.format(Date.now());
+  said.hidden = !is;
+};
+for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(name, still(true));
+document.addEventListener("htmx:afterSwap", still(false));
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
   const question = event.submitter?.dataset.confirm || form.dataset.confirm;
