@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench.effort import Effort, Relay, commands, efforts
 from bench.messages import BODY_BYTES, EVENT_TYPE, body_of, data_of
 from bench.pipeline import CONNECTIONS, FLOOR_SHARE, PATIENCE_SECONDS, Bench, Passage
-from bench.product import DURABILITY, Product, databases, installed
+from bench.product import DURABILITY, HOST, Product, databases, installed
 from bench.results import Aim, Figure, percentile
 from bench.scale import Scale
 from billhook.rules.signing import new_secret, signed_headers
@@ -37,6 +38,7 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
             product.add_endpoints([bench.receiver.url])
             product.run(SERVICES)
             _through_the_desk(bench, product, 100, 100)
+            _wait_for_routes(product)
             for rate in RATES:
                 events = min(int(rate * scale.publish_seconds), MOST_EVENTS)
                 floor = _straight(bench, int(events * FLOOR_SHARE), rate)
@@ -54,6 +56,15 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
             yield from _round_trips(bench, made.new(), database, int(COUNTED_RATE * scale.publish_seconds))
     finally:
         bench.close()
+
+
+def _wait_for_routes(product: Product) -> None:
+    """The desk publishes before it has imported the rest of its routes, which takes seconds of processor: they are no
+    message's."""
+    connection = HTTPConnection(HOST, product.settings.desk_port, timeout=60)
+    connection.request("GET", "/openapi.json")
+    connection.getresponse().read()
+    connection.close()
 
 
 def _efforts(database: str, rate: int, spent: Mapping[str, Effort], events: int) -> Iterator[Figure]:

@@ -9,8 +9,10 @@ for anybody else's endpoint. What is in hand here is never sent twice, and what 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -53,8 +55,9 @@ LEAST_ROOM: Final = 16
 BYTES_IN_HAND: Final = 64 * 1024 * 1024
 """Of bodies: 384 of the largest would be more. A claim is made while there are fewer."""
 
-GATHER_SECONDS: Final = 0.01
-"""How long the settler waits for more to come back: a transaction costs the same for one attempt and for twenty."""
+GATHER_SECONDS: Final = 0.025
+"""How long after one transaction the settler begins the next: one costs the same for one attempt and for twenty. What
+comes back to a quiet courier is settled at once."""
 
 IDLE_SECONDS: Final = 5.0
 """How long a claimer waits for a ring, where nothing is put off until then."""
@@ -105,6 +108,7 @@ class Dispatcher:
         self._open_client = open_client
         self._metrics = metrics
         self._deferred, self._connections = metrics.deferred, metrics.connections
+        self._seconds, self._outcomes = metrics.delivery_seconds, functools.cache(metrics.deliveries.labels)
         self._clock = clock
         self._parts = parts
         self._tracing = tracing
@@ -119,8 +123,11 @@ class Dispatcher:
         self._results: list[Result] = []
         self._attempts: list[str] = []
         """The `traceparent` of each attempt that came back and is to be settled."""
-        self._changed = threading.Condition()
-        """Guards the lanes, the results and the bytes; notified when there is room or something to settle."""
+        self._lock = threading.Lock()
+        """Guards the lanes, the results and the bytes."""
+        self._roomier = threading.Condition(self._lock)
+        self._to_settle = threading.Condition(self._lock)
+        """Notified when the first result has come, and when there may be no more of them."""
         self._stopping = threading.Event()
         self._ended = threading.Event()
 
@@ -129,7 +136,7 @@ class Dispatcher:
         self._metrics.job_capacity.labels(self._steps.queue).set(IN_FLIGHT)
         self._metrics.open_breakers.set(0)
         for outcome in OUTCOMES:
-            self._metrics.deliveries.labels(outcome)  # from 0 on, or the first ones would not show as an increase
+            self._outcomes(outcome)  # from 0 on, or the first ones would not show as an increase
         for lane in self._lanes.values():
             self._parts.start(f"{lane.name} claimer", partial(self._serve, lane))
         self._settler = self._parts.start("settler", self._settle)
@@ -138,8 +145,9 @@ class Dispatcher:
     def stop(self, timeout: float) -> bool:
         """Finish the requests under way and stop. What does not end in time keeps its lease and is sent again."""
         self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
+            self._roomier.notify_all()
+            self._to_settle.notify()
         for lane in self._lanes.values():
             lane.listener.close()
         self._settler.join(timeout)
@@ -159,21 +167,23 @@ class Dispatcher:
             part.tick()
             if ids == [] and not self._is_time(lane):
                 continue
-            with self._changed:
+            with self._lock:
                 lane.claiming = len(ids) if ids else limit
             try:
                 self._claim(lane, ids or None, limit)
             finally:
-                with self._changed:
+                with self._lock:
                     lane.claiming = 0
-                    self._changed.notify_all()
+                    self._roomier.notify_all()
+                    if self._stopping.is_set():
+                        self._to_settle.notify()
 
     def _wait_for_room(self, lane: Lane) -> int:
         """How much may be claimed; less than `LEAST_ROOM` if there was no room for a while."""
-        with self._changed:
+        with self._lock:
             limit = min(self._room_in(lane), self._delivery.batch)
             if limit < LEAST_ROOM:
-                self._changed.wait(1.0)
+                self._roomier.wait(1.0)
             return limit
 
     def _room_in(self, lane: Lane) -> int:
@@ -240,7 +250,7 @@ class Dispatcher:
             return
         self._leases.take(token, [job.id for job in jobs])
         self._steps.in_hand(len(jobs))
-        with self._changed:
+        with self._lock:
             lane.busy += len(jobs)
             self._bytes += sum(len(job.message.body) for job in jobs)
         for job in jobs:
@@ -280,14 +290,16 @@ class Dispatcher:
             self._limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
         if not _is_counted_in_sql(job):
             self._leave(job)
-        with self._changed:
+        with self._lock:
             lane.busy -= 1
             self._bytes -= len(job.message.body)
             self._results.append(result)
             if span is not None:
                 self._attempts.append(span.traceparent)
-            if len(self._results) == 1 or lane.busy % LEAST_ROOM == 0:
-                self._changed.notify_all()
+            if len(self._results) == 1:
+                self._to_settle.notify()
+            if lane.busy % LEAST_ROOM == 0:
+                self._roomier.notify_all()
 
     def _leave(self, job: DeliveryJob) -> None:
         for name in self._limits.leave(job.endpoint.id):
@@ -297,20 +309,23 @@ class Dispatcher:
 
     def _settle(self, part: Part) -> None:
         """Write what has come back, everything at once; while one transaction runs, the next batch gathers."""
+        again_at = float("-inf")
         while True:
             part.rest()
-            with self._changed:
-                self._changed.wait_for(lambda: self._results or self._is_over(), 1.0)
+            with self._lock:
+                self._to_settle.wait_for(lambda: self._results or self._is_over(), IDLE_SECONDS)
                 if not self._results and self._is_over():
                     return
             part.tick()
-            self._ended.wait(GATHER_SECONDS)
-            with self._changed:
+            if (seconds := again_at - time.monotonic()) > 0:
+                self._ended.wait(seconds)
+            with self._lock:
                 results, self._results = self._results, []
                 attempts, self._attempts = self._attempts, []
             if results:
                 with self._settling(attempts):
                     self._write(results)
+                again_at = time.monotonic() + GATHER_SECONDS
             self._pull_forward()
 
     def _settling(self, attempts: Sequence[str]) -> AbstractContextManager[None]:
@@ -345,9 +360,9 @@ class Dispatcher:
     def _count(self, results: Sequence[Result]) -> None:
         attempts = [tried for _, _, tried in results if tried is not None]
         for outcome, count in Counter(tried.attempt.outcome for tried in attempts).items():
-            self._metrics.deliveries.labels(outcome).inc(count)
+            self._outcomes(outcome).inc(count)
         for tried in attempts:
-            self._metrics.delivery_seconds.observe(tried.attempt.duration_ms / 1000)
+            self._seconds.observe(tried.attempt.duration_ms / 1000)
         self._connections.inc(sum(tried.connected for tried in attempts))
 
     def _pull_forward(self) -> None:

@@ -66,11 +66,19 @@ class Exporter:
 
     def is_at_rest(self) -> bool:
         """Whether another measurement would find what the last one did, which was nothing to do."""
-        return self._seen is not None and self._seen == self._database.last_write()
+        return self._seen is not None and self._seen == self._last_write()
+
+    def _last_write(self) -> Hashable | None:
+        try:
+            return self._database.last_write()
+        except Exception as error:
+            if not is_store_away(error):
+                raise
+            return None  # the measurement that follows finds out, too
 
     def read(self) -> None:
         """Export the ledger as it is now, or nothing of it."""
-        seen, self._seen = self._database.last_write(), None
+        seen, self._seen = self._last_write(), None
         try:
             with self._database.read() as tx:
                 measured = measure(tx, self._clock())

@@ -72,7 +72,9 @@ class Sweeper:
         self._metrics = metrics
         self._clock = clock
         self._parts = parts
-        self._first_due = work.FirstDue({queue: (lane.table, lane.only) for queue, lane in BELLS.items()})
+        self._first_due = work.FirstDue(
+            {queue: (lane.table, lane.only) for queue, lane in BELLS.items()}, database.engine.dialect
+        )
         self._seen: Standing | None = None
         """How things stood at the last sweep, which found nothing due."""
         self._first: datetime | None = None
@@ -93,9 +95,9 @@ class Sweeper:
         while not self._stopping.wait(EVERY_SECONDS):
             part.tick()
             try:
-                now, standing = time.monotonic(), self._standing()
-                if now - swept_at >= UNASKED_SECONDS or not self.would_find_nothing():
-                    self.sweep()
+                now, standing = time.monotonic(), self.standing()
+                if now - swept_at >= UNASKED_SECONDS or not self.would_find_nothing(standing):
+                    self.sweep(standing)
                     self._database.checkpoint()
                     swept_at = now
                 if now - put_right_at >= PUT_RIGHT_EVERY_SECONDS and not _same(standing, put_right_as):
@@ -107,13 +109,14 @@ class Sweeper:
                 continue
             self._metrics.swept_at.set_to_current_time()
 
-    def sweep(self) -> dict[str, int]:
-        """Ring for what is due; returns how much that is in each queue, up to `LIMIT`."""
-        now, seen = self._clock() - GRACE, self._standing()
-        with self._database.read() as tx:
-            first = self._first_due.ask(tx)
+    def sweep(self, standing: Standing | None = None) -> dict[str, int]:
+        """Ring for what is due; returns how much that is in each queue, up to `LIMIT`. `standing`: how things stood
+        before it began, where that is to be remembered."""
+        now = self._clock() - GRACE
+        with self._database.question() as run:
+            first = self._first_due.ask(run)
         due = {queue for queue, at in first.items() if at <= now}
-        self._seen, self._first = None if due else seen, min(first.values(), default=None)
+        self._seen, self._first = None if due else standing, min(first.values(), default=None)
         rung = dict.fromkeys(BELLS.keys() - due, 0)
         for queue, lane in BELLS.items():
             if queue not in due or self._has_rings(queue):
@@ -129,13 +132,13 @@ class Sweeper:
             rung[queue] = len(ids)
         return rung
 
-    def would_find_nothing(self) -> bool:
+    def would_find_nothing(self, standing: Standing | None) -> bool:
         """Whether another sweep would find what the last one did, which was nothing."""
-        if not _same(self._seen, self._standing()):
+        if not _same(self._seen, standing):
             return False
         return self._first is None or self._first > self._clock() - GRACE
 
-    def _standing(self) -> Standing | None:
+    def standing(self) -> Standing | None:
         written = self._database.last_write()
         return None if written is None else Standing(written, self._clock().timestamp() - time.monotonic())
 

@@ -101,7 +101,9 @@ HOT: dict[str, Callable[[Tx], object]] = {
         only=sa.and_(out.deliveries.c.lane == "fresh", out.deliveries.c.endpoint_id.not_in(["ep_1", "ep_2"])),
         **CLAIM,
     ),
-    "a sweep": lambda tx: work.FirstDue({name: (it.table, it.only) for name, it in BELLS.items()}).ask(tx),
+    "a sweep": lambda tx: work.FirstDue({name: (it.table, it.only) for name, it in BELLS.items()}, tx.dialect).ask(
+        tx.exec_driver_sql
+    ),
     "what falls due next": lambda tx: work.next_due(tx, out.deliveries),
     "the state of a queue": lambda tx: [
         work.backlog(tx, lane.table, now=LATER, only=lane.only) for lane in BELLS.values()

@@ -60,34 +60,37 @@ def test_at_rest_nothing_is_asked_until_somebody_writes_something_falls_due_or_t
     sweeper = Sweeper(database, line.broker, line.bell, line.metrics, clock, Parts())
     exporter = Exporter(database, line.metrics, clock, Parts())
 
-    def rests() -> tuple[bool, bool]:
-        sweeper.sweep()
-        exporter.read()
-        time.sleep(0.02)  # in the same instant two writes would look like one
-        return sweeper.would_find_nothing(), exporter.is_at_rest()
+    def would_find_nothing() -> bool:
+        return sweeper.would_find_nothing(sweeper.standing())
 
-    assert not sweeper.would_find_nothing()
-    if not database.sqlite:
-        assert rests() == (False, False), "PostgreSQL is asked each time"
-        return
-    assert rests() == (True, True)
+    def rests() -> tuple[bool, bool]:
+        sweeper.sweep(sweeper.standing())
+        exporter.read()
+        time.sleep(0.02)  # in the same instant two writes on SQLite would look like one
+        return would_find_nothing(), exporter.is_at_rest()
+
+    def comes_to_rest(as_far_as: tuple[bool, bool]) -> bool:
+        """PostgreSQL's own work, and that of other databases of the same server, may come between."""
+        return any(rests() == as_far_as for _ in range(100))
+
+    assert not would_find_nothing()
+    assert comes_to_rest((True, True))
     [event] = put(database, 1)
-    assert (sweeper.would_find_nothing(), exporter.is_at_rest()) == (False, False)
+    assert (would_find_nothing(), exporter.is_at_rest()) == (False, False)
     assert rests() == (False, False), "what is due is rung for until somebody takes it"
 
     with database.begin() as tx:
         tx.execute(sa.update(inbox.inbox).values(due_at=NOW + HOUR))
-    assert rests() == (True, False)
+    assert comes_to_rest((True, False))
     set_to = HOUR
-    assert not sweeper.would_find_nothing()
+    assert not would_find_nothing()
     set_to = timedelta()
-    assert sweeper.would_find_nothing()
 
     with database.begin() as tx:
         work.finish(tx, inbox.inbox, [event], "processed", NOW)
-    assert rests() == (True, True)
+    assert comes_to_rest((True, True))
     set_to = timedelta(seconds=-30)
-    assert not sweeper.would_find_nothing()
+    assert not would_find_nothing()
 
 
 def test_where_much_is_due_consumers_are_told_to_look_themselves(

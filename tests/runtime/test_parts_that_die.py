@@ -174,7 +174,7 @@ def test_no_thread_of_a_server_dies_in_silence(name: str, env: Env, monkeypatch:
 def test_a_consumer_that_lost_a_part_ends_with_1_and_says_which(
     env: Env, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def die(sweeper: Sweeper) -> None:
+    def die(*_: object) -> None:
         raise SystemExit("out of memory")
 
     monkeypatch.setattr(Sweeper, "sweep", die)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import defaultdict
@@ -37,7 +38,7 @@ class Bell:
 
     def __init__(self, broker: DoorbellBroker, metrics: Metrics) -> None:
         self._broker = broker
-        self._metrics = metrics
+        self._failed = functools.cache(metrics.rings_failed.labels)
         self._pending: dict[str, list[str]] = defaultdict(list)
         self._looks: set[str] = set()
         self._changed = threading.Condition()
@@ -75,9 +76,14 @@ class Bell:
         self._thread.join(timeout=3)
 
     def _run(self) -> None:
+        again_at = float("-inf")
         while True:
             with self._changed:
                 self._changed.wait_for(self._has_something)
+            # Here and not after a ring: a quiet process is not woken once more for nothing.
+            if (seconds := again_at - time.monotonic()) > 0:
+                self._closing.wait(seconds)
+            with self._changed:
                 batch, self._pending = self._pending, defaultdict(list)
                 looks, self._looks = self._looks, set()
                 if self._closing.is_set() and not looks and not any(batch.values()):
@@ -87,13 +93,13 @@ class Bell:
             for queue, ids in batch.items():
                 self._send(queue, [ids[at : at + IDS_PER_RING] for at in range(0, len(ids), IDS_PER_RING)])
             rung = sum(map(len, batch.values()))
-            self._closing.wait(min(GATHER_SECONDS + GATHER_SECONDS_PER_ID * rung, GATHER_SECONDS_LIMIT))
+            again_at = time.monotonic() + min(GATHER_SECONDS + GATHER_SECONDS_PER_ID * rung, GATHER_SECONDS_LIMIT)
 
     def _has_something(self) -> bool:
         return self._closing.is_set() or bool(self._looks) or any(self._pending.values())
 
     def _send(self, queue: str, chunks: Iterable[Sequence[str]]) -> None:
-        failed = self._metrics.rings_failed.labels(queue)  # from 0 on, or the first would not show as an increase
+        failed = self._failed(queue)  # from 0 on, or the first would not show as an increase
         for chunk in chunks:
             try:
                 self._broker.ring(queue, chunk)

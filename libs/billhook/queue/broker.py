@@ -4,21 +4,20 @@
     <namespace>:<queue>.msgs   a hash: message id → message    } read and write them too
     <namespace>:<queue>.wake   a list of tokens, one to wake one listener; at most `WAKES`
 
-A ring is one command, and hearing it two: the end of a wait, and the taking of all that waits. dramatiq's workers poll,
-and hand a message from a thread that fetches to one that works; here the thread that does the work waits for it
-(docs/decisions/0008-rings-are-heard-by-the-thread-that-claims.md).
+A ring is one command, and hearing it two that are sent and answered together: a wait, and the taking of all that is
+there when it ends. dramatiq's workers poll, and hand a message from a thread that fetches to one that works; here the
+thread that does the work waits for it (docs/decisions/0008-rings-are-heard-by-the-thread-that-claims.md).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import select
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -41,11 +40,8 @@ RINGS_KEPT: Final = 200
 stays small once somebody does, and nobody works through stale rings."""
 
 IDLE_SECONDS: Final = 1.0
-"""How long an idle listener waits in Redis. It is the sign of life: Redis answers at least so often."""
-
-WAITS_BETWEEN_LOOKS: Final = 2
-"""After so many waits that nothing ended an idle listener looks into the queue unasked: for messages of other programs,
-which wake nobody."""
+"""How long an idle listener waits in Redis. It is the sign of life: Redis answers at least so often. And it finds what
+other programs left, who wake nobody."""
 
 DEAF_SECONDS: Final = 5.0
 """After so long without an answer the connection is taken for dead, and another one is made."""
@@ -85,7 +81,9 @@ class DoorbellBroker(RedisBroker):
     def __init__(self, url: str) -> None:
         # All socket options must be in the URL: with `url=` every other argument is ignored.
         super().__init__(url=url, middleware=[])  # type: ignore[no-untyped-call]
-        self._ring = self.client.register_script(_RING)
+        self._ringing = threading.Lock()
+        self._line: Any = None
+        """The connection of rings. The library's pool takes as long over lending one as Redis over a ring."""
         self.outage = Outage(log, "the queue (nothing is lost: consumers read SQL meanwhile)")
 
     def keys_of(self, queue_name: str) -> tuple[str, str, str]:
@@ -103,7 +101,35 @@ class DoorbellBroker(RedisBroker):
             options={"redis_message_id": message_id},
             message_id=message_id,
         )
-        self._ring(keys=self.keys_of(queue_name), args=(message_id, message.encode()))
+        keys = self.keys_of(queue_name)
+        command = ("EVAL", _RING, len(keys), *keys, message_id, message.encode())
+        with self._ringing:
+            if self._line is not None:
+                with suppress(redis.ConnectionError):  # it was closed meanwhile: another one may stand
+                    self._ask(command)
+                    return
+            self._line = self.connected()
+            self._ask(command)
+
+    def connected(self) -> Any:
+        """A connection of its own, beside the pool."""
+        pool = self.client.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)
+        connection.connect()
+        return connection
+
+    def _ask(self, command: tuple[Any, ...]) -> None:
+        line, self._line = self._line, None
+        line.send_packed_command(line.pack_command(*command), check_health=False)
+        line.read_response()  # which closes it where that fails
+        self._line = line
+
+    def close(self) -> None:
+        super().close()
+        with self._ringing:
+            if self._line is not None:
+                self._line.disconnect()
+                self._line = None
 
     def waiting(self, queue_name: str) -> int:
         """Rings that nobody has taken yet."""
@@ -120,12 +146,14 @@ class RingReader:
     def __init__(self, broker: DoorbellBroker, queue: str) -> None:
         self._broker = broker
         self._queue = queue
+        keys = broker.keys_of(queue)
+        # Answered together: Redis goes on with what a client has sent as soon as its wait is over.
+        self._commands = (("BLPOP", keys[-1], IDLE_SECONDS), ("EVAL", _TAKE, len(keys), *keys))
         self._connection: Any = None
-        self._expected: deque[str] = deque()
-        """What the answers to come are to: a `take`, then a `wait`."""
+        self._owed = 0
+        """Answers to come: two after the commands were sent."""
         self._answer_by = time.monotonic()
         """When the next answer is to be expected, at the latest."""
-        self._idle_waits = 0
         self._connecting = False
         self._closed = threading.Event()
         self._woken, self._waker = socket.socketpair()
@@ -143,7 +171,7 @@ class RingReader:
         try:
             if self._connection is None:
                 self._connect_beside()
-            elif not self._expected:
+            elif not self._owed:
                 self._ask()
             elif self.silent_seconds > DEAF_SECONDS and not self._connection.can_read(0):
                 raise redis.TimeoutError(f"no answer within {DEAF_SECONDS:g} s")
@@ -157,7 +185,7 @@ class RingReader:
 
     def wake(self) -> None:
         """End a wait, or the next one."""
-        with contextlib.suppress(OSError):  # it has been woken often enough, or is closed
+        with suppress(OSError):  # it has been woken often enough, or is closed
             self._waker.send(b"x")
 
     def close(self) -> None:
@@ -168,29 +196,14 @@ class RingReader:
         self._waker.close()
 
     def _ask(self) -> None:
-        """For all that waits, and then for the next wake-up."""
-        keys = self._broker.keys_of(self._queue)
-        self._send(("take", ("EVAL", _TAKE, len(keys), *keys)), ("wait", ("BLPOP", keys[-1], IDLE_SECONDS)))
-        self._answer_by = time.monotonic()
-        self._idle_waits = 0
-
-    def _wait_on(self) -> None:
-        """For the next wake-up alone: whoever rang since the last `_ask` has left one."""
-        self._send(("wait", ("BLPOP", self._broker.keys_of(self._queue)[-1], IDLE_SECONDS)))
-        self._answer_by = time.monotonic() + IDLE_SECONDS
-        self._idle_waits += 1
-
-    def _send(self, *commands: tuple[str, tuple[Any, ...]]) -> None:
         # Without the library's own check of the connection, whose answer would come among these.
-        packed = self._connection.pack_commands([command for _, command in commands])
-        self._connection.send_packed_command(packed, check_health=False)
-        self._expected.extend(expected for expected, _ in commands)
+        self._connection.send_packed_command(self._connection.pack_commands(self._commands), check_health=False)
+        self._owed = len(self._commands)
+        self._answer_by = time.monotonic() + IDLE_SECONDS
 
     def _wait(self, seconds: float) -> bool:
         """Whether there is an answer to read."""
         connection = self._connection
-        if connection is not None and connection.can_read(0):
-            return True
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         if connection is not None:
@@ -202,23 +215,19 @@ class RingReader:
         return bool(ready)
 
     def _read(self) -> list[list[str]]:
-        rings: list[list[str]] = []
-        while self._expected and self._connection.can_read(0):
-            what, answer = self._expected.popleft(), self._connection.read_response()
-            if what == "wait":
-                if answer is None and self._idle_waits < WAITS_BETWEEN_LOOKS:
-                    self._wait_on()
-                else:
-                    self._ask()
-                continue
-            self._answer_by = time.monotonic() + IDLE_SECONDS
-            self._broker.outage.worked()
-            rings += [LOOK] if answer is None else [_ids(message) for message in answer if message is not None]
-        return rings
+        answer = None
+        while self._owed:
+            if not self._connection.can_read(0):
+                return []
+            answer = self._connection.read_response()
+            self._owed -= 1
+        self._answer_by = time.monotonic() + IDLE_SECONDS
+        self._broker.outage.worked()
+        return [LOOK] if answer is None else [_ids(message) for message in answer if message is not None]
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        self._expected.clear()
+        self._owed = 0
         self._answer_by = min(self._answer_by, time.monotonic())
         if connection is not None:
             connection.disconnect()
@@ -230,9 +239,7 @@ class RingReader:
 
     def _connect(self) -> None:
         try:
-            pool = self._broker.client.connection_pool
-            connection = pool.connection_class(**pool.connection_kwargs)
-            connection.connect()
+            connection = self._broker.connected()
             if self._closed.is_set():
                 connection.disconnect()
             else:

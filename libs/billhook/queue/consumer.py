@@ -9,6 +9,7 @@ was tried before (it may have killed its process) is never put into a batch with
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -132,11 +133,16 @@ class Steps(Generic[J, E]):
         self._now = now
         self._admit = admit
         self._spans = UnitSpans(tracing, self.queue)
+        # Children are looked up once: a label lookup takes a lock and a dictionary each time.
+        self._claimed = functools.cache(metrics.jobs_claimed.labels)
+        self._waited = functools.cache(metrics.job_wait.labels)
+        self._finished = functools.cache(partial(metrics.jobs_finished.labels, self.queue))
+        self._seconds = functools.cache(partial(metrics.job_seconds.labels, self.queue))
         self._in_progress = metrics.jobs_in_progress.labels(self.queue)
         self._attempts = metrics.job_attempts.labels(self.queue)
         metrics.store_errors.labels(self.queue)
         for outcome in ("retry", "dead", "stale"):
-            metrics.jobs_finished.labels(self.queue, outcome)  # from 0 on, or the first would not show as an increase
+            self._finished(outcome)  # from 0 on, or the first would not show as an increase
 
     def run(self, ids: Sequence[str] | None) -> int:
         """Claim a batch and do it; returns how many jobs that were."""
@@ -176,7 +182,7 @@ class Steps(Generic[J, E]):
 
     def took(self, seconds: Iterable[float]) -> None:
         """How long each job was in hand."""
-        observed = self._metrics.job_seconds.labels(self.queue)
+        observed = self._seconds()
         for each in seconds:
             observed.observe(each)
 
@@ -265,8 +271,8 @@ class Steps(Generic[J, E]):
     def note_claimed(self, due: Sequence[datetime], now: datetime, lane: str | None = None) -> None:
         """Count claims; `due` says since when each was due."""
         name = lane or self.queue
-        self._metrics.jobs_claimed.labels(name).inc(len(due))
-        wait = self._metrics.job_wait.labels(name)
+        self._claimed(name).inc(len(due))
+        wait = self._waited(name)
         for at in due:
             wait.observe(max(0.0, (now - at).total_seconds()))
 
@@ -432,7 +438,7 @@ class Steps(Generic[J, E]):
 
     def _count(self, outcome: str, count: int) -> None:
         if count:
-            self._metrics.jobs_finished.labels(self.queue, outcome).inc(count)
+            self._finished(outcome).inc(count)
 
 
 class BatchConsumer(Generic[J, E]):

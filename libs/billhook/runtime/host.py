@@ -89,7 +89,7 @@ def _consume(service: Service, env: Env) -> int:
 
 def _spare_the_collector() -> None:
     """The modules are here to stay, and work is hundreds of small values that die by themselves: looking through all of
-    them after every 700 new ones is a twentieth of a busy consumer's time."""
+    them after every 700 new ones is a twentieth of a busy process's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -123,6 +123,7 @@ def _serve(service: Service, env: Env, limit: int) -> int:
         proxy_headers=False,  # nothing here asks where a request came from
     )
     server = CalmServer(config)
+    _spare_the_collector()
     # It counts what it cancels at the end of a drain, in words of its own; ours come below.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Cancel "))
     # When uvicorn has drained it raises the signal once more for whoever was there before it; by default that would
