@@ -167,7 +167,7 @@ class Authentication:
             nonlocal answering
             if message["type"] == "http.response.start":
                 answering = True
-                message = {**message, "headers": [*message["headers"], *headers.ALWAYS]}
+                message = {**message, "headers": headers.completed(message["headers"])}
             await send(message)
 
         try:

@@ -1,5 +1,6 @@
 """A customer's standing, which a product asks for on every request of its own. `GET /v1/customers/{id}/standing` is a
-plain ASGI route before all others, as publishing is, and all questions that wait are answered by one read.
+plain ASGI route before all others, as publishing is, and all questions that wait are answered by one read, which also
+sees whether their keys are still good.
 
 What is not plain (another method, a query that has to be refused, a connected account) goes on to the API, which
 documents the route and gives the same answers.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,18 +21,32 @@ from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit, LineFull
 from billhook.runtime.service import ASGIApp
 from billhook.store.dunning_cases import debts_of_customers
+from billhook.store.merchants import good_keys
 from services.desk import headers, refusals
-from services.desk.authentication import Callers, address_of, refuse_two_keys
+from services.desk.authentication import Callers, address_of, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
 
 _PATH: Final = re.compile(r"/v1/customers/([A-Za-z0-9_.:-]{1,255})/standing")
+_WANTED: Final = (b"authorization", b"if-none-match")
 _QUERY: Final = re.compile(rb"(?:source_id=([A-Za-z0-9_]{1,100}))?")
 
 LARGEST_BATCH: Final = 200
 """Questions that one read answers."""
 
-Question = tuple[str | None, str]
-"""The merchant that asks (None: the operator), and the book's id of the customer."""
+
+class Question(NamedTuple):
+    merchant_id: str | None
+    """That asks; None is the operator."""
+    customer_id: str
+    """The book's."""
+    api_key_id: str | None
+    """To be looked up beside it; None where it was before."""
+
+
+class KeyRevoked(Exception):
+    """The key is not good any more."""
+
+
 Line = GroupCommit[Question, list[Debt] | None]
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -39,10 +54,12 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 def standing_line(env: Env) -> Line:
     """Where questions wait."""
 
-    def find(asked: Sequence[Question]) -> Sequence[list[Debt] | None]:
+    def find(asked: Sequence[Question]) -> Sequence[list[Debt] | Exception | None]:
+        keys = {one.api_key_id for one in asked if one.api_key_id is not None}
         with env.database.read() as tx:
-            found = debts_of_customers(tx, set(asked))
-        return [found[question] for question in asked]
+            good = {None, *(good_keys(tx, keys) if keys else ())}
+            found = debts_of_customers(tx, {(one.merchant_id, one.customer_id) for one in asked})
+        return [found[one.merchant_id, one.customer_id] if one.api_key_id in good else KeyRevoked() for one in asked]
 
     return GroupCommit("standings", find, largest=LARGEST_BATCH)
 
@@ -84,16 +101,22 @@ class StandingRoute:
             response.raw_headers += headers.ALWAYS
             await response(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": status, "headers": [*shown, *headers.ALWAYS]})
+        await send({"type": "http.response.start", "status": status, "headers": headers.completed(shown)})
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Any, customer_id: str) -> Answer:
         refuse_two_keys(scope["headers"])
-        given = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
+        authorization = given.get(b"authorization", "")
+        remembered = self._callers.remembered(authorization)
         try:
-            caller = await self._callers.of(given.get(b"authorization", ""), address_of(scope))
+            caller = remembered or await self._callers.of(authorization, address_of(scope))
             self._callers.admit(caller, changing=False)
-            debts = await self._line.submit((caller.merchant_id, customer_id))
+            key = None if remembered is None else remembered.api_key_id
+            debts = await self._line.submit(Question(caller.merchant_id, customer_id, key))
+        except KeyRevoked:
+            self._callers.forget(authorization)
+            raise wrong_key() from None
         except LineFull:
             raise Refusal(503, "busy", "More is waiting than can be read in time.", {"Retry-After": "1"}) from None
         if debts is None:
