@@ -39,9 +39,13 @@ class Shop:
     """A merchant whose Stripe is a fake one. Webhooks come when `hear` says so."""
 
     world: World
-    fake: FakeStripe
+    fake: Any
     objects: Objects
     heard: int = 0
+
+    @property
+    def source(self) -> str:
+        return self.world.stripe_source
 
     def hear(self, *, but: tuple[str, ...] = ()) -> None:
         """Let the webhooks of what happened since arrive, but for these types, and be processed."""
@@ -55,7 +59,7 @@ class Shop:
     def begin(self, **options: Any) -> str:
         now = self.world.clock()
         with self.world.database.begin() as tx:
-            source = sources.get_source(tx, self.world.stripe_source)
+            source = sources.get_source(tx, self.source)
             assert source is not None
             since = options.pop("since", now - timedelta(days=400))
             return verbs.begin_run(tx, verbs.run_of(source, since, now, by="test", **options), now)
