@@ -9,6 +9,8 @@ import pytest
 from desk.world import NOW, Desk, World, open_case, refused
 
 from billhook.actions.sources import register_source
+from billhook.providers.stripe_collecting import StripeCollecting
+from billhook.store.merchants import create_key, revoke_key
 from billhook_testing.fake_stripe import FakeStripe
 from billhook_testing.fake_stripe.world import Policy as AccountPolicy
 
@@ -67,6 +69,8 @@ def test_a_policy_that_cannot_be_is_refused_with_the_reason(desk: Desk, world: W
 def test_the_switch_to_billhook_looks_whether_it_may(desk: Desk, world: World, fake: FakeStripe) -> None:
     path, key = f"/v1/merchants/{world.ours.merchant_id}/dunning", world.ours.key
     refused(desk.ask("PUT", path, key, json=STRICT), 409, "dunning_source", "API key")
+    for impossible in ("cancel_subscription", "pause_collection"):
+        refused(desk.ask("PUT", path, key, json={"final_action": impossible}), 409, "dunning_source", "end no subs")
     connect(desk, world, fake)
     assert desk.ask("PUT", path, key, json=STRICT).status_code == 200
 
@@ -77,6 +81,12 @@ def test_the_switch_to_billhook_looks_whether_it_may(desk: Desk, world: World, f
     draft = v1.invoices.create({"customer": customer.id, "pending_invoice_items_behavior": "include"})
     v1.invoices.finalize_invoice(str(draft.id), {"auto_advance": True})
     refused(desk.ask("PUT", path, key, json=STRICT), 409, "dunning_owner", str(draft.id))
+    v1.invoice_items.create({"customer": customer.id, "currency": "usd", "amount": 500})
+    newer = v1.invoices.create({"customer": customer.id, "pending_invoice_items_behavior": "include"})
+    v1.invoices.finalize_invoice(str(newer.id), {"auto_advance": False})
+    api = StripeCollecting(fake.api_key, base_url=fake.url, page_size=1)
+    assert api.retrying_invoice(account="") == draft.id  # it is on the second page
+    api.close()
     assert desk.ask("PUT", path, key, json={"owner": "provider"}).status_code == 200
 
     fake.faults.api("rate_limit", probability=1.0)
@@ -131,7 +141,21 @@ def test_a_product_asks_for_the_standing_with_the_tag_of_before(desk: Desk, worl
     # What is not plain is answered by the API behind, and alike.
     behind = desk.get(path, key=key, account="")
     assert (behind.json(), behind.headers["ETag"]) == (grace.json(), grace.headers["ETag"])
+    # Whoever asks may keep it, and asks again with the tag.
+    assert {one.headers["Cache-Control"] for one in (grace, again, behind)} == {"private, no-cache"}
     refused(desk.get("/v1/customers/cus_nobody/standing", key=key), 404, "not_found")
+
+
+def test_a_key_that_was_revoked_learns_no_standing(desk: Desk, world: World) -> None:
+    path = f"/v1/customers/{world.ours.ids['customer_id']}/standing"
+    with desk.env.database.begin() as tx:
+        key_id, key = create_key(tx, world.ours.merchant_id, "gone", NOW)
+    assert [desk.get(path, key=key).status_code for _ in range(2)] == [200, 200]
+    with desk.env.database.begin() as tx:
+        revoke_key(tx, key_id, NOW)
+    for _ in range(2):
+        refused(desk.get(path, key=key), 401, "wrong_key")
+    assert desk.get(path, key=world.ours.key).status_code == 200
 
 
 def test_the_report_counts_what_came_and_what_was_lost(desk: Desk, world: World) -> None:

@@ -14,10 +14,11 @@ from billhook.store.sources import Source, get_source, list_sources
 
 
 def check_owner(database: Database, apis: ProviderApis, merchant_id: str, policy: Policy) -> None:
-    """Refuse a policy that charges where that cannot be, or would charge twice. It asks the providers, so it stands
-    outside of any transaction. Raises `Refused`, also where a provider does not answer: without its word nothing
-    changes hands."""
-    if not policy.charges:
+    """Refuse a policy that charges where that cannot be, or would charge twice, or that ends with what nobody could do.
+    It asks the providers, so it stands outside of any transaction. Raises `Refused`, also where a provider does not
+    answer: without its word nothing changes hands."""
+    ends_at_provider = policy.final_action in ("cancel_subscription", "pause_collection")
+    if not policy.charges and not ends_at_provider:
         return
     with database.read() as tx:
         found = [source for source in list_sources(tx, merchant_id) if source.provider == "stripe"]
@@ -25,12 +26,12 @@ def check_owner(database: Database, apis: ProviderApis, merchant_id: str, policy
     if not chargeable:
         raise Refused(
             "dunning_source",
-            "No source of this merchant has a Stripe API key, so billhook could charge nobody. Set one"
-            " (`billhook sources set-api-key`), or leave the retries to the provider.",
+            "No source of this merchant has a Stripe API key, so billhook could charge nobody, and end no subscription."
+            " Set one (`billhook sources set-api-key`), or leave the retries to the provider.",
         )
     for source in chargeable:
         try:
-            _check_source(apis, source)
+            _check_source(apis, source, policy)
         except TryAgain as error:
             raise Refused(
                 "dunning_unanswered",
@@ -39,11 +40,11 @@ def check_owner(database: Database, apis: ProviderApis, merchant_id: str, policy
             ) from None
 
 
-def _check_source(apis: ProviderApis, source: Source) -> None:
+def _check_source(apis: ProviderApis, source: Source, policy: Policy) -> None:
     api = apis.collecting(source)
     if (reason := api.write_refusal(account="")) is not None:
-        raise Refused("dunning_key", f"The API key of source {source.id} may not pay invoices: {reason}")
-    if (invoice := api.retrying_invoice(account="")) is not None:
+        raise Refused("dunning_key", f"The API key of source {source.id} may change nothing: {reason}")
+    if policy.charges and (invoice := api.retrying_invoice(account="")) is not None:
         raise Refused(
             "dunning_owner",
             f"Stripe means to try invoice {invoice} again by itself: its own retries are on, and two who try charge"

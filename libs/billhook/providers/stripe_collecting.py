@@ -27,6 +27,8 @@ ATTEMPT: Final = "billhook_attempt"
 """The metadata by which an attempt is found again when its key is forgotten."""
 INVOICE: Final = "billhook_invoice"
 
+_MOST_PAGES: Final = 20
+"""Of open invoices, the newest first, that are looked through for one that Stripe retries."""
 _CLOCKS_APART: Final = timedelta(seconds=5)
 _NO_METHOD: Final = re.compile(r"default.{0,3}(payment.method|source)|missing a payment method", re.IGNORECASE)
 _NOT_FOUND: Final = "resource_missing"
@@ -124,9 +126,20 @@ class StripeCollecting(StripeApi):
 
     def retrying_invoice(self, *, account: str) -> str | None:
         """An open invoice that Stripe means to try again by itself: a sign that its retries are on."""
-        params: Any = {"status": "open", "collection_method": "charge_automatically", "limit": 100}
-        page = self._asked(lambda options: self._client.v1.invoices.list(params, options), account)
-        return next((one["id"] for one in page["data"] if one.get("next_payment_attempt")), None)
+        after: str | None = None
+        for _ in range(_MOST_PAGES):
+            page = self._open_invoices(after, account)
+            retrying = next((one["id"] for one in page["data"] if one.get("next_payment_attempt")), None)
+            if retrying is not None or not page.get("has_more") or not page["data"]:
+                return retrying
+            after = page["data"][-1]["id"]
+        return None
+
+    def _open_invoices(self, after: str | None, account: str) -> dict[str, Any]:
+        params: Any = {"status": "open", "collection_method": "charge_automatically", "limit": self._page_size}
+        if after is not None:
+            params["starting_after"] = after
+        return self._asked(lambda options: self._client.v1.invoices.list(params, options), account)
 
     def write_refusal(self, *, account: str) -> str | None:
         """Why this key may not write; None if it may. Asked with a call that can change nothing: no such invoice."""
