@@ -1,6 +1,6 @@
 """Attempts to collect: the handler of the payment attempts.
 
-admit     give each its turn at the provider's account
+admit     take what the provider's account has turns for
 prepare   mark what goes out as submitted, so that from here on nobody takes it for new
 perform   a last look at the invoice, then the charge; what was submitted before is only asked about
 effects   what came of it: for the attempt, its case and an invoice of billhook's own
@@ -9,7 +9,6 @@ effects   what came of it: for the attempt, its case and an invoice of billhook'
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close
-from billhook.actions.dunning_attempts import attempt_failed, attempts_succeeded
+from billhook.actions.dunning_attempts import Failure, attempts_failed, attempts_succeeded
 from billhook.actions.invoices import pay
 from billhook.errors import NotYet, Refused, TryAgain, Unprocessable
 from billhook.metrics import Metrics
@@ -28,6 +27,7 @@ from billhook.providers.payments import PaymentsApi
 from billhook.rules.book import Invoice
 from billhook.rules.dunning import invoice_cause
 from billhook.rules.payment_attempts import (
+    COUNTS,
     GIVE_UP_AFTER,
     KEY_LIFE,
     REPLAYED,
@@ -42,13 +42,12 @@ from billhook.runtime.provider_apis import ProviderApis, can_collect
 from billhook.store import dead_letters
 from billhook.store.database import Database, Tx, after_commit
 from billhook.store.dead_letters import DeadLetter
-from billhook.store.dunning_cases import Case, NewStep, add_steps, cases_by_id, wake_case
-from billhook.store.dunning_policies import PolicyVersion, policies_of
+from billhook.store.dunning_cases import Case, NewStep, add_steps, cases_by_id, change_case, wake_case
+from billhook.store.dunning_policies import policies_of
 from billhook.store.own_invoices import OWN, get_own_invoice
 from billhook.store.payment_attempts import Attempt, attempt_of, change_attempts, payment_attempts, submit
 from billhook.store.sources import Source, sources_of
 from billhook.store.work import Row
-from services.dunner.admission import AHEAD, CALLS
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +68,6 @@ class AttemptJob:
     case: Case
     source: Source | None
     mode: Mode
-    turn: datetime | None = None
-    """At the provider's account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,9 @@ class Verdict:
     invoice: Invoice | None = None
     """What the last look showed, where it was not what was to be paid."""
     why: str | None = None
+    amount: int | None = None
+    """What is open by now, where that is another amount than was to be collected: nothing was, and the attempt is made
+    again with it."""
 
 
 Result = tuple[AttemptJob, Outcome, Verdict]
@@ -125,7 +125,6 @@ class Attempts:
                 cases[attempt.case_id],
                 sources.get(attempt.source_id),
                 _mode(attempt, cases[attempt.case_id], now),
-                row["slot_at"],
             )
             for attempt, row in zip(attempts, rows, strict=True)
         ]
@@ -144,7 +143,6 @@ class Attempts:
         return list(self._pool.map(self._attempt, jobs))
 
     def _attempt(self, job: AttemptJob) -> Result:
-        now = self._clock()
         if job.mode == "settled":
             return job, Done("done"), Verdict(job.attempt.status)
         if job.mode == "cancel":
@@ -153,45 +151,44 @@ class Attempts:
             refused = Answer("refused", "api_key_missing", "The source has no API key that could charge.")
             return job, Done("done"), Verdict("failed", refused)
         api = self._apis.collecting(job.source)
-        if job.turn is not None and job.turn > now:
-            # `Admission` lets nobody wait for longer, unless the clock was set back since.
-            time.sleep(min((job.turn - now).total_seconds(), AHEAD.total_seconds()))
         try:
-            with self._apis.given(CALLS):
-                return self._send(job, api, now) if job.mode == "send" else self._ask(job, api, now)
+            return self._send(job, api) if job.mode == "send" else self._ask(job, api)
         except Exception as error:
             # Whatever it was, the attempt may have gone out: only asking tells.
             log.warning("attempt unsettled", extra={"id": job.id, "reason": describe(error)})
-            return self._unknown(job, Answer("pending", "no_answer", describe(error)), now, asked=job.mode != "send")
+            silence = Answer("pending", "no_answer", describe(error))
+            return self._unknown(job, silence, self._clock(), asked=job.mode != "send")
 
-    def _send(self, job: AttemptJob, api: PaymentsApi, now: datetime) -> Result:
+    def _send(self, job: AttemptJob, api: PaymentsApi) -> Result:
         """The last look, and then the charge."""
-        attempt, case = job.attempt, job.case
         try:
             found = self._look(job, api)
         except TryAgain as error:
-            return self._not_sent(job, error, now)
+            return self._not_sent(job, error, self._clock())
         except Unprocessable as error:
             return job, Done("done"), Verdict("failed", Answer("refused", "invoice_unknown", str(error)[:300]))
         if found is not None:
             return job, Done("done"), found
         try:
-            if case.source_id == OWN:
-                metadata = {"billhook_attempt": attempt.id, "billhook_invoice": case.invoice_id}
-                assert case.customer is not None
-                answer = api.charge(
-                    case.customer,
-                    attempt.amount,
-                    attempt.currency,
-                    key=attempt.idempotency_key,
-                    metadata=metadata,
-                    account=attempt.account,
-                )
-            else:
-                answer = api.pay_invoice(case.invoice, key=attempt.idempotency_key, account=attempt.account)
+            with self._apis.first():
+                answer = self._charge(job, api)
         except TryAgain as error:
-            return self._not_sent(job, error, now)
-        return self._judge(job, answer, now, asked=False)
+            return self._not_sent(job, error, self._clock())
+        return self._judge(job, answer, self._clock(), asked=False)
+
+    def _charge(self, job: AttemptJob, api: PaymentsApi) -> Answer:
+        attempt, case = job.attempt, job.case
+        if case.source_id != OWN:
+            return api.pay_invoice(case.invoice, key=attempt.idempotency_key, account=attempt.account)
+        assert case.customer is not None
+        return api.charge(
+            case.customer,
+            attempt.amount,
+            attempt.currency,
+            key=attempt.idempotency_key,
+            metadata={"billhook_attempt": attempt.id, "billhook_invoice": case.invoice_id},
+            account=attempt.account,
+        )
 
     def _look(self, job: AttemptJob, api: PaymentsApi) -> Verdict | None:
         """Why it must not be collected now; None where the invoice is still open, with the amount that was meant."""
@@ -203,9 +200,7 @@ class Attempts:
                 return Verdict("canceled", why="The invoice is not open any more.")
             if case.customer is None:
                 return Verdict("failed", Answer("method_missing", "customer_missing", "The invoice names no customer."))
-            if (own.amount_remaining, own.currency) != (attempt.amount, attempt.currency):
-                return Verdict("canceled", why="The amount changed since the attempt was made.")
-            return None
+            return _other_amount(own.amount_remaining, attempt)
         found, said = api.last_look(case.invoice, account=attempt.account)
         if invoice_cause(found) is not None or found.status != "open":
             return Verdict("canceled", invoice=found, why=f"The invoice is {found.status} at the provider.")
@@ -221,10 +216,10 @@ class Attempts:
         if first and said is not None and said.kind == "hard":
             # Of the charge before the case: as after a decline of ours, nothing is tried blindly.
             return Verdict("failed", replace(said, message=f"Not tried: {said.message or 'declined for good before'}"))
-        return None
+        return _other_amount(found.amount_remaining, attempt)
 
-    def _ask(self, job: AttemptJob, api: PaymentsApi, now: datetime) -> Result:
-        attempt, case = job.attempt, job.case
+    def _ask(self, job: AttemptJob, api: PaymentsApi) -> Result:
+        attempt, case, now = job.attempt, job.case, self._clock()
         since = attempt.submitted_at or attempt.created_at
         try:
             if case.source_id == OWN:
@@ -243,10 +238,11 @@ class Attempts:
                     # The provider's own payment of this invoice: it can be paid once, whoever tries it next.
                     answer = replace(answer, kind="soft", code="action_not_taken")
         except NotYet as error:
-            return job, Defer(now + timedelta(seconds=error.after_seconds or 1.0), str(error)), Verdict(attempt.status)
+            at = self._clock() + timedelta(seconds=error.after_seconds or 1.0)
+            return job, Defer(at, str(error)), Verdict(attempt.status)
         except TryAgain as error:
-            return self._unknown(job, Answer("pending", attempt.code, str(error)), now, asked=True)
-        return self._judge(job, answer, now, asked=True)
+            return self._unknown(job, Answer("pending", attempt.code, str(error)), self._clock(), asked=True)
+        return self._judge(job, answer, self._clock(), asked=True)
 
     def _judge(self, job: AttemptJob, answer: Answer, now: datetime, *, asked: bool) -> Result:
         attempt = job.attempt
@@ -306,35 +302,55 @@ class Attempts:
         change_attempts(tx, {job.id: _changes(job.attempt, verdict) for job, _, verdict in told})
         paid = [(cases[job.case.id], job.attempt) for job, _, verdict in told if verdict.status == "succeeded"]
         parts.append(attempts_succeeded(tx, paid, now))
+        failures = [
+            Failure(cases[job.case.id], versions[cases[job.case.id].policy_id], job.attempt, verdict.answer)
+            for job, _, verdict in told
+            if verdict.answer is not None and _failed(job.attempt, verdict)
+        ]
+        parts.append(attempts_failed(tx, failures, now, public=self._public))
         for job, outcome, verdict in told:
             after_commit(tx, self._metrics.collected.labels(verdict.status).inc)
             case = cases[job.case.id]
-            parts.append(self._written(tx, job, verdict, case, versions[case.policy_id], now))
+            parts.append(_written(tx, job, verdict, case, now))
             if isinstance(outcome, Dead):
                 wake_case(tx, case.id, now)
                 parts.append({"dunning_cases": [case.id]})
         return merged(parts)
 
-    def _written(
-        self, tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, version: PolicyVersion, now: datetime
-    ) -> NewWork:
-        attempt, answer = job.attempt, verdict.answer
-        match verdict.status:
-            case "failed":
-                assert answer is not None
-                return attempt_failed(tx, case, version, attempt, answer, now, public=self._public)
-            case "requires_action" if attempt.status != "requires_action" and answer is not None:
-                return attempt_failed(tx, case, version, attempt, answer, now, public=self._public)
-            case "canceled":
-                add_steps(tx, [NewStep(case, "attempt_canceled", detail=verdict.why)], now)
-                cause = invoice_cause(verdict.invoice) if verdict.invoice is not None else None
-                if cause is not None:
-                    return close(tx, case, cause, now, detail="as the last look before the attempt showed")
-                wake_case(tx, case.id, now)
-                return {"dunning_cases": [case.id]}
-            case "unknown" if attempt.status != "unknown":
-                add_steps(tx, [NewStep(case, "attempt_unknown", detail=answer.message if answer else None)], now)
-        return {}
+
+def _failed(attempt: Attempt, verdict: Verdict) -> bool:
+    """Whether this is news of a failure: that a step of the customer is needed is told once."""
+    return verdict.status == "failed" or (verdict.status == "requires_action" and attempt.status != "requires_action")
+
+
+def _written(tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, now: datetime) -> NewWork:
+    answer = verdict.answer
+    match verdict.status:
+        case "canceled":
+            add_steps(tx, [NewStep(case, "attempt_canceled", detail=verdict.why)], now)
+            cause = invoice_cause(verdict.invoice) if verdict.invoice is not None else None
+            if cause is not None:
+                return close(tx, case, cause, now, detail="as the last look before the attempt showed")
+            if verdict.amount is not None:
+                _keep_attempt(tx, case, job.attempt, verdict.amount)
+            wake_case(tx, case.id, now)
+            return {"dunning_cases": [case.id]}
+        case "unknown" if job.attempt.status != "unknown":
+            add_steps(tx, [NewStep(case, "attempt_unknown", detail=answer.message if answer else None)], now)
+    return {}
+
+
+def _other_amount(open_now: int, attempt: Attempt) -> Verdict | None:
+    if open_now == attempt.amount:
+        return None
+    return Verdict("canceled", amount=open_now, why=f"{open_now} are open by now, and not {attempt.amount}.")
+
+
+def _keep_attempt(tx: Tx, case: Case, attempt: Attempt, amount: int) -> None:
+    """Nothing was tried: the policy has this attempt still to make."""
+    made = max(0, case.policy_attempts - int(COUNTS[attempt.trigger]))
+    at_once = case.try_at_once or attempt.trigger == "method_added"
+    change_case(tx, case, replace(case, amount=amount, policy_attempts=made, try_at_once=at_once))
 
 
 def _changes(attempt: Attempt, verdict: Verdict) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.dunning import close, opened
 from billhook.actions.dunning_attempts import begin_attempt
-from billhook.actions.dunning_mails import write_to_customer
+from billhook.actions.dunning_mails import Letter, write_to_customers
 from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell_standings
 from billhook.rules.dunning import after, ended
 from billhook.rules.dunning_calendar import Step
@@ -139,14 +139,13 @@ class Cases:
                 return begin_attempt(tx, changed, job.version, "dunning", now)
             case "reminder":
                 add_steps(tx, [NewStep(changed, "reminder", detail=move.step.tone)], now)
-                occasion = f"reminder:{changed.reminders}"
-                return write_to_customer(tx, changed, job.version, move.step.tone, occasion, now, public=self._public)
+                letter = Letter(changed, job.version, move.step.tone, f"reminder:{changed.reminders}")
+                return write_to_customers(tx, [letter], now, public=self._public)
             case kind:
                 add_steps(tx, [NewStep(changed, kind)], now)
-                occasion, next_at = f"upcoming:{move.step.index}", next_attempt_at(changed, job.version)
-                return write_to_customer(
-                    tx, changed, job.version, "upcoming", occasion, now, next_at=next_at, public=self._public
-                )
+                next_at = next_attempt_at(changed, job.version)
+                letter = Letter(changed, job.version, "upcoming", f"upcoming:{move.step.index}", next_at)
+                return write_to_customers(tx, [letter], now, public=self._public)
 
 
 def _moved_on(job: CaseJob, step: Step, now: datetime) -> Case:

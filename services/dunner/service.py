@@ -1,8 +1,11 @@
 """The dunner: carries failed payments through grace, retries and reminders to an end."""
 
+from typing import Final
+
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer, Steps
 from billhook.runtime.env import Env
+from billhook.runtime.group_commit import give_way
 from billhook.runtime.service import Health, Running, Service, Together
 from services.dunner.admission import Admission
 from services.dunner.attempts import Attempts
@@ -13,7 +16,12 @@ LOOK_SECONDS = 0.25
 """How often due attempts are looked for: their turns at a provider's account come by the moment, and nobody rings."""
 
 
+COLLECTING: Final = 2
+"""Batches of attempts at a time: while one is settled, the provider is called for the other."""
+
+
 def start(env: Env, health: Health) -> Running:
+    give_way()
     apis = env.provider_apis
     cases = Steps(
         Cases(FinalAction(env.database, apis, env.clock), env.clock, env.settings.public),
@@ -33,16 +41,14 @@ def start(env: Env, health: Health) -> Running:
         tracing=env.tracing,
     )
     calendars = BatchConsumer(cases, Listener(env.broker, cases.queue, env.metrics), env.metrics, health.parts)
-    collecting = BatchConsumer(
-        attempts,
-        Listener(env.broker, attempts.queue, env.metrics),
-        env.metrics,
-        health.parts,
-        look_seconds=LOOK_SECONDS,
-    )
+    rings = Listener(env.broker, attempts.queue, env.metrics)
+    collecting = [
+        BatchConsumer(attempts, rings, env.metrics, health.parts, look_seconds=LOOK_SECONDS) for _ in range(COLLECTING)
+    ]
     calendars.start()
-    collecting.start()
-    return Together(calendars, collecting)
+    for consumer in collecting:
+        consumer.start()
+    return Together(calendars, *collecting)
 
 
 SERVICE = Service(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,40 +19,40 @@ from billhook.actions.dunning_policies import check_owner
 from billhook.errors import NotYet, Refused
 from billhook.providers.stripe_api import StripeApi
 from billhook.rules.dunning_policy import PRESETS
+from billhook.runtime.clock import system_clock
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.runtime.provider_turns import Turns
 from billhook.store.database import Database
-from billhook.store.provider_limits import GIVEN_AHEAD
 from billhook_testing.fake_stripe import FakeStripe
 from services.dunner.admission import Admission
 
 ROOT = Path(__file__).parents[2]
 
 
-def waiting(world: World, calls_per_second: float) -> tuple[Turns, list[float]]:
-    """Turns at a clock that moves while somebody waits, and how long each wait was."""
+def waiting(world: World, calls_per_second: float, late: float = 0.0) -> tuple[Turns, list[float]]:
+    """Turns at a clock that moves while somebody waits, and how long each wait was. Whoever waits wakes `late`."""
     slept: list[float] = []
+    began = world.clock()
 
-    def sleep(seconds: float) -> None:
+    def wait(condition: threading.Condition, seconds: float) -> None:
         slept.append(round(seconds, 3))
-        world.clock.move(seconds=seconds)
+        world.clock.move(seconds=seconds + late)
 
-    return Turns(world.database, world.clock, calls_per_second, sleep=sleep), slept
+    def monotonic() -> float:
+        return (world.clock() - began).total_seconds()
+
+    return Turns(world.database, world.clock, calls_per_second, monotonic=monotonic, wait=wait), slept
 
 
 def test_a_call_waits_for_its_turn_and_no_call_is_made_in_a_pause(database: Database) -> None:
     world = World.begin(database)
     turns, slept = waiting(world, 2.0)
     source, patience = world.stripe_source, timedelta(seconds=5)
-    for _ in range(3):
+    for _ in range(4):
         turns.take(source, "", patience)
-    assert slept == [0.5, 0.5]
-    with pytest.raises(NotYet), turns.given(0):
+    assert slept == [1.01]
+    with pytest.raises(NotYet):
         turns.take(source, "", timedelta(seconds=0.1))
-    with turns.given(2):
-        turns.take(source, "", patience)
-        turns.take(source, "", patience)
-    assert slept == [0.5, 0.5]  # these were given before
 
     world.clock.move(seconds=10)
     turns.pause(source, "", 60)
@@ -59,10 +62,51 @@ def test_a_call_waits_for_its_turn_and_no_call_is_made_in_a_pause(database: Data
     turns.take(source, "acct_2", patience)
     world.clock.move(seconds=58)
     turns.take(source, "", patience)
-    assert slept == [0.5, 0.5, 2.0]
+    assert slept == [1.01, 2.0]
 
 
-def test_nobody_waits_behind_a_thousand_attempts_that_have_their_turns_booked(database: Database) -> None:
+def test_whoever_is_always_late_gets_a_turn_all_the_same(database: Database) -> None:
+    world = World.begin(database)
+    turns, slept = waiting(world, 1.0, late=0.15)
+    began, source, patience = world.clock(), world.stripe_source, timedelta(seconds=5)
+    at = []
+    for _ in range(3):
+        turns.take(source, "", patience)
+        at.append(round((world.clock() - began).total_seconds(), 2))
+    # It woke 150 ms after the permit was good, which it is for 100 ms, and then for 200 ms.
+    assert at == [0, 1.16, 2.32]
+    assert len(slept) == 2
+
+
+def test_the_charge_goes_before_the_looks_of_others_and_a_pause_takes_turns_back(database: Database) -> None:
+    world = World.begin(database)
+    turns = Turns(database, system_clock, 20.0)
+    source, patience, order = world.stripe_source, timedelta(seconds=5), queue.SimpleQueue[str]()
+
+    def call(name: str) -> None:
+        turns.take(source, "", patience)
+        order.put(name)
+
+    def charge() -> None:
+        with turns.first():
+            call("charge")
+
+    turns.take(source, "", patience)
+    with ThreadPoolExecutor(8) as pool:
+        looks = [pool.submit(call, "look") for _ in range(6)]
+        order.get(timeout=5)  # the others stand in line, and have their turns
+        last = pool.submit(charge)
+        for one in (*looks, last):
+            one.result()
+    names = [order.get() for _ in range(6)]
+    assert names.index("charge") < 2
+
+    turns.pause(source, "", 30)
+    with pytest.raises(NotYet, match="takes no calls now"):
+        turns.take(source, "", patience)
+
+
+def test_nobody_waits_behind_a_thousand_attempts_that_are_planned(database: Database) -> None:
     world = World.begin(database)
     turns, slept = waiting(world, 10.0)
     now = world.clock()
@@ -72,17 +116,15 @@ def test_nobody_waits_behind_a_thousand_attempts_that_have_their_turns_booked(da
     ]
     with database.begin() as tx:
         admitted = Admission(10.0, world.clock).admit(tx, rows)
-    assert [row["slot_at"] - now for row in admitted] == [timedelta(seconds=n / 5) for n in range(6)]
+    assert [row["id"] for row in admitted] == [f"att_{n:04}" for n in range(5)]
     for _ in range(3):
         turns.take(world.stripe_source, "", timedelta(seconds=5))
-    assert slept == [1.167, 0.1, 0.1]
-    # Those whose booked turns came meanwhile give way, and make up for it little by little.
-    booked = [{**row, "slot_at": now + timedelta(seconds=1.2 + n / 5)} for n, row in enumerate(rows[6:16])]
+    assert slept == []
+    # Whoever could not come when it was planned comes first, and no more at once than the account has turns for.
+    booked = [{**row, "slot_at": now + timedelta(seconds=n / 5 - 3)} for n, row in enumerate(rows[5:20])]
     with database.begin() as tx:
-        later = Admission(10.0, world.clock).admit(tx, booked)
-    at = [(row["slot_at"] - now).total_seconds() for row in later]
-    assert at == pytest.approx([1.467 + n / 6 for n in range(6)], abs=0.002)
-    assert world.clock() + GIVEN_AHEAD > later[-1]["slot_at"]
+        later = Admission(10.0, world.clock).admit(tx, [*rows[20:30], *reversed(booked)])
+    assert [row["id"] for row in later] == [f"att_{n:04}" for n in range(5, 10)]
 
 
 class CountingGate:

@@ -1,10 +1,10 @@
-"""What the database itself holds of dunning: one case an invoice, one attempt under way, one bucket an account."""
+"""What the database itself holds of dunning: one case an invoice, one attempt under way, so many permits."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from store.databases import NOW
@@ -89,45 +89,62 @@ def test_policies_are_versions_and_the_narrowest_counts(database: Database) -> N
         assert narrowest(current_policies(tx, ["mrc_1"])["mrc_1"], None, []) is None
 
 
-def test_processes_share_one_bucket_and_a_pause(database: Database) -> None:
-    def reserve(seconds: float) -> list[float]:
+def taken(tx: Tx, count: int, rate: float, now: datetime, account: str = "") -> list[float]:
+    limit, patience = provider_limits.lock_limit(tx, "src_1", account), timedelta(seconds=5)
+    lasts = timedelta(seconds=0.1)
+    permits = provider_limits.exchange_permits(
+        tx, limit, [], count, rate, now, within=patience, longest=patience, lasts=lasts
+    )
+    return [round((permit.start - NOW).total_seconds(), 3) for permit in permits]
+
+
+def is_paused(tx: Tx, now: datetime) -> bool:
+    return provider_limits.lock_limit(tx, "src_1", "").pause_at(now) is not None
+
+
+def test_processes_share_the_permits_and_a_pause(database: Database) -> None:
+    def take(seconds: float) -> list[float]:
         with database.begin() as tx:
-            turns = provider_limits.reserve_calls(tx, "src_1", "", 10, 20, NOW + timedelta(seconds=seconds))
-        return [(turn - NOW).total_seconds() for turn in turns]
+            return taken(tx, 10, 20, NOW + timedelta(seconds=seconds))
 
     with ThreadPoolExecutor(4) as pool:
-        turns = sorted(turn for found in pool.map(reserve, [0.0] * 4) for turn in found)
-    assert turns == [place / 20 for place in range(40)]
+        permits = sorted(at for found in pool.map(take, [0.0] * 4) for at in found)
+    # Twenty in the first second, each process's own spread; twenty more a second after these.
+    assert len(permits) == 40
+    assert all(later - earlier >= 1.1 for earlier, later in zip(permits, permits[20:], strict=False))
     with database.begin() as tx:
         provider_limits.pause_calls(tx, "src_1", "", NOW + timedelta(seconds=30))
-        assert provider_limits.is_paused(tx, "src_1", "", NOW + timedelta(seconds=29))
-        assert not provider_limits.is_paused(tx, "src_1", "", NOW + timedelta(seconds=30))
-        assert provider_limits.reserve_calls(tx, "src_1", "acct_2", 1, 20, NOW) == [NOW]
-    assert reserve(3)[0] == 30
+        assert is_paused(tx, NOW + timedelta(seconds=29))
+        assert not is_paused(tx, NOW + timedelta(seconds=30))
+        assert taken(tx, 1, 20, NOW, "acct_2") == [0]
+        assert taken(tx, 1, 20, NOW) == []
+    assert take(26)[0] == 30
 
 
 def test_a_clock_that_was_ahead_holds_up_no_call_once_it_is_set_back(database: Database) -> None:
     ahead = NOW + timedelta(days=400)
     with database.begin() as tx:
-        provider_limits.reserve_calls(tx, "src_1", "", 10, 20, ahead)
+        taken(tx, 20, 20, ahead)
         provider_limits.pause_calls(tx, "src_1", "", ahead + timedelta(seconds=30))
-        assert not provider_limits.is_paused(tx, "src_1", "", NOW)
-        assert provider_limits.reserve_calls(tx, "src_1", "", 1, 20, NOW) == [NOW]
+        assert not is_paused(tx, NOW)
+        assert taken(tx, 1, 20, NOW) == [0]
         provider_limits.pause_calls(tx, "src_1", "", NOW + timedelta(seconds=30))
-        assert provider_limits.is_paused(tx, "src_1", "", NOW)
+        assert is_paused(tx, NOW)
 
 
-def test_turns_are_given_for_the_next_minute_only(database: Database) -> None:
+def test_turns_are_planned_for_the_next_minute_only(database: Database) -> None:
+    def booked(tx: Tx, count: int, seconds: float) -> list[datetime]:
+        limit = provider_limits.lock_limit(tx, "src_1", "")
+        return provider_limits.book_calls(tx, limit, count, 2, NOW + timedelta(seconds=seconds))
+
     with database.begin() as tx:
-        turns = provider_limits.reserve_calls(tx, "src_1", "", 1000, 2, NOW)
+        turns = booked(tx, 1000, 0)
         assert (len(turns), turns[-1]) == (121, NOW + timedelta(minutes=1))
-        assert provider_limits.reserve_calls(tx, "src_1", "", 1000, 2, NOW) == []
-        assert len(provider_limits.reserve_calls(tx, "src_1", "", 1000, 2, NOW + timedelta(seconds=10))) == 20
+        assert booked(tx, 1000, 0) == []
+        assert len(booked(tx, 1000, 10)) == 20
         # A minute ahead, and set back: nobody waits for that minute.
-        provider_limits.reserve_calls(tx, "src_1", "", 1, 2, NOW + timedelta(seconds=130))
-        assert provider_limits.reserve_calls(tx, "src_1", "", 1, 2, NOW + timedelta(seconds=60)) == [
-            NOW + timedelta(seconds=60)
-        ]
+        booked(tx, 1, 130)
+        assert booked(tx, 1, 60) == [NOW + timedelta(seconds=60)]
 
 
 def owed(tx: Tx, merchant_id: str | None, customer_id: str) -> list[Debt] | None:

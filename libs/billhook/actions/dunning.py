@@ -13,7 +13,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from billhook.actions.book_update import BookUpdate, NewWork, merged
-from billhook.actions.dunning_mails import withdraw, write_to_customer
+from billhook.actions.dunning_mails import Letter, withdraw, write_to_customers
 from billhook.actions.dunning_news import (
     ENDS,
     calendar_of,
@@ -262,7 +262,7 @@ def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork
         parts.append(tell(tx, "dunning.attempt_scheduled", case, version, now))
     # A due date that has passed is announced by the reminder of that day.
     if version.policy.remind_after_failure and case.cause != "due":
-        parts.append(write_to_customer(tx, case, version, "failed", "opened", now, next_at=next_at))
+        parts.append(write_to_customers(tx, [Letter(case, version, "failed", "opened", next_at)], now))
     return merged(parts)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from billhook.actions.book_update import NewWork, merged
-from billhook.actions.dunning import Closing, close, close_all
-from billhook.actions.dunning_mails import write_to_customer
-from billhook.actions.dunning_news import calendar_of, next_attempt_at, tell
+from billhook.actions.dunning import Closing, close_all
+from billhook.actions.dunning_mails import Letter, write_to_customers
+from billhook.actions.dunning_news import calendar_of, next_attempt_at, tell_all
 from billhook.rules.dunning import Cause, after
 from billhook.rules.payment_attempts import Answer, Trigger
 from billhook.store.database import Tx
-from billhook.store.dunning_cases import Case, NewStep, add_steps, change_case, moved, wake_case
+from billhook.store.dunning_cases import Case, NewStep, add_steps, change_case, change_cases, moved
 from billhook.store.dunning_policies import PolicyVersion
 from billhook.store.own_invoices import OWN
 from billhook.store.payment_attempts import Attempt, add_attempt, count_attempts
@@ -73,41 +73,53 @@ def attempts_succeeded(tx: Tx, succeeded: Sequence[tuple[Case, Attempt]], now: d
     return close_all(tx, closings, now)
 
 
-def attempt_failed(
-    tx: Tx,
-    case: Case,
-    version: PolicyVersion,
-    attempt: Attempt,
-    answer: Answer,
-    now: datetime,
-    *,
-    public: str | None = None,
-) -> NewWork:
-    """What a failed attempt, or one that needs the customer, means for the case. It is looked at again at once."""
-    if answer.code == "customer_deleted":
-        return close(tx, case, "customer_deleted", now, detail=answer.message)
-    if not case.open:
-        return {}
-    before = case
+@dataclass(frozen=True)
+class Failure:
+    """An attempt that failed, or needs the customer."""
+
+    case: Case
+    version: PolicyVersion
+    attempt: Attempt
+    answer: Answer
+
+
+def attempts_failed(tx: Tx, failures: Sequence[Failure], now: datetime, *, public: str | None = None) -> NewWork:
+    """What failed attempts mean for their cases, of which each has one here. These are looked at again at once."""
+    gone = [one for one in failures if one.answer.code == "customer_deleted"]
+    parts = [close_all(tx, [Closing(one.case, "customer_deleted", detail=one.answer.message) for one in gone], now)]
+    open_ones = [one for one in failures if one.answer.code != "customer_deleted" and one.case.open]
+    after_them = [(one, _after_failure(one, now)) for one in open_ones]
+    woken = {"due_at": now, "token": None}
+    change_cases(tx, [(one.case, case, woken) for one, case in after_them])
+    add_steps(tx, [_failed_step(one, case) for one, case in after_them], now)
+    news: list[tuple[str, Case, PolicyVersion]] = []
+    letters = []
+    for one, case in after_them:
+        version = one.version
+        next_at = next_attempt_at(case, version)
+        news.append(("dunning.attempt_failed", case, version))
+        if next_at is not None:
+            news.append(("dunning.attempt_scheduled", case, version))
+        if version.policy.remind_after_failure:
+            letters.append(Letter(case, version, "failed", f"attempt:{one.attempt.number}", next_at))
+    parts += [tell_all(tx, news, now), write_to_customers(tx, letters, now, public=public)]
+    return merged([*parts, {"dunning_cases": [case.id for _, case in after_them]}])
+
+
+def _after_failure(failure: Failure, now: datetime) -> Case:
+    case, version, answer = failure.case, failure.version, failure.answer
     if answer.wait is not None:
         case = replace(case, policy_attempts=max(case.policy_attempts, _passed_by(case, version, now + answer.wait)))
     cause = _CAUSES[answer.kind]
     if cause == "declined" and next_attempt_at(case, version) is None:
         cause = "attempts_used_up"
     stage = after(case.stage, cause) or case.stage
-    changed = moved(case, stage, cause, now, decline_code=answer.code, pay_url=case.pay_url or answer.action_url)
-    change_case(tx, before, changed)
-    wake_case(tx, case.id, now)
-    said = ": ".join(word for word in (answer.code, answer.message) if word)
-    add_steps(tx, [NewStep(changed, cause, detail=f"attempt {attempt.number}: {said}"[:500])], now)
-    parts: list[NewWork] = [tell(tx, "dunning.attempt_failed", changed, version, now), {"dunning_cases": [case.id]}]
-    next_at = next_attempt_at(changed, version)
-    if next_at is not None:
-        parts.append(tell(tx, "dunning.attempt_scheduled", changed, version, now))
-    if version.policy.remind_after_failure:
-        occasion = f"attempt:{attempt.number}"
-        parts.append(write_to_customer(tx, changed, version, "failed", occasion, now, next_at=next_at, public=public))
-    return merged(parts)
+    return moved(case, stage, cause, now, decline_code=answer.code, pay_url=case.pay_url or answer.action_url)
+
+
+def _failed_step(failure: Failure, case: Case) -> NewStep:
+    said = ": ".join(word for word in (failure.answer.code, failure.answer.message) if word)
+    return NewStep(case, case.cause or "declined", detail=f"attempt {failure.attempt.number}: {said}"[:500])
 
 
 def _passed_by(case: Case, version: PolicyVersion, until: datetime) -> int:

@@ -7,6 +7,7 @@ withdrawn: nobody is asked for money that came.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,7 +17,6 @@ from billhook.documents.mail_page import Action, MailPage, mail_html
 from billhook.documents.wording import Wording
 from billhook.documents.words import DunningWords, direction_of, dunning_words, words_for
 from billhook.outlets.mail.mime import can_be_reached, header_text
-from billhook.rules.book import Invoice
 from billhook.rules.dunning_policy import MailKind, filled_in
 from billhook.rules.money import parse_locale
 from billhook.store import book
@@ -25,31 +25,45 @@ from billhook.store.dunning_cases import Case
 from billhook.store.dunning_policies import PolicyVersion
 from billhook.store.links import create_link
 from billhook.store.mails import NewMail, add_mails, withdraw_mails
-from billhook.store.merchants import get_merchant
+from billhook.store.merchants import Merchant, merchants_of
 from billhook.store.own_invoices import OWN, get_own_invoice
 
 LINK_OUTLIVES: Final = timedelta(days=30)
 """How long after the end of the case the link of a mail still shows the invoice."""
 
 
-def write_to_customer(
-    tx: Tx,
-    case: Case,
-    version: PolicyVersion,
-    kind: MailKind,
-    occasion: str,
-    now: datetime,
-    *,
-    next_at: datetime | None = None,
-    public: str | None = None,
-) -> NewWork:
-    """One mail of this kind. Nothing where nobody knows the customer's address. `public` is where customers reach the
-    desk: an own invoice without a link of its merchant's is shown there."""
-    merchant = get_merchant(tx, case.merchant_id)
-    row = book.get(tx, "invoice", case.invoice_id)
-    invoice = None if row is None else book.value_of("invoice", row)
-    if merchant is None or not isinstance(invoice, Invoice) or not can_be_reached(invoice.customer_email):
+@dataclass(frozen=True)
+class Letter:
+    """What the customer of a case is to be told."""
+
+    case: Case
+    version: PolicyVersion
+    kind: MailKind
+    occasion: str
+    next_at: datetime | None = None
+    """When the payment is tried again."""
+
+
+def write_to_customers(tx: Tx, letters: Sequence[Letter], now: datetime, *, public: str | None = None) -> NewWork:
+    """A mail for each. Nothing where nobody knows the customer's address. `public` is where customers reach the desk:
+    an own invoice without a link of its merchant's is shown there."""
+    if not letters:
         return {}
+    merchants = merchants_of(tx, {letter.case.merchant_id for letter in letters})
+    billed = book.billed_to(tx, {letter.case.invoice_id for letter in letters})
+    new = []
+    for letter in letters:
+        merchant = merchants.get(letter.case.merchant_id)
+        email, name = billed.get(letter.case.invoice_id, (None, None))
+        if merchant is not None and can_be_reached(email):
+            new.append(_mail(tx, letter, merchant, email, name or "", now, public))
+    return {"mails": add_mails(tx, new, now)}
+
+
+def _mail(
+    tx: Tx, letter: Letter, merchant: Merchant, email: str, name: str, now: datetime, public: str | None
+) -> NewMail:
+    case, kind, next_at = letter.case, letter.kind, letter.next_at
     own = get_own_invoice(tx, case.invoice_id) if case.source_id == OWN else None
     locale = (own.terms.locale if own else None) or merchant.locale
     link = case.pay_url
@@ -63,10 +77,10 @@ def write_to_customer(
         "amount": wording.money(case.amount),
         "date": wording.day(next_at if kind in ("failed", "upcoming") and next_at else case.opened_at),
         "link": link or "",
-        "customer": invoice.customer_name or "",
+        "customer": name,
         "merchant": merchant.name,
     }
-    theirs = version.policy.mails.get(kind)
+    theirs = letter.version.policy.mails.get(kind)
     if theirs is not None:
         subject, text = filled_in(theirs.subject, values), filled_in(theirs.text, values)
     else:
@@ -84,10 +98,10 @@ def write_to_customer(
         accent=accent,
         accent_ink=colours.ink(accent),
     )
-    mail = NewMail(
+    return NewMail(
         case.merchant_id,
-        f"{_about(case)}{occasion}",
-        invoice.customer_email,
+        f"{_about(case)}{letter.occasion}",
+        email,
         subject,
         text,
         html=mail_html(page),
@@ -95,7 +109,6 @@ def write_to_customer(
         reply_to=seller.email if can_be_reached(seller.email) else None,
         traceparent=case.traceparent,
     )
-    return {"mails": add_mails(tx, [mail], now)}
 
 
 def withdraw(tx: Tx, cases: Sequence[Case]) -> None:

@@ -28,11 +28,3 @@ def take(spent: datetime | None, rate: float, wanted: int, now: datetime) -> tup
 def next_at(spent: datetime, rate: float, ahead: int) -> datetime:
     """When the bucket will have given `ahead` more tokens after `spent`."""
     return spent + timedelta(seconds=ahead / rate)
-
-
-def reserve(spent: datetime | None, rate: float, count: int, now: datetime) -> tuple[list[datetime], datetime]:
-    """The turns of `count` calls that are spread evenly, after all that were given out before, and the instant after
-    giving these. Unlike `take` it has no burst, and lets everybody know at once when it is their turn."""
-    start = now if spent is None else max(now, spent)
-    turns = [start + timedelta(seconds=place / rate) for place in range(count)]
-    return turns, start + timedelta(seconds=count / rate)

@@ -33,11 +33,11 @@ WAITING_BYTES_LIMIT: Final = 256 * 1024 * 1024
 
 SWITCH_INTERVAL_SECONDS: Final = 0.0005
 """The committing thread needs the interpreter back after each call of the database; Python's default lets the event
-loop keep it for 5 ms, ten times as long as a commit takes."""
+loop keep it for 5 ms, ten times as long as a commit takes, and as long as a turn at a provider may be late."""
 
 
 def give_way() -> None:
-    """Make the event loop of this process yield to the committing threads sooner than by default."""
+    """Make the threads of this process yield to each other sooner than by default."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
 
 

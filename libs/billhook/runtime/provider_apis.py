@@ -49,9 +49,9 @@ class ProviderApis:
         gate = _SourceGate(self._turns, source.id, LONGEST_WAIT)
         return self._collecting(self._key(source), base_url=source.api_base, gate=gate)
 
-    def given(self, calls: int) -> AbstractContextManager[None]:
-        """See `Turns.given`."""
-        return self._turns.given(calls)
+    def first(self) -> AbstractContextManager[None]:
+        """See `Turns.first`."""
+        return self._turns.first()
 
     def livemode_of(self, source: Source) -> bool | None:
         """Whether the source's key is for real money, where that can be seen."""

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from billhook.decoding import convert
 from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
 from billhook.rules.versions import Seen, last, together
+from billhook.store.bulk import among
 from billhook.store.database import Tx, insert_into
 from billhook.store.schema import Instant, merchant_column, metadata, to_micros
 
@@ -312,6 +313,13 @@ def get(tx: Tx, kind: str, object_id: str, *, merchant_id: str | None = None) ->
     if merchant_id is not None:
         query = query.where(table.c.merchant_id == merchant_id)
     return tx.execute(query).mappings().first()
+
+
+def billed_to(tx: Tx, invoice_ids: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
+    """The address and the name that invoices say of their customers."""
+    c = TABLES["invoice"].c
+    query = sa.select(c.id, c.customer_email, c.customer_name).where(among(tx, c.id, invoice_ids))
+    return {row[0]: (row[1], row[2]) for row in tx.execute(query)}
 
 
 def list_objects(

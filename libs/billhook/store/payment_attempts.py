@@ -43,7 +43,7 @@ payment_attempts = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.Text),
     sa.Column("submitted_at", Instant),  # for the first time
-    sa.Column("slot_at", Instant),  # when its call has its turn at the provider
+    sa.Column("slot_at", Instant),  # when it is planned to be taken in hand
     trace_column(),
     *work_columns(),
     due_index("payment_attempts"),
@@ -159,7 +159,7 @@ def ask_soon(tx: Tx, invoice_ids: Collection[str], now: datetime) -> list[str]:
 
 
 def put_in_turn(tx: Tx, turns: Sequence[tuple[str, datetime, datetime]]) -> None:
-    """Defer due rows that this transaction has locked: each row's id, its booked turn at the provider, and when it
+    """Defer due rows that this transaction has locked: each row's id, its planned turn at the provider, and when it
     falls due for that."""
     if turns:
         tx.execute(
