@@ -156,7 +156,9 @@ def test_a_change_that_is_scheduled_is_a_cancellation_only_if_it_says_so() -> No
 
 def test_custom_data_of_any_shape_is_kept_as_text() -> None:
     custom = {"order": "A-1", "seats": 3, "features": {"b": True, "a": None}, "nothing": None}
-    customer = objects("customer.created", {"id": "ctm_1", "custom_data": custom})["customer"]
+    customer = objects("customer.created", {"id": "ctm_1", "email": "ada@example.com", "custom_data": custom})[
+        "customer"
+    ]
     assert customer.metadata == {"order": "A-1", "seats": "3", "features": '{"a":null,"b":true}'}
 
 

@@ -42,6 +42,9 @@ from billhook.store.reconciliation import (
 from billhook.store.schema import new_id
 from billhook.store.sources import Source, get_source
 
+DOCUMENTS: Final = "documents"
+"""The list that compares invoices with their documents."""
+
 EVENTS: Final = "events"
 """The list that is compared with the inbox; all others are compared with the book."""
 
@@ -103,8 +106,11 @@ def lists_of(whose: Source | str) -> list[str]:
     """What can be compared of a source, or of what billhook itself made for a merchant."""
     if isinstance(whose, str):
         return [name for name, check in CHECKS.items() if check.own is not False]
-    api = PROVIDERS[whose.provider].api if can_be_asked(whose) else None
+    provider = PROVIDERS.get(whose.provider)  # a source may be older than the list
+    api = provider.api if provider is not None and can_be_asked(whose) else None
     inside = [name for name, check in CHECKS.items() if check.own is not True]
+    if provider is not None and provider.merchant_of_record:
+        inside.remove(DOCUMENTS)  # its invoices are its own, and nothing is missing where there is none of ours
     return [*((EVENTS, *api.lists) if api and api.lists else ()), *inside]
 
 

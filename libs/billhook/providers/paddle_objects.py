@@ -56,7 +56,8 @@ def metadata(custom_data: dict[str, Any] | None) -> dict[str, str]:
 
 class Customer(PaddleObject, kw_only=True):
     name: str | None = None
-    email: str | None = None
+    email: str | None
+    """Always there: what has none is of a shape that is not known here, and must not empty the book's."""
 
     def to_book(self) -> tuple[BookObject, ...]:
         return (book.Customer(**self.shared(), name=self.name, email=self.email),)
