@@ -14,7 +14,8 @@ from billhook.providers.provider import ProviderApi
 from billhook.rules.book import BookObject
 from billhook.rules.reconcile import Drift, at_stake, compare
 from billhook.store.database import Database, Tx
-from billhook.store.reconciliation import Held, Run, events_known, held_objects, made_between
+from billhook.store.held_objects import Held, held_objects, made_between
+from billhook.store.reconciliation import Run, events_known
 from billhook.store.work import DEAD
 
 MOST_MISSING = 1000

@@ -17,6 +17,7 @@ from billhook.rules.reconcile import Drift, Observed, compare, news_of, persists
 from billhook.store.consistency import check_of
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import address
+from billhook.store.held_objects import held_objects
 from billhook.store.messages import Message, add_messages
 from billhook.store.reconciliation import (
     SUSPECTED,
@@ -26,7 +27,6 @@ from billhook.store.reconciliation import (
     change_finding,
     delete_finding,
     findings_of,
-    held_objects,
 )
 from billhook.store.schema import new_id
 from services.reconciler.comparing import Looked

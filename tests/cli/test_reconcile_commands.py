@@ -16,7 +16,7 @@ from billhook.queue.consumer import Steps
 from billhook.runtime.clock import system_clock
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.runtime.provider_turns import Turns
-from billhook.store import reconciliation
+from billhook.store.held_objects import held_objects
 from billhook_testing.fake_stripe import FakeClock, FakeStripe
 from services.bookkeeper.posting import Posting
 from services.reconciler.running import Reconciling
@@ -82,7 +82,7 @@ def test_a_finding_is_repaired_or_accepted_by_hand(shell: Shell, fake: FakeStrip
     shell("reconcile", "repair", finding["id"])
     work(shell)
     with shell.database.read() as tx:
-        assert customer in reconciliation.held_objects(tx, source_id, "customer", [customer])
+        assert customer in held_objects(tx, source_id, "customer", [customer])
     assert "is repaired: there is nothing to decide" in shell.fails("reconcile", "accept", finding["id"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from consumers.receiver import receiver
 from consumers.world import Silence, World
 
-from billhook.actions.sources import replay_dead_letters
+from billhook.actions.dead_letters import replay_dead_letters
 from billhook.queue.consumer import Steps
 from billhook.store import dead_letters
 from billhook.store.endpoints import set_disabled

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from billhook.actions.limits import check_room
-from billhook.actions.sources import check_url
 from billhook.decoding import decode
 from billhook.errors import Refused
 from billhook.events import EndpointNews
 from billhook.rules.addresses import parse_networks, url_refusal
 from billhook.rules.delivery import HELD
 from billhook.rules.endpoint_health import DISABLED_AFTER
-from billhook.rules.endpoint_settings import checked, scheme_of
+from billhook.rules.endpoint_settings import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS, checked, scheme_of
 from billhook.rules.signing import Scheme, new_secret, public_key
+from billhook.rules.urls import check_url
 from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.deliveries import add_deliveries, cancel_waiting, delivery_for, held_for
@@ -33,9 +33,6 @@ from billhook.store.endpoints import (
 )
 from billhook.store.messages import Message, add_messages
 from billhook.store.replays import create_replay
-
-LONGEST_OVERLAP_SECONDS: Final = 7 * 86400
-OVERLAP_SECONDS: Final = 86400
 
 _EVERYWHERE: Final = parse_networks("0.0.0.0/0, ::/0")
 

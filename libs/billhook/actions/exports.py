@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from typing import Final, Literal
+from typing import Final
 
 from billhook.errors import Refused
 from billhook.rules.days import zone_of
-from billhook.rules.export import PLAIN, Kind, Style, csv_header, csv_row, json_line
+from billhook.rules.export import PLAIN, Format, Kind, Style, csv_header, csv_row, json_line
 from billhook.runtime.env import Env
 from billhook.store.exports import exported_ids, exported_rows
 from billhook.store.merchants import get_merchant
 
 PAGE: Final = 500
 """Invoices in memory at once: a megabyte or so."""
-
-Format = Literal["csv", "jsonl"]
 
 
 def period(env: Env, merchant_id: str | None, since: str | None, until: str | None) -> tuple[datetime | None, ...]:

@@ -35,7 +35,6 @@ from billhook.actions.ledger import (
     owner,
     write,
 )
-from billhook.actions.sources import check_url
 from billhook.decoding import decode
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import recipient
@@ -49,6 +48,7 @@ from billhook.rules.numbering import number_text, series_of
 from billhook.rules.storable import storable
 from billhook.rules.terms import Terms
 from billhook.rules.totals import Totals, totals
+from billhook.rules.urls import check_url
 from billhook.store.database import Database, Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice

@@ -26,6 +26,7 @@ from billhook.store import book
 from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx
 from billhook.store.documents import documents_by_id
+from billhook.store.held_objects import held_objects
 from billhook.store.inbox import Arrival, events_by_id, get_conflict
 from billhook.store.inbox import accept as accept_events
 from billhook.store.own_invoices import OWN
@@ -36,7 +37,6 @@ from billhook.store.reconciliation import (
     add_run,
     change_finding,
     get_finding,
-    held_objects,
     list_findings,
 )
 from billhook.store.schema import new_id

@@ -1,32 +1,21 @@
-"""Registering sources and contacts, and replaying failed work: what the desk and the commands do alike.
+"""Registering sources and contacts: what the desk and the commands do alike.
 
 Endpoints have a file of their own: `endpoints.py`.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
-from collections.abc import Iterable
 from datetime import datetime
-from urllib.parse import urlsplit
-
-import sqlalchemy as sa
 
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import recipient
 from billhook.providers import PROVIDERS
 from billhook.providers.provider import Provider
 from billhook.rules.signing import new_secret
-from billhook.store import queues
+from billhook.rules.urls import check_url
 from billhook.store.database import Tx
-from billhook.store.deliveries import deliveries
 from billhook.store.sources import Source, create_source
 from billhook.store.vault import Vault
-
-log = logging.getLogger(__name__)
-
-LONGEST_URL = 2000
 
 
 def new_signing_secret() -> str:
@@ -87,19 +76,6 @@ def known_provider(name: str) -> Provider:
     return PROVIDERS[name]
 
 
-def check_url(field: str, url: str) -> None:
-    """Raise `Refused` unless this is an http or https address with a host and nothing secret in it."""
-    try:
-        parts = urlsplit(url)
-        reachable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket left open
-        reachable = False
-    if not reachable or len(url) > LONGEST_URL or not url.isprintable() or " " in url or "\\" in url:
-        raise Refused("url_invalid", f"`{field}` must be an http:// or https:// address with a host.")
-    if "@" in parts.netloc:
-        raise Refused("url_invalid", f"`{field}` must not hold a user name or password: it is shown and logged.")
-
-
 def check_contact(address: str | None) -> None:
     """Raise `Refused` unless mail can be sent there, or to nobody."""
     try:
@@ -109,26 +85,3 @@ def check_contact(address: str | None) -> None:
         raise Refused(
             "contact_email_invalid", "`contact_email` must be one address, such as ops@example.com."
         ) from None
-
-
-def replay_dead_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> dict[str, list[str]]:
-    """Do the work of these dead letters again; returns the ids to ring for, by bell. Raises `Refused`, and leaves all
-    of them open, when one is of an endpoint that nothing is sent to."""
-    rings: dict[str, list[str]] = {}
-    for queue, work_ids in _by_queue(letters).items():
-        if queue == deliveries.name and (cause := queues.stopped(tx, work_ids=work_ids)):
-            raise Refused("endpoint_deleted" if cause[0].deleted else "endpoint_disabled", cause[0].reason)
-        rings |= queues.replay(tx, queue, work_ids, by=by, now=now)
-    return rings
-
-
-def discard_dead_letters(tx: Tx, letters: Iterable[sa.RowMapping], *, by: str, now: datetime) -> int:
-    """Close these dead letters for good; returns how many were open."""
-    return sum(queues.discard(tx, queue, ids, by=by, now=now) for queue, ids in _by_queue(letters).items())
-
-
-def _by_queue(letters: Iterable[sa.RowMapping]) -> dict[str, list[str]]:
-    work_ids: dict[str, list[str]] = defaultdict(list)
-    for letter in letters:
-        work_ids[letter["queue"]].append(letter["work_id"])
-    return work_ids

@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 import typer
 
-from billhook.actions import dunning_cases as verbs
-from billhook.actions.dunning_news import calendar_of, progress_of
-from billhook.actions.dunning_policies import change_policy, check_owner
-from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.groups import command_group
 from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.decoding import decode
 from billhook.rules.dunning_policy import PRESETS, Policy, refusals
-from billhook.rules.dunning_simulation import PAID, simulate, timeline
+from billhook.rules.dunning_simulation import PAID
 from billhook.store.database import Tx
 from billhook.store.dunning_cases import Case, get_case, list_cases, steps_of
 from billhook.store.dunning_policies import current_policies, policies_of
-from billhook.store.failed_invoices import failed_invoices
-from billhook.store.payment_attempts import attempts_of
+
+if TYPE_CHECKING:
+    from billhook.actions.dunning_cases import Done
 
 commands = command_group("dunning")
 
@@ -96,6 +93,8 @@ def set_policy(
     as_json: Json = False,
 ) -> None:
     """Set a policy. One that charges is refused where Stripe's own retries are on."""
+    from billhook.actions.dunning_policies import change_policy, check_owner
+
     with opened() as env:
         wanted = _policy(policy)
         if price and customer:
@@ -132,6 +131,9 @@ def cases(
 @commands.command("show")
 def show_case(case_id: CaseId, as_json: Json = False) -> None:
     """Show a case: what happened, what was tried, and what is still to come."""
+    from billhook.actions.dunning_news import calendar_of, progress_of
+    from billhook.store.payment_attempts import attempts_of
+
     with opened() as env, env.database.read() as tx:
         case = _find(tx, case_id)
         version = policies_of(tx, [case.policy_id])[case.policy_id]
@@ -152,7 +154,9 @@ def show_case(case_id: CaseId, as_json: Json = False) -> None:
         show(rows, columns, as_json=False, empty="Nothing.")
 
 
-def _do(case_id: str, verb: Callable[[Tx, datetime], verbs.Done], said: str, as_json: bool) -> None:
+def _do(case_id: str, verb: Callable[[Tx, datetime], Done], said: str, as_json: bool) -> None:
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, case_id)
@@ -164,6 +168,8 @@ def _do(case_id: str, verb: Callable[[Tx, datetime], verbs.Done], said: str, as_
 @commands.command("attempt")
 def attempt(case_id: CaseId, as_json: Json = False) -> None:
     """Try to collect it at once. It does not count towards the policy."""
+    from billhook.actions import dunning_cases as verbs
+
     said = "An attempt is on its way."
     _do(case_id, lambda tx, now: verbs.attempt_now(tx, case_id, by=done_by(), now=now), said, as_json)
 
@@ -173,6 +179,8 @@ def extend(
     case_id: CaseId, days: Annotated[int, typer.Option(help="How many days longer.")], as_json: Json = False
 ) -> None:
     """Give the customer more time."""
+    from billhook.actions import dunning_cases as verbs
+
     _do(
         case_id,
         lambda tx, now: verbs.extend_grace(tx, case_id, days, by=done_by(), now=now),
@@ -184,6 +192,9 @@ def extend(
 @commands.command("plan")
 def plan(case_id: CaseId, policy: PolicyOption, as_json: Json = False) -> None:
     """Another policy for this case alone."""
+    from billhook.actions import dunning_cases as verbs
+    from billhook.actions.dunning_policies import check_owner
+
     with opened() as env:
         wanted = _policy(policy)
         with env.database.read() as tx:
@@ -200,6 +211,8 @@ def plan(case_id: CaseId, policy: PolicyOption, as_json: Json = False) -> None:
 @commands.command("stop")
 def stop(case_id: CaseId, reason: Annotated[str, typer.Option(help="Why; it is kept.")], as_json: Json = False) -> None:
     """End the case: nobody is charged or reminded any more."""
+    from billhook.actions import dunning_cases as verbs
+
     said = "The case is closed."
     _do(case_id, lambda tx, now: verbs.stop(tx, case_id, reason, by=done_by(), now=now), said, as_json)
 
@@ -222,6 +235,8 @@ def simulate_policy(
     as_json: Json = False,
 ) -> None:
     """Show what a policy would do, before it is turned on."""
+    from billhook.rules.dunning_simulation import simulate, timeline
+
     with opened() as env:
         wanted, where = _policy(policy), _zone(zone)
         answers = [code.strip() for code in declines.split(",") if code.strip()]
@@ -255,6 +270,8 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _replayed(policy: Policy, zone: ZoneInfo, answers: list[str], merchant_id: str, tx: Tx, as_json: bool) -> None:
+    from billhook.store.failed_invoices import failed_invoices
+
     rows = [_past(policy, zone, answers, row) for row in failed_invoices(tx, merchant_id)]
     total = sum(row["attempts"] for row in rows)
     show(
@@ -268,6 +285,8 @@ def _replayed(policy: Policy, zone: ZoneInfo, answers: list[str], merchant_id: s
 
 
 def _past(policy: Policy, zone: ZoneInfo, answers: list[str], row: Any) -> dict[str, Any]:
+    from billhook.rules.dunning_simulation import simulate
+
     moments = simulate(policy, row["failed_at"], zone, answers, row["paid_at"])
     return {
         "invoice": row["external_id"],

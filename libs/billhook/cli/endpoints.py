@@ -8,22 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from billhook.actions.endpoints import (
-    OVERLAP_SECONDS,
-    cancel_all,
-    change_endpoint,
-    delete_endpoint,
-    enable_endpoint,
-    endpoint_shown,
-    ping,
-    register_endpoint,
-    rotate,
-)
-from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, owner_of, secret_of, text_of
 from billhook.cli.groups import command_group
 from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
-from billhook.rules.endpoint_settings import ORDERINGS, SETTINGS
+from billhook.rules.endpoint_settings import ORDERINGS, OVERLAP_SECONDS, SETTINGS
 from billhook.rules.signing import Scheme
 from billhook.runtime.env import Env
 from billhook.store import endpoints
@@ -105,6 +93,8 @@ def _find(tx: Tx, endpoint_id: str) -> Endpoint:
 
 
 def _whole(env: Env, tx: Tx, endpoint_id: str) -> dict[str, Any]:
+    from billhook.actions.endpoints import endpoint_shown
+
     return endpoint_shown(env, _find(tx, endpoint_id)) | {"held": held_for(tx, endpoint_id)}
 
 
@@ -129,6 +119,8 @@ def add_endpoint(
     as_json: Json = False,
 ) -> None:
     """Make an endpoint. The secret its messages are signed with is shown this once."""
+    from billhook.actions.endpoints import endpoint_shown, register_endpoint
+
     with opened() as env:
         settings = _settings(description, events, header, schedule, timeout, max_in_flight, rate, ordering)
         given = secret_of(secret)
@@ -142,6 +134,8 @@ def add_endpoint(
 @commands.command("list")
 def list_endpoints(merchant: Narrow = None, as_json: Json = False) -> None:
     """List endpoints."""
+    from billhook.actions.endpoints import endpoint_shown
+
     with opened() as env, env.database.read() as tx:
         found = [endpoint_shown(env, endpoint) for endpoint in endpoints.list_endpoints(tx, merchant)]
         columns = ("id", "merchant_id", "url", "event_types", "state", "failing_since", "disabled_reason")
@@ -173,6 +167,8 @@ def set_endpoint(
     as_json: Json = False,
 ) -> None:
     """Set what is named and leave the rest. Headers and events that are given take the place of all there were."""
+    from billhook.actions.endpoints import change_endpoint, endpoint_shown
+
     with opened() as env:
         changes = _settings(description, events, header, schedule, timeout, max_in_flight, rate, ordering)
         for name in reset or ():
@@ -191,6 +187,9 @@ def set_endpoint(
 @commands.command("test")
 def send_ping(endpoint_id: EndpointId, as_json: Json = False) -> None:
     """Send a `ping` to this endpoint only, whatever its event filter."""
+    from billhook.actions.endpoints import ping
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         with env.database.begin() as tx:
             endpoint = _find(tx, endpoint_id)
@@ -212,6 +211,8 @@ def rotate_endpoint(
     as_json: Json = False,
 ) -> None:
     """Sign with a new secret from now on, and for a while with the one before it too. It is shown this once."""
+    from billhook.actions.endpoints import endpoint_shown, rotate
+
     with opened() as env:
         given = secret_of(secret)
         with env.database.begin() as tx:
@@ -245,6 +246,9 @@ def enable(
     as_json: Json = False,
 ) -> None:
     """Send to it again. What is held for it stays so until it is replayed."""
+    from billhook.actions.endpoints import enable_endpoint
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
@@ -263,6 +267,8 @@ def enable(
 @commands.command("delete")
 def remove_endpoint(endpoint_id: EndpointId, as_json: Json = False) -> None:
     """Delete it. What was still to be sent is canceled; what was sent stays to be seen."""
+    from billhook.actions.endpoints import cancel_all, delete_endpoint
+
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)

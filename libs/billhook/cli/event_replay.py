@@ -7,9 +7,6 @@ from typing import Annotated
 import typer
 
 from billhook.actions.inbox_replay import MOST_NAMED, Preview, preview_events, preview_job, replay_events
-from billhook.actions.limits import check_room
-from billhook.actions.ringing import ring
-from billhook.actions.sources import replay_dead_letters
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.inbox import Queue, known_queue
 from billhook.cli.output import CommandError, Json, done_by, opened, say, show_one
@@ -45,6 +42,9 @@ def replay(
 ) -> None:
     """Process again what billhook received: the events named, or by a job those of a time (30 days, if left out). With
     --dead, do all failed work again. What was done already is not done twice."""
+    from billhook.actions.limits import check_room
+    from billhook.actions.ringing import ring
+
     asked = every or any(one is not None for one in (source, event_types, states, since, until))
     if [bool(ids), dead, asked].count(True) != 1:
         raise typer.BadParameter("name events, or say which (--source, --type, --state, --since, --all), or use --dead")
@@ -137,6 +137,8 @@ def _lines(found: Preview) -> list[str]:
 
 def _replay_dead(env: Env, queue: str | None, merchant: str | None, as_json: bool) -> None:
     """Everything that is dead now; what dies again meanwhile is newer than where this began, and stays."""
+    from billhook.actions.dead_letters import replay_dead_letters
+
     count, before = 0, None
     while True:
         with env.database.begin() as tx:

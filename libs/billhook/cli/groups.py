@@ -44,7 +44,7 @@ PARTS: Final[dict[str, Part]] = {
     "dunning": Part("dunning", "commands", "Failed payments: policies, cases, and what a policy would do.", OPERATE),
     "reconcile": Part("reconcile", "commands", "Compare the book, and what came in, with the providers.", OPERATE),
     "merchants": Part("invoicing", "merchant_commands", "Merchants (tenants).", SET_UP),
-    "sources": Part("accounts", "source_commands", "Where events come from.", SET_UP),
+    "sources": Part("sources", "commands", "Where events come from.", SET_UP),
     "keys": Part("accounts", "key_commands", "Bearer keys for the desk.", SET_UP),
     "customers": Part("customers", "customer_commands", "Merchants' customers.", SET_UP),
     "secrets": Part("sealing", "secret_commands", "The secrets that are stored, and the keys that seal them.", SET_UP),

@@ -112,7 +112,7 @@ def _find_letters(tx: Tx, ids: list[str]) -> list[Any]:
 @letters.command("replay")
 def replay_dead(ids: Ids, as_json: Json = False) -> None:
     """Do the work of these letters again; all of them or, if one is unknown, none."""
-    from billhook.actions.sources import replay_dead_letters  # which knows all providers
+    from billhook.actions.dead_letters import replay_dead_letters  # which knows all queues
 
     with opened() as env:
         with env.database.begin() as tx:
@@ -124,7 +124,7 @@ def replay_dead(ids: Ids, as_json: Json = False) -> None:
 @letters.command("discard")
 def discard_dead(ids: Ids, as_json: Json = False) -> None:
     """Close these letters without doing their work; all of them or, if one is unknown, none."""
-    from billhook.actions.sources import discard_dead_letters
+    from billhook.actions.dead_letters import discard_dead_letters
 
     with opened() as env:
         with env.database.begin() as tx:

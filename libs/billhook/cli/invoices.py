@@ -6,28 +6,24 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
-from billhook.actions import invoices
-from billhook.actions.exports import Format, export, period
-from billhook.actions.ledger import Step
-from billhook.actions.limits import check_room
-from billhook.actions.ringing import ring
-from billhook.actions.typed_json import decoded
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.groups import command_group
 from billhook.cli.output import CommandError, Json, Narrow, opened, say, show, show_one
 from billhook.decoding import convert
-from billhook.rules.export import Decimals, Delimiter, Kind, Preset, style_of
+from billhook.rules.export import Decimals, Delimiter, Format, Kind, Preset, style_of
 from billhook.rules.terms import CreditTerms, Terms
 from billhook.store import book
 from billhook.store.database import Tx
-from billhook.store.documents import list_documents
 from billhook.store.merchants import get_merchant
 from billhook.store.own_invoices import get_own_invoice
+
+if TYPE_CHECKING:
+    from billhook.actions.ledger import Step
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -47,6 +43,8 @@ _COLUMNS = ("id", "merchant_id", "source_id", "number", "status", "customer_name
 
 def read_json(name: str, kind: type[T]) -> T:
     """A value from a file, or with `-` from standard input."""
+    from billhook.actions.typed_json import decoded
+
     return decoded(sys.stdin.buffer.read() if name == "-" else read_bytes(name), kind)
 
 
@@ -65,6 +63,8 @@ def _find(tx: Tx, invoice_id: str) -> Any:
 
 
 def _shown(tx: Tx, invoice_id: str) -> dict[str, Any]:
+    from billhook.store.documents import list_documents
+
     row = _find(tx, invoice_id)
     own = get_own_invoice(tx, invoice_id)
     documents = list_documents(tx, invoice_id)
@@ -86,6 +86,8 @@ def _told(document: Any) -> str:
 
 def _do(invoice_id: str, verb: Callable[[Tx, datetime], Step], *, as_json: bool) -> None:
     """One verb in one transaction, and the invoice as it is then."""
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         with env.database.begin() as tx:
             _find(tx, invoice_id)
@@ -126,6 +128,10 @@ def draft(
     as_json: Json = False,
 ) -> None:
     """Make an invoice of billhook's own."""
+    from billhook.actions import invoices
+    from billhook.actions.limits import check_room
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         asked = invoices.check(read_json(terms, Terms))
         with env.database.read() as tx:
@@ -147,6 +153,8 @@ def draft(
 @commands.command("finalize")
 def finalize(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Issue a draft: it gets its number."""
+    from billhook.actions import invoices
+
     with opened() as env:
         prepared = invoices.prepared_draft(env.database, invoice_id, env.clock())
     _do(invoice_id, lambda tx, now: invoices.finalize(tx, invoice_id, prepared=prepared, now=now), as_json=as_json)
@@ -161,6 +169,7 @@ def pay(
     as_json: Json = False,
 ) -> None:
     """Say that all that was open has been paid."""
+    from billhook.actions import invoices
 
     def verb(tx: Tx, now: datetime) -> Step:
         at = None if paid_at is None else _instant(paid_at)
@@ -172,18 +181,25 @@ def pay(
 @commands.command("void")
 def void(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Declare an unpaid invoice void. It keeps its number."""
+    from billhook.actions import invoices
+
     _do(invoice_id, lambda tx, now: invoices.void(tx, invoice_id, now=now), as_json=as_json)
 
 
 @commands.command("write-off")
 def write_off(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Give up on the money. It can still be paid, or be declared void."""
+    from billhook.actions import invoices
+
     _do(invoice_id, lambda tx, now: invoices.write_off(tx, invoice_id, now=now), as_json=as_json)
 
 
 @commands.command("delete")
 def delete(invoice_id: InvoiceId, as_json: Json = False) -> None:
     """Delete a draft."""
+    from billhook.actions import invoices
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         prepared = invoices.prepared_draft(env.database, invoice_id, env.clock())
         with env.database.begin() as tx:
@@ -207,6 +223,9 @@ def credit(
     as_json: Json = False,
 ) -> None:
     """Make a credit note."""
+    from billhook.actions import invoices
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         asked = CreditTerms() if terms is None else read_json(terms, CreditTerms)
         prepared = invoices.prepared_credit(env.database, invoice_id, asked)
@@ -232,6 +251,9 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Mail a document of an invoice, of a mirrored one too."""
+    from billhook.actions import invoices
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         with env.database.read() as tx:
             known = invoices.heads(tx, invoice_id)
@@ -260,6 +282,8 @@ def export_invoices(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Write a period's invoices, or its credit notes, to standard output."""
+    from billhook.actions.exports import export, period
+
     style = style_of(preset, delimiter=delimiter, decimals=decimals, bom=bom)
     kind: Kind = "credit_note" if credit_notes else "invoice"
     form = "jsonl" if as_json else form

@@ -7,14 +7,9 @@ from typing import Annotated
 
 import typer
 
-from billhook.actions.invoicing_settings import change_invoicing, change_logo, change_seller, store_logo
-from billhook.actions.typed_json import whole
 from billhook.cli.accounts import merchant_commands
 from billhook.cli.arguments import owner_of
-from billhook.cli.invoices import read_bytes, read_json
 from billhook.cli.output import CommandError, Json, opened, show_one
-from billhook.rules.document import Seller
-from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.merchants import get_merchant
 
 MerchantId = Annotated[str, typer.Argument(metavar="MERCHANT_ID")]
@@ -29,6 +24,11 @@ def seller(
     as_json: Json = False,
 ) -> None:
     """Show how documents show the merchant, or set it. Documents issued before stay as they are."""
+    from billhook.actions.invoicing_settings import change_logo, change_seller, store_logo
+    from billhook.actions.typed_json import whole
+    from billhook.cli.invoices import read_bytes, read_json
+    from billhook.rules.document import Seller
+
     with opened() as env:
         if logo is not None and no_logo:
             raise CommandError("A logo is set (--logo) or taken away (--no-logo), not both.")
@@ -54,6 +54,11 @@ def invoicing(
     as_json: Json = False,
 ) -> None:
     """Show how the merchant's own invoices are numbered, made and sent, or set it."""
+    from billhook.actions.invoicing_settings import change_invoicing
+    from billhook.actions.typed_json import whole
+    from billhook.cli.invoices import read_json
+    from billhook.rules.invoicing_settings import InvoicingSettings
+
     with opened() as env:
         given = None if file is None else read_json(file, InvoicingSettings)
         with env.database.begin() as tx:

@@ -72,7 +72,7 @@ def _act(env: Env) -> Act:
     typed = TYPED.get()
     *group, verb = (word.replace("-", "_") for word in typed.words)
     action = ".".join([*(word.removesuffix("s") for word in group), verb])
-    values = (one if isinstance(one, list) else [one] for one in typed.given.values())
+    values = (one if isinstance(one, (list, tuple)) else [one] for one in typed.given.values())
     reason = typed.given.get("reason")
     return Act(
         action,

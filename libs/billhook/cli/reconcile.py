@@ -8,14 +8,6 @@ from typing import Annotated
 
 import typer
 
-from billhook.actions.reconciliation import (
-    accept_finding,
-    begin_run,
-    export_findings,
-    repair_finding,
-    run_of,
-)
-from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.groups import command_group
@@ -53,6 +45,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Compare what was made since --since (35 days before, if left out)."""
+    from billhook.actions.reconciliation import begin_run, run_of
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         now = env.clock()
         with env.database.begin() as tx:
@@ -108,6 +103,8 @@ def findings(
     """List findings, the newest first."""
     with opened() as env, env.database.read() as tx:
         if as_csv:
+            from billhook.actions.reconciliation import export_findings
+
             for line in export_findings(env.database, merchant, states or OPEN, "csv"):
                 typer.echo(line.decode(), nl=False)
             return
@@ -119,6 +116,8 @@ def findings(
 @commands.command("accept")
 def accept(finding_id: FindingId, as_json: Json = False) -> None:
     """Say that a difference is as it should be. It is told again when it is another one."""
+    from billhook.actions.reconciliation import accept_finding
+
     with opened() as env:
         with env.database.begin() as tx:
             accept_finding(tx, _finding(tx, finding_id), by=done_by(), now=env.clock())
@@ -128,6 +127,9 @@ def accept(finding_id: FindingId, as_json: Json = False) -> None:
 @commands.command("repair")
 def repair(finding_id: FindingId, as_json: Json = False) -> None:
     """Ask the provider once more, and let the book take what it says; or make again what billhook had made."""
+    from billhook.actions.reconciliation import repair_finding
+    from billhook.actions.ringing import ring
+
     with opened() as env:
         with env.database.read() as tx:
             found = _finding(tx, finding_id)

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from billhook.actions.limits import check_room
-from billhook.actions.ringing import ring
 from billhook.cli.arguments import Owner, Time, instant, owner_of
 from billhook.cli.following import follow, wants_to_follow
 from billhook.cli.groups import command_group
@@ -55,6 +53,8 @@ def resend(
     as_json: Json = False,
 ) -> None:
     """Send merchants again what billhook sent them between --since (30 days before, if left out) and --until (now)."""
+    from billhook.actions.limits import check_room
+
     with opened() as env:
         now = env.clock()
         with env.database.begin() as tx:
@@ -117,6 +117,8 @@ def cancel_replay(replay_id: ReplayId, as_json: Json = False) -> None:
 
 def begun(env: Env, replay: Replay, follow_it: bool | None, *, as_json: bool) -> None:
     """Ring for a job that is begun, say so, and watch it where that is wanted."""
+    from billhook.actions.ringing import ring
+
     ring(env, {replays.replays.name: [replay.id]})
     if as_json:
         show_one(replay.shown(), as_json=True)

@@ -26,6 +26,10 @@ _OWN_PATTERN: Final = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*\.\*")
 
 LONGEST_DESCRIPTION: Final = 255
 
+OVERLAP_SECONDS: Final = 86400
+"""How long a secret goes on signing beside the one that takes its place."""
+LONGEST_OVERLAP_SECONDS: Final = 7 * 86400
+
 MOST_HEADERS: Final = 20
 HEADERS_LIMIT: Final = 4096
 """Bytes of all names and values. Many servers take 8 KiB of headers in all, and billhook's own need some of that."""

@@ -17,6 +17,7 @@ from billhook.rules.money import exponent
 Kind = Literal["invoice", "credit_note"]
 Delimiter = Literal["comma", "semicolon", "tab"]
 Decimals = Literal["point", "comma"]
+Format = Literal["csv", "jsonl"]
 Preset = Literal["excel"]
 
 AMOUNTS: Final = frozenset(

@@ -21,10 +21,11 @@ import copy
 import re
 from decimal import Decimal, InvalidOperation, localcontext
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from babel import Locale, UnknownLocaleError
-from babel.numbers import NumberPattern, list_currencies
+if TYPE_CHECKING:  # most who reckon with money do not write it
+    from babel import Locale
+    from babel.numbers import NumberPattern
 
 _EXPONENTS: Final[dict[str, int]] = {
     **dict.fromkeys(("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg"), 0),
@@ -46,6 +47,8 @@ _LETTER_BEFORE_DIGIT: Final = re.compile(r"(?<=[^\W\d_])(?=\d)")
 
 @lru_cache(maxsize=1)
 def _currencies() -> frozenset[str]:
+    from babel.numbers import list_currencies
+
     return frozenset(code.lower() for code in list_currencies()) - _NOT_MONEY
 
 
@@ -66,6 +69,8 @@ def quantum(currency: str) -> int:
 
 def parse_locale(text: str) -> Locale:
     """The locale a text such as `en`, `de-AT` or `pt_BR` names. Raises ValueError when there is no such locale."""
+    from babel import UnknownLocaleError
+
     try:
         return _locale(text)
     except (UnknownLocaleError, ValueError, TypeError) as error:
@@ -117,6 +122,8 @@ def _decimal_places(value: Decimal) -> int:
 
 @lru_cache(maxsize=256)
 def _locale(text: str) -> Locale:
+    from babel import Locale
+
     return Locale.parse(text.replace("-", "_"))
 
 

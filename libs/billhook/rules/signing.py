@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from secrets import token_bytes
-from typing import Final, Literal
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import TYPE_CHECKING, Final, Literal
 
 from billhook.errors import SettingsError, SignatureRefused
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ID: Final = "webhook-id"
 TIMESTAMP: Final = "webhook-timestamp"
@@ -42,7 +43,7 @@ def new_secret(scheme: Scheme) -> str:
     if scheme == "v1":
         return _SHARED + _base64(token_bytes(24))
     seed = token_bytes(_ED25519_BYTES)
-    return _PRIVATE + _base64(seed + Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw())
+    return _PRIVATE + _base64(seed + _of_seed(seed).public_key().public_bytes_raw())
 
 
 def public_key(secret: str) -> str:
@@ -164,6 +165,13 @@ def _signer(secret: str) -> Callable[[bytes], str]:
     return lambda signed: f"v1,{_hmac(key, signed)}"
 
 
+def _of_seed(seed: bytes) -> Ed25519PrivateKey:
+    # Of all who sign or name a scheme, few have a key pair.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
 def _private_key(secret: str) -> Ed25519PrivateKey:
     try:
         key = _decoded(secret.removeprefix(_PRIVATE))
@@ -173,7 +181,7 @@ def _private_key(secret: str) -> Ed25519PrivateKey:
         raise SettingsError(
             f"A `whsk_` secret must hold 32 bytes (the seed) or 64 (seed and public key); this one holds {len(key)}."
         )
-    private = Ed25519PrivateKey.from_private_bytes(key[:_ED25519_BYTES])
+    private = _of_seed(key[:_ED25519_BYTES])
     # A receiver that was given the other half would refuse everything signed with this one.
     if key[_ED25519_BYTES:] not in (b"", private.public_key().public_bytes_raw()):
         raise SettingsError("The two halves of this `whsk_` secret are not of one key pair; it was copied wrongly.")

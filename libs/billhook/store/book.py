@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from billhook.decoding import convert
 from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
@@ -27,8 +26,22 @@ from billhook.store.schema import Instant, merchant_column, metadata, to_micros
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# A value that is not there is NULL, as in every other column, and not JSON's `null`.
-_JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+class _Json(sa.types.TypeDecorator[Any]):
+    """A value that is not there is NULL, as in every other column, and not JSON's `null`."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import JSONB  # a tenth of a second, for commands on SQLite for nothing
+
+            return dialect.type_descriptor(JSONB(none_as_null=True))
+        return dialect.type_descriptor(sa.JSON(none_as_null=True))
+
+
+_JSON = _Json()
 _SCALARS: dict[type, Any] = {str: sa.Text, int: sa.BigInteger, bool: sa.Boolean, datetime: Instant}
 _INDEXED = ("customer", "subscription", "invoice", "payment", "charge")
 

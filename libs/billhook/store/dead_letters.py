@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
 
 _OPEN = sa.text("resolved_at IS NULL")
 
@@ -27,7 +27,7 @@ dead_letters = sa.Table(
     sa.Column("resolution", sa.Text),  # replayed, discarded, redelivered, expired
     sa.Column("resolved_by", sa.Text),
     # One open letter for one piece of work; the resolved ones stay as its history.
-    sa.Index("uq_dead_letters_open", "queue", "work_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+    partial_index("uq_dead_letters_open", "queue", "work_id", where=_OPEN, unique=True),
     sa.Index("ix_dead_letters_merchant_id", "merchant_id", "id"),
 )
 

@@ -15,7 +15,7 @@ from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
 from billhook.store.endpoints import Endpoint, Subscriber, endpoints_of_merchants
 from billhook.store.messages import Message, messages
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
 from billhook.store.work import DUE, Row, due_index, work_columns
 
 _HELD_BY_A_COURIER = sa.text("token IS NOT NULL")
@@ -41,16 +41,9 @@ deliveries = sa.Table(
     sa.Index("ix_deliveries_merchant_id", "merchant_id", "id"),
     sa.Index("ix_deliveries_endpoint_id", "endpoint_id", "id"),
     # For the deliveries under way to an endpoint in all processes: the index holds only those.
-    sa.Index(
-        "ix_deliveries_under_way",
-        "endpoint_id",
-        sqlite_where=_HELD_BY_A_COURIER,
-        postgresql_where=_HELD_BY_A_COURIER,
-    ),
-    sa.Index(
-        "ix_deliveries_in_order", "endpoint_id", "subject", "id", sqlite_where=_IN_ORDER, postgresql_where=_IN_ORDER
-    ),
-    sa.Index("ix_deliveries_held", "endpoint_id", "subject", "id", sqlite_where=_HELD, postgresql_where=_HELD),
+    partial_index("ix_deliveries_under_way", "endpoint_id", where=_HELD_BY_A_COURIER),
+    partial_index("ix_deliveries_in_order", "endpoint_id", "subject", "id", where=_IN_ORDER),
+    partial_index("ix_deliveries_held", "endpoint_id", "subject", "id", where=_HELD),
 )
 
 delivery_attempts = sa.Table(

@@ -13,10 +13,9 @@ import sqlalchemy as sa
 
 from billhook.rules.dunning import OPEN, Stage
 from billhook.rules.standing import Debt
-from billhook.store.book import TABLES
 from billhook.store.bulk import among
 from billhook.store.database import Tx, insert_into
-from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index, trace_column
 from billhook.store.work import DUE, due_index, work_columns
 
 _OWING = sa.text("owing")
@@ -64,28 +63,14 @@ dunning_cases = sa.Table(
     *work_columns(),
     due_index("dunning_cases"),
     sa.Index("ix_dunning_cases_merchant_id", "merchant_id", "id"),
-    sa.Index("ix_dunning_cases_closed", "closed_at", sqlite_where=_CLOSED, postgresql_where=_CLOSED),
-    sa.Index(
-        "ix_dunning_cases_customer", "merchant_id", "customer", sqlite_where=_OWING_SQLITE, postgresql_where=_OWING
-    ),
-    sa.Index(
-        "ix_dunning_cases_customer_id",
-        "merchant_id",
-        "customer_id",
-        sqlite_where=_OWING_SQLITE,
-        postgresql_where=_OWING,
-    ),
+    partial_index("ix_dunning_cases_closed", "closed_at", where=_CLOSED),
+    partial_index("ix_dunning_cases_customer", "merchant_id", "customer", where=_OWING, sqlite=_OWING_SQLITE),
+    partial_index("ix_dunning_cases_customer_id", "merchant_id", "customer_id", where=_OWING, sqlite=_OWING_SQLITE),
 )
 
 _DUE = sa.text(f"state = '{DUE}'")
 for _name in ("customer", "subscription"):
-    sa.Index(
-        f"ix_dunning_cases_due_{_name}",
-        dunning_cases.c.merchant_id,
-        dunning_cases.c[_name],
-        sqlite_where=_DUE,
-        postgresql_where=_DUE,
-    )
+    partial_index(f"ix_dunning_cases_due_{_name}", dunning_cases.c.merchant_id, dunning_cases.c[_name], where=_DUE)
 
 dunning_steps = sa.Table(
     "dunning_steps",
@@ -327,6 +312,8 @@ def debts_of_customers(
 ) -> dict[tuple[str | None, str], list[Debt] | None]:
     """The same by the book's id, for whoever asks (a merchant, or the operator: None): one indexed read of customers
     that the book knows. None where a customer is unknown."""
+    from billhook.store.book import TABLES  # all of the book, which whoever asks for work alone has no use for
+
     known, c = TABLES["customer"].c, dunning_cases.c
     ids = {customer_id for _, customer_id in asked}
     theirs = sa.and_(c.merchant_id == known.merchant_id, c.customer_id == known.id, c.owing)

@@ -13,7 +13,7 @@ from billhook.decoding import decode
 from billhook.rules.dunning_policy import NARROWEST_FIRST, Policy
 from billhook.store.bulk import among
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
 
 _CURRENT = sa.text("retired_at IS NULL")
 
@@ -31,15 +31,7 @@ dunning_policies = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("retired_at", Instant),
     sa.UniqueConstraint("merchant_id", "scope_kind", "scope", "version"),
-    sa.Index(
-        "uq_dunning_policies_current",
-        "merchant_id",
-        "scope_kind",
-        "scope",
-        unique=True,
-        sqlite_where=_CURRENT,
-        postgresql_where=_CURRENT,
-    ),
+    partial_index("uq_dunning_policies_current", "merchant_id", "scope_kind", "scope", where=_CURRENT, unique=True),
 )
 
 

@@ -14,7 +14,7 @@ from billhook.rules.endpoint_health import EndpointHealth
 from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.merchants import merchants
-from billhook.store.schema import Instant, merchant_column, metadata, new_id, to_micros
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index, to_micros
 
 _FAILING = sa.text("failing_since IS NOT NULL")
 _DISABLED = sa.text("disabled_at IS NOT NULL")
@@ -47,8 +47,8 @@ endpoints = sa.Table(
     sa.Column("wants_since", Instant),  # when its events were last chosen; none: when it was made
     sa.Index("ix_endpoints_merchant_id", "merchant_id", "id"),
     # Few of many: relays count them.
-    sa.Index("ix_endpoints_failing", "failing_since", sqlite_where=_FAILING, postgresql_where=_FAILING),
-    sa.Index("ix_endpoints_disabled", "disabled_at", sqlite_where=_DISABLED, postgresql_where=_DISABLED),
+    partial_index("ix_endpoints_failing", "failing_since", where=_FAILING),
+    partial_index("ix_endpoints_disabled", "disabled_at", where=_DISABLED),
 )
 
 MOST_PREVIOUS_SECRETS = 10

@@ -13,7 +13,16 @@ import sqlalchemy as sa
 from billhook.store import dead_letters
 from billhook.store.bulk import among, as_json
 from billhook.store.database import Run, Tx, insert_into
-from billhook.store.schema import Instant, id_at, merchant_column, metadata, new_id, to_micros, trace_column
+from billhook.store.schema import (
+    Instant,
+    id_at,
+    merchant_column,
+    metadata,
+    new_id,
+    partial_index,
+    to_micros,
+    trace_column,
+)
 from billhook.store.work import DEAD, DUE, due_index, work_columns
 
 _DEAD = sa.text(f"state = '{DEAD}'")
@@ -38,7 +47,7 @@ inbox = sa.Table(
     sa.UniqueConstraint("source_id", "account", "external_id"),
     sa.Index("ix_inbox_merchant_id", "merchant_id", "id"),
     # What was given up is looked for again and again, and is little.
-    sa.Index("ix_inbox_dead", "source_id", "id", sqlite_where=_DEAD, postgresql_where=_DEAD),
+    partial_index("ix_inbox_dead", "source_id", "id", where=_DEAD),
 )
 
 inbox_conflicts = sa.Table(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
-from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index, trace_column
 
 _KEPT = sa.text("pruned_at IS NULL")
 
@@ -37,7 +37,7 @@ messages = sa.Table(
     sa.Index("ix_messages_merchant_id", "merchant_id", "id"),
     # What was said of an object, one after the other: the state before an event is that of the message before it.
     sa.Index("ix_messages_object_id", "object_id", "id"),
-    sa.Index("ix_messages_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),
+    partial_index("ix_messages_kept", "id", where=_KEPT),
 )
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from billhook.decoding import decode
 from billhook.rules.terms import Terms
 from billhook.store.database import Tx, insert_into
-from billhook.store.schema import Instant, merchant_column, metadata
+from billhook.store.schema import Instant, merchant_column, metadata, partial_index
 
 OWN = "own"
 """The source of the book's entries that billhook itself is the source of."""
@@ -56,7 +56,7 @@ own_invoices = sa.Table(
     sa.UniqueConstraint("merchant_id", "series", "sequence"),
     sa.UniqueConstraint("merchant_id", "number"),
     sa.Index("ix_own_invoices_merchant_id", "merchant_id", "id"),
-    sa.Index("ix_own_invoices_drafts", "merchant_id", sqlite_where=_DRAFT, postgresql_where=_DRAFT),
+    partial_index("ix_own_invoices_drafts", "merchant_id", where=_DRAFT),
 )
 
 

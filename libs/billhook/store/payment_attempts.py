@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from billhook.rules.payment_attempts import IN_FLIGHT, Status, Trigger
 from billhook.store.bulk import among
 from billhook.store.database import Tx, insert_into
-from billhook.store.schema import Instant, merchant_column, metadata, trace_column
+from billhook.store.schema import Instant, merchant_column, metadata, partial_index, trace_column
 from billhook.store.work import DUE, due_index, work_columns
 
 _UNDER_WAY = sa.text(f"status IN ({', '.join(repr(status) for status in IN_FLIGHT)})")
@@ -47,13 +47,7 @@ payment_attempts = sa.Table(
     trace_column(),
     *work_columns(),
     due_index("payment_attempts"),
-    sa.Index(
-        "uq_payment_attempts_in_flight",
-        "invoice_id",
-        unique=True,
-        sqlite_where=_UNDER_WAY,
-        postgresql_where=_UNDER_WAY,
-    ),
+    partial_index("uq_payment_attempts_in_flight", "invoice_id", where=_UNDER_WAY, unique=True),
     sa.Index("ix_payment_attempts_case_id", "case_id", "id"),
 )
 

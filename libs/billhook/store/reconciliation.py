@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
 
-from billhook.rules.book import BookObject
 from billhook.rules.reconcile import OPEN, FindingState
-from billhook.store.book import TABLES, value_of
 from billhook.store.bulk import among
 from billhook.store.database import Tx, insert_into
 from billhook.store.inbox import inbox
-from billhook.store.schema import Instant, merchant_column, metadata, new_id
+from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
 from billhook.store.work import DUE, due_index, work_columns
 
 _A_DAY: Final = timedelta(days=1)
@@ -52,7 +49,7 @@ reconciliation_runs = sa.Table(
     # Several reconcilers keep one schedule: a slot is taken once.
     sa.UniqueConstraint("source_id", "slot"),
     sa.Index("ix_reconciliation_runs_merchant_id", "merchant_id", "id"),
-    sa.Index("ix_reconciliation_runs_done", "source_id", "finished_at", sqlite_where=_DONE, postgresql_where=_DONE),
+    partial_index("ix_reconciliation_runs_done", "source_id", "finished_at", where=_DONE),
 )
 
 reconciliation_findings = sa.Table(
@@ -80,7 +77,7 @@ reconciliation_findings = sa.Table(
     sa.UniqueConstraint("source_id", "kind", "external_id"),
     sa.Index("ix_reconciliation_findings_merchant_id", "merchant_id", "id"),
     sa.Index("ix_reconciliation_findings_suspected_by", "suspected_by"),
-    sa.Index("ix_reconciliation_findings_open", "finding_class", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    partial_index("ix_reconciliation_findings_open", "finding_class", where=IS_OPEN),
 )
 
 COMPARE = "compare"
@@ -336,37 +333,6 @@ def change_finding(tx: Tx, finding_id: str, **values: Any) -> None:
 def delete_finding(tx: Tx, finding_id: str) -> None:
     """Forget a suspicion that was none."""
     tx.execute(sa.delete(reconciliation_findings).where(reconciliation_findings.c.id == finding_id))
-
-
-@dataclass(frozen=True)
-class Held:
-    """An object as the book holds it, and in which version."""
-
-    value: BookObject
-    version: str
-
-
-def held_objects(tx: Tx, source_id: str, kind: str, external_ids: Collection[str]) -> dict[str, Held]:
-    """The book's objects of a source by the provider's id. Those of connected accounts are left out."""
-    c = TABLES[kind].c
-    query = sa.select(TABLES[kind]).where(
-        c.source_id == source_id, c.account == "", among(tx, c.external_id, external_ids)
-    )
-    return {row["external_id"]: _held(kind, row) for row in tx.execute(query).mappings()}
-
-
-def made_between(tx: Tx, source_id: str, kind: str, since: datetime, until: datetime, *, limit: int) -> dict[str, Held]:
-    """The book's objects that were made from `since` to before `until` and are not deleted."""
-    c = TABLES[kind].c
-    query = sa.select(TABLES[kind]).where(
-        c.source_id == source_id, c.account == "", c.created >= since, c.created < until, c.deleted.is_(sa.false())
-    )
-    return {row["external_id"]: _held(kind, row) for row in tx.execute(query.limit(limit)).mappings()}
-
-
-def _held(kind: str, row: sa.RowMapping) -> Held:
-    version = msgspec.json.encode([row["version_at"], row["version_rank"], row["version_digest"], row["updated_at"]])
-    return Held(value_of(kind, row), version.decode())
 
 
 def events_known(tx: Tx, source_id: str, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from billhook.store.bulk import among
 from billhook.store.database import Run, Tx
 from billhook.store.queue_pauses import running
-from billhook.store.schema import Instant, as_instant, new_id
+from billhook.store.schema import Instant, as_instant, new_id, partial_index
 
 CLOCK_SKEW = timedelta(milliseconds=250)
 """What is rung for is due by the clock of whoever rang. A consumer whose own clock is a little behind would leave it to
@@ -47,7 +47,7 @@ def due_index(table: str, *before: str) -> sa.Index:
     """Only work that is still to do: the index stays small however many rows are finished. `before` are columns that
     consumers always ask for too."""
     condition = sa.text(f"state = '{DUE}'")
-    return sa.Index(f"ix_{table}_due", *before, "due_at", sqlite_where=condition, postgresql_where=condition)
+    return partial_index(f"ix_{table}_due", *before, "due_at", where=condition)
 
 
 Row = Mapping[str, Any]

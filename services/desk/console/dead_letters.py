@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from billhook.actions.dead_letters import discard_dead_letters, replay_dead_letters
 from billhook.actions.ringing import ring
-from billhook.actions.sources import discard_dead_letters, replay_dead_letters
 from billhook.store import dead_letters as store
 from billhook.store import queues
 from billhook.store.database import Tx

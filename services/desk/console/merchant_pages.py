@@ -12,8 +12,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from billhook.actions.endpoints import OVERLAP_SECONDS, enable_endpoint, rotate
+from billhook.actions.endpoints import enable_endpoint, rotate
 from billhook.actions.ringing import ring
+from billhook.rules.endpoint_settings import OVERLAP_SECONDS
 from billhook.runtime.env import Env
 from billhook.store.database import Tx
 from billhook.store.documents import documents_by_id

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
 
+from billhook.actions.dead_letters import discard_dead_letters, replay_dead_letters
 from billhook.actions.ringing import ring
-from billhook.actions.sources import discard_dead_letters, replay_dead_letters
 from billhook.errors import Refused
 from billhook.store import dead_letters, queues
 from billhook.store.database import Tx

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from billhook.actions.endpoints import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS, enable_endpoint, ping, rotate
+from billhook.actions.endpoints import enable_endpoint, ping, rotate
 from billhook.actions.ringing import ring
+from billhook.rules.endpoint_settings import LONGEST_OVERLAP_SECONDS, OVERLAP_SECONDS
 from billhook.rules.signing import Scheme
 from billhook.store.endpoints import set_disabled
 from services.desk.dependencies import Body, CallerIn, EnvIn, Id, Secret, Text

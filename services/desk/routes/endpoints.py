@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from billhook.actions.endpoints import cancel_all, change_endpoint, delete_endpoint, endpoint_shown, register_endpoint
-from billhook.actions.sources import LONGEST_URL
 from billhook.rules.delivery import (
     DEADLINE_SECONDS,
     LONGEST_SCHEDULE,
@@ -30,6 +29,7 @@ from billhook.rules.endpoint_settings import (
     SHORTEST_WAIT_SECONDS,
 )
 from billhook.rules.signing import Scheme
+from billhook.rules.urls import LONGEST_URL
 from billhook.runtime.env import Env
 from billhook.store import endpoints
 from billhook.store.database import Tx

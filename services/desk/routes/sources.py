@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from billhook.actions.limits import check_room
-from billhook.actions.sources import check_url, register_source, secret_for
+from billhook.actions.sources import register_source, secret_for
 from billhook.providers import PROVIDERS
+from billhook.rules.urls import check_url
 from billhook.runtime.env import Env
 from billhook.store import sources
 from billhook.store.database import Tx
