@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from billhook.errors import SettingsError, TryAgain
-from billhook.outlets import syncing
 from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects, document_key, document_name, open_objects
+from billhook.outlets.syncing import AT_ONCE
 
 CONTENT = b"%PDF-1.4 an invoice"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -99,26 +101,34 @@ def test_a_disk_that_does_not_take_it_is_tried_again(root: Path) -> None:
         open_objects(root.as_uri()).put_once(KEY, CONTENT)
 
 
-EXT4, NFS = 0xEF53, 0x6969
-
-
-@pytest.mark.parametrize(("filesystem", "files", "most"), [(EXT4, 16, 2), (EXT4, 1, 2), (NFS, 16, 36)])
-def test_a_batch_is_on_the_disk_after_two_syncs_where_one_can_be_for_all(
-    root: Path, monkeypatch: pytest.MonkeyPatch, filesystem: int, files: int, most: int
+def test_a_batch_is_synced_at_once_its_contents_before_their_names_and_those_before_the_answer(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the contents, and of their names. Elsewhere each file and each directory is synced."""
-    synced: list[str] = []
-    fsync, syncfs = os.fsync, syncing._syncfs
-    monkeypatch.setattr(syncing, "_filesystem", lambda descriptor: filesystem)
-    monkeypatch.setattr(syncing, "_syncfs", lambda descriptor: (synced.append("all"), syncfs(descriptor)))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append("one"), fsync(descriptor)))
-    contents = [b"%%PDF %d" % number for number in range(files)]
+    contents = [b"%%PDF %d" % number for number in range(AT_ONCE)]
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    keys = list(map(document_key, digests))
+    together = threading.Barrier(AT_ONCE, timeout=30)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        if len(synced) < AT_ONCE:
+            together.wait()  # none of them waits for another to end
+        synced.append(os.path.realpath(f"/dev/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    named: list[int] = []
+    link = os.link
+    monkeypatch.setattr(os, "link", lambda *ends: (named.append(len(synced)), link(*ends)))
     objects = open_objects(root.as_uri())
-    assert objects.put_all(zip(map(document_key, digests), contents, strict=True)) == digests
-    assert len(synced) <= most
-    assert ("all" in synced) == (filesystem == EXT4)
-    assert [objects.get(document_key(digest), digest) for digest in digests] == contents
+    assert objects.put_all(zip(keys, contents, strict=True)) == digests
+    assert named == [AT_ONCE] * AT_ONCE
+    if sys.platform == "linux":
+        files, directories = synced[:AT_ONCE], synced[AT_ONCE:]
+        assert {Path(file).parent for file in files} == {root / ".staging"}
+        assert set(directories) >= {str((root / key).parent) for key in keys} | {str(root), str(root.parent)}
+    assert [objects.get(key, digest) for key, digest in zip(keys, digests, strict=True)] == contents
 
 
 def test_what_did_not_reach_the_disk_has_no_name(objects: Objects, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

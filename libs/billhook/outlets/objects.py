@@ -26,7 +26,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import S3Store
 
 from billhook.errors import SettingsError, TryAgain, Unprocessable
-from billhook.outlets.syncing import sync_all
+from billhook.outlets.syncing import AT_ONCE, sync_all
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -134,6 +134,7 @@ class DirectoryObjects:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._staging = root / ".staging"
+        self._syncs = ThreadPoolExecutor(AT_ONCE, "sync")  # each thread starts when it is needed first
         self._synced: set[Path] = set()
         """Directories whose own names are on the disk: syncing what is above them once in a process is enough."""
 
@@ -146,7 +147,7 @@ class DirectoryObjects:
     def put_all(self, contents: Iterable[tuple[str, bytes]]) -> list[str | ObjectDiffers]:
         # First the contents reach the disk under names nobody reads; then each gets its real name, whole or not at all
         # and never over another file; then the directories, so that the names survive a power cut too. Each of the two
-        # syncs is one for all. Killed before the links: stray files in .staging. Killed after: the next try finds the
+        # waits is one for all. Killed before the links: stray files in .staging. Killed after: the next try finds the
         # same contents and writes the directories.
         laid: list[_Laid] = []
         try:
@@ -157,10 +158,10 @@ class DirectoryObjects:
             if not laid:
                 return []
             with self._storing(laid[-1].key):
-                sync_all([file.staged for file in laid], within=self._staging)
+                sync_all([file.staged for file in laid], self._syncs)
                 answers = [self._named(file) for file in laid]
                 directories = {directory for file in laid for directory in self._unsynced(file.path)}
-                sync_all(sorted(directories), within=self._root)
+                sync_all(sorted(directories), self._syncs)
         finally:
             for file in laid:
                 with contextlib.suppress(OSError):

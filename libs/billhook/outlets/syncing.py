@@ -1,68 +1,36 @@
-"""Making files durable, many with one sync.
+"""Making files durable, many at a time.
 
-A sync of each file waits for the disk once a file. Linux can bring all that is written to a filesystem onto its disk in
-one call, which waits once; it is used where the filesystem is known to do it as well as a sync of each file would.
+A sync of a file waits for the disk. Those of a batch wait together, in threads: the filesystem brings what they ask for
+to the disk in one go, so that sixteen take little longer than one. Linux has a call that does it for all files of a
+filesystem (`syncfs`), and it is hardly faster: sixteen files on an SSD took it 4 to 8 ms, and take 5 to 8 so (one after
+the other, 8 to 60). But it waits for whatever anybody wrote there: beside somebody who writes 60 MB a second it took
+200 ms at times, where these take 40 at most. There may be a database beside.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
 
-_LINUX: Final = (5, 8)
-"""Before, the kernel kept it to itself when what it wrote did not reach the disk."""
-
-_TRUSTED: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x794C7630})
-"""By their magic numbers: ext4, xfs, btrfs, f2fs, overlayfs. A filesystem that is on another machine, or in a program,
-may hear of a sync only where it is of one file."""
+AT_ONCE: Final = 16
+"""As many as there are documents in a batch."""
 
 
-def sync_all(paths: Sequence[Path], *, within: Path) -> None:
-    """Files or directories, all on the filesystem of `within`, are on the disk when this returns. Raises OSError."""
-    if len(paths) > 1 and _reports_errors():
-        with _opened(within) as descriptor:
-            if _filesystem(descriptor) in _TRUSTED:
-                _syncfs(descriptor)
-                return
-    for path in paths:
-        with _opened(path) as descriptor:
-            os.fsync(descriptor)
+def sync_all(paths: Sequence[Path], pool: Executor) -> None:
+    """Files or directories are on the disk when this returns. Raises OSError."""
+    if len(paths) == 1:
+        _sync(paths[0])
+    else:
+        for _ in pool.map(_sync, paths):
+            pass
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _reports_errors() -> bool:
-    system = os.uname()
-    version = re.match(r"(\d+)\.(\d+)", system.release)
-    return system.sysname == "Linux" and version is not None and tuple(map(int, version.groups())) >= _LINUX
-
-
-def _filesystem(descriptor: int) -> int:
-    """Its magic number: what the answer begins with, whatever the rest of it looks like on this machine."""
-    answer = (ctypes.c_long * 64)()
-    failed: int = _libc().fstatfs(descriptor, answer)
-    return 0 if failed else answer[0] & 0xFFFFFFFF
-
-
-def _syncfs(descriptor: int) -> None:
-    if _libc().syncfs(descriptor):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
