@@ -34,7 +34,7 @@ PUT_RIGHT_EVERY_SECONDS = 5.0
 STEP_SECONDS = 1.0
 """A clock that was moved by more was set. By less, it is adjusted all the time."""
 
-UNASKED_SECONDS = 5.0
+UNASKED_SECONDS = 15.0
 """Where nothing was written since the last sweep and nothing has fallen due, another would find the same. After so long
 it is made all the same."""
 

@@ -161,7 +161,7 @@ class EmbeddedValkey:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",  # the append-only file holds everything; a snapshot would only write it twice
-            "hz": "5",  # housekeeping, of which there is next to none: at rest it is most of what it does
+            "hz": "1",  # housekeeping, of which there is next to none: at rest it is most of what it does
             "maxmemory-policy": "noeviction",  # an evicted message hash would empty a whole queue at once
         }
         # Importing it brings a client along, which takes long; only who starts a server needs it.
