@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -30,9 +30,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.iban[:2] in _SEPA.split()
 
 
-def account_in(lines: Iterable[str]) -> Account | None:
+@lru_cache(maxsize=1024)  # a merchant's are the same on all its invoices
+def account_in(bank: tuple[str, ...]) -> Account | None:
     """The first IBAN whose check digits are right, and the BIC, where one is named."""
-    lines = [line[:_LONGEST].upper() for line in lines]
+    lines = [line[:_LONGEST].upper() for line in bank]
     iban = next(filter(None, map(_iban_in, lines)), None)
     if iban is None:
         return None

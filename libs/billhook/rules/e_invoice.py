@@ -174,7 +174,8 @@ def _too_fine(snapshot: Snapshot) -> list[str]:
         written += [line.charged, line.tax]
         if not snapshot.tax_inclusive:  # what a discount is without tax is rounded anyway
             written += [line.discount, line.allowance]
-    if any(amount % step(snapshot.currency) for amount in written):
+    finest = step(snapshot.currency)
+    if any(amount % finest for amount in written):
         currency = snapshot.currency.upper()
         return [f"there are amounts of {currency} with more than {DECIMALS} decimals, and EN 16931 cannot write them"]
     return []
@@ -201,4 +202,6 @@ def _sums(snapshot: Snapshot, net: Amounts) -> Iterator[str]:
 
 def plain(text: str | None) -> str:
     """The text without the characters that XML cannot hold."""
-    return _NOT_XML.sub("", text or "").strip()
+    if not text:
+        return ""
+    return (text if text.isprintable() else _NOT_XML.sub("", text)).strip()

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from billhook.documents.bank_lines import account_in
+from billhook.documents.einvoice.xml_text import xml_of
 from billhook.documents.words import Words, words_for
 from billhook.rules.days import day_of
 from billhook.rules.document import Line, Profile, Snapshot
@@ -52,9 +53,7 @@ def cii(snapshot: Snapshot, amounts: Amounts) -> bytes:
     writer = _Writer(snapshot, amounts, words)
     writer.document(SubElement(root, "rsm:ExchangedDocument"))
     writer.transaction(SubElement(root, "rsm:SupplyChainTradeTransaction"))
-    indent(root)
-    xml: bytes = tostring(root, encoding="UTF-8", xml_declaration=True)
-    return xml
+    return xml_of(root)
 
 
 class _Writer:
