@@ -18,7 +18,7 @@ from bench.results import Aim, Figure
 from bench.scale import Scale
 from billhook.metrics import Metrics
 from billhook.queue.consumer import Steps
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.payment_attempts import Answer
 from billhook.runtime.clock import system_clock

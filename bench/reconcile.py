@@ -23,7 +23,8 @@ from billhook.metrics import Metrics
 from billhook.outlets.objects import DirectoryObjects
 from billhook.providers.stripe_api import StripeApi
 from billhook.queue.consumer import Steps
-from billhook.rules.book import Change, Customer
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
 from billhook.runtime.clock import system_clock
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.runtime.provider_turns import Turns

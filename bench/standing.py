@@ -13,7 +13,8 @@ from bench.owing import open_case
 from bench.product import DURABILITY, Product, databases, installed
 from bench.results import Aim, Figure, percentile
 from bench.scale import Scale
-from billhook.rules.book import Customer, book_id
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.rules.dunning_policy import PRESETS
 from billhook.store.book import TABLES
 from billhook.store.bulk import insert_many

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from billhook.errors import KeyRefused, NotYet, TryAgain, Unprocessable
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.store.sources import Source
 

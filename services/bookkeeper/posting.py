@@ -31,7 +31,9 @@ from billhook.actions.inbox_events import (
 )
 from billhook.errors import KeyRefused, Unprocessable
 from billhook.queue.consumer import Rings
-from billhook.rules.book import BookObject, Change, Fact, Invoice, Related, complete, completed, tied
+from billhook.rules.book.change import Change, Fact, Related, complete, completed, tied
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import BookObject
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import ProviderApis, can_be_asked

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute, Route
 
 from billhook.errors import ANSWER_SCHEMA
-from billhook.rules.book import KINDS
+from billhook.rules.book.kinds import KINDS
 from billhook.runtime.api_pages import api_page
 from billhook.runtime.env import Env
 from services.desk import bodies, handlers, published, refusals

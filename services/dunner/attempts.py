@@ -24,7 +24,7 @@ from billhook.actions.invoices import pay
 from billhook.errors import NotYet, Refused, TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.providers.payments import PaymentsApi
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.dunning import invoice_cause
 from billhook.rules.payment_attempts import (
     COUNTS,

@@ -11,7 +11,7 @@ import msgspec
 from billhook.decoding import decode
 from billhook.providers.listing import ListedEvent, ListedObject, Page, PlaceLost
 from billhook.providers.provider import ProviderApi
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 from billhook.rules.reconcile import Drift, at_stake, compare
 from billhook.store.database import Database, Tx
 from billhook.store.held_objects import Held, held_objects, made_between

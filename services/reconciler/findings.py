@@ -12,7 +12,7 @@ from billhook.errors import KeyRefused, Unprocessable
 from billhook.events import FindingNews, RunNews
 from billhook.providers.listing import ListedEvent
 from billhook.providers.provider import ProviderApi
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 from billhook.rules.reconcile import Drift, Observed, compare, news_of, persists, repairs_itself, seen_again, told
 from billhook.store.consistency import check_of
 from billhook.store.database import Database, Tx

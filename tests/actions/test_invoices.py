@@ -21,7 +21,7 @@ from billhook.documents.einvoice.facturx import facturx_xml
 from billhook.documents.view import shown
 from billhook.documents.view import shown as view_of
 from billhook.errors import Refused
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.days import day_of
 from billhook.rules.document import TEMPLATE, Seller, Snapshot
 from billhook.rules.invoice_state import IllegalTransition, Verb, after

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from cli.shell import Shell
 
-from billhook.rules.book import Change, Customer
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
 from billhook.rules.signing import signing_key
 from billhook.store import book, dead_letters, work
 from billhook.store.inbox import Arrival, accept, get_event, inbox

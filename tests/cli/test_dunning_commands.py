@@ -12,7 +12,9 @@ from store.dunning import new_case
 from typer.testing import CliRunner
 
 from billhook.cli.main import app
-from billhook.rules.book import Change, Invoice, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import book_id
 from billhook.rules.dunning_policy import PRESETS
 from billhook.store import book
 from billhook.store.database import Database

@@ -20,7 +20,7 @@ from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.metrics import Metrics
 from billhook.outlets.objects import Objects, open_objects
 from billhook.queue.consumer import Steps
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Seller
 from billhook.rules.terms import CreditTerms, Party, Terms
 from billhook.runtime.clock import system_clock

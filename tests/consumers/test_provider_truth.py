@@ -18,7 +18,8 @@ from consumers.world import World
 
 from billhook.errors import TryAgain, Unprocessable
 from billhook.providers.stripe_api import StripeApi
-from billhook.rules.book import BookObject, Invoice
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import BookObject
 from billhook.store import queues
 from billhook.store.book import TABLES, value_of
 from billhook.store.database import Database

@@ -18,7 +18,10 @@ from billhook.actions import invoices
 from billhook.actions import reconciliation as verbs
 from billhook.outlets.objects import DirectoryObjects
 from billhook.queue.consumer import Steps
-from billhook.rules.book import Change, Charge, Invoice, InvoicePayment, Payment, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.invoice import Invoice, InvoicePayment
+from billhook.rules.book.objects import book_id
+from billhook.rules.book.payment import Charge, Payment
 from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE
 from billhook.store import book, file_walks, reconciliation, sources, work

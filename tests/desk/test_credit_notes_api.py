@@ -8,7 +8,7 @@ import msgspec
 import requests
 from desk.world import PDF, Belongings, Desk, World, add_ready_document, add_to_book, made, own_invoice, refused
 
-from billhook.rules.book import CreditNote
+from billhook.rules.book.invoice import CreditNote
 from billhook.rules.document import Snapshot
 from billhook.store.own_credit_notes import get_own_credit_note
 

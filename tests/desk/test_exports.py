@@ -13,7 +13,8 @@ import pytest
 from desk.world import NOW, Belongings, Desk, World, add_to_book, new_invoice, own_invoice, refused
 
 from billhook.actions.exports import PAGE, export
-from billhook.rules.book import Change, CreditNote, InvoiceLine
+from billhook.rules.book.change import Change
+from billhook.rules.book.invoice import CreditNote, InvoiceLine
 from billhook.rules.export import COLUMNS
 from billhook.store import book
 

@@ -22,7 +22,9 @@ from billhook.actions import invoices
 from billhook.actions.endpoints import register_endpoint
 from billhook.actions.reconciliation import begin_run, run_of
 from billhook.actions.sources import register_source
-from billhook.rules.book import Change, Customer, Invoice, InvoiceLine
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.invoice import Invoice, InvoiceLine
 from billhook.rules.document import Seller, Snapshot
 from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.invoice import snapshot_of

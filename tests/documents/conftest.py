@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
-from billhook.rules.book import Address, Invoice, InvoiceLine
+from billhook.rules.book.customer import Address
+from billhook.rules.book.invoice import Invoice, InvoiceLine
 
 MARCH, APRIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
 

@@ -22,7 +22,7 @@ from pypdf import PdfReader
 
 from billhook.documents.einvoice.facturx import embed, facturx_xml
 from billhook.documents.wkhtmltopdf import is_whole
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.credit import credit
 from billhook.rules.document import Profile, Seller, Snapshot
 from billhook.rules.e_invoice import asked_before_number, missing

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
 from billhook.documents.view import Shown, shown
 from billhook.documents.words import hosted_words, words_for
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Snapshot
 from billhook.rules.terms import Party
 from billhook_testing import samples

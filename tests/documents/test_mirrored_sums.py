@@ -16,7 +16,7 @@ import pytest
 from billhook.documents.hosted_page import shown_now
 from billhook.documents.view import Shown, shown
 from billhook.providers.stripe_invoices import Invoice as StripeInvoice
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Seller, Snapshot
 from billhook.rules.e_invoice import missing
 from billhook.rules.export import COLUMNS, csv_row, json_line

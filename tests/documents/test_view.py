@@ -10,7 +10,7 @@ import pytest
 from billhook.documents.colours import INK
 from billhook.documents.view import Shown, shown
 from billhook.documents.words import languages
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Line, Seller, Snapshot, TaxTotal
 from billhook.rules.money import format_money, parse_locale
 from billhook.rules.terms import Discount, Party, TaxRate

@@ -18,7 +18,7 @@ from documents.canary import SECRET, canary
 from billhook.documents.page import document_html
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import RendererMissing, RenderError, Wkhtmltopdf
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Seller
 from billhook.rules.invoice import snapshot_of
 

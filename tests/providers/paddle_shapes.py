@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from billhook.providers import PROVIDERS
-from billhook.rules.book import Translation
+from billhook.rules.book.change import Translation
 
 PADDLE = PROVIDERS["paddle"]
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from billhook.providers import PROVIDERS
-from billhook.rules.book import Translation
+from billhook.rules.book.change import Translation
 
 STRIPE = PROVIDERS["stripe"]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

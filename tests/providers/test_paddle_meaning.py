@@ -12,7 +12,7 @@ from billhook.errors import Unprocessable
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers.paddle import EVENTS
 from billhook.providers.paddle_transactions import Terms, after
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 
 DECLINED = tried("error", error_code="declined")
 CAPTURED = tried("captured", "try_2", created_at="2026-03-01T11:40:00Z", captured_at="2026-03-01T11:41:00.25Z")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from paddle_shapes import PADDLE, event, recorded, translate
 
 from billhook.providers.paddle import EVENTS, IGNORED
-from billhook.rules import book
-from billhook.rules.book import BookObject, Change
+from billhook.rules.book.change import Change
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import BookObject
 from billhook_testing.conformance import latest
 
 
@@ -34,7 +35,7 @@ def told(recordings: Path, event_type: str) -> list[Any]:
 
 def test_a_completed_transaction_is_a_paid_invoice_its_payment_and_two_tries(recordings: Path) -> None:
     invoice, payment, declined, captured = told(recordings, "transaction.completed")
-    assert isinstance(invoice, book.Invoice)
+    assert isinstance(invoice, Invoice)
     assert (invoice.number, invoice.status, invoice.currency) == ("325-10566", "paid", "usd")
     assert (invoice.subtotal, invoice.tax, invoice.total) == (59900, 5315, 65215)
     assert (invoice.amount_due, invoice.amount_paid, invoice.amount_remaining) == (65215, 65215, 0)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from billhook.errors import BodyRefused, SignatureRefused, Unprocessable
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers import PROVIDERS
-from billhook.rules import book
-from billhook.rules.book import KINDS, Translation
+from billhook.rules.book.change import Change, Fact, Translation
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.payment import Payment
 from billhook.rules.signing import signed_headers
 
 STANDARD = PROVIDERS["standard"]
@@ -53,9 +54,9 @@ def test_a_signed_event_is_known_by_its_signed_id() -> None:
 def test_one_event_is_one_change_and_one_fact() -> None:
     found = translate("payment.succeeded", PAYMENT)
     at = datetime(2026, 3, 1, 11, 59, 59, 500_000, tzinfo=UTC)
-    payment = book.Payment(external_id="pay-17", status="succeeded", currency="jpy", amount=1200, invoice="R-1")
-    assert found.changes == (book.Change(payment, at),)
-    assert found.facts == (book.Fact("payment.succeeded", payment, at),)
+    payment = Payment(external_id="pay-17", status="succeeded", currency="jpy", amount=1200, invoice="R-1")
+    assert found.changes == (Change(payment, at),)
+    assert found.facts == (Fact("payment.succeeded", payment, at),)
 
 
 def test_without_a_timestamp_it_happened_when_it_arrived() -> None:

@@ -14,8 +14,8 @@ from stripe_shapes import CHARGE, INVOICE, SUBSCRIPTION, translate
 
 from billhook.errors import KeyRefused, TryAgain, Unprocessable
 from billhook.providers.stripe_api import READ_AS, StripeApi
-from billhook.rules import book
-from billhook.rules.book import KINDS
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.kinds import KINDS
 
 LINES = [{"id": f"il_{n:03}", "object": "line_item", "amount": n, "quantity": 1} for n in range(250)]
 MONEY = {"currency": "eur", "amount": 5}
@@ -114,7 +114,7 @@ def test_every_kind_of_the_book_is_known_to_the_api() -> None:
 
 def test_an_invoice_comes_with_all_its_lines(api: StripeApi) -> None:
     invoice = api.fetch("invoice", "in_1")
-    assert isinstance(invoice, book.Invoice)
+    assert isinstance(invoice, Invoice)
     assert [line.external_id for line in invoice.lines] == [line["id"] for line in LINES]
     assert invoice.lines_complete
 

@@ -14,8 +14,11 @@ from stripe_shapes import CHARGE, CREATED, INVOICE, NOW, STRIPE, SUBSCRIPTION, e
 from billhook.errors import Unprocessable
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers.stripe import EVENTS
-from billhook.rules import book
-from billhook.rules.book import Translation
+from billhook.rules.book.change import Translation, tied
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import DELETED
+from billhook.rules.book.payment import Charge
+from billhook.rules.book.subscription import Subscription
 
 AT = datetime.fromtimestamp(CREATED, UTC)
 
@@ -96,7 +99,7 @@ def test_old_and_new_invoices_give_the_same_entry() -> None:
     before, after = translate("invoice.created", old), translate("invoice.created", new)
     assert before == after
     invoice = before.changes[0].object
-    assert isinstance(invoice, book.Invoice)
+    assert isinstance(invoice, Invoice)
     assert (invoice.subscription, invoice.tax, invoice.discount) == ("sub_1", 190, 10)
     (entry,) = invoice.lines
     assert (entry.price, entry.product, entry.unit_amount, entry.quantity) == ("price_1", "prod_1", "500", "2")
@@ -105,7 +108,7 @@ def test_old_and_new_invoices_give_the_same_entry() -> None:
 
 def test_an_invoice_with_more_lines_than_the_event_says_so() -> None:
     (change,) = translate("invoice.created", {**INVOICE, "lines": {"data": [], "has_more": True}}).changes
-    assert isinstance(change.object, book.Invoice)
+    assert isinstance(change.object, Invoice)
     assert not change.object.lines_complete
 
 
@@ -121,7 +124,7 @@ def test_a_subscription_has_the_period_of_the_item_that_is_billed_next() -> None
     ]
     (change,) = translate("customer.subscription.updated", {**SUBSCRIPTION, "items": {"data": items}}).changes
     value = change.object
-    assert isinstance(value, book.Subscription)
+    assert isinstance(value, Subscription)
     assert (value.current_period_start, value.current_period_end) == tuple(
         datetime.fromtimestamp(seconds, UTC) for seconds in (200, 300)
     )
@@ -133,7 +136,7 @@ def test_a_charge_speaks_for_itself_only_without_a_payment_behind_it() -> None:
     for intent in ("pi_1", {"id": "pi_1", "object": "payment_intent"}):
         found = translate("charge.succeeded", {**CHARGE, "payment_intent": intent})
         assert told(found) == []
-        assert isinstance(found.changes[0].object, book.Charge)
+        assert isinstance(found.changes[0].object, Charge)
         assert found.changes[0].object.payment == "pi_1"
 
 
@@ -150,21 +153,21 @@ def test_what_is_left_of_a_deleted_object_is_enough(event_type: str) -> None:
     for left in ({"id": "x", "deleted": True}, {"id": "x"}, {"id": "x", "name": "n", "currency": "eur"}):
         (change,) = translate(event_type, left).changes
         assert change.object.deleted
-        assert change.object.rank == book.DELETED
+        assert change.object.rank == DELETED
 
 
 def test_a_deletion_is_never_a_tie_that_the_provider_must_settle() -> None:
     (alive,) = translate("product.updated", {"id": "p", "name": "n"}).changes
     (deleted,) = translate("product.deleted", {"id": "p", "name": "n"}).changes
-    assert not book.tied(alive.version, deleted)
-    assert not book.tied(deleted.version, alive)
+    assert not tied(alive.version, deleted)
+    assert not tied(deleted.version, alive)
     assert alive.version < deleted.version
 
 
 def test_a_deleted_draft_is_deleted_whatever_its_status_is_called() -> None:
     for status in ("draft", "deleted"):
         (change,) = translate("invoice.deleted", {**INVOICE, "status": status}).changes
-        assert isinstance(change.object, book.Invoice)
+        assert isinstance(change.object, Invoice)
         assert (change.object.deleted, change.object.status) == (True, "draft")
 
 

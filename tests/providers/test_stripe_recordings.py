@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from stripe_shapes import NOW, STRIPE, translate
 
 from billhook.providers.stripe import EVENTS
-from billhook.rules import book
-from billhook.rules.book import BookObject
+from billhook.rules.book.invoice import CreditNote, Invoice, InvoicePayment
+from billhook.rules.book.objects import BookObject
+from billhook.rules.book.payment import Charge
+from billhook.rules.book.subscription import Subscription
 from billhook_testing.conformance import latest
 
 CLOVER = "stripe/api/2025-10-29.clover"
@@ -81,7 +83,7 @@ def test_since_basil_an_invoice_finds_its_subscription_and_its_prices(recordings
     assert linked
     for value in linked:
         invoice = entry(value)
-        assert isinstance(invoice, book.Invoice)
+        assert isinstance(invoice, Invoice)
         assert invoice.subscription == value["parent"]["subscription_details"]["subscription"]
         assert invoice.subtotal == sum(line.amount for line in invoice.lines)
         assert invoice.total == invoice.subtotal - invoice.discount + invoice.tax
@@ -95,7 +97,7 @@ def test_since_basil_an_invoice_finds_its_subscription_and_its_prices(recordings
 
 def test_since_basil_a_subscription_takes_its_period_from_its_items(recordings: Path) -> None:
     subscription = recorded(recordings, "sub_1SOMr4KXBGcbgpbZnKDfiVUj")
-    assert isinstance(subscription, book.Subscription)
+    assert isinstance(subscription, Subscription)
     assert (subscription.current_period_start, subscription.current_period_end) == (at(1761934518), at(1763144118))
     assert subscription.latest_invoice is not None
     assert [(item.price, item.product) for item in subscription.items] == [("default", "prod_EYTX7RYhRjcwKD")]
@@ -103,19 +105,19 @@ def test_since_basil_a_subscription_takes_its_period_from_its_items(recordings: 
 
 def test_since_basil_an_invoice_payment_links_payment_and_invoice(recordings: Path) -> None:
     link = recorded(recordings, "inpay_1SRzp4KXBGcbgpbZ7Y6vnnC6")
-    assert isinstance(link, book.InvoicePayment)
+    assert isinstance(link, InvoicePayment)
     assert (link.invoice, link.payment) == ("in_1SRzp4KXBGcbgpbZ9xmUJ3df", "pi_3SRzp4KXBGcbgpbZ1utYtuTe")
     charge = recorded(recordings, "ch_3SRzp4KXBGcbgpbZ1EpWO6qC")
-    assert isinstance(charge, book.Charge)
+    assert isinstance(charge, Charge)
     assert (charge.payment, charge.invoice) == (link.payment, None)
 
 
 def test_since_basil_discounts_and_credited_refunds_are_found(recordings: Path) -> None:
     invoice = recorded(recordings, "in_1SRzrfKXBGcbgpbZqIe4IGKO")
-    assert isinstance(invoice, book.Invoice)
+    assert isinstance(invoice, Invoice)
     assert (invoice.discount, [line.discount for line in invoice.lines]) == (950, [950])
     note = recorded(recordings, "cn_1SS02CKXBGcbgpbZGfvL08NT")
-    assert isinstance(note, book.CreditNote)
+    assert isinstance(note, CreditNote)
     assert (note.refund, note.total) == ("re_3SS01XKXBGcbgpbZ1UM2QwG8", 500)
 
 
@@ -131,8 +133,8 @@ def test_a_real_subscription_creation_ends_active_and_paid_in_any_order(
     translations = [STRIPE.translate({}, creation[place], NOW) for place in order + again]
     end = latest([change for translation in translations for change in translation.changes])
     invoice, subscription = (change.object for change in end)
-    assert isinstance(invoice, book.Invoice)
-    assert isinstance(subscription, book.Subscription)
+    assert isinstance(invoice, Invoice)
+    assert isinstance(subscription, Subscription)
     assert (invoice.status, invoice.amount_paid, invoice.subscription) == ("paid", 70000, subscription.external_id)
     assert subscription.status == "active"
 

@@ -12,23 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.events import DOMAIN_EVENTS
-from billhook.rules.book import (
-    DELETED,
-    KINDS,
-    Change,
-    Charge,
-    CheckoutSession,
-    CreditNote,
-    Customer,
-    Dispute,
-    Invoice,
-    InvoicePayment,
-    InvoiceStatus,
-    Payment,
-    Refund,
-    Subscription,
-    tied,
-)
+from billhook.rules.book.change import Change, tied
+from billhook.rules.book.checkout import CheckoutSession
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.invoice import CreditNote, Invoice, InvoicePayment, InvoiceStatus
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.objects import DELETED
+from billhook.rules.book.payment import Charge, Dispute, Payment, Refund
+from billhook.rules.book.subscription import Subscription
 from billhook_testing.conformance import latest
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

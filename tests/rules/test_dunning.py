@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.dunning import AFTER, CAUSES, OPEN, STAGES, Cause, Stage, after, ended, invoice_cause, picture
 from billhook.rules.dunning_policy import PRESETS
 

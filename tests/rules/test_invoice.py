@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billhook.rules.book import Address, Invoice, InvoiceLine, InvoiceStatus
+from billhook.rules.book.customer import Address
+from billhook.rules.book.invoice import Invoice, InvoiceLine, InvoiceStatus
 from billhook.rules.document import TEMPLATE, DocumentKind, Seller, Snapshot
 from billhook.rules.invoice import documents_due, snapshot_of
 

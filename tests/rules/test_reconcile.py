@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from billhook.rules.book import KINDS, BookObject, SubscriptionItem
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.objects import BookObject
+from billhook.rules.book.subscription import SubscriptionItem
 from billhook.rules.reconcile import FIELDS, IGNORED, compare, drift_of, news_of
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

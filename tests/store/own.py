@@ -6,7 +6,8 @@ from typing import Any
 
 from store.databases import NOW
 
-from billhook.rules.book import CreditNote, Invoice, book_id
+from billhook.rules.book.invoice import CreditNote, Invoice
+from billhook.rules.book.objects import book_id
 from billhook.rules.terms import CreditTerms, LineTerms, Party, Terms
 from billhook.store.own_credit_notes import OwnCreditNote
 from billhook.store.own_invoices import OWN, OwnInvoice

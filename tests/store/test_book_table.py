@@ -18,7 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store.databases import NOW
 
-from billhook.rules.book import KINDS, BookObject, Change, Customer, Payment, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.objects import BookObject, book_id
+from billhook.rules.book.payment import Payment
 from billhook.store import book
 from billhook.store.book import TABLES, Entry
 from billhook.store.database import Database

@@ -10,7 +10,9 @@ import pytest
 from store.databases import NOW
 from store.dunning import new_attempt, new_case
 
-from billhook.rules.book import Change, Customer, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.standing import Debt
 from billhook.store import book, dunning_cases, payment_attempts, provider_limits, standings

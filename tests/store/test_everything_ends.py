@@ -18,7 +18,10 @@ from billhook.errors import SettingsError
 from billhook.metrics import Metrics
 from billhook.outlets.objects import Objects, document_key, open_objects
 from billhook.parts import Parts
-from billhook.rules.book import Address, Change, CheckoutSession, Customer, Invoice
+from billhook.rules.book.change import Change
+from billhook.rules.book.checkout import CheckoutSession
+from billhook.rules.book.customer import Address, Customer
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.erasing import traces_of
 from billhook.runtime.settings import read_settings
 from billhook.store import book, erasure

@@ -19,7 +19,9 @@ from store.events import arrival
 from store.own import new_invoice, own_credit_note, own_invoice
 
 import billhook.store
-from billhook.rules.book import Change, Customer, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.rules.dunning_policy import PRESETS
 from billhook.store import (
     book,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from store.databases import NOW
 from store.own import TERMS, own_credit_note, own_invoice
 
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Seller
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.rules.numbering import Numbering

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Snapshot
 from billhook.rules.terms import Party, TaxCategory, TaxRate, Terms
 from billhook_testing import samples

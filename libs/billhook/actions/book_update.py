@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from billhook.rules.book import Change, Fact
+from billhook.rules.book.change import Change, Fact
 from billhook.store.documents import NewDocument
 from billhook.store.merchants import Merchant
 

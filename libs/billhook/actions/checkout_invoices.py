@@ -7,7 +7,10 @@ from datetime import datetime
 
 from billhook.actions.invoices import PaidTerms
 from billhook.errors import Unprocessable
-from billhook.rules.book import CheckoutSession, Customer, Fact, book_id
+from billhook.rules.book.change import Fact
+from billhook.rules.book.checkout import CheckoutSession
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.rules.terms import LineTerms, Party, Terms
 from billhook.rules.totals import totals
 from billhook.store import book

@@ -18,7 +18,7 @@ from typing import Final
 
 from billhook.actions.book_update import BookUpdate, NewWork, merged
 from billhook.actions.dunning import dunning
-from billhook.rules.book import book_id
+from billhook.rules.book.objects import book_id
 from billhook.rules.webhook_body import about, body_of
 from billhook.store import book
 from billhook.store.database import Tx

@@ -27,7 +27,9 @@ from billhook.actions.ledger import (
 from billhook.decoding import decode
 from billhook.errors import Refused
 from billhook.rules import credit as rule
-from billhook.rules.book import BookObject, Change, CreditNote, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.invoice import CreditNote
+from billhook.rules.book.objects import BookObject, book_id
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.numbering import number_text, series_of
 from billhook.rules.terms import CreditTerms

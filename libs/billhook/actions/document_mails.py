@@ -22,7 +22,7 @@ from billhook.documents.view import Shown, shown
 from billhook.documents.words import hosted_words
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import can_be_reached, header_text, recipient
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Snapshot
 from billhook.store import book
 from billhook.store.database import Tx

@@ -23,7 +23,10 @@ from billhook.actions.dunning_news import (
     tell_all,
     tell_standings,
 )
-from billhook.rules.book import Customer, Invoice, Subscription, book_id
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import book_id
+from billhook.rules.book.subscription import Subscription
 from billhook.rules.dunning import Cause, after, invoice_cause
 from billhook.rules.dunning_calendar import ends_at, grace_until, reminder_times
 from billhook.rules.dunning_policy import Policy

@@ -14,7 +14,9 @@ from billhook.actions.consequences import record
 from billhook.actions.invoices import invoice_payments
 from billhook.decoding import decode
 from billhook.providers import PROVIDERS
-from billhook.rules.book import KINDS, Change, Fact, Invoice, Related, Translation, complete
+from billhook.rules.book.change import Change, Fact, Related, Translation, complete
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.kinds import KINDS
 from billhook.rules.document import DocumentKind
 from billhook.rules.invoice import documents_due, snapshot_of
 from billhook.rules.reconcile import OBSERVED, UNSIGNED, Observed

@@ -17,7 +17,9 @@ from billhook.actions.inbox_events import documents_of
 from billhook.actions.ledger import invoice_documents
 from billhook.decoding import decode
 from billhook.errors import Refused
-from billhook.rules.book import BookObject, Change, Fact, Invoice
+from billhook.rules.book.change import Change, Fact
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import BookObject
 from billhook.rules.delivery import REPLAY
 from billhook.rules.document import Snapshot
 from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE

@@ -38,7 +38,10 @@ from billhook.actions.ledger import (
 from billhook.decoding import decode
 from billhook.errors import Refused, Unprocessable
 from billhook.outlets.mail.mime import recipient
-from billhook.rules.book import Address, Change, Invoice, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Address
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import book_id
 from billhook.rules.days import days_later
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.e_invoice import asked_before_number, missing

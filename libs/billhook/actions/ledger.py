@@ -14,7 +14,9 @@ from billhook.actions.book_update import BookUpdate, NewWork
 from billhook.actions.consequences import record
 from billhook.actions.publishing import KEY
 from billhook.errors import Refused
-from billhook.rules.book import BookObject, Change, Fact, Invoice, InvoiceLine
+from billhook.rules.book.change import Change, Fact
+from billhook.rules.book.invoice import Invoice, InvoiceLine
+from billhook.rules.book.objects import BookObject
 from billhook.rules.document import DocumentKind, Snapshot
 from billhook.rules.e_invoice import missing
 from billhook.rules.invoice import documents_due

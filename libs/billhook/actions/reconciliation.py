@@ -17,7 +17,7 @@ from billhook.errors import BillhookError, KeyRefused, Refused, TryAgain, Unproc
 from billhook.outlets.objects import Objects
 from billhook.providers import PROVIDERS
 from billhook.providers.listing import ListedEvent
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 from billhook.rules.export import text_row
 from billhook.rules.reconcile import OBSERVED, OPEN, UNSIGNED, Drift, Observed, news_of
 from billhook.runtime.clock import Clock

@@ -11,7 +11,7 @@ from billhook.documents.templating import check_template, own_html
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import RenderError
 from billhook.errors import Refused
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Party
 from billhook.runtime.env import Env

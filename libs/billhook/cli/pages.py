@@ -21,7 +21,7 @@ from billhook.events import (
     StandingNews,
 )
 from billhook.metrics import DECLARED
-from billhook.rules.book import KINDS
+from billhook.rules.book.kinds import KINDS
 from billhook.runtime.setting_values import Secret
 from billhook.runtime.settings import PORTS_BY_NAME, SETTINGS, variable
 

@@ -18,7 +18,7 @@ from billhook.documents.built_in import environment
 from billhook.documents.qr import qr_svg
 from billhook.documents.view import Shown, shown
 from billhook.documents.words import direction_of, hosted_words, negotiated
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Snapshot
 
 

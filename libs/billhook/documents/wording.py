@@ -13,7 +13,7 @@ from babel.dates import format_date
 from babel.numbers import format_decimal
 from babel.units import format_unit
 
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.days import day_of
 from billhook.rules.money import format_money, format_unit_amount, parse_locale
 

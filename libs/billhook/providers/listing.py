@@ -15,7 +15,7 @@ import msgspec
 
 from billhook.decoding import decode
 from billhook.errors import Unprocessable
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 
 T = TypeVar("T")
 

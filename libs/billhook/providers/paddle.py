@@ -23,7 +23,8 @@ from billhook.providers.paddle_api import PaddleApi
 from billhook.providers.paddle_objects import Customer, PaddleObject, Price, Product, Subscription
 from billhook.providers.paddle_transactions import Adjustment, Transaction
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
-from billhook.rules.book import Change, Fact, Time, Translation
+from billhook.rules.book.change import Change, Fact, Translation
+from billhook.rules.book.objects import Time
 from billhook.rules.signing import refuse_distant
 from billhook.rules.storable import in_utc, storable
 

@@ -20,7 +20,7 @@ from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.paddle_objects import Customer, PaddleObject, Price, Product, Subscription
 from billhook.providers.paddle_transactions import Adjustment, Transaction
 from billhook.providers.provider import Gate, OpenGate, seconds_of
-from billhook.rules.book import BookObject, Time
+from billhook.rules.book.objects import BookObject, Time
 from billhook.rules.storable import storable
 
 T = TypeVar("T")

@@ -13,8 +13,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from billhook.rules import book
-from billhook.rules.book import BookObject, Count, Ref, Time
+from billhook.rules.book.catalog import Price as BookPrice
+from billhook.rules.book.catalog import Product as BookProduct
+from billhook.rules.book.customer import Customer as BookCustomer
+from billhook.rules.book.objects import BookObject, Count, Ref, Time
+from billhook.rules.book.subscription import Subscription as BookSubscription
+from billhook.rules.book.subscription import SubscriptionItem as BookSubscriptionItem
+from billhook.rules.book.subscription import SubscriptionStatus
 
 Digits = Annotated[str, Meta(pattern=r"^-?[0-9]{1,18}\Z")]
 """An amount in minor units, as text; 18 digits always fit a 64-bit column."""
@@ -60,7 +65,7 @@ class Customer(PaddleObject, kw_only=True):
     """Always there: what has none is of a shape that is not known here, and must not empty the book's."""
 
     def to_book(self) -> tuple[BookObject, ...]:
-        return (book.Customer(**self.shared(), name=self.name, email=self.email),)
+        return (BookCustomer(**self.shared(), name=self.name, email=self.email),)
 
 
 class Product(PaddleObject, kw_only=True):
@@ -70,7 +75,7 @@ class Product(PaddleObject, kw_only=True):
 
     def to_book(self) -> tuple[BookObject, ...]:
         active = self.status == "active"
-        return (book.Product(**self.shared(), name=self.name, description=self.description, active=active),)
+        return (BookProduct(**self.shared(), name=self.name, description=self.description, active=active),)
 
 
 class Money(msgspec.Struct):
@@ -94,7 +99,7 @@ class Price(PaddleObject, kw_only=True):
     def to_book(self) -> tuple[BookObject, ...]:
         cycle = self.billing_cycle
         return (
-            book.Price(
+            BookPrice(
                 **self.shared(),
                 product=self.product_id,
                 currency=self.unit_price.currency_code.lower(),
@@ -126,9 +131,9 @@ class SubscriptionItem(msgspec.Struct, kw_only=True):
     quantity: Count | None = None
     trial_dates: Span | None = None
 
-    def to_book(self) -> book.SubscriptionItem:
+    def to_book(self) -> BookSubscriptionItem:
         # An item has no id of its own; a price is in a subscription once.
-        return book.SubscriptionItem(
+        return BookSubscriptionItem(
             external_id=self.price.id, price=self.price.id, product=self.price.product_id, quantity=self.quantity
         )
 
@@ -140,7 +145,7 @@ class ScheduledChange(msgspec.Struct):
 
 class Subscription(PaddleObject, kw_only=True):
     customer_id: Ref | None = None
-    status: book.SubscriptionStatus
+    status: SubscriptionStatus
     currency_code: CurrencyCode | None = None
     current_billing_period: Span | None = None
     scheduled_change: ScheduledChange | None = None
@@ -153,7 +158,7 @@ class Subscription(PaddleObject, kw_only=True):
         ends = change if change and change.action == "cancel" else None
         trials = [item.trial_dates.ends_at for item in self.items if item.trial_dates and item.trial_dates.ends_at]
         return (
-            book.Subscription(
+            BookSubscription(
                 **self.shared(),
                 customer=self.customer_id,
                 status=self.status,

@@ -21,8 +21,9 @@ import msgspec
 from msgspec import Meta
 
 from billhook.providers.paddle_objects import CurrencyCode, Digits, PaddleObject, Span
-from billhook.rules import book
-from billhook.rules.book import BookObject, Count, InvoiceStatus, PaymentStatus, Ref, Time
+from billhook.rules.book.invoice import CreditNote, Invoice, InvoiceLine, InvoiceStatus
+from billhook.rules.book.objects import BookObject, Count, Ref, Time
+from billhook.rules.book.payment import Charge, Dispute, Payment, PaymentStatus, Refund
 
 TransactionStatus = Literal["draft", "ready", "billed", "paid", "completed", "past_due", "canceled"]
 _STATUS: Final[dict[TransactionStatus, InvoiceStatus]] = {
@@ -74,10 +75,10 @@ class LineItem(msgspec.Struct, kw_only=True):
     product: BoughtProduct | None = None
     proration: Proration | None = None
 
-    def to_book(self, number: int, period: Span) -> book.InvoiceLine:
+    def to_book(self, number: int, period: Span) -> InvoiceLine:
         product = self.product or BoughtProduct()
         period = (self.proration and self.proration.billing_period) or period
-        return book.InvoiceLine(
+        return InvoiceLine(
             external_id=self.id or str(number),
             description=product.name,
             quantity=None if self.quantity is None else str(self.quantity),
@@ -177,12 +178,12 @@ class Transaction(PaddleObject, kw_only=True):
     def _currency(self) -> str:
         return self.currency_code.lower()
 
-    def _invoice(self, tries: list[PaymentTry]) -> book.Invoice:
+    def _invoice(self, tries: list[PaymentTry]) -> Invoice:
         totals, period = self.details.totals, self.billing_period or Span()
         due, status = self._due(), _STATUS[self.status]
         paid = sum(one.captured for one in tries)
         left = due - paid if totals.balance is None else int(totals.balance)
-        return book.Invoice(
+        return Invoice(
             **self.shared(),
             number=self.invoice_number,
             customer=self.customer_id,
@@ -214,11 +215,11 @@ class Transaction(PaddleObject, kw_only=True):
         terms = self.billing_details.payment_terms if self.billing_details else None
         return after(self.billed_at, terms) if self.billed_at and terms else None
 
-    def _payment(self, tries: list[PaymentTry]) -> book.Payment:
+    def _payment(self, tries: list[PaymentTry]) -> Payment:
         last, received = tries[-1], sum(one.captured for one in tries)
         paid = received > 0 and received >= self._due()
         status: PaymentStatus = "succeeded" if paid else "canceled" if self.status == "canceled" else last.outcome()
-        return book.Payment(
+        return Payment(
             **self.shared(),
             customer=self.customer_id,
             invoice=self.id,
@@ -229,9 +230,9 @@ class Transaction(PaddleObject, kw_only=True):
             failure_code=last.error_code if status == "requires_payment_method" else None,
         )
 
-    def _charge(self, one: PaymentTry) -> book.Charge:
+    def _charge(self, one: PaymentTry) -> Charge:
         status: Literal["pending", "failed", "succeeded"] = "failed" if one.failed else "pending"
-        return book.Charge(
+        return Charge(
             external_id=one.payment_attempt_id,
             created=one.created_at,
             payment=self.id,
@@ -301,8 +302,8 @@ class Adjustment(PaddleObject, kw_only=True):
     def _currency(self) -> str:
         return self.currency_code.lower()
 
-    def _refund(self) -> book.Refund:
-        return book.Refund(
+    def _refund(self) -> Refund:
+        return Refund(
             **self.shared(),
             payment=self.transaction_id,
             currency=self._currency(),
@@ -311,8 +312,8 @@ class Adjustment(PaddleObject, kw_only=True):
             reason=self.reason,
         )
 
-    def _credit_note(self) -> book.CreditNote:
-        return book.CreditNote(
+    def _credit_note(self) -> CreditNote:
+        return CreditNote(
             **self.shared(),
             invoice=self.transaction_id,
             customer=self.customer_id,
@@ -326,11 +327,11 @@ class Adjustment(PaddleObject, kw_only=True):
             voided_at=self.updated_at if self.status == "reversed" else None,
         )
 
-    def _dispute(self) -> book.Dispute:
+    def _dispute(self) -> Dispute:
         warned, over = self.action == "chargeback_warning", self.status == "reversed"
         # Paddle takes the money back at once, and answers the bank itself: there is nothing for a merchant to answer.
         status = ("warning_closed" if over else "warning_under_review") if warned else ("won" if over else "lost")
-        return book.Dispute(
+        return Dispute(
             **self.shared(),
             payment=self.transaction_id,
             currency=self._currency(),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from billhook.providers.provider import ProviderApi
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.payment_attempts import Answer
 
 

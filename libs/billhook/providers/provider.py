@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from billhook.providers.listing import ListedEvent, ListedObject, Page
-from billhook.rules.book import BookObject, Translation
+from billhook.rules.book.change import Translation
+from billhook.rules.book.objects import BookObject
 
 TOLERANCE_SECONDS = 300
 """How far a signature's timestamp may lie from our clock, both ways (Stripe's and Standard Webhooks' own figure)."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from billhook.errors import BodyRefused, Unprocessable
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 from billhook.rules.money import known_currency
 from billhook.rules.storable import half_a_character
 

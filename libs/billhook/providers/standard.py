@@ -19,7 +19,9 @@ from billhook.events import DOMAIN_EVENTS
 from billhook.providers import reading
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
 from billhook.rules import signing
-from billhook.rules.book import KINDS, STATUSES, BookObject, Change, Fact, Time, Translation
+from billhook.rules.book.change import Change, Fact, Translation
+from billhook.rules.book.kinds import KINDS, STATUSES
+from billhook.rules.book.objects import BookObject, Time
 from billhook.rules.storable import in_utc, storable
 
 T = TypeVar("T")

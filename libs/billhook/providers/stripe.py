@@ -17,7 +17,8 @@ from billhook.providers import reading, stripe_invoices, stripe_objects, stripe_
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
 from billhook.providers.stripe_api import READ_AS, StripeApi
 from billhook.providers.stripe_objects import Epoch, Readable, entries
-from billhook.rules.book import Change, Fact, Ref, Related, Time, Translation, digest_of
+from billhook.rules.book.change import Change, Fact, Related, Translation, digest_of
+from billhook.rules.book.objects import Ref, Time
 from billhook.rules.signing import refuse_distant
 from billhook.rules.storable import in_utc, storable
 

@@ -14,7 +14,7 @@ from billhook.providers import listing, stripe_invoices, stripe_objects, stripe_
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.provider import Gate, OpenGate, seconds_of
 from billhook.providers.stripe_objects import Readable, read
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 
 if TYPE_CHECKING:
     import stripe

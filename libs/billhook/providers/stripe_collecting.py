@@ -16,7 +16,7 @@ from billhook.errors import TryAgain, Unprocessable
 from billhook.providers.stripe_api import StripeApi, options_for, reason_of, retry_after
 from billhook.providers.stripe_invoices import Invoice as ReadInvoice
 from billhook.providers.stripe_objects import read
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.declines import DECLINES
 from billhook.rules.payment_attempts import Answer, declined
 

@@ -29,8 +29,12 @@ from billhook.providers.stripe_objects import (
     at,
     id_of,
 )
-from billhook.rules import book
-from billhook.rules.book import Amount, BookObject, Count, Ref
+from billhook.rules.book.customer import Address
+from billhook.rules.book.invoice import CreditNote as BookCreditNote
+from billhook.rules.book.invoice import Invoice as BookInvoice
+from billhook.rules.book.invoice import InvoiceLine as BookInvoiceLine
+from billhook.rules.book.invoice import InvoicePayment as BookInvoicePayment
+from billhook.rules.book.objects import Amount, BookObject, Count, Ref
 
 Part = Annotated[int, Meta(ge=-(2**47), le=2**47)]
 """An amount that is summed up: as many of these as a body can hold still add up to less than 64 bits."""
@@ -107,11 +111,11 @@ class InvoiceLine(msgspec.Struct, kw_only=True):
         origin = parent.invoice_item_details or parent.subscription_item_details
         return origin.proration if origin else self.proration
 
-    def to_book(self) -> book.InvoiceLine:
+    def to_book(self) -> BookInvoiceLine:
         price, product, unit_amount = self.bought()
         taxes = self.taxes or self.tax_amounts or []
         quantity = self.quantity_decimal or (None if self.quantity is None else str(self.quantity))
-        return book.InvoiceLine(
+        return BookInvoiceLine(
             external_id=self.id,
             description=self.description,
             quantity=quantity,
@@ -147,7 +151,7 @@ class ShippingCost(msgspec.Struct):
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
-    """What an invoice comes to, in the words of `book.Invoice`."""
+    """What an invoice comes to, in the words of `BookInvoice`."""
 
     subtotal: int
     discount: int
@@ -205,7 +209,7 @@ class Invoice(StripeObject, kw_only=True):
     account_country: str | None = None
     customer_name: str | None = None
     customer_email: str | None = None
-    customer_address: book.Address | None = None
+    customer_address: Address | None = None
     customer_tax_ids: list[TaxId] | None = None
     hosted_invoice_url: str | None = None
     lines: InvoiceLines
@@ -272,7 +276,7 @@ class Invoice(StripeObject, kw_only=True):
     def to_book(self) -> BookObject:
         transitions = self.status_transitions or Transitions()
         period_start, period_end = self.period()
-        return book.Invoice(
+        return BookInvoice(
             **self.shared(),
             number=self.number,
             customer=id_of(self.customer) or self.customer_account,
@@ -324,7 +328,7 @@ class InvoicePayment(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         paid_by = self.payment or PaidBy()
-        return book.InvoicePayment(
+        return BookInvoicePayment(
             **self.shared(),
             invoice=id_of(self.invoice),
             payment=id_of(paid_by.payment_intent),
@@ -360,7 +364,7 @@ class CreditNote(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         refunds = [credited.refund for credited in self.refunds or ()] or [self.refund]
-        return book.CreditNote(
+        return BookCreditNote(
             **self.shared(),
             number=self.number,
             invoice=id_of(self.invoice),

@@ -15,8 +15,17 @@ from msgspec import Meta
 
 from billhook.decoding import convert
 from billhook.providers import reading
-from billhook.rules import book
-from billhook.rules.book import Amount, BookObject, Count, Ref
+from billhook.rules.book.catalog import Price as BookPrice
+from billhook.rules.book.catalog import Product as BookProduct
+from billhook.rules.book.checkout import CheckoutSession as BookCheckoutSession
+from billhook.rules.book.customer import Address
+from billhook.rules.book.customer import Customer as BookCustomer
+from billhook.rules.book.objects import Amount, BookObject, Count, Ref
+from billhook.rules.book.subscription import ScheduledItem as BookScheduledItem
+from billhook.rules.book.subscription import SchedulePhase
+from billhook.rules.book.subscription import Subscription as BookSubscription
+from billhook.rules.book.subscription import SubscriptionItem as BookSubscriptionItem
+from billhook.rules.book.subscription import SubscriptionSchedule as BookSubscriptionSchedule
 from billhook.rules.storable import storable
 
 Epoch = Annotated[int, Meta(ge=0, le=253_370_764_800)]
@@ -99,14 +108,14 @@ class Customer(StripeObject, kw_only=True):
     email: str | None = None
     phone: str | None = None
     currency: Currency | None = None
-    address: book.Address | None = None
+    address: Address | None = None
     tax_exempt: str | None = None
     default_source: Expandable = None
     invoice_settings: InvoiceSettings | None = None
 
     def to_book(self) -> BookObject:
         chosen = self.invoice_settings or InvoiceSettings()
-        return book.Customer(
+        return BookCustomer(
             **self.shared(),
             name=self.name,
             email=self.email,
@@ -125,7 +134,7 @@ class Product(StripeObject, kw_only=True):
     active: bool = True
 
     def to_book(self) -> BookObject:
-        return book.Product(**self.shared(), name=self.name, description=self.description, active=self.active)
+        return BookProduct(**self.shared(), name=self.name, description=self.description, active=self.active)
 
 
 class Recurring(msgspec.Struct):
@@ -145,7 +154,7 @@ class Price(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         recurring = self.recurring
-        return book.Price(
+        return BookPrice(
             **self.shared(),
             product=id_of(self.product),
             currency=self.currency,
@@ -173,7 +182,7 @@ class Plan(StripeObject, kw_only=True):
     nickname: str | None = None
 
     def to_book(self) -> BookObject:
-        return book.Price(
+        return BookPrice(
             **self.shared(),
             product=id_of(self.product),
             currency=self.currency,
@@ -206,9 +215,9 @@ class SubscriptionItem(msgspec.Struct, kw_only=True):
     current_period_start: Epoch | None = None
     current_period_end: Epoch | None = None
 
-    def to_book(self) -> book.SubscriptionItem:
+    def to_book(self) -> BookSubscriptionItem:
         price = self.price or self.plan
-        return book.SubscriptionItem(
+        return BookSubscriptionItem(
             external_id=self.id,
             price=price.id if price else None,
             product=id_of(price.product) if price else None,
@@ -257,7 +266,7 @@ class Subscription(StripeObject, kw_only=True):
     def to_book(self) -> BookObject:
         start, end = self.period()
         paused = self.pause_collection
-        return book.Subscription(
+        return BookSubscription(
             **self.shared(),
             customer=id_of(self.customer) or self.customer_account,
             status=self.status,
@@ -292,12 +301,12 @@ class Phase(msgspec.Struct):
     plans: list[ScheduledItem] = []
     """What `items` were called before 2020."""
 
-    def to_book(self) -> book.SchedulePhase:
-        return book.SchedulePhase(
+    def to_book(self) -> SchedulePhase:
+        return SchedulePhase(
             start=at(self.start_date),
             end=at(self.end_date),
             items=tuple(
-                book.ScheduledItem(price=id_of(item.price or item.plan), quantity=item.quantity)
+                BookScheduledItem(price=id_of(item.price or item.plan), quantity=item.quantity)
                 for item in self.items or self.plans
             ),
         )
@@ -318,7 +327,7 @@ class SubscriptionSchedule(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         current = self.current_phase or Phase()
-        return book.SubscriptionSchedule(
+        return BookSubscriptionSchedule(
             **self.shared(),
             customer=id_of(self.customer) or self.customer_account,
             subscription=id_of(self.subscription) or id_of(self.released_subscription),
@@ -340,7 +349,7 @@ class TaxId(msgspec.Struct):
 class CustomerDetails(msgspec.Struct):
     name: str | None = None
     email: str | None = None
-    address: book.Address | None = None
+    address: Address | None = None
     tax_ids: list[TaxId] | None = None
 
 
@@ -365,7 +374,7 @@ class CheckoutSession(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         details, totals = self.customer_details or CustomerDetails(), self.total_details or TotalDetails()
-        return book.CheckoutSession(
+        return BookCheckoutSession(
             **self.shared(),
             customer=id_of(self.customer) or self.customer_account,
             subscription=id_of(self.subscription),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from billhook.providers.stripe_objects import Currency, Epoch, Expandable, StripeObject, at, id_of
-from billhook.rules import book
-from billhook.rules.book import Amount, BookObject, Ref
+from billhook.rules.book.objects import Amount, BookObject, Ref
+from billhook.rules.book.payment import Charge as BookCharge
+from billhook.rules.book.payment import Dispute as BookDispute
+from billhook.rules.book.payment import Payment
+from billhook.rules.book.payment import Refund as BookRefund
 
 
 class PaymentError(msgspec.Struct):
@@ -27,7 +30,7 @@ class PaymentIntent(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         error = self.last_payment_error or PaymentError()
-        return book.Payment(
+        return Payment(
             **self.shared(),
             customer=id_of(self.customer) or self.customer_account,
             invoice=id_of(self.invoice),
@@ -50,8 +53,8 @@ class Refund(StripeObject, kw_only=True):
     reason: str | None = None
     failure_reason: str | None = None
 
-    def to_book(self) -> book.Refund:
-        return book.Refund(
+    def to_book(self) -> BookRefund:
+        return BookRefund(
             **self.shared(),
             payment=id_of(self.payment_intent),
             charge=id_of(self.charge),
@@ -92,7 +95,7 @@ class Charge(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         captured = self.amount if self.captured else 0
-        return book.Charge(
+        return BookCharge(
             **self.shared(),
             payment=id_of(self.payment_intent),
             customer=id_of(self.customer),
@@ -126,7 +129,7 @@ class Dispute(StripeObject, kw_only=True):
     evidence_details: EvidenceDetails | None = None
 
     def to_book(self) -> BookObject:
-        return book.Dispute(
+        return BookDispute(
             **self.shared(),
             charge=id_of(self.charge),
             payment=id_of(self.payment_intent),

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from billhook.rules.book import Amount
+from billhook.rules.book.objects import Amount
 from billhook.rules.terms import Party, TaxCategory
 
 Paper = Literal["a4", "us-letter"]

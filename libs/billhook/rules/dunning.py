@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 
 Stage = Literal["scheduled", "grace", "retrying", "awaiting_customer", "recovered", "exhausted", "canceled"]
 Cause = Literal[

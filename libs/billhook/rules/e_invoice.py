@@ -10,7 +10,7 @@ from typing import Final
 
 from babel import Locale
 
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Line, Snapshot
 from billhook.rules.en16931 import DECIMALS, Amounts, amounts, decimal_text, rate_of, step
 from billhook.rules.money import exponent

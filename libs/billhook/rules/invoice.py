@@ -7,7 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from billhook.rules.book import Address, Invoice, InvoiceLine
+from billhook.rules.book.customer import Address
+from billhook.rules.book.invoice import Invoice, InvoiceLine
 from billhook.rules.document import TEMPLATE, Allowance, DocumentKind, Line, Paper, Seller, Snapshot, TaxTotal
 from billhook.rules.money import parse_locale
 from billhook.rules.terms import Party

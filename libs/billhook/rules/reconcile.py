@@ -18,7 +18,9 @@ import msgspec
 
 from billhook.decoding import convert
 from billhook.events import DOMAIN_EVENTS
-from billhook.rules.book import BookObject, Change, Fact, Invoice, Translation, complete
+from billhook.rules.book.change import Change, Fact, Translation, complete
+from billhook.rules.book.invoice import Invoice
+from billhook.rules.book.objects import BookObject
 
 FindingClass = Literal[
     "missing_local",

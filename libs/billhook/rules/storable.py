@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from billhook.errors import Unprocessable
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9998, 12, 31, tzinfo=UTC)

@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from billhook.rules.book import Address, Ref, Time
+from billhook.rules.book.customer import Address
+from billhook.rules.book.objects import Ref, Time
 
 DECIMALS: Final = r"-?[0-9]{1,15}(\.[0-9]{1,12})?"
 PERCENT: Final = r"[0-9]{1,3}(\.[0-9]{1,6})?"

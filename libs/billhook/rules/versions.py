@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from billhook.rules.book import FIRST
+from billhook.rules.book.change import FIRST
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

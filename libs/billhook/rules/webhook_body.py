@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from billhook.rules.book import BookObject, book_id
+from billhook.rules.book.objects import BookObject, book_id
 
 
 def body_of(event_type: str, at: datetime, source_id: str, account: str, thing: BookObject, *, livemode: bool) -> bytes:

@@ -18,7 +18,9 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.decoding import convert
-from billhook.rules.book import ASKED, KINDS, BookObject, Change, Version, book_id
+from billhook.rules.book.change import ASKED, Change, Version
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.objects import BookObject, book_id
 from billhook.rules.versions import Seen, last, together
 from billhook.store.bulk import among
 from billhook.store.database import Tx, insert_into

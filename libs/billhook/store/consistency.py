@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from billhook.rules.book import Charge, Invoice, InvoicePayment, Payment
+from billhook.rules.book.invoice import Invoice, InvoicePayment
+from billhook.rules.book.payment import Charge, Payment
 from billhook.rules.delivery import DELIVERED, wants
 from billhook.rules.dunning import OPEN, invoice_cause
 from billhook.rules.invoice import documents_due

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.decoding import decode
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import DocumentKind, Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
 from billhook.store.bulk import among

@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from billhook.rules.book import BookObject
+from billhook.rules.book.objects import BookObject
 from billhook.store.book import TABLES, value_of
 from billhook.store.bulk import among
 from billhook.store.database import Tx

@@ -14,7 +14,8 @@ from typing import Any, Final
 import msgspec
 from markupsafe import Markup, escape
 
-from billhook.rules.book import KINDS, Amount, BookObject
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.objects import Amount, BookObject
 from billhook.rules.money import format_money
 
 LONGEST_VALUE: Final = 300

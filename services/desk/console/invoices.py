@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from billhook.documents.page import document_html
 from billhook.documents.view import shown
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.runtime.env import Env
 from billhook.store import book
 from billhook.store.database import Tx

@@ -16,7 +16,9 @@ import msgspec
 from billhook.actions.inbox_events import Event, events_of, interpret
 from billhook.decoding import convert
 from billhook.errors import BillhookError
-from billhook.rules.book import KINDS, BookObject, Change, book_id
+from billhook.rules.book.change import Change
+from billhook.rules.book.kinds import KINDS
+from billhook.rules.book.objects import BookObject, book_id
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.deliveries import list_attempts, list_deliveries

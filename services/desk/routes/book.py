@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from billhook.rules.book import KINDS
+from billhook.rules.book.kinds import KINDS
 from billhook.store import book
 from services.desk.dependencies import CallerIn, EnvIn, Id, OldestFirst, Page, page_of, row_id
 from services.desk.refusals import not_found

@@ -16,7 +16,8 @@ from billhook.actions import dunning_cases as verbs
 from billhook.actions.dunning_news import calendar_of, progress_of
 from billhook.actions.dunning_policies import change_policy, check_owner
 from billhook.actions.ringing import ring
-from billhook.rules.book import Customer, book_id
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.rules.dunning import STAGES
 from billhook.rules.dunning_policy import PRESETS, Policy, ScopeKind
 from billhook.store.database import Tx

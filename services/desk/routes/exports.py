@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.exports import export, period
-from billhook.rules.book import CreditNoteStatus, InvoiceStatus
+from billhook.rules.book.invoice import CreditNoteStatus, InvoiceStatus
 from billhook.rules.export import COLUMNS, PLAIN, Decimals, Delimiter, Format, Kind, Preset, Style, style_of
 from services.desk.dependencies import CallerIn, EnvIn, Id, Optional, Text
 from services.desk.lengthy import Lengthy

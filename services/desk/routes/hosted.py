@@ -20,7 +20,7 @@ from billhook.documents.hosted_page import Download, gone_html, hosted_html, sho
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FONTS
 from billhook.outlets.objects import document_name
-from billhook.rules.book import Invoice
+from billhook.rules.book.invoice import Invoice
 from billhook.store import book, links
 from billhook.store.database import Tx
 from billhook.store.documents import list_documents, read_snapshot

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from billhook.documents.page import document_html
 from billhook.documents.view import shown
-from billhook.rules.book import InvoiceStatus
+from billhook.rules.book.invoice import InvoiceStatus
 from billhook.rules.document import DocumentKind
 from billhook.store import book
 from billhook.store.database import Tx

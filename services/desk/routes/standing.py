@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from billhook.rules.book import Customer, book_id
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.rules.standing import Debt, etag, standing_of
 from billhook.runtime.clock import Clock
 from billhook.runtime.env import Env

@@ -22,7 +22,8 @@ from billhook.errors import BodyRefused, NotPermitted, Refused, SignatureRefused
 from billhook.events import DOMAIN_EVENTS
 from billhook.providers.listing import Page
 from billhook.providers.provider import TOLERANCE_SECONDS, Provider, ProviderApi
-from billhook.rules.book import ASKED, BookObject, Change
+from billhook.rules.book.change import ASKED, Change
+from billhook.rules.book.objects import BookObject
 from billhook.rules.storable import storable
 from billhook.rules.versions import Seen, last
 

@@ -22,7 +22,7 @@ from billhook.documents.typst import Picture, RenderRequest
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import RenderError
 from billhook.documents.words import languages
-from billhook.rules.book import Address
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Allowance, Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms
 from billhook.rules.totals import totals
