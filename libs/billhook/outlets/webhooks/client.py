@@ -105,6 +105,8 @@ class WebhookClient:
             end.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self._watched: set[int] = set()
+        """libcurl's sockets in it: to ask the selector itself takes as long as to register one."""
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -189,11 +191,13 @@ class WebhookClient:
 
     def _on_socket(self, what: int, descriptor: int, *_: object) -> None:
         if what == pycurl.POLL_REMOVE:
-            if descriptor in self._selector.get_map():
+            if descriptor in self._watched:
+                self._watched.remove(descriptor)
                 self._selector.unregister(descriptor)
-        elif descriptor in self._selector.get_map():
+        elif descriptor in self._watched:
             self._selector.modify(descriptor, _EVENTS[what])
         else:
+            self._watched.add(descriptor)
             self._selector.register(descriptor, _EVENTS[what])
 
     def _on_timer(self, milliseconds: int) -> None:

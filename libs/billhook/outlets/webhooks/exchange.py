@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
@@ -87,7 +88,7 @@ class Target:
 
 
 Field = tuple[bytes, bytes]
-_Head = tuple[int | None, list[Field], str | None]
+_Head = tuple[int | None, tuple[Field, ...], str | None]
 """The status, the header fields, and what is wrong with them that libcurl lets pass."""
 
 
@@ -171,7 +172,7 @@ class Exchange:
         self._lines: list[bytes] = []
         self._kept = self._heads = 0
         self._ended = False
-        self._head: _Head = (None, [], None)
+        self._head: _Head = (None, (), None)
         self._retry_after: bytes | None = None
         self._body: list[bytes] = []
         self._read = 0
@@ -264,7 +265,7 @@ class Exchange:
             self._retry_after = line
         self._ended = line in _BLANK
         if self._ended:
-            self._head = _read_head(self._lines)
+            self._head = _read_head(tuple(self._lines))
             status, _, amiss = self._head
             if amiss is not None or status == 101:
                 return -1  # whatever follows: it would be taken for a body that ends with the connection
@@ -307,14 +308,13 @@ class Exchange:
         if self._heads > INTERIM_LIMIT + 1:
             outcome, error = "protocol", "the answer is not HTTP: more answers than a request has"
         if amiss is not None or (status is not None and 100 <= status < 200 and status != 101):
-            status, fields = None, []
+            status, fields = None, ()
         return self.failure(outcome, error, status, fields)
 
     def failure(
-        self, outcome: str, error: str | None, status: int | None = None, fields: list[Field] | None = None
+        self, outcome: str, error: str | None, status: int | None = None, fields: tuple[Field, ...] = ()
     ) -> Response:
         """A response with what has come so far."""
-        fields = fields or []
         retry_after = next((value for name, value in fields if name.lower() == b"retry-after"), None)
         if retry_after is None and self._retry_after is not None:
             retry_after = self._retry_after[12:].strip()
@@ -364,27 +364,28 @@ def pycurl_name(code: int) -> str:
     return "its head is too large" if code == 100 else f"error {code} of libcurl"
 
 
-def _read_head(lines: list[bytes]) -> _Head:
+@lru_cache(maxsize=64)  # an endpoint answers alike within a second
+def _read_head(lines: tuple[bytes, ...]) -> _Head:
     """The status, the header fields, and what is wrong with them that libcurl lets pass."""
     matched = _STATUS.fullmatch(lines[0])
     if matched is None:
-        return None, [], "its first line is no status line"
+        return None, (), "its first line is no status line"
     fields: list[Field] = []
     sized = chunked = False
     for line in lines[1:]:
         if line in _BLANK:
             continue
         if not _FIELD.match(line):
-            return None, [], "a header's name is none"
+            return None, (), "a header's name is none"
         name, _, value = line.partition(b":")
         lowered = name.lower()
         if lowered == b"content-length":
             sized = True
             if not _LENGTH.fullmatch(value):
-                return None, [], "its Content-Length is no length"
+                return None, (), "its Content-Length is no length"
         elif lowered == b"transfer-encoding":
             chunked = True
         fields.append((name, value.strip()))
     if sized and chunked:
-        return None, [], "it has both a Content-Length and a Transfer-Encoding"
-    return int(matched[1]), fields, None
+        return None, (), "it has both a Content-Length and a Transfer-Encoding"
+    return int(matched[1]), tuple(fields), None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -61,7 +61,8 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return None
 
 
-def kept(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=64)
+def kept(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[str, str], ...]:
     found = []
     room = HEADERS_KEPT
     for name, value in headers:
