@@ -151,7 +151,8 @@ class Metrics:
     requests_cut = counter(
         "http_requests_cut_total",
         "Requests and connections that a server ended by itself: `slow` to arrive, too many connections (`full`),"
-        " more of a `head` than anybody needs, more `bodies` than it holds at once. Many: who is that?",
+        " more of a `head` than anybody needs, more `bodies` than it holds at once, and what is `malformed`. Many: who"
+        " is that?",
         "reason",
     )
 

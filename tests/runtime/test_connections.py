@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import resource
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import uvicorn
 
 from billhook.metrics import Metrics
 from billhook.runtime.connections import HEAD_LIMIT, Bounds
+from billhook.runtime.host import is_worth_a_line
 from billhook.runtime.request_body import read_body
 
 HOST = "127.0.0.1"
@@ -158,6 +160,22 @@ def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(begun: list
                 connection.sendall(flood(line))
         eventually(lambda: server.cut("head") == 1)
     assert server.metrics.connections_open._value.get() == 0
+
+
+@pytest.mark.timeout(60)
+def test_what_strangers_send_is_counted_and_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(is_worth_a_line)
+    try:
+        with served() as server, caplog.at_level(logging.WARNING):
+            for sent in (b"no HTTP\r\n\r\n", request(more="Connection: upgrade\r\nUpgrade: websocket\r\n")):
+                connection = server.connect()
+                connection.sendall(sent)
+                answer(connection)
+            assert server.cut("malformed") == 1
+    finally:
+        logger.removeFilter(is_worth_a_line)
+    assert caplog.messages == []
 
 
 @pytest.mark.timeout(60)

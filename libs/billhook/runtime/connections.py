@@ -52,7 +52,9 @@ class Bounds:
         self.idle: dict[BoundedConnection, None] = {}
         """Connections without a request under way, the one that has been idle for longest first."""
         self._open = metrics.connections_open
-        self._cut = {reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "head", "bodies")}
+        self._cut = {
+            reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "head", "bodies", "malformed")
+        }
 
     def opened(self, more: int) -> None:
         self._open.inc(more)
@@ -181,6 +183,10 @@ class BoundedConnection(HttpToolsProtocol):
     def _close(self) -> None:
         self._bounds.idle.pop(self, None)
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._bounds.count("malformed")
+        super().send_400_response(msg)
 
     def _refuse(self, reason: str, status: int, code: str, message: str) -> None:
         """Answer in place of the application, which hears that its request ended, and close."""

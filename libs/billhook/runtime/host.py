@@ -124,8 +124,7 @@ def _serve(service: Service, env: Env, limit: int) -> int:
     )
     server = CalmServer(config)
     _spare_the_collector()
-    # It counts what it cancels at the end of a drain, in words of its own; ours come below.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Cancel "))
+    logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
     # When uvicorn has drained it raises the signal once more for whoever was there before it; by default that would
     # end this process as if it had not drained at all.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,6 +134,15 @@ def _serve(service: Service, env: Env, limit: int) -> int:
     if app.cut:
         log.error("requests were cut off: they took longer than the drain", extra={"count": app.cut})
     return 0 if server.started and health.problem is None and not app.cut else 1
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """What uvicorn says. It counts what it cancels at the end of a drain, in words of its own, where ours come later;
+    and of whatever a stranger sends that is no HTTP it writes a line, as many as the stranger likes: those are counted
+    (`connections.py`)."""
+    return not str(record.msg).startswith(
+        ("Cancel ", "Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket")
+    )
 
 
 def server_modules() -> None:
