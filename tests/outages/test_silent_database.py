@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -111,6 +113,55 @@ def test_what_the_server_says_of_itself_is_one(postgres_patient: Database, sqlst
     with pytest.raises(sa.exc.DBAPIError) as away, postgres_patient.begin() as tx:
         tx.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$")
     assert is_store_away(away.value)
+
+
+FORGETTING = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+"""As if the next transaction were on another of the server's connections."""
+
+
+@pytest.mark.timeout(20)
+def test_a_pooler_that_lends_connections_for_a_transaction_costs_one_try(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PgBouncer's words for options, and what it makes of statements that were prepared."""
+    connect = psycopg.Connection.connect.__func__  # type: ignore[attr-defined]
+
+    def pooled(kind: type[psycopg.Connection[Any]], *words: Any, **options: Any) -> psycopg.Connection[Any]:
+        if "options" in options:
+            raise psycopg.OperationalError("connection failed: FATAL:  unsupported startup parameter: options")
+        made: psycopg.Connection[Any] = connect(kind, *words, **options)
+        return made
+
+    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(pooled))
+    database = Database(postgres.create_database())
+
+    def ask() -> None:
+        for _ in range(8):
+            with database.begin() as tx:  # a rollback would forget what is prepared
+                tx.exec_driver_sql("SELECT 1")
+
+    def state() -> None:
+        with database.statement() as run:
+            run("SELECT 2", ())
+
+    def forget() -> None:
+        with database.begin() as tx:
+            tx.exec_driver_sql(FORGETTING)
+        with database.statement() as run:
+            run(FORGETTING, ())
+
+    try:
+        state()  # takes a connection for good
+        ask()
+        forget()
+        for do in (ask, state):  # each has connections of its own
+            with pytest.raises(sa.exc.DBAPIError, match="prepared statement") as lost:
+                do()
+            assert is_store_away(lost.value), "it is nobody's own fault"
+        for do in (ask, state, forget, ask, state):
+            do()
+    finally:
+        database.close()
 
 
 @pytest.fixture

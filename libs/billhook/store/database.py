@@ -242,7 +242,10 @@ class Database:
             driver: Any = connection.driver_connection
             yield driver.execute
         except self.engine.dialect.loaded_dbapi.Error as error:
-            lost = connection is not None and getattr(connection.driver_connection, "closed", False)
+            lost = connection is not None and (
+                getattr(connection.driver_connection, "closed", False)
+                or self.engine.dialect.is_disconnect(error, None, None)
+            )
             if connection is not None and lost and self._committing is not None:
                 connection.invalidate()
                 # The others were opened at the same server, and would fail one after another.
@@ -417,7 +420,8 @@ def _committing(engine: sa.Engine) -> sa.QueuePool:
         driver: Any = connection.driver_connection
         connection.detach()
         driver.autocommit = True
-        driver.prepare_threshold = 0  # there are few statements, and each comes again
+        if driver.prepare_threshold is not None:  # a pooler is between that forgets them
+            driver.prepare_threshold = 0  # there are few statements, and each comes again
         set_json_loads(msgspec.json.decode, driver)
         return driver
 

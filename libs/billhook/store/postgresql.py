@@ -1,9 +1,15 @@
-"""Connections to PostgreSQL that end when nobody answers: see `billhook.store.database`."""
+"""Connections to PostgreSQL that end when nobody answers: see `billhook.store.database`.
+
+There may be a pooler between that lends a server's connection for one transaction (PgBouncer, a cloud's proxy). It
+shows by what it does not take: options at the start, and statements that were prepared on a connection that is another
+one by now. Both are done without from then on. Whoever met the second hears of an outage, which the next try ends.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -13,6 +19,42 @@ from sqlalchemy.engine import URL
 from billhook.errors import SettingsError
 
 R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+_NOT_PREPARED_HERE: Final = ("26000", "42P05")
+"""A prepared statement that is not there, or that somebody else's already is."""
+
+
+class _Pooler:
+    """Whether there is one between, as far as it has shown."""
+
+    refuses_options = False
+    shares_connections = False
+
+    def is_behind(self, error: BaseException) -> bool:
+        """Whether this error was its doing."""
+        if getattr(error, "sqlstate", None) not in _NOT_PREPARED_HERE:
+            return False
+        if not self.shares_connections:
+            log.warning("a pooler lends connections for one transaction: statements are not prepared any more")
+        self.shares_connections = True
+        return True
+
+    def connect(self, words: Any, options: Mapping[str, Any]) -> _BoundedConnection:
+        if self.refuses_options:
+            options = {name: value for name, value in options.items() if name != "options"}
+        try:
+            connection = _BoundedConnection.connect(*words, **options)
+        except psycopg.OperationalError as error:
+            if "options" not in options or "unsupported startup parameter" not in str(error):
+                raise
+            log.warning("a pooler takes no options: only this side limits how long a statement takes")
+            self.refuses_options = True
+            return self.connect(words, options)
+        if self.shares_connections:
+            connection.prepare_threshold = None
+        return connection
 
 
 class _BoundedConnection(psycopg.Connection[Any]):
@@ -53,9 +95,16 @@ def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: f
         connect_args=arguments,
     )
 
+    pooler, is_disconnect = _Pooler(), made.dialect.is_disconnect
+
+    def is_lost(error: Any, connection: Any, cursor: Any) -> bool:
+        return pooler.is_behind(error) or is_disconnect(error, connection, cursor)
+
+    made.dialect.is_disconnect = is_lost  # type: ignore[method-assign, assignment]
+
     @sa.event.listens_for(made, "do_connect")
     def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:
-        connection = _BoundedConnection.connect(*words, **options)
+        connection = pooler.connect(words, options)
         connection.answer_seconds = answer_seconds
         encoding = connection.pgconn.parameter_status(b"server_encoding") or b"UTF8"
         if encoding != b"UTF8":
