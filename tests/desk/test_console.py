@@ -9,6 +9,7 @@ from typing import Any
 from desk.console_visits import signed_in, visitor
 from desk.world import NOW, OPERATOR, Desk, World, add_event, add_letter, open_case
 
+from billhook.rules.reconcile import FINDING_CLASSES
 from billhook.store import operators, queue_pauses, work
 from billhook.store.inbox import inbox
 from billhook.store.mails import list_mails
@@ -16,6 +17,7 @@ from billhook.store.merchants import create_key
 from billhook.store.operator_actions import list_actions
 from billhook_testing.clock import ManualClock
 from services.desk.console.app import PAGES
+from services.desk.console.findings import WORDS
 
 PLACES = (
     *("/", "/events", "/invoices", "/deliveries", "/endpoints", "/dunning", "/findings", "/dead-letters"),
@@ -303,6 +305,10 @@ def test_events_are_found_by_what_they_are(desk: Desk, world: World) -> None:
     assert somebody.get("/events", state="dead", merchant=world.theirs.merchant_id).text.count("evt_2") == 1
     assert "No event is like that" in somebody.get("/events", type="nothing.like.it").text
     assert "No event is like that" in somebody.get("/events", since="2199-01-01T00:00").text
+
+
+def test_each_kind_of_difference_has_words() -> None:
+    assert WORDS.keys() == set(FINDING_CLASSES)
 
 
 def test_a_paused_queue_gives_out_nothing(desk: Desk, world: World) -> None:

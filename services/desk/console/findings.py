@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,7 @@ from fastapi.responses import Response
 
 from billhook.actions.reconciliation import accept_finding, repair_finding
 from billhook.actions.ringing import ring
-from billhook.rules.reconcile import OPEN
+from billhook.rules.reconcile import OPEN, FindingClass
 from billhook.store.database import Tx
 from billhook.store.operator_actions import list_actions
 from billhook.store.reconciliation import Finding, get_finding, list_runs
@@ -23,6 +24,43 @@ from services.desk.dependencies import Id
 from services.desk.refusals import not_found
 
 router = APIRouter()
+
+WORDS: Final[Mapping[FindingClass, tuple[str, str]]] = {
+    "missing_event": ("An event never came", "The provider has an event that is not in the inbox."),
+    "missing_local": (
+        "Not in the book",
+        "The provider has it, and the book does not, or what follows was not made.",
+    ),
+    "missing_remote": (
+        "Not at the provider",
+        "The book has it, the provider does not. A repair marks it as deleted.",
+    ),
+    "status_mismatch": ("Another status", ""),
+    "period_mismatch": ("Another period", ""),
+    "stale_projection": ("The book is behind", ""),
+    "amount_mismatch": ("Another amount", "Money differs: nothing of it is repaired without a person."),
+    "currency_mismatch": ("Another currency", "Money differs: nothing of it is repaired without a person."),
+    "missing_document": ("No document", "An invoice has no document, or its file is gone. A repair draws it again."),
+    "corrupt_document": (
+        "A damaged file",
+        "The file is not what was stored. A repair draws it again.",
+    ),
+    "unprocessed_event": ("An event that was given up", "It came, and was not processed. A repair processes it again."),
+    "conflict": ("Other bytes under a known id", "A repair asks the provider for what both of them name."),
+    "double_retry_owner": (
+        "The provider retries too",
+        "billhook tries again, and so does the provider: switch the account's own retries off, then repair.",
+    ),
+    "orphan_payment": (
+        "Money for an invoice that is not paid",
+        "A payment names an own invoice that is still open. A repair marks it as paid by this payment.",
+    ),
+    "duplicate_remote": (
+        "Paid twice",
+        "Give the money back at the provider: the finding closes by itself.",
+    ),
+}
+"""What a difference is called, and what is to be said of it."""
 
 STATES: Final = {
     "open": OPEN,
@@ -46,7 +84,15 @@ def list_findings(request: Request, env: EnvIn, session: SessionIn) -> Response:
     more = filters.behind(shown[-1].id if len(found) > PAGE else None)
     template = "findings_rows.html" if is_more(request) else "findings.html"
     return page(
-        request, template, findings=shown, runs=runs, sources=sources, more=more, filters=filters, states=list(STATES)
+        request,
+        template,
+        findings=shown,
+        runs=runs,
+        sources=sources,
+        more=more,
+        filters=filters,
+        states=list(STATES),
+        words=WORDS,
     )
 
 
@@ -66,6 +112,7 @@ def show_finding(request: Request, env: EnvIn, session: SessionIn, finding_id: I
         finding=finding,
         source=source,
         differences=differences,
+        words=WORDS[finding.finding_class],
         actions=actions,
         undecided=finding.state in OPEN,
     )

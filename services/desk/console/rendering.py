@@ -156,7 +156,7 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def coded(text: str) -> Markup:
-    """A sentence of ours, with what stands between backticks as code."""
+    """A sentence with what stands between backticks as code."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
