@@ -115,6 +115,15 @@ def test_a_command_that_looks_imports_nothing_heavy(tmp_path: Path) -> None:
     assert found == {words: used or "" for words, used in LOOKS.items()}
 
 
+def test_who_has_read_enough_is_no_failure(tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "billhook.cli.main", "new-key"]
+    said = subprocess.run(command, cwd=tmp_path, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (said.returncode, said.stderr) == (0, "")
+
+
 def test_a_misspelt_setting_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILLHOOK_KEEP_MESSAGE_DAYS", "3")
     said = shell.fails("events", "list")

@@ -38,6 +38,11 @@ def test_who_is_not_signed_in_sees_nothing_and_comes_back_to_where_they_wanted(d
             continue
         answer = stranger.session.get(desk.address + path.format(**ids), allow_redirects=False, timeout=30)
         assert (answer.status_code, answer.headers["location"].split("?")[0]) == (303, "/sign-in"), path
+    assert 'name="next" value="/events?state=dead&amp;type=a%2Fb"' in stranger.get("/events?state=dead&type=a%2Fb").text
+    # A session that ends while a page asks for its part again leads back to the page.
+    asks = {"HX-Request": "true", "HX-Current-URL": f"{desk.address}/?x=1"}
+    answer = stranger.session.get(f"{desk.address}/overview/live", headers=asks, timeout=30)
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/sign-in?next=/%3Fx%3D1")
     answer = stranger.get("/events")
     assert 'name="next" value="/events"' in answer.text
     answer = stranger.session.post(f"{desk.address}/sign-in/key", data={"key": OPERATOR, "next": "/events"}, timeout=30)

@@ -210,6 +210,10 @@ def main() -> None:
     gc.disable()  # what imports make stays, a few hundred thousand objects: to look through them is a tenth of the time
     try:
         app()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(0)  # whoever reads has enough, as `head` has: that is no failure
+        raise
     except BillhookError as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(1)

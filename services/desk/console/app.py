@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
@@ -85,11 +85,20 @@ def _static(name: str) -> Response:
 
 async def _to_sign_in(request: Request, _: Exception) -> Response:
     """To the page of the sign-in, and from there back to where one wanted to go."""
-    wanted = request.url.path if request.method == "GET" else "/"
+    wanted = _wanted(request)
     path = "/sign-in" if wanted == "/" else f"/sign-in?next={quote(wanted)}"
     if "hx-request" in request.headers:
         return Response(status_code=204, headers={"HX-Redirect": path})
     return RedirectResponse(path, 303, {"Cache-Control": "no-store"})
+
+
+def _wanted(request: Request) -> str:
+    """A page, with what was asked of it; not the part of one that asks for itself again and again."""
+    if request.method != "GET":
+        return "/"
+    at = urlsplit(request.headers.get("hx-current-url", "") if "hx-request" in request.headers else str(request.url))
+    whole = f"{at.path}?{at.query}" if at.query else at.path
+    return sign_in.inside(whole if len(whole) <= sign_in.LONGEST_NEXT else at.path[: sign_in.LONGEST_NEXT])
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from billhook.actions.reconciliation import accept_finding, repair_finding
 from billhook.actions.ringing import ring
-from billhook.rules.reconcile import OPEN, FindingClass
+from billhook.rules.reconcile import OPEN
 from billhook.store.database import Tx
 from billhook.store.operator_actions import list_actions
 from billhook.store.reconciliation import Finding, get_finding, list_runs
@@ -25,7 +25,7 @@ from services.desk.refusals import not_found
 
 router = APIRouter()
 
-WORDS: Final[Mapping[FindingClass, tuple[str, str]]] = {
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "missing_event": ("An event never came", "The provider has an event that is not in the inbox."),
     "missing_local": (
         "Not in the book",

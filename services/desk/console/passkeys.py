@@ -48,7 +48,7 @@ from services.desk.console.session import (
     own_page,
     sign_in_as,
 )
-from services.desk.console.sign_in import door, inside, let_try
+from services.desk.console.sign_in import LONGEST_NEXT, door, inside, let_try
 from services.desk.dependencies import Id
 from services.desk.refusals import Refusal, not_found
 
@@ -146,7 +146,7 @@ def ask_to_show(request: Request, env: EnvIn) -> Response:
 @router.post("/sign-in/passkey", dependencies=[Depends(own_page)])
 def sign_in(request: Request, env: EnvIn, form: FormIn) -> Response:
     let_try(request, "passkey")
-    party, to = _party(env), inside(form.one("next", 500) or "/")
+    party, to = _party(env), inside(form.one("next", LONGEST_NEXT) or "/")
     answer, now = form.one("answer", LONGEST_ANSWER), env.clock()
     with env.database.begin() as tx:
         challenge = take_challenge(tx, request.cookies.get(HOLDER, ""), now)

@@ -59,7 +59,8 @@ CHALLENGE = "billhook_sign_in"
 _ROLES: Final[dict[str, Role]] = {"read": "view", "write": "admin"}
 """What an operator's key may at the console, by its scope; one that only publishes has no business here."""
 
-Next = Annotated[str, Query(max_length=500)]
+LONGEST_NEXT: Final = 500
+Next = Annotated[str, Query(max_length=LONGEST_NEXT)]
 
 
 def door(
@@ -96,7 +97,7 @@ def ask(request: Request, env: EnvIn, next: Next = "/") -> Response:
 @router.post("/sign-in/key")
 def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
     key, own = form.one("key"), env.settings.operator_key.get_secret_value()
-    to, who = inside(form.one("next", 500) or "/"), f"key {address_of(request.scope)}"
+    to, who = inside(form.one("next", LONGEST_NEXT) or "/"), f"key {address_of(request.scope)}"
     tries: Rate = request.app.state.tries
     if not tries.left(who):
         raise _too_often()
@@ -120,7 +121,7 @@ def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
 def send_code(request: Request, env: EnvIn, form: FormIn) -> Response:
     """The same answer, whoever asks."""
     email = form.one("email").lower()
-    to = inside(form.one("next", 500) or "/")
+    to = inside(form.one("next", LONGEST_NEXT) or "/")
     if "@" not in email:
         return door(request, env, to, 422, problem="That is no mail address.")
     let_try(request, "code")
@@ -155,7 +156,7 @@ def _mail(challenge: str, email: str, code: str) -> NewMail:
 
 @router.post("/sign-in/answer")
 def answer_code(request: Request, env: EnvIn, form: FormIn) -> Response:
-    to, email = inside(form.one("next", 500) or "/"), form.one("email")
+    to, email = inside(form.one("next", LONGEST_NEXT) or "/"), form.one("email")
     given = form.one("code").replace(" ", "")
     challenge = request.cookies.get(CHALLENGE, "")
     now = env.clock()
