@@ -365,6 +365,11 @@ MONEY: Final = Dashboard(
         ),
         Panel("Dunning cases", "Not over, by stage.", (("max by (stage) (billhook_dunning_cases)", "{{stage}}"),)),
         Panel(
+            "What happened to dunning cases",
+            "In the last 24 hours, by cause. Many declined for good: ask for other cards.",
+            (("max by (cause) (billhook_dunning_transitions)", "{{cause}}"),),
+        ),
+        Panel(
             "Cases that ended in 24 hours",
             "`recovered` beside `exhausted`.",
             (("max by (stage) (billhook_dunning_ended_cases)", "{{stage}}"),),

@@ -350,6 +350,12 @@ class Metrics:
         "Dunning cases that are not over, by stage. `retrying` growing: what do the declines say?",
         "stage",
     )
+    dunning_steps = ledger(
+        "dunning_transitions",
+        "What happened to dunning cases in the last 24 hours, by its cause. `declined_for_good` or `method_missing`"
+        " growing: customers have to be asked for another card. `unanswerable`: see the runbook of unknown payments.",
+        "cause",
+    )
     dunning_ended = ledger(
         "dunning_ended_cases",
         "Cases that ended in the last 24 hours, by stage. `exhausted` beside `recovered` is how well dunning works.",

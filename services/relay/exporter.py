@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from billhook.metrics import Metrics
 from billhook.parts import Part, Parts
-from billhook.rules.dunning import STAGES, ended
+from billhook.rules.dunning import CAUSES, STAGES, ended
 from billhook.rules.reconcile import FINDING_CLASSES
 from billhook.rules.retry import REASON_CLASSES, REFUSED
 from billhook.runtime.clock import Clock
@@ -109,6 +109,7 @@ class Exporter:
         metrics.disabled_endpoints.set(measured.disabled_endpoints)
         running = [stage for stage in STAGES if not ended(stage)]
         _set(metrics.dunning_cases, measured.dunning_cases, running)
+        _set(metrics.dunning_steps, {cause: measured.dunning_steps.get(cause, 0) for cause in CAUSES})
         _set(metrics.dunning_ended, measured.dunning_ended, [stage for stage in STAGES if ended(stage)])
         _set(metrics.recovered, measured.recovered)
         _set(metrics.findings, measured.findings, FINDING_CLASSES)

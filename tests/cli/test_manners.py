@@ -124,6 +124,16 @@ def test_who_has_read_enough_is_no_failure(tmp_path: Path) -> None:
     assert (said.returncode, said.stderr) == (0, "")
 
 
+def test_a_shell_completes_commands_and_options() -> None:
+    def completed(typed: str) -> list[str]:
+        asked = {"_BILLHOOK_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        return CliRunner().invoke(app, prog_name="billhook", env=asked).output.split()
+
+    assert completed("billhook ev") == ["events"]
+    assert {"list", "replay", "discard"} <= set(completed("billhook dead-letters "))
+    assert "--dry-run" in completed("billhook replay --d")
+
+
 def test_a_misspelt_setting_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILLHOOK_KEEP_MESSAGE_DAYS", "3")
     said = shell.fails("events", "list")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from store.databases import NOW
 from store.dunning import new_case
 from store.events import put
-from store.history import delivery, endpoint_of
+from store.history import delivery, endpoint_of, made
 
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
@@ -19,7 +19,7 @@ from billhook.rules.retry import MAX_ATTEMPTS, Dead, after_failure
 from billhook.store import dead_letters, measures, reconciliation, sources
 from billhook.store.database import Database, Tx
 from billhook.store.dead_letters import DeadLetter
-from billhook.store.dunning_cases import add_case
+from billhook.store.dunning_cases import add_case, dunning_steps
 from billhook.store.endpoints import set_disabled
 from billhook.store.merchants import create_merchant
 from billhook.store.queue_pauses import pause
@@ -68,6 +68,10 @@ def put_history(tx: Tx) -> None:
     ):
         add_case(tx, case, NOW)
     tx.execute(sa.text("UPDATE dunning_cases SET state = 'done' WHERE closed_at IS NOT NULL"))
+    for cause, ago in (("declined", 1), ("declined", 23), ("paid", 2), ("paid", 25)):
+        at = NOW - ago * HOUR
+        step = {"id": made("dstep", at), "merchant_id": "mrc_a", "case_id": "dun_1", "at": at, "stage": "grace"}
+        tx.execute(dunning_steps.insert().values(**step, cause=cause))
     merchant = create_merchant(tx, "Acme", NOW)
     asked = sources.create_source(tx, merchant.id, "stripe", "shop", b"s", NOW - 5 * HOUR, api_key=b"k")
     sources.create_source(tx, merchant.id, "standard", "ours", b"s", NOW)
@@ -126,6 +130,7 @@ def test_the_figures_are_those_of_the_ledger(ledger: Database) -> None:
     assert measured.held_deliveries == 1
     assert (measured.failing_endpoints, measured.disabled_endpoints) == (1, 1)
     assert measured.dunning_cases == {"grace": 1}
+    assert measured.dunning_steps == {"declined": 2, "paid": 1}
     assert measured.dunning_ended == {"recovered": 2, "exhausted": 1}
     assert measured.recovered == {"eur": 19.0, "jpy": 500.0}
     assert measured.findings == {"status_mismatch": 2}

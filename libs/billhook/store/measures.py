@@ -20,12 +20,13 @@ from billhook.store import work
 from billhook.store.database import Tx
 from billhook.store.dead_letters import dead_letters
 from billhook.store.deliveries import deliveries
-from billhook.store.dunning_cases import dunning_cases
+from billhook.store.dunning_cases import dunning_cases, dunning_steps
 from billhook.store.endpoints import endpoints
 from billhook.store.fitness import revision_in
 from billhook.store.queue_pauses import paused
 from billhook.store.queues import BELLS
 from billhook.store.reconciliation import DONE, IS_OPEN, reconciliation_findings, reconciliation_runs
+from billhook.store.schema import id_at
 from billhook.store.sources import sources
 from billhook.store.work import DUE, Backlog
 
@@ -50,6 +51,8 @@ class Measured:
     disabled_endpoints: int
     dunning_cases: dict[str, int]
     """Those that are not over, by stage."""
+    dunning_steps: dict[str, int]
+    """Lately, by cause."""
     dunning_ended: dict[str, int]
     """Lately, by stage."""
     recovered: dict[str, float]
@@ -72,6 +75,7 @@ def measure(tx: Tx, now: datetime) -> Measured:
         failing_endpoints=_count(tx, endpoints, *_FAILING),
         disabled_endpoints=_count(tx, endpoints, *_DISABLED),
         dunning_cases=_by(tx, dunning_cases.c.stage, dunning_cases.c.state == DUE),
+        dunning_steps=_by(tx, dunning_steps.c.cause, dunning_steps.c.id >= id_at("dstep", now - RECENT)),
         dunning_ended=ended,
         recovered=recovered,
         findings=_by(tx, reconciliation_findings.c.finding_class, IS_OPEN),
