@@ -32,8 +32,9 @@ from billhook.queue.consumer import Steps
 from billhook.queue.spans import end_of_attempt
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
+from billhook.store import work
 from billhook.store.database import Database, is_store_away
-from billhook.store.deliveries import deliveries, pull_forward
+from billhook.store.deliveries import deliveries, due_for, pull_forward
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
 from services.courier.limits import BEYOND, IN_FLIGHT, Admission, EndpointLimits
@@ -61,6 +62,12 @@ comes back to a quiet courier is settled at once."""
 
 IDLE_SECONDS: Final = 5.0
 """How long a claimer waits for a ring, where nothing is put off until then."""
+
+PUT_OFF: Final = 500
+"""Deliveries that get out of the way in one transaction, which is no longer than one that settles."""
+
+PUT_OFF_AGAIN_SECONDS: Final = 0.5
+"""As often as the relay rings for what is passed over."""
 
 PULLED: Final = 2000
 """Deliveries that fall due together at an endpoint that is up again; the next follow in the settler's next turn."""
@@ -120,6 +127,9 @@ class Dispatcher:
         self._leases = steps.leases()
         """All that is in hand: claimed, and not settled yet."""
         self._bytes = 0
+        self._passed_over: set[str] = set()
+        """Lanes in which claims passed over what is due for endpoints that are slow or down."""
+        self._put_off_at = float("-inf")
         self._results: list[Result] = []
         self._attempts: list[str] = []
         """The `traceparent` of each attempt that came back and is to be settled."""
@@ -163,7 +173,7 @@ class Dispatcher:
             limit = self._wait_for_room(lane)
             if limit < LEAST_ROOM:
                 continue
-            ids = lane.listener.take(limit, self._patience(lane))
+            ids = lane.listener.take(limit, self._patience(lane), rung_first=True)
             part.tick()
             if ids == [] and not self._is_time(lane):
                 continue
@@ -217,6 +227,8 @@ class Dispatcher:
 
     def _take(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> Exception | None:
         """Claim and send; returns why nothing (more) was claimed, if it could not be."""
+        if self._limits.stuck() and lane.name not in self._passed_over:
+            self._note_passed_over(lane.name)
         try:
             claimed = self._plain.claim(lane.name, ids, limit)
         except Exception as error:
@@ -230,9 +242,12 @@ class Dispatcher:
 
     def _take_by_the_rules(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> Exception | None:
         admission = Admission(self._limits, lane.name, self._leases)
-        only = deliveries.c.lane == lane.name
-        if full := self._limits.full():
-            only = sa.and_(only, deliveries.c.endpoint_id.not_in(full))
+        endpoints, merchants = self._limits.full(lane.name)
+        only = sa.and_(
+            deliveries.c.lane == lane.name,
+            deliveries.c.endpoint_id.not_in(endpoints),
+            deliveries.c.merchant_id.not_in(merchants),
+        )
         try:
             token, jobs = self._steps.claim(ids, limit, only, admission.admit, lane_name(lane.name))
         except Exception as error:
@@ -242,7 +257,7 @@ class Dispatcher:
         self._hand_out(lane, token, jobs)
         if ids is None and admission.found >= limit:
             lane.listener.look()
-        self._remember(lane, admission)
+        self._remember(lane, admission.deferred)
         return None
 
     def _hand_out(self, lane: Lane, token: str, jobs: Sequence[DeliveryJob]) -> None:
@@ -256,12 +271,12 @@ class Dispatcher:
         for job in jobs:
             self._send(lane, job)
 
-    def _remember(self, lane: Lane, admission: Admission) -> None:
+    def _remember(self, lane: Lane, deferred: Sequence[tuple[str, datetime]]) -> None:
         """Look for what was put off when the first of it falls due; the relay would find it up to a second later."""
-        if admission.deferred:
-            first = min(at for _, at in admission.deferred)
+        if deferred:
+            first = min(at for _, at in deferred)
             lane.look_at = first if lane.look_at is None else min(lane.look_at, first)
-        self._deferred.inc(len(admission.deferred))
+        self._deferred.inc(len(deferred))
         self._metrics.open_breakers.set(self._limits.open_breakers())
 
     # Sending.
@@ -313,7 +328,8 @@ class Dispatcher:
         while True:
             part.rest()
             with self._lock:
-                self._to_settle.wait_for(lambda: self._results or self._is_over(), IDLE_SECONDS)
+                if not self._results and not self._is_over():
+                    self._to_settle.wait(self._settlers_patience())
                 if not self._results and self._is_over():
                     return
             part.tick()
@@ -327,6 +343,10 @@ class Dispatcher:
                     self._write(results)
                 again_at = time.monotonic() + GATHER_SECONDS
             self._pull_forward()
+            self._put_off()
+
+    def _settlers_patience(self) -> float:
+        return IDLE_SECONDS if not self._passed_over else max(0.0, self._put_off_at - time.monotonic())
 
     def _settling(self, attempts: Sequence[str]) -> AbstractContextManager[None]:
         if self._tracing is None:
@@ -381,6 +401,32 @@ class Dispatcher:
             if pulled == PULLED:
                 with self._limits.lock:
                     self._limits.recovered.add(endpoint_id)
+
+    def _put_off(self) -> None:
+        """What claims have passed over gets out of their way, each to a turn of its own."""
+        if time.monotonic() < self._put_off_at:
+            return
+        with self._lock:
+            lanes, self._passed_over = self._passed_over, set()
+        for lane in lanes:
+            try:
+                with self._database.begin(durable=False) as tx:
+                    rows = due_for(tx, lane, self._limits.stuck(), self._clock(), PUT_OFF)
+                    turns = self._limits.turns(rows)
+                    work.defer(tx, deliveries, turns)
+            except Exception as error:  # it stays where it is, and claims go on passing it over
+                log.warning("nothing put off", extra={"lane": lane, "reason": str(error)[:200]})
+                continue
+            self._remember(self._lanes[lane], turns)
+            if len(rows) == PUT_OFF:
+                self._note_passed_over(lane)
+        if lanes:
+            self._put_off_at = time.monotonic() + PUT_OFF_AGAIN_SECONDS
+
+    def _note_passed_over(self, lane: str) -> None:
+        with self._lock:
+            self._passed_over.add(lane)
+            self._to_settle.notify()
 
     def _keep(self, part: Part) -> None:
         part.rest()

@@ -6,6 +6,7 @@ by mail, both written in the transaction that decides it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,15 +49,23 @@ def record_health(tx: Tx, tried: Sequence[tuple[Endpoint, Attempt]], now: dateti
     concerned = {endpoint.id for endpoint, attempt in tried if concerns(endpoint, attempt)}
     if not concerned:
         return {}
-    told = []
+    attempts: dict[str, list[Attempt]] = defaultdict(list)
+    for endpoint, attempt in tried:
+        attempts[endpoint.id].append(attempt)
+    told: list[Told] = []
+    changed: dict[str, EndpointHealth] = {}
     for endpoint in endpoints_of(tx, concerned, lock=True).values():
         if endpoint.disabled_at is not None or endpoint.deleted_at is not None:
             continue
-        verdict = _judge(tx, endpoint, [attempt for ep, attempt in tried if ep.id == endpoint.id])
+        health, verdict = _judged(endpoint, attempts[endpoint.id])
+        if health != endpoint.health:
+            changed[endpoint.id] = health
         if verdict is not None:
             told.append(verdict)
-            if verdict.disables:
-                set_disabled(tx, endpoint.id, now, _reason(verdict))
+    save_health(tx, changed)
+    for one in told:
+        if one.disables:
+            set_disabled(tx, one.endpoint.id, now, _reason(one))
     return _tell(tx, told, now)
 
 
@@ -73,12 +82,13 @@ def _arrived(attempt: Attempt) -> bool:
     return attempt.outcome == "2xx"
 
 
-def _judge(tx: Tx, endpoint: Endpoint, attempts: Sequence[Attempt]) -> Told | None:
-    """Write the endpoint's new health; returns what its merchant has to be told."""
+def _judged(endpoint: Endpoint, attempts: Sequence[Attempt]) -> tuple[EndpointHealth, Told | None]:
+    """The endpoint's new health, and what its merchant has to be told."""
+    health, told = endpoint.health, None
     gone = next((attempt for attempt in attempts if attempt.status_code == GONE), None)
     if gone is not None:
-        return Told(endpoint, "gone", endpoint.failing_since or gone.started_at, "the endpoint answered 410 Gone")
-    health, told = endpoint.health, None
+        since = endpoint.failing_since or gone.started_at
+        return health, Told(endpoint, "gone", since, "the endpoint answered 410 Gone")
     for attempt in sorted(attempts, key=lambda attempt: attempt.started_at):
         if _arrived(attempt):
             health, told = EndpointHealth(), None
@@ -87,9 +97,7 @@ def _judge(tx: Tx, endpoint: Endpoint, attempts: Sequence[Attempt]) -> Told | No
         if notice is not None and health.failing_since is not None:
             error = attempt.error or f"the endpoint answered {attempt.status_code}"
             told = Told(endpoint, STAGES[notice], health.failing_since, error)
-    if health != endpoint.health:
-        save_health(tx, endpoint.id, health)
-    return told
+    return health, told
 
 
 def _reason(told: Told) -> str:

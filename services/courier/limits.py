@@ -3,13 +3,15 @@
 A claim finds due deliveries, and these limits decide within its transaction which are taken:
 
     ordering        the subject's earlier delivery is not over        ─▶ deferred until that one is due again
-    breaker         the endpoint is down                              ─▶ deferred until the breaker lets a probe through
+    breaker         the endpoint is down                              ─▶ deferred to a turn of its own
     share           enough is under way for its merchant              ─▶ left in the table, and passed over
     window, cap     enough is under way to it                         ─▶ left in the table, or deferred if it is slow
     rate            its bucket is empty                               ─▶ deferred until there is a token
 
 Nothing waits inside a worker. What is deferred falls due later, so that the next claim does not find it in front of
-work that could be done. Limits that a merchant has set hold over all couriers: their endpoints are locked meanwhile.
+work that could be done. What is known to have no room is passed over by claims from the beginning, and put off behind
+their backs (`Dispatcher._put_off`): a hundred endpoints that hang cost whoever waits for a claim next to nothing.
+Limits that a merchant has set hold over all couriers: their endpoints are locked meanwhile.
 """
 
 from __future__ import annotations
@@ -73,17 +75,35 @@ class Traffic:
     """How long an attempt takes, smoothed."""
     promised: datetime | None = None
     """The last time to which something was put off for want of tokens."""
+    turns_until: datetime | None = None
+    """Up to when its turns are given to what was put off because it is slow or down."""
     cap: int | None = None
     """What its merchant allows to be under way at once."""
     merchant_id: str = ""
     left: set[str] = field(default_factory=set)
-    """Lanes in whose table something due was left because there was no room: at the endpoint, or for its merchant."""
+    """Lanes in whose table something due was left because the endpoint had no room."""
+
+    @property
+    def most(self) -> int:
+        """How many may be under way at once."""
+        return self.breaker.window if self.cap is None else min(self.breaker.window, self.cap)
 
     def room(self, now: datetime) -> int:
+        return 0 if self.breaker.is_open(now) else max(0, self.most - self.busy)
+
+    def next_turn(self, now: datetime, *, tried: bool) -> datetime:
+        """When the next of what has to wait may be sent. While the endpoint is down one is a probe, and the others
+        follow so far apart that each is put off once, not again and again: they fall due with its first success. What
+        was `tried` does not, and is put off for a little at a time."""
+        wait = max(SHORTEST_WAIT, timedelta(seconds=self.seconds))
+        first, each = now + wait, wait / max(1, self.most)
         if self.breaker.is_open(now):
-            return 0
-        window = self.breaker.window
-        return max(0, (window if self.cap is None else min(window, self.cap)) - self.busy)
+            first, each = self.breaker.open_until or now, timedelta(seconds=breaker.OPEN_SECONDS)
+        if tried:
+            return first + (first - now) * random.random()
+        at, furthest = max(first, self.turns_until or first), now + LONGEST_WAIT
+        self.turns_until = min(at + each, furthest)
+        return at if at < furthest else furthest - LONGEST_WAIT / 2 * random.random()
 
     def has_made_room(self, now: datetime) -> bool:
         """For half of what may be under way, since a claim costs as much as sending 50 messages."""
@@ -106,9 +126,9 @@ class EndpointLimits:
         """What is under way for each merchant."""
         self._all_busy = 0
         self._crowded: dict[str, set[str]] = {}
-        """Merchants whose share was used up, with their endpoints for which something was left."""
+        """Merchants whose share was used up, with the lanes in which something may be left for them."""
         self.recovered: set[str] = set()
-        """Endpoints that answered after they had been down: what was put off for them may fall due."""
+        """Endpoints that answered after they had been down or slow: what was put off for them may fall due."""
 
     def enter(self, endpoint_id: str, merchant_id: str, places: int) -> None:
         """So many more are under way (fewer, if negative). Call it with the lock."""
@@ -123,9 +143,11 @@ class EndpointLimits:
 
     def share(self, merchant_id: str) -> int:
         """How many more may go out for a merchant: some always, and more while the others' share is free."""
-        free = IN_FLIGHT + BEYOND - self._all_busy
-        assured = min(ASSURED, max(1, free // 4))
-        return max(0, min(free, assured - self._busy[merchant_id]), IN_FLIGHT - self._all_busy)
+        room = IN_FLIGHT - self._all_busy
+        return room if room >= WORTH_A_CLAIM else max(0, min(room + BEYOND, self._assured() - self._busy[merchant_id]))
+
+    def _assured(self) -> int:
+        return min(ASSURED, max(1, (IN_FLIGHT + BEYOND - self._all_busy) // 4))
 
     def traffic(self, endpoint_id: str) -> Traffic:
         found = self._known.get(endpoint_id)
@@ -153,45 +175,80 @@ class EndpointLimits:
             del self._roomy[next(iter(self._roomy))]
 
     def rooms(self) -> tuple[Rooms, int]:
-        """How many may go to each endpoint without asking further, and how many in all: so few that no merchant's
-        share can end before."""
+        """How many may go to each endpoint and for each merchant without asking further, and how many in all."""
         now = self.now()
         with self.lock:
             if len(self._noted) > MOST_NOTED:
-                return Rooms({}, 0), 0
+                return Rooms({}, 0, {}, 0), 0
             known = {name: traffic.room(now) for name, traffic in {**self._roomy, **self._noted}.items()}
-            free = IN_FLIGHT - self._all_busy
-            return Rooms(known, breaker.FIRST_WINDOW), free if free >= WORTH_A_CLAIM else 0
+            room = IN_FLIGHT - self._all_busy
+            if room >= WORTH_A_CLAIM:  # which is everybody's share
+                # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
+                turn = min(room, ASSURED) if len(self._busy) > 1 else room
+                return Rooms(known, breaker.FIRST_WINDOW, {}, turn), room
+            shares = {merchant_id: self.share(merchant_id) for merchant_id in self._busy}
+            return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured()), room + BEYOND
 
-    def full(self) -> list[str]:
-        """Endpoints that have no room but soon will: what is due for them stays where it is, and no claim comes upon it
-        before what is due for others."""
+    def full(self, lane: str) -> tuple[list[str], list[str]]:
+        """Endpoints that have no room, and merchants whose share is used up: what is due for them stays where it is,
+        and no claim in this lane comes upon it before what is due for others."""
         now = self.now()
         with self.lock:
-            found = {name for name, traffic in self._noted.items() if traffic.left and _soon(traffic, now)}
-            crowds = [ids for merchant_id, ids in self._crowded.items() if not self.share(merchant_id)]
-            return [*found.union(*crowds)]
+            merchants = [merchant_id for merchant_id in self._busy if not self.share(merchant_id)]
+            for merchant_id in merchants:
+                self.crowd(merchant_id, lane)
+            endpoints = [name for name, traffic in self._noted.items() if not traffic.room(now)]
+            for name in endpoints:
+                self._noted[name].left.add(lane)
+            return endpoints, merchants
 
-    def wait_for_room(self, endpoint_ids: Collection[str], lane: str) -> tuple[set[str], bool]:
-        """A claim came upon plain deliveries of these endpoints, and they had no room. Where that will soon be
-        otherwise, what is due for them stays where it is. Returns the endpoints of which the rules are to be asked, and
-        whether there is room already."""
-        now, others, again = self.now(), set[str](), False
+    def with_room(self, endpoint_ids: Collection[str], lane: str) -> set[str]:
+        """Which of these have room. A claim in this lane came upon something due for each."""
+        now = self.now()
         with self.lock:
-            for endpoint_id in endpoint_ids:
+            roomy = {name for name in endpoint_ids if self.traffic(name).room(now)}
+            for name in set(endpoint_ids) - roomy:
+                self.traffic(name).left.add(lane)
+            return roomy
+
+    def wait_for_room(self, waiting: Collection[tuple[str, str]], lane: str) -> bool:
+        """A claim in this lane came upon plain deliveries of these (endpoint, merchant), and there was no room for
+        them. They stay where they are until there is. Returns whether there is already."""
+        now, again = self.now(), False
+        with self.lock:
+            for endpoint_id, merchant_id in waiting:
                 traffic = self.traffic(endpoint_id)
-                if traffic.breaker.is_open(now) or traffic.seconds > SLOW_SECONDS:
-                    others.add(endpoint_id)
-                elif traffic.has_made_room(now):
+                if not self.share(merchant_id):
+                    self.crowd(merchant_id, lane)
+                elif traffic.has_made_room(now) and traffic.room(now):
                     again = True
                 else:
                     traffic.left.add(lane)
-        return others, again
+        return again
 
-    def crowd(self, endpoint_id: str, merchant_id: str, lane: str) -> None:
-        """Something was left for an endpoint because its merchant's share is used up. Call it with the lock."""
-        self.traffic(endpoint_id).left.add(lane)
-        self._crowded.setdefault(merchant_id, set()).add(endpoint_id)
+    def stuck(self) -> list[str]:
+        """Endpoints that have no room and will not soon: what is due for them is to be put off."""
+        now = self.now()
+        with self.lock:
+            return [name for name, traffic in self._noted.items() if not traffic.room(now) and not _soon(traffic, now)]
+
+    def turns(self, waiting: Sequence[deliveries.Waiting]) -> list[tuple[str, datetime]]:
+        """When each of these may go out, by its id. To an endpoint that was switched off nothing goes: claims are to
+        come upon it again, and end what is due for it."""
+        now, found = self.now(), []
+        with self.lock:
+            for one in waiting:
+                if one.off:
+                    self.judge(one.endpoint_id, Breaker())
+                    self.traffic(one.endpoint_id).seconds = 0.0
+                else:
+                    traffic = self.traffic(one.endpoint_id)
+                    found.append((one.id, traffic.next_turn(now, tried=one.attempts > 0)))
+        return found
+
+    def crowd(self, merchant_id: str, lane: str) -> None:
+        """Something may be left for a merchant because its share is used up. Call it with the lock."""
+        self._crowded.setdefault(merchant_id, set()).add(lane)
 
     def open_breakers(self) -> int:
         now = self.now()
@@ -207,8 +264,9 @@ class EndpointLimits:
             traffic = self.traffic(endpoint_id)
             traffic.seconds += (seconds - traffic.seconds) / 4
             if answers(outcome, status_code):
-                if traffic.breaker.opened:
+                if traffic.breaker.opened or (traffic.turns_until is not None and traffic.seconds <= SLOW_SECONDS):
                     self.recovered.add(endpoint_id)
+                    traffic.turns_until = None
                 self.judge(endpoint_id, breaker.succeeded(traffic.breaker))
             else:
                 self.judge(endpoint_id, breaker.failed(traffic.breaker, now, pause_seconds))
@@ -219,23 +277,18 @@ class EndpointLimits:
             traffic = self.traffic(endpoint_id)
             self.enter(endpoint_id, traffic.merchant_id, -1)
             found = self._uncrowded()
-            # Looked for before there is a share again, it would not be found, and be forgotten.
-            crowded = endpoint_id in self._crowded.get(traffic.merchant_id, ())
-            if traffic.left and not crowded and traffic.has_made_room(self.now()):
+            if traffic.left and traffic.has_made_room(self.now()):
                 found |= traffic.left
                 traffic.left = set()
             return found
 
     def _uncrowded(self) -> set[str]:
-        """The lanes in which something was left for merchants whose share has room again, for as many as are worth a
+        """The lanes in which something may be left for merchants whose share has room again, for as many as are worth a
         claim."""
         lanes: set[str] = set()
         for merchant_id in [*self._crowded]:
             if self.share(merchant_id) >= min(WORTH_A_CLAIM, max(1, self._busy[merchant_id])):
-                for endpoint_id in self._crowded.pop(merchant_id):
-                    traffic = self.traffic(endpoint_id)
-                    lanes |= traffic.left
-                    traffic.left = set()
+                lanes |= self._crowded.pop(merchant_id)
         return lanes
 
 
@@ -307,10 +360,8 @@ class Admission:
         if endpoint.disabled_at is not None or endpoint.deleted_at is not None:
             return len(queue)  # nothing will be sent
         if traffic.breaker.is_open(now):
-            until = traffic.breaker.open_until or now
-            self._defer(queue[0], until, now)  # the probe
-            for row in queue[1:]:  # spread over as long again: what has piled up shall not come back at once
-                self._defer(row, until + (until - now) * random.random(), now)
+            for row in queue:
+                self._defer(row, traffic.next_turn(now, tried=row["attempts"] > 0), now)
             return 0
         if traffic.breaker == Breaker() and endpoint.failing_since is not None:
             self._limits.judge(endpoint.id, breaker.SUSPECT)  # it was down when the process before this one ended
@@ -327,13 +378,12 @@ class Admission:
         if places == len(queue):
             return places
         if crowded:
-            self._limits.crowd(endpoint.id, endpoint.merchant_id, self._lane)
+            self._limits.crowd(endpoint.merchant_id, self._lane)
         elif elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS:
             traffic.left.add(self._lane)  # somebody will leave soon, and look
         else:
-            wait = max(SHORTEST_WAIT, timedelta(seconds=traffic.seconds))
             for row in queue[places:]:
-                self._defer(row, now + wait * (1 + random.random()), now)
+                self._defer(row, traffic.next_turn(now, tried=row["attempts"] > 0), now)
         return places
 
     def _tokens(

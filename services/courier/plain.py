@@ -47,11 +47,11 @@ class FastPath:
     def claim(self, lane: str, ids: Sequence[str] | None, limit: int) -> Claimed:
         """Take what is plain; the places of these are taken in the limits too. One claim at a time: between the look
         at the limits and the taking of places nobody else may take any. Raises if the database is away."""
-        rooms, share = self._limits.rooms()
-        if share < 1:
+        rooms, most = self._limits.rooms()
+        if most < 1:
             return Claimed("", (), ids, more=False)
         now, handler = self._limits.now(), self._steps.handler
-        wanted = Wanted(lane, ids, min(limit, share), self._limits.full())
+        wanted = Wanted(lane, ids, min(limit, most), *self._limits.full(lane))
         try:
             taken = take(self._database, wanted, rooms, max_attempts=handler.max_attempts, now=now, lease=handler.lease)
         except Exception as error:
@@ -66,11 +66,13 @@ class FastPath:
             ).items():
                 self._limits.enter(endpoint_id, merchant_id, places)
         self._steps.note_claimed(taken.due, now, lane_name(lane))
-        asked, again = self._limits.wait_for_room({endpoint_id for _, endpoint_id in taken.waiting}, lane)
-        left = [*taken.left, *(row_id for row_id, endpoint_id in taken.waiting if endpoint_id in asked)]
+        again = self._limits.wait_for_room({(endpoint, merchant) for _, endpoint, merchant in taken.waiting}, lane)
+        roomy = self._limits.with_room({endpoint for _, endpoint in taken.left}, lane)
+        left = [row_id for row_id, endpoint_id in taken.left if endpoint_id in roomy]
         behind = len(jobs) + len(taken.waiting) + len(taken.left) == wanted.limit
         if ids is not None and behind:
-            seen = {*left, *(job.id for job in jobs), *(row_id for row_id, _ in taken.waiting)}
+            passed = (row_id for row_id, *_ in (*taken.waiting, *taken.left))
+            seen = {*passed, *(job.id for job in jobs)}
             left += [row_id for row_id in ids if row_id not in seen]
         return Claimed(taken.token, jobs, left, more=again or (behind and ids is None))
 

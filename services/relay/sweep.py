@@ -25,9 +25,10 @@ EVERY_SECONDS = 0.5
 GRACE = timedelta(seconds=0.5)
 """Work is rung for by the process that makes it due; only after this long the relay rings for it too."""
 
-LIMIT = 2_000
-"""Ids a sweep rings for in one queue: what a consumer does in about a second. Where as many are due, it rings without
-naming them: consumers then read SQL, in order, and leave alone what they have no room for."""
+LIMIT = 256
+"""Ids a sweep rings for in one queue: two batches of a consumer. Where as many are due, it rings without naming them:
+consumers then read SQL, in order, and leave alone what they have no room for. Named one by one, what waits for room
+would be asked about twice a second, in front of what has just been rung for."""
 
 PUT_RIGHT_EVERY_SECONDS = 5.0
 

@@ -6,11 +6,13 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from consumers.world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
+from billhook.store.deliveries import Waiting, deliveries
 from billhook.store.endpoints import set_disabled, update_endpoint
 from services.courier.limits import BEYOND, IN_FLIGHT, WORTH_A_CLAIM, EndpointLimits
 
@@ -42,11 +44,11 @@ def test_an_endpoint_that_is_full_is_passed_over_until_there_is_room(world: Worl
         world.say()
     courier = world.courier()
     courier.take()
-    assert courier.limits.full() == [endpoint]
+    assert courier.limits.full("fresh") == ([endpoint], [])
     courier.limits.answered(endpoint, "2xx", 200, None, 0.01)
     # A claim for each single place would cost more than it brings: half of the window is worth one.
     assert [courier.limits.leave(endpoint) for _ in range(2)] == [set(), {"fresh"}]
-    assert courier.limits.full() == []
+    assert courier.limits.full("fresh") == ([], [])
     assert len(courier.take()[1]) == 3  # the window has grown by one
 
 
@@ -60,7 +62,7 @@ def test_what_is_due_for_a_slow_endpoint_is_deferred(world: World) -> None:
         world.say()
     assert len(courier.take()[1]) == window
     assert [7 <= (at - world.clock()).total_seconds() <= 17 for at in due(world)] == [True] * 3
-    assert courier.limits.full() == []
+    assert courier.limits.full("fresh") == ([endpoint], [])  # no claim comes upon it
 
 
 def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: World) -> None:
@@ -72,13 +74,40 @@ def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: W
         world.say()
     assert courier.take()[1] == []
     assert world.rows("deliveries", "attempts") == [(0,)] * 30
-    wait = [(at - world.clock()).total_seconds() for at in due(world)]
-    assert min(wait) >= OPEN_SECONDS
-    assert max(wait) <= 2 * OPEN_SECONDS
+    # Each has a turn of its own: it is put off once, and not again and again while the endpoint is down.
+    wait = sorted((at - world.clock()).total_seconds() for at in due(world))
+    assert wait == [OPEN_SECONDS * turn for turn in range(1, 31)]
 
     world.clock.move(seconds=2 * OPEN_SECONDS)
     assert len(courier.take()[1]) == 1  # the probe
     assert courier.limits.open_breakers() == 0
+
+
+def test_a_retry_is_put_off_for_a_little_at_a_time_since_no_success_pulls_it_forward(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    courier = world.courier()
+    for _ in range(5):
+        world.say()
+    with world.database.begin() as tx:
+        tx.execute(sa.update(deliveries).values(attempts=1))
+    for _ in range(TRIP):
+        courier.limits.answered(endpoint, "connect", None, None, 0.01)
+    assert courier.take()[1] == []
+    waits = [(at - world.clock()).total_seconds() for at in due(world)]
+    assert OPEN_SECONDS <= min(waits) <= max(waits) <= 2 * OPEN_SECONDS
+
+
+def test_whoever_was_slow_and_is_quick_again_gets_what_was_put_off(world: World) -> None:
+    endpoint = world.endpoint(URL)
+    limits = world.courier().limits
+    for _ in range(20):
+        limits.answered(endpoint, "2xx", 200, None, 8.0)
+    ((_, at),) = limits.turns([Waiting("dlv_1", endpoint, 0, off=False)])
+    assert at > world.clock() + timedelta(seconds=7)
+    assert limits.recovered == set()
+    for _ in range(20):
+        limits.answered(endpoint, "2xx", 200, None, 0.01)
+    assert limits.recovered == {endpoint}
 
 
 def test_a_cap_of_a_merchant_holds_over_all_couriers(world: World) -> None:
@@ -101,7 +130,7 @@ def test_a_courier_that_fills_a_cap_alone_leaves_the_rest_for_when_it_is_done(wo
     courier = world.courier()
     assert len(courier.take()[1]) == 2
     assert due(world) == [world.clock()] * 3
-    assert courier.limits.full() == [endpoint]
+    assert courier.limits.full("fresh") == ([endpoint], [])
 
 
 def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> None:
@@ -119,7 +148,7 @@ def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> No
 
 
 def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_places_are_free(world: World) -> None:
-    endpoint = world.endpoint(URL)
+    world.endpoint(URL)
     for _ in range(2):
         world.say()
     courier = world.courier()
@@ -127,10 +156,10 @@ def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_place
     limits.enter("ep_hangs", world.merchant_id, IN_FLIGHT)
     assert courier.take()[1] == []
     assert due(world) == [world.clock()] * 2  # neither tried nor deferred
-    assert limits.full() == [endpoint]
+    assert limits.full("fresh") == (["ep_hangs"], [world.merchant_id])
     left = [limits.leave("ep_hangs") for _ in range(WORTH_A_CLAIM)]
     assert left == [set()] * (WORTH_A_CLAIM - 1) + [{"fresh"}]
-    assert limits.full() == []
+    assert limits.full("fresh") == (["ep_hangs"], [])
     assert len(courier.take()[1]) == 2
 
 

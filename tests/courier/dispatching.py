@@ -45,7 +45,7 @@ class HandBell:
     def look(self) -> None:
         self._rung.set()
 
-    def take(self, limit: int, timeout: float) -> list[str] | None:
+    def take(self, limit: int, timeout: float, *, rung_first: bool = False) -> list[str] | None:
         if not self._rung.wait(min(timeout, 0.05)) or self._closed:
             return []
         self._rung.clear()

@@ -17,8 +17,8 @@ from billhook.queue.consumer import Steps
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store import dead_letters, merchants
 from billhook.store.database import Database
-from billhook.store.deliveries import address, deliveries
-from billhook.store.endpoints import create_endpoint
+from billhook.store.deliveries import NewDelivery, add_deliveries, address, deliveries
+from billhook.store.endpoints import create_endpoint, set_disabled, update_endpoint
 from billhook.store.messages import Message, add_messages
 from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
@@ -215,7 +215,7 @@ def test_what_waits_for_room_is_left_without_asking_the_rules(world: World, monk
         world.say()
     with dispatching(world) as office:
         until(lambda: len(office.client.sent) == FIRST_WINDOW)
-        assert office.dispatcher._limits.traffic(endpoint).left == {"fresh"}
+        assert "fresh" in office.dispatcher._limits.traffic(endpoint).left
         while set(office.states()) != {"delivered"}:
             until(lambda: office.client.sent or set(office.states()) == {"delivered"})
             office.answer()
@@ -335,6 +335,58 @@ def test_what_waited_for_an_endpoint_that_was_down_falls_due_at_the_first_succes
     assert world.clock() == first  # nothing waited for the clock
 
 
+def test_what_is_due_for_an_endpoint_that_is_down_gets_out_of_the_way_and_no_claim_comes_upon_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.courier.dispatcher.PUT_OFF", 4)  # the rest follows
+    monkeypatch.setattr("services.courier.dispatcher.PUT_OFF_AGAIN_SECONDS", 0.0)
+    asked: list[object] = []
+    monkeypatch.setattr(Steps, "claim", lambda *given, **named: asked.append(given) or ("", []))
+    down, well = world.endpoint(URL, "order.*"), world.endpoint("https://well.test/hook", "cart.*")
+    with dispatching(world) as office:
+        for _ in range(TRIP):
+            office.dispatcher._limits.answered(down, "connect", None, None, 0.01)
+        for _ in range(10):
+            world.say()
+        world.say("cart.left")
+        office.look()
+        until(lambda: office.client.urls == ["https://well.test/hook"], "sending what is for the one that is well")
+        rows = sa.select(deliveries.c.due_at).where(deliveries.c.endpoint_id == down)
+
+        def turns() -> list[float]:
+            with world.database.read() as tx:
+                return sorted((at - world.clock()).total_seconds() for at in tx.execute(rows).scalars())
+
+        until(lambda: turns() == [OPEN_SECONDS * turn for turn in range(1, 11)], "putting off")
+        assert office.dispatcher._limits.traffic(well).busy == 1
+        assert asked == []
+
+
+@pytest.mark.parametrize("deleted, state", [(False, "held"), (True, "canceled")])
+def test_what_is_due_for_an_endpoint_that_was_down_and_is_switched_off_ends_at_once(
+    world: World, deleted: bool, state: str
+) -> None:
+    endpoint = world.endpoint(URL, "order.*")
+    with dispatching(world) as office:
+        for _ in range(TRIP):
+            office.dispatcher._limits.answered(endpoint, "connect", None, None, 0.01)
+        with world.database.begin() as tx:
+            if deleted:
+                update_endpoint(tx, endpoint, deleted_at=world.clock())
+            else:
+                set_disabled(tx, endpoint, world.clock(), "by hand")
+        rows = [NewDelivery(world.merchant_id, world.say("nobody.hears"), endpoint) for _ in range(3)]
+        with world.database.begin() as tx:  # whoever added them had read the endpoint before
+            add_deliveries(tx, rows, world.clock())
+
+        def is_over() -> bool:
+            office.look()  # as the relay does
+            return office.states() == [state] * 3
+
+        until(is_over, "ending what is due")
+        assert office.client.sent == []
+
+
 def test_a_restart_does_not_forget_who_is_down(world: World) -> None:
     endpoint = world.endpoint(URL)
     with world.database.begin() as tx:
@@ -416,7 +468,7 @@ def test_what_is_left_for_want_of_a_share_is_looked_for_once_there_is_one_and_no
     with limits.lock:
         limits.enter("ep_crowd", "mrc_crowd", IN_FLIGHT)
         limits.enter("ep", "mrc", ASSURED)
-        limits.crowd("ep", "mrc", "fresh")
+        limits.crowd("mrc", "fresh")
     for _ in range(2 * ASSURED):  # it has room enough
         limits.answered("ep", "2xx", 200, None, 0.01)
     looked = [(limits.leave("ep"), limits.share("mrc")) for _ in range(ASSURED)]

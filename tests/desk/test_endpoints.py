@@ -338,7 +338,7 @@ def test_an_endpoint_is_disabled_with_a_trace_and_enabled_with_a_clean_record(de
     path = f"/v1/endpoints/{world.ours.ids['endpoint_id']}"
     with desk.env.database.begin() as tx:
         row = endpoints_of(tx, [world.ours.ids["endpoint_id"]])[world.ours.ids["endpoint_id"]]
-        save_health(tx, row.id, type(row.health)(NOW, NOW, 1))
+        save_health(tx, {row.id: type(row.health)(NOW, NOW, 1)})
     assert desk.get(path, key=key).json()["failing_since"] == "2026-01-05T09:00:00Z"
     disabled = desk.post(f"{path}/disable", {"reason": "moving house"}, key=key).json()
     assert (disabled["state"], disabled["disabled_reason"]) == ("disabled", f"{by}: moving house")

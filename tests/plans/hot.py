@@ -163,8 +163,10 @@ def ask(database: Database, question: Callable[[Tx], object]) -> Found:
 def claim_of_plain_deliveries(database: Database) -> Sequence[str]:
     """The walks of the one claim that opens its transaction itself."""
     with heard(database) as statements:
-        wanted = plain_deliveries.Wanted(lane="fresh", ids=None, limit=5, passing_over=["ep_1", "ep_2"])
-        plain_deliveries.take(database, wanted, plain_deliveries.Rooms({}, 10), **CLAIM)
+        wanted = plain_deliveries.Wanted(
+            lane="fresh", ids=None, limit=5, passing_over=["ep_1"], passing_over_all_of=["mrc_2"]
+        )
+        plain_deliveries.take(database, wanted, plain_deliveries.Rooms({}, 10, {}, 10), **CLAIM)
     assert statements
     with database.begin() as tx:
         return [line for statement, parameters in statements for line in walks(tx, statement, parameters)]

@@ -77,6 +77,16 @@ def test_a_look_into_sql_finds_what_was_rung_for_before_it(line: Line) -> None:
     assert line.listener.take(10, timeout=0) == []
 
 
+def test_where_it_is_asked_for_what_was_rung_for_goes_before_a_look_once(line: Line) -> None:
+    line.listener.take(10, 0)
+    line.bell.ring("inbox", ["a", "b", "c"])
+    assert line.listener.take(1, 5, rung_first=True) == ["a"]
+    line.listener.look()
+    assert line.listener.take(1, 5, rung_first=True) == ["b"]
+    assert line.listener.take(1, 5, rung_first=True) is None
+    assert line.listener.take(1, 0, rung_first=True) == []  # it is among what is due
+
+
 def test_more_rings_than_are_kept_are_a_look_into_sql(line: Line) -> None:
     line.open()
     for event in some_ids(RINGS_KEPT + 2):

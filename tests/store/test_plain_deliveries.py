@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,15 +15,23 @@ from billhook.rules.delivery import DELIVERED, FRESH, RETRY
 from billhook.rules.retry import Done, Retry
 from billhook.store import work
 from billhook.store.database import Database
-from billhook.store.deliveries import Attempt, deliveries, outbound_messages
-from billhook.store.endpoints import endpoints, endpoints_of
+from billhook.store.deliveries import Attempt, address, deliveries, outbound_messages
+from billhook.store.endpoints import create_endpoint, endpoints, endpoints_of
+from billhook.store.merchants import create_merchant
+from billhook.store.messages import Message, add_messages
 from billhook.store.plain_deliveries import Rooms, Settled, Taken, Wanted, settle, take
 from billhook.store.queue_pauses import pause, resume
 from services.courier.delivery import Delivery, DeliveryJob, Tried
 
 URL = "https://merchant.test/hook"
 LEASE = timedelta(seconds=8)
-MANY = Rooms({}, 100)
+
+
+def rooms(known: dict[str, int], others: int, shares: dict[str, int] | None = None, other_shares: int = 100) -> Rooms:
+    return Rooms(known, others, shares or {}, other_shares)
+
+
+MANY = rooms({}, 100)
 
 
 @pytest.fixture
@@ -30,9 +39,11 @@ def world(database: Database) -> World:
     return World.begin(database)
 
 
-def claim(world: World, ids: list[str] | None = None, rooms: Rooms = MANY, **wanted: Any) -> Taken:
-    looked_at = Wanted(**{"lane": FRESH, "ids": ids, "limit": 100, "passing_over": (), **wanted})
-    return take(world.database, looked_at, rooms, max_attempts=5, now=world.clock(), lease=LEASE)
+def claim(world: World, ids: list[str] | None = None, room: Rooms = MANY, **wanted: Any) -> Taken:
+    looked_at = Wanted(
+        **{"lane": FRESH, "ids": ids, "limit": 100, "passing_over": (), "passing_over_all_of": (), **wanted}
+    )
+    return take(world.database, looked_at, room, max_attempts=5, now=world.clock(), lease=LEASE)
 
 
 def change(world: World, table: sa.Table, row_id: str, **values: Any) -> None:
@@ -105,7 +116,7 @@ def test_what_rules_have_to_be_asked_for_is_left(world: World) -> None:
     before = world.rows("deliveries", "id", "state", "due_at", "attempts", "token")
     found = claim(world)
     assert [message.delivery_id for message in found.messages] == [plain]
-    assert sorted(found.left) == sorted(left)
+    assert sorted(row_id for row_id, _ in found.left) == sorted(left)
     after = world.rows("deliveries", "id", "state", "due_at", "attempts", "token")
     assert [row for row in after if row[0] != plain] == [row for row in before if row[0] != plain]
     assert claim(world, [*left, later, elsewhere, over]).messages == []
@@ -114,15 +125,37 @@ def test_what_rules_have_to_be_asked_for_is_left(world: World) -> None:
 def test_no_endpoint_gets_more_than_there_is_room_for(world: World) -> None:
     busy, new, full = (world.endpoint(URL, f"{name}.one") for name in ("busy", "new", "full"))
     ids = {name: [said(world, event_type=f"{name}.one") for _ in range(4)] for name in ("busy", "new", "full")}
-    found = claim(world, None, Rooms({busy: 3, full: 0}, 2))
+    found = claim(world, None, rooms({busy: 3, full: 0}, 2))
     assert sorted(message.delivery_id for message in found.messages) == sorted(ids["busy"][:3] + ids["new"][:2])
     waiting = [(ids["busy"][3], busy), *((row_id, new) for row_id in ids["new"][2:]), *((i, full) for i in ids["full"])]
-    assert sorted(found.waiting) == sorted(waiting)
+    assert sorted(found.waiting) == sorted((*both, world.merchant_id) for both in waiting)
     assert found.left == []
     assert {message.endpoint.id for message in found.messages} == {busy, new}
-    rest = claim(world, None, Rooms({full: 5}, 5), limit=3, passing_over=[full])
+    rest = claim(world, None, rooms({full: 5}, 5), limit=3, passing_over=[full])
     assert sorted(message.delivery_id for message in rest.messages) == sorted([ids["busy"][3], *ids["new"][2:]])
-    assert len(claim(world, ids["full"], Rooms({full: 5}, 5), limit=3).messages) == 3
+    assert len(claim(world, ids["full"], rooms({full: 5}, 5), limit=3).messages) == 3
+
+
+def test_no_merchant_gets_more_than_its_share(world: World) -> None:
+    full, roomy = world.endpoint(URL, "full.one"), world.endpoint(URL, "roomy.one")
+    for _ in range(4):
+        said(world, event_type="full.one")
+    mine = [said(world, event_type="roomy.one") for _ in range(4)]
+    with world.database.begin() as tx:
+        other = create_merchant(tx, "Other Ltd", world.clock()).id
+        there = create_endpoint(tx, other, URL, ["*"], world.vault.seal("s"), world.clock()).id
+        messages = [Message.own(other, "order.shipped", "own", "", b"{}", world.clock()) for _ in range(3)]
+        address(tx, add_messages(tx, messages, world.clock()), world.clock())
+    # What its full endpoint cannot take costs the merchant nothing of its share.
+    found = claim(world, None, rooms({full: 0}, 100, {world.merchant_id: 3}, 2))
+    assert Counter(message.endpoint.id for message in found.messages) == {roomy: 3, there: 2}
+    waiting = Counter((endpoint, merchant) for _, endpoint, merchant in found.waiting)
+    assert waiting == {(full, world.merchant_id): 4, (roomy, world.merchant_id): 1, (there, other): 1}
+
+    for ids in (None, mine):
+        rest = claim(world, ids, passing_over_all_of=[world.merchant_id])
+        assert [message.endpoint.id for message in rest.messages] == ([] if ids else [there])
+        assert (rest.waiting, rest.left) == ([], [])
 
 
 def attempt_of(world: World, delivery: str, **values: Any) -> Attempt:

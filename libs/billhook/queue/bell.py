@@ -126,6 +126,7 @@ class Listener:
         self._look = True
         """Look into SQL instead of waiting for ids: at the start, and when a ring names none."""
         self._looked_at = 0.0
+        self._rung_went_first = False
         self._changed = threading.Condition()
         self._hearing = False
         """Some thread hears, for all who wait here."""
@@ -154,11 +155,12 @@ class Listener:
         if self._hearing:
             self._reader.wake()
 
-    def take(self, limit: int, timeout: float) -> list[str] | None:
+    def take(self, limit: int, timeout: float, *, rung_first: bool = False) -> list[str] | None:
         """Up to `limit` ids that were rung for, [] when nothing came in `timeout` seconds.
 
         None says: look into SQL for due work, whether it was rung for or not (at the start, when a ring says so, when
-        too many rings waited, and while Redis is away).
+        too many rings waited, and while Redis is away). With `rung_first` it says so only after what waits, or as much
+        as `limit` of it, was handed out: what has just come is not to stand behind all that is due.
         """
         deadline = time.monotonic() + timeout
         if self._reader.silent_seconds > SILENT_SECONDS:
@@ -167,7 +169,9 @@ class Listener:
             with self._changed:
                 if self._closed:
                     return []
-                if self._look or self._is_time_to_poll():
+                look = self._look or self._is_time_to_poll()
+                self._rung_went_first = look and rung_first and bool(self._ids) and not self._rung_went_first
+                if look and not self._rung_went_first:
                     self._look, self._looked_at = False, time.monotonic()
                     self._ids.clear()  # what was rung for until now is among what is due
                     return None

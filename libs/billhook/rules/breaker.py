@@ -22,7 +22,8 @@ few that fifty which hang leave room to the others."""
 LARGEST_WINDOW: Final = 128
 
 TRIP: Final = 5
-"""Failures in a row that open it. A single bad answer among good ones says nothing."""
+"""Failures in a row that open it. A single bad answer among good ones says nothing; from the second on each halves the
+window, so that the endpoints of somebody whose host hangs come back with fewer requests than hung before."""
 
 OPEN_SECONDS: Final = 5.0
 PATIENT_AFTER: Final = 12
@@ -73,7 +74,8 @@ def failed(breaker: Breaker, now: datetime, pause_seconds: float | None = None) 
         return breaker  # it was under way before
     failures = breaker.failures + 1
     if failures < TRIP and pause_seconds is None:
-        return Breaker(breaker.window, failures, breaker.opened)
+        window = breaker.window if failures == 1 else max(1, breaker.window // 2)
+        return Breaker(window, failures, breaker.opened)
     seconds = min(OPEN_SECONDS * 2.0 ** max(0, breaker.opened - PATIENT_AFTER + 1), OPEN_SECONDS_LIMIT)
     seconds = max(seconds, min(pause_seconds or 0.0, OPEN_SECONDS_LIMIT))
     # The exponent stays where the time does not grow any more.

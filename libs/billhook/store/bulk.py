@@ -33,6 +33,27 @@ def insert_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> N
         _copy(tx, table, rows)
 
 
+def update_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]], **alike: Any) -> None:
+    """Update rows, each of which names its `id` and the same other columns; `alike` are columns that all get."""
+    if not rows:
+        return
+    names = [*rows[0]]
+    if tx.dialect.name == "sqlite":
+        bound: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in names if name != "id"}
+        statement = sa.update(table).where(table.c.id == sa.bindparam("new_id")).values(bound | alike)
+        tx.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in rows])
+        return
+    types = {name: table.c[name].type for name in names}
+    arrays = [
+        sa.bindparam(None, [row[name] for row in rows], type_=sa.ARRAY(kind, dimensions=1))
+        for name, kind in types.items()
+    ]
+    given = sa.func.unnest(*arrays).table_valued(*(sa.column(name, kind) for name, kind in types.items()))
+    given = given.render_derived(name="given")
+    new = {name: given.c[name] for name in names if name != "id"}
+    tx.execute(sa.update(table).where(table.c.id == given.c.id).values(new | alike))
+
+
 def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     import psycopg  # which SQLite does without
     from psycopg import sql

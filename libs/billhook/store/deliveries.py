@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from billhook.rules.delivery import CANCELED, FRESH, HELD, REPLAY, RETRY, subject_of, wants
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
-from billhook.store.endpoints import Endpoint, Subscriber, endpoints_of_merchants
+from billhook.store.endpoints import Endpoint, Subscriber, endpoints, endpoints_of_merchants
 from billhook.store.messages import Message, messages
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
 from billhook.store.work import DUE, Row, due_index, work_columns
@@ -183,6 +183,34 @@ def pull_forward(tx: Tx, endpoint_id: str, now: datetime, limit: int) -> int:
     if ids:
         tx.execute(sa.update(deliveries).where(among(tx, deliveries.c.id, ids)).values(due_at=now))
     return len(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery that is due and cannot go out now."""
+
+    id: str
+    endpoint_id: str
+    attempts: int
+    off: bool
+    """Its endpoint is disabled or deleted."""
+
+
+def due_for(tx: Tx, lane: str, endpoint_ids: Collection[str], now: datetime, limit: int) -> list[Waiting]:
+    """What is due in a lane for these endpoints and nobody holds, locked, the longest due first."""
+    c, e = deliveries.c, endpoints.c
+    off = sa.or_(e.disabled_at.is_not(None), e.deleted_at.is_not(None))
+    query = (
+        sa.select(c.id, c.endpoint_id, c.attempts, off)
+        .join_from(deliveries, endpoints, e.id == c.endpoint_id)
+        .where(
+            c.state == DUE, c.lane == lane, c.due_at <= now, c.token.is_(None), among(tx, c.endpoint_id, endpoint_ids)
+        )
+        .order_by(c.due_at, c.id)
+        .limit(limit)
+    )
+    rows = tx.execute(query.with_for_update(skip_locked=True, of=deliveries))
+    return [Waiting(row[0], row[1], row[2], bool(row[3])) for row in rows]
 
 
 def to_retry_lane(tx: Tx, ids: Collection[str]) -> None:

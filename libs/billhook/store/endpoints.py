@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from billhook.rules.delivery import wants
 from billhook.rules.endpoint_health import EndpointHealth
-from billhook.store.bulk import among
+from billhook.store.bulk import among, update_many
 from billhook.store.database import Tx
 from billhook.store.merchants import merchants
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index, to_micros
@@ -220,21 +220,20 @@ def rotate_secret(
     update_endpoint(tx, endpoint.id, secret=secret, public_key=public_key, previous_secrets=previous)
 
 
-def save_health(tx: Tx, endpoint_id: str, health: EndpointHealth) -> None:
-    values = {
-        "failing_since": health.failing_since,
-        "last_failure_at": health.last_failure_at,
-        "notices": health.notices,
-    }
-    tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
+def save_health(tx: Tx, health: Mapping[str, EndpointHealth]) -> None:
+    """Of endpoints that are locked, by their ids."""
+    rows = [
+        {
+            "id": endpoint_id,
+            "failing_since": one.failing_since,
+            "last_failure_at": one.last_failure_at,
+            "notices": one.notices,
+        }
+        for endpoint_id, one in health.items()
+    ]
+    update_many(tx, endpoints, rows)
 
 
 def save_tokens(tx: Tx, spent: Sequence[tuple[str, datetime]]) -> None:
     """Write the buckets of endpoints that are locked."""
-    if spent:
-        tx.execute(
-            sa.update(endpoints)
-            .where(endpoints.c.id == sa.bindparam("endpoint_id"))
-            .values(tokens_spent=sa.bindparam("spent")),
-            [{"endpoint_id": endpoint_id, "spent": at} for endpoint_id, at in spent],
-        )
+    update_many(tx, endpoints, [{"id": endpoint_id, "tokens_spent": at} for endpoint_id, at in spent])

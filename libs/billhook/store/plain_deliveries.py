@@ -5,7 +5,8 @@ Plain is a delivery for which no rule has to be asked. It has no order to keep, 
 endpoint is on, well, and without limits of its own. Everything else is left as it is, for `work.claim` and the settling
 that all consumers share: what is not taken here is not lost here.
 
-    claim    found (locked, skipping what others lock) ─▶ plain, as many to each endpoint as there is room ─▶ taken
+    claim    found (locked, skipping what others lock) ─▶ plain ─▶ as many to each endpoint and for each merchant as
+             there is room ─▶ taken
     settle   held still, under their tokens ─▶ attempts written, rows marked
 """
 
@@ -38,19 +39,23 @@ class Taken:
     """Claimed."""
     due: list[datetime]
     """Since when each of them had been due."""
-    waiting: list[tuple[str, str]]
-    """Plain ones for whose endpoint there is no room: (delivery, endpoint)."""
-    left: list[str]
-    """Deliveries that are due and not plain."""
+    waiting: list[tuple[str, str, str]]
+    """Plain ones for which there is no room: (delivery, endpoint, merchant)."""
+    left: list[tuple[str, str]]
+    """Those that are due and not plain: (delivery, endpoint)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """How many may go to each endpoint."""
+    """How many may go to each endpoint, and for each merchant."""
 
     known: Mapping[str, int]
     others: int
     """To each endpoint that is not among them."""
+    shares: Mapping[str, int]
+    """Of merchants."""
+    other_shares: int
+    """Of each merchant that is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Wanted:
     limit: int
     passing_over: Collection[str]
     """Endpoints whose deliveries stay where they are."""
+    passing_over_all_of: Collection[str]
+    """Merchants whose deliveries do."""
 
 
 def take(
@@ -96,17 +103,23 @@ _TAKE: Final = """
 WITH found AS MATERIALIZED (
   SELECT id, merchant_id, message_id, endpoint_id, attempts, attempts_before, due_at, subject, token FROM deliveries
    WHERE {among} state = '{due}' AND due_at <= %s AND lane = %s AND {running}
-     AND endpoint_id <> ALL (string_to_array(%s::text, ','))
+     AND endpoint_id <> ALL (string_to_array(%s::text, ',')) AND merchant_id <> ALL (string_to_array(%s::text, ','))
    {order} LIMIT %s FOR UPDATE SKIP LOCKED
 ), room AS (
   SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS r(endpoint_id, places)
+), share AS (
+  SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS s(merchant_id, places)
 ), plain AS (
-  SELECT found.id, endpoint_id, row_number() OVER (PARTITION BY endpoint_id ORDER BY found.id) AS place
+  SELECT found.id, endpoint_id, found.merchant_id,
+         row_number() OVER (PARTITION BY endpoint_id ORDER BY found.id) AS place
     FROM found JOIN endpoints ON endpoints.id = endpoint_id
    WHERE subject IS NULL AND token IS NULL AND attempts < %s AND deleted_at IS NULL AND disabled_at IS NULL
      AND max_in_flight IS NULL AND rate_limit IS NULL AND failing_since IS NULL
+), roomy AS (
+  SELECT plain.id, merchant_id, place, row_number() OVER (PARTITION BY merchant_id ORDER BY plain.id) AS turn
+    FROM plain LEFT JOIN room USING (endpoint_id) WHERE place <= coalesce(places, %s)
 ), fits AS (
-  SELECT plain.id, place FROM plain LEFT JOIN room USING (endpoint_id) WHERE place <= coalesce(places, %s)
+  SELECT roomy.id, place FROM roomy LEFT JOIN share USING (merchant_id) WHERE turn <= coalesce(places, %s)
 ), taken AS (
   UPDATE deliveries SET attempts = attempts + 1, token = %s, due_at = %s
     FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
@@ -133,11 +146,15 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         claim.horizon,
         wanted.lane,
         ",".join(wanted.passing_over),
+        ",".join(wanted.passing_over_all_of),
         wanted.limit,
         ",".join(rooms.known),
         ",".join(map(str, rooms.known.values())),
+        ",".join(rooms.shares),
+        ",".join(map(str, rooms.shares.values())),
         claim.max_attempts,
         rooms.others,
+        rooms.other_shares,
         claim.token,
         claim.until,
     )
@@ -152,8 +169,8 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         claim.token,
         [_message(wanted.lane, known[row[1]], row[3:_ENDPOINT_AT]) for row in mine],
         [row[2] for row in mine],
-        [(row[3], row[1]) for row in others if row[_PLAIN_AT] is not None],
-        [row[3] for row in others if row[_PLAIN_AT] is None],
+        [(row[3], row[1], row[4]) for row in others if row[_PLAIN_AT] is not None],
+        [(row[3], row[1]) for row in others if row[_PLAIN_AT] is None],
     )
 
 
@@ -164,6 +181,7 @@ SELECT subject IS NULL AND token IS NULL AND attempts < ?, endpoint_id, due_at, 
   FROM deliveries JOIN messages ON messages.id = message_id
  WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND {running}
    AND endpoint_id NOT IN (SELECT value FROM json_each(?))
+   AND deliveries.merchant_id NOT IN (SELECT value FROM json_each(?))
  {order} LIMIT ?
 """
 _FIND_AMONG: Final = _FIND.format(
@@ -181,7 +199,8 @@ UPDATE deliveries SET attempts = attempts + 1, token = ?, due_at = ? WHERE id IN
 
 
 def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
-    given = (to_micros(claim.horizon), wanted.lane, as_json(wanted.passing_over), wanted.limit)
+    passing_over = (as_json(wanted.passing_over), as_json(wanted.passing_over_all_of))
+    given = (to_micros(claim.horizon), wanted.lane, *passing_over, wanted.limit)
     if wanted.ids is None:
         rows = tx.exec_driver_sql(_FIND_LONGEST_DUE, (claim.max_attempts, *given)).fetchall()
     else:
@@ -190,10 +209,12 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
     found = tx.exec_driver_sql(_WELL, (as_json(asked),)).fetchall() if asked else []
     well = {row[0]: _endpoint(row) for row in found}
     places = {endpoint_id: rooms.known.get(endpoint_id, rooms.others) for endpoint_id in well}
+    shares = {row[4]: rooms.shares.get(row[4], rooms.other_shares) for row in rows}
     mine = []
     for row in sorted(rows, key=lambda row: row[3]):
-        if row[0] and places.get(row[1], 0) > 0:
+        if row[0] and places.get(row[1], 0) > 0 and shares[row[4]] > 0:
             places[row[1]] -= 1
+            shares[row[4]] -= 1
             mine.append(row)
     if mine:
         tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), as_json([row[3] for row in mine])))
@@ -203,8 +224,8 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
         claim.token,
         [_message(wanted.lane, well[row[1]], row[3:]) for row in mine],
         [as_instant(row[2]) for row in mine],
-        [(row[3], row[1]) for row in others if row[0] and row[1] in well],
-        [row[3] for row in others if not (row[0] and row[1] in well)],
+        [(row[3], row[1], row[4]) for row in others if row[0] and row[1] in well],
+        [(row[3], row[1]) for row in others if not (row[0] and row[1] in well)],
     )
 
 

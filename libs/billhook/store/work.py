@@ -19,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billhook.store.bulk import among
+from billhook.store.bulk import among, update_many
 from billhook.store.database import Run, Tx
 from billhook.store.queue_pauses import running
 from billhook.store.schema import Instant, as_instant, new_id, partial_index
@@ -130,39 +130,20 @@ def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datet
 
 def give_up(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, str]], now: datetime) -> None:
     """Mark rows that are locked (`lock_claimed`) as dead, each with its reason. The caller writes the dead letters."""
-    if rows:
-        tx.execute(
-            sa.update(table)
-            .where(table.c.id == sa.bindparam("row_id"))
-            .values(state=DEAD, token=None, last_error=sa.bindparam("error"), finished_at=now),
-            [{"row_id": row_id, "error": error} for row_id, error in rows],
-        )
+    marked = [{"id": row_id, "last_error": error} for row_id, error in rows]
+    update_many(tx, table, marked, state=DEAD, token=None, finished_at=now)
 
 
 def defer_claimed(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]], *, counted: bool = True) -> None:
     """Let rows that are locked (`lock_claimed`) fall due again at their times, each with the error to show. Not
     `counted`: the claim was no attempt."""
-    if rows:
-        tx.execute(
-            sa.update(table)
-            .where(table.c.id == sa.bindparam("row_id"))
-            .values(
-                due_at=sa.bindparam("at"),
-                last_error=sa.bindparam("error"),
-                token=None,
-                attempts=table.c.attempts - int(not counted),
-            ),
-            [{"row_id": row_id, "at": at, "error": error} for row_id, at, error in rows],
-        )
+    put_off = [{"id": row_id, "due_at": at, "last_error": error} for row_id, at, error in rows]
+    update_many(tx, table, put_off, token=None, attempts=table.c.attempts - int(not counted))
 
 
 def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None:
     """Let due rows that this transaction has locked fall due later. They were not claimed, so no attempt is counted."""
-    if rows:
-        tx.execute(
-            sa.update(table).where(table.c.id == sa.bindparam("row_id")).values(due_at=sa.bindparam("at")),
-            [{"row_id": row_id, "at": at} for row_id, at in rows],
-        )
+    update_many(tx, table, [{"id": row_id, "due_at": at} for row_id, at in rows])
 
 
 def renew(tx: Tx, table: sa.Table, tokens: Mapping[str, str], until: datetime) -> None:

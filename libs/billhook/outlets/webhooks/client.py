@@ -44,6 +44,8 @@ RESET_MEMORY_SECONDS: Final = 3600.0
 LOOK_SECONDS: Final = 0.05
 """How often lookups under way are looked at: c-ares knows nothing of our deadlines."""
 
+FINISHED_AT_ONCE: Final = 32
+
 SWEEP_SECONDS: Final = 2.0
 """How often idle connections are looked through while nothing else happens, for those that are to be closed."""
 
@@ -100,6 +102,8 @@ class WebhookClient:
         self._swept = self._used = time.monotonic()
         self._closing = False
         self._awake = False
+        self._finished: deque[tuple[pycurl.Curl, int, str, int | None]] = deque()
+        """Transfers that have ended, with libcurl's code and words, and the socket it was told of then."""
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
@@ -150,13 +154,14 @@ class WebhookClient:
                     else:
                         self._served = key.fd
                         self._multi.socket_action(key.fd, _BITS[happened])
-                        self._finish()
+                        self._collect()
                 self._served = None
                 self._awake = False
                 self._take()
                 if self._timer is not None and time.monotonic() >= self._timer:
                     self._timer = None
                     self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+                self._collect()
                 self._finish()
                 self._sweep()
         finally:
@@ -179,6 +184,8 @@ class WebhookClient:
 
     def _patience(self) -> float | None:
         """How long there is nothing to do but for what happens on a socket."""
+        if self._finished:
+            return 0.0
         now = time.monotonic()
         waits = []
         if self._timer is not None:
@@ -274,18 +281,23 @@ class WebhookClient:
 
     # From a transfer to a response.
 
-    def _finish(self) -> None:
+    def _collect(self) -> None:
+        """Take note of the transfers that have ended."""
         more = 1
         while more:
             more, well, ill = self._multi.info_read()
-            for curl in well:
-                self._ended(curl, 0, "")
-            for curl, code, message in ill:
-                self._ended(curl, code, message)
+            self._finished.extend((curl, 0, "", self._served) for curl in well)
+            self._finished.extend((curl, code, message, self._served) for curl, code, message in ill)
             if not well and not ill:
                 return
 
-    def _ended(self, curl: pycurl.Curl, code: int, message: str) -> None:
+    def _finish(self) -> None:
+        """Say what came of transfers, of some at a time: where hundreds time out together, nobody else waits for all of
+        them."""
+        for _ in range(min(len(self._finished), FINISHED_AT_ONCE)):
+            self._ended(*self._finished.popleft())
+
+    def _ended(self, curl: pycurl.Curl, code: int, message: str, served: int | None) -> None:
         self._multi.remove_handle(curl)
         exchange = self._under_way.pop(curl, None)
         if exchange is None:
@@ -297,8 +309,8 @@ class WebhookClient:
         if exchange.unresolved:
             self._over(exchange, exchange.failure("dns", f"{exchange.target.host} was not found: no address holds"))
             return
-        if self._served is not None and exchange.breaks_off:
-            self._cut(self._served, exchange)
+        if served is not None and exchange.breaks_off:
+            self._cut(served, exchange)
         response = exchange.response(code, message)
         if response.outcome == "reset":
             if len(self._resets) >= 10_000:
