@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import (
+    console,
     delivery,
     dunning,
     ingress,
@@ -44,6 +45,7 @@ MEASURES = {
     "standing": standing.measure,
     "memory": memory.measure,
     "observability": observability.measure,
+    "console": console.measure,
     "rest": rest.measure,
 }
 DATABASES = {
@@ -58,6 +60,7 @@ DATABASES = {
     "replay": ("postgresql",),
     "dunning": ("postgresql",),
     "standing": ("postgresql",),
+    "console": ("postgresql",),
     "memory": ("sqlite",),
     "observability": ("sqlite", "postgresql"),
     "rest": ("sqlite",),

@@ -33,18 +33,18 @@ BIG: Final = (
 _MINUTE: Final = 60_000
 
 
-def fill(tx: Tx, rows: int) -> None:
+def fill(tx: Tx, rows: int, now: datetime = NOW) -> None:
     """Empty all tables and fill the big ones with so many rows, one a minute, the last of them now."""
     for table in reversed(metadata.sorted_tables):
         tx.execute(table.delete())
-    owners = [{"id": f"mrc_{n}", "name": "m", "created_at": NOW} for n in range(OWNERS)]
+    owners = [{"id": f"mrc_{n}", "name": "m", "created_at": now} for n in range(OWNERS)]
     tx.execute(merchants.merchants.insert(), owners)
-    fixed = {"url": "https://a.test", "description": "", "event_types": ["*"], "secret": b"", "created_at": NOW}
+    fixed = {"url": "https://a.test", "description": "", "event_types": ["*"], "secret": b"", "created_at": now}
     tx.execute(
         endpoints.endpoints.insert(),
         [{**fixed, "id": f"ep_{n}", "merchant_id": f"mrc_{n}"} for n in range(OWNERS)],
     )
-    series = _Series(tx.dialect.name == "sqlite", rows)
+    series = _Series(tx.dialect.name == "sqlite", rows, now)
     n, at = series.number, series.at
     theirs = {"merchant_id": sa.literal("mrc_") + series.text(n % OWNERS)}
     made = {**theirs, "created_at": at}
@@ -168,7 +168,7 @@ def _must_be_given(column: sa.Column[Any]) -> bool:
 class _Series:
     """The numbers from 0 on, each with its time and its ids, in either dialect's words."""
 
-    def __init__(self, sqlite: bool, rows: int) -> None:
+    def __init__(self, sqlite: bool, rows: int, now: datetime) -> None:
         self._sqlite = sqlite
         if sqlite:
             numbers = sa.select(sa.literal(0).label("n")).cte("numbers", recursive=True)
@@ -177,8 +177,8 @@ class _Series:
             count = sa.column("n", sa.BigInteger)
             self.numbers = sa.func.generate_series(0, rows - 1).table_valued(count).render_derived(name="numbers")
         self.number = self.numbers.c.n
-        now = to_micros(NOW) // 1000
-        self._milliseconds = sa.literal(now - rows * _MINUTE, sa.BigInteger) + self.number * _MINUTE
+        last = to_micros(now) // 1000
+        self._milliseconds = sa.literal(last - rows * _MINUTE, sa.BigInteger) + self.number * _MINUTE
 
     @property
     def at(self) -> sa.ColumnElement[Any]:
@@ -196,7 +196,7 @@ class _Series:
 
     def nothing(self, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
         """What a column has that does not matter."""
-        if isinstance(column.type, sa.JSON) or column.type.python_type is object:
+        if isinstance(column.type, sa.JSON):
             return sa.literal("[]", sa.Text) if self._sqlite else sa.cast(sa.literal("[]", sa.Text), column.type)
         if isinstance(column.type, Instant):
             return self.at
