@@ -37,8 +37,8 @@ from billhook.store.work import DEAD, DUE
 BATCH = 1000
 """Rows of one statement: some ten milliseconds."""
 
-LOOKED_AT = 5_000
-"""Rows of one step of a walk, whether they may go or not: some ten milliseconds too."""
+LOOKED_AT = 2_000
+"""Rows of one step of a walk, whether they may go or not: some tens of milliseconds."""
 
 MESSAGES_BATCH = 200
 """Each has a few deliveries to close, and a body of some kilobytes."""
