@@ -300,6 +300,14 @@ def test_ten_thousand_lines_add_up() -> None:
         totals(terms(*lines, line(1)))
 
 
+def test_what_would_take_too_long_to_draw_is_refused() -> None:
+    """Ten thousand lines of a thousand letters take minutes: their invoice had a number, and never a document."""
+    told = [msgspec.structs.replace(line(1), description="\u0634" * 100)] * 10_000
+    assert totals(terms(*told)).total == 10_000
+    with pytest.raises(ValueError, match="2,000,002 bytes together"):
+        totals(terms(msgspec.structs.replace(line(1), description="\u0634" * 101), *told[1:]))
+
+
 @pytest.mark.parametrize(
     ("given_terms", "says"),
     [

@@ -37,6 +37,9 @@ TaxCategory = Literal["standard", "zero", "exempt", "reverse_charge", "intra_com
 VAT: Final = "VAT"
 
 MAX_LINES: Final = 10_000
+MAX_TEXT: Final = 2_000_000
+"""Bytes of what all lines say: ten seconds of drawing, of the thirty that a document may take. What is longer would be
+issued, and never drawn."""
 MAX_DISCOUNTS: Final = 20
 
 

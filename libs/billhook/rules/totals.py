@@ -17,7 +17,7 @@ from billhook.rules.document import Allowance, Line, TaxTotal
 from billhook.rules.money import format_money, known_currency, quantum
 from billhook.rules.rounding import allocate, fraction, round_half_up, round_shares
 from billhook.rules.taxes import Groups, grouped, rates_of, taxes_on
-from billhook.rules.terms import DECIMALS, MAX_LINES, MOST, PERCENT, Discount, LineTerms, TaxRate, Terms
+from billhook.rules.terms import DECIMALS, MAX_LINES, MAX_TEXT, MOST, PERCENT, Discount, LineTerms, TaxRate, Terms
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +39,11 @@ def totals(terms: Terms) -> Totals:
         raise ValueError(f"currency: {currency!r} is not a currency. Use a lower-case ISO 4217 code such as eur.")
     if len(terms.lines) > MAX_LINES:
         raise ValueError(f"lines: an invoice has {MAX_LINES:,} lines at most, and this one would have more.")
+    if (text := sum(len(line.description.encode("utf-8", "replace")) for line in terms.lines)) > MAX_TEXT:
+        raise ValueError(
+            f"lines: their descriptions are {text:,} bytes together, and more than {MAX_TEXT:,} cannot be drawn."
+            " Say less on each line, or make several invoices."
+        )
     if terms.period_start and terms.period_end and terms.period_end < terms.period_start:
         raise ValueError("period_end: is before period_start.")
     prices = [_priced_at(place, line, currency) for place, line in enumerate(terms.lines)]
