@@ -11,7 +11,7 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 from queue_line import Line, until
 
-from billhook.queue.bell import PENDING_LIMIT
+from billhook.queue.bell import GATHER_SECONDS_LIMIT, PENDING_LIMIT
 from billhook.queue.broker import IDLE_SECONDS, RINGS_KEPT
 from billhook_testing.proxy import proxy
 from billhook_testing.servers import valkey_server
@@ -176,6 +176,26 @@ def test_a_closed_listener_hands_out_nothing(line: Line) -> None:
     line.bell.ring("inbox", ["evt_a"])
     line.listener.close()
     assert line.listener.take(10, timeout=30) == []
+
+
+def test_a_quiet_bell_rings_by_itself_and_leaves_what_goes_wrong_to_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with valkey_server(tmp_path) as valkey, Line(valkey.url) as line:
+        line.open()
+        line.bell.ring("inbox", ["evt_a"])
+        assert heard(line, 1) == ["evt_a"]
+        with monkeypatch.context() as patch:
+            patch.setattr(line.broker, "ring", lambda *_: pytest.fail("the thread was woken"))
+            for event in ("evt_b", "evt_c"):
+                time.sleep(2 * GATHER_SECONDS_LIMIT)
+                line.bell.ring("inbox", [event])
+                assert heard(line, 1) == [event]
+            assert line.metric("ring_send_failures_total") == 0
+        time.sleep(2 * GATHER_SECONDS_LIMIT)
+        valkey.kill()
+        line.bell.ring("inbox", ["evt_lost"])
+        until(lambda: line.metric("ring_send_failures_total") == 1)
 
 
 def test_what_the_bell_holds_is_sent_before_it_closes(line: Line) -> None:

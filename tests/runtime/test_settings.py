@@ -46,6 +46,13 @@ def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:
         read_settings(**{name: value})
 
 
+def test_an_option_that_the_queue_does_not_take_is_said_without_the_password(tmp_path: Path) -> None:
+    url = f"redis://:{PASSWORD}@host:6379/0?health_check_interval=often"
+    with pytest.raises(SettingsError, match="BILLHOOK_QUEUE_URL") as refused:
+        _ = Env(read_settings(var=tmp_path, queue_url=url)).broker
+    assert PASSWORD not in str(refused.value)
+
+
 def test_an_empty_variable_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KEEP_ATTEMPTS_DAYS", "CA_FILE", "INGRESS_PORT", "WAVER_PORT"):
         monkeypatch.setenv(f"BILLHOOK_{name}", "")

@@ -32,7 +32,8 @@ SILENT_SECONDS = 1.0
 class Bell:
     """Rings for work, without ever making the caller wait for Redis or fail with it.
 
-    Ids go into a buffer; a thread sends what has gathered. What cannot be sent is dropped and counted: the rows are in
+    A quiet process rings at once, and does not wait for Redis's answer. Else ids go into a buffer, and a thread sends
+    what has gathered. What cannot be sent is dropped and counted: the rows are in
     SQL, and the relay rings for them again.
     """
 
@@ -41,17 +42,36 @@ class Bell:
         self._failed = functools.cache(metrics.rings_failed.labels)
         self._pending: dict[str, list[str]] = defaultdict(list)
         self._looks: set[str] = set()
+        self._sending = False
+        self._again_at = float("-inf")
+        """Until then what is rung for gathers."""
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._thread.start()
 
     def ring(self, queue: str, ids: Iterable[str]) -> None:
+        ids = list(ids)
         with self._changed:
-            pending = self._pending[queue]
-            pending.extend(ids)
-            del pending[PENDING_LIMIT:]
-            self._changed.notify()
+            at_once = 0 < len(ids) <= IDS_PER_RING and self._is_quiet()
+            if at_once:
+                self._again_at = time.monotonic() + _gathering(len(ids))
+            else:
+                self._add(queue, ids)
+        if at_once and not self._broker.ring_at_once(queue, ids):
+            with self._changed:
+                self._add(queue, ids)
+
+    def _is_quiet(self) -> bool:
+        """Whether the caller can ring itself, which spares waking a thread for it."""
+        busy = self._sending or self._has_something()
+        return not busy and time.monotonic() >= self._again_at
+
+    def _add(self, queue: str, ids: Sequence[str]) -> None:
+        pending = self._pending[queue]
+        pending.extend(ids)
+        del pending[PENDING_LIMIT:]
+        self._changed.notify()
 
     def look(self, queue: str) -> None:
         """Make a listener look into SQL: more is due there than the ids in a ring could name."""
@@ -76,24 +96,26 @@ class Bell:
         self._thread.join(timeout=3)
 
     def _run(self) -> None:
-        again_at = float("-inf")
         while True:
             with self._changed:
                 self._changed.wait_for(self._has_something)
+                seconds = self._again_at - time.monotonic()
             # Here and not after a ring: a quiet process is not woken once more for nothing.
-            if (seconds := again_at - time.monotonic()) > 0:
+            if seconds > 0:
                 self._closing.wait(seconds)
             with self._changed:
                 batch, self._pending = self._pending, defaultdict(list)
                 looks, self._looks = self._looks, set()
                 if self._closing.is_set() and not looks and not any(batch.values()):
                     return
+                self._sending = True
             for queue in looks:
                 self._send(queue, [[]])
             for queue, ids in batch.items():
                 self._send(queue, [ids[at : at + IDS_PER_RING] for at in range(0, len(ids), IDS_PER_RING)])
-            rung = sum(map(len, batch.values()))
-            again_at = time.monotonic() + min(GATHER_SECONDS + GATHER_SECONDS_PER_ID * rung, GATHER_SECONDS_LIMIT)
+            with self._changed:
+                self._sending = False
+                self._again_at = time.monotonic() + _gathering(sum(map(len, batch.values())))
 
     def _has_something(self) -> bool:
         return self._closing.is_set() or bool(self._looks) or any(self._pending.values())
@@ -109,6 +131,10 @@ class Bell:
                 failed.inc()
                 self._broker.outage.failed(str(error))
                 return
+
+
+def _gathering(rung: int) -> float:
+    return min(GATHER_SECONDS + GATHER_SECONDS_PER_ID * rung, GATHER_SECONDS_LIMIT)
 
 
 class Listener:

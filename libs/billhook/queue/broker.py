@@ -84,6 +84,8 @@ class DoorbellBroker(RedisBroker):
         self._ringing = threading.Lock()
         self._line: Any = None
         """The connection of rings. The library's pool takes as long over lending one as Redis over a ring."""
+        self._owed = 0
+        """Answers to come on it."""
         self.outage = Outage(log, "the queue (nothing is lost: consumers read SQL meanwhile)")
 
     def keys_of(self, queue_name: str) -> tuple[str, str, str]:
@@ -91,7 +93,39 @@ class DoorbellBroker(RedisBroker):
         return queue, f"{queue}.msgs", f"{queue}.wake"
 
     def ring(self, queue_name: str, ids: Sequence[str]) -> None:
-        """Leave a message, and wake one listener that waits."""
+        """Leave a message, and wake one listener that waits. Raises if Redis does not take it."""
+        command = self._command(queue_name, ids)
+        with self._ringing:
+            if self._line is not None:
+                with suppress(redis.ConnectionError):  # it was closed meanwhile: another one may stand
+                    self._speak(command)
+                    self._hear()
+                    return
+            self._line, self._owed = self.connected(), 0
+            self._speak(command)
+            self._hear()
+
+    def ring_at_once(self, queue_name: str, ids: Sequence[str]) -> bool:
+        """The same without waiting for anybody, Redis's answer included, which is read before the next ring. False
+        where that cannot be: nothing was rung then."""
+        if not self._ringing.acquire(blocking=False):
+            return False
+        try:
+            if self._line is None or (self._owed and not self._line.can_read(0)):
+                return False
+            self._hear()
+            if self._line.can_read(0):  # raises if it was closed; and nothing is to come
+                self._line = None
+                return False
+            self._speak(self._command(queue_name, ids))
+        except (redis.RedisError, OSError):  # whoever rings next, and waits, finds out
+            self._line = None
+            return False
+        finally:
+            self._ringing.release()
+        return True
+
+    def _command(self, queue_name: str, ids: Sequence[str]) -> tuple[Any, ...]:
         message_id = str(uuid4())
         message: dramatiq.Message[Any] = dramatiq.Message(
             queue_name=queue_name,
@@ -102,14 +136,7 @@ class DoorbellBroker(RedisBroker):
             message_id=message_id,
         )
         keys = self.keys_of(queue_name)
-        command = ("EVAL", _RING, len(keys), *keys, message_id, message.encode())
-        with self._ringing:
-            if self._line is not None:
-                with suppress(redis.ConnectionError):  # it was closed meanwhile: another one may stand
-                    self._ask(command)
-                    return
-            self._line = self.connected()
-            self._ask(command)
+        return ("EVAL", _RING, len(keys), *keys, message_id, message.encode())
 
     def connected(self) -> Any:
         """A connection of its own, beside the pool."""
@@ -118,11 +145,21 @@ class DoorbellBroker(RedisBroker):
         connection.connect()
         return connection
 
-    def _ask(self, command: tuple[Any, ...]) -> None:
-        line, self._line = self._line, None
+    def _speak(self, command: tuple[Any, ...]) -> None:
+        line, self._line = self._line, None  # gone, unless this goes well
         line.send_packed_command(line.pack_command(*command), check_health=False)
-        line.read_response()  # which closes it where that fails
+        self._owed += 1
         self._line = line
+
+    def _hear(self) -> None:
+        if not self._owed:
+            return
+        line, self._line = self._line, None
+        while self._owed:
+            line.read_response()
+            self._owed -= 1
+        self._line = line
+        self.outage.worked()
 
     def close(self) -> None:
         super().close()

@@ -126,7 +126,13 @@ class Env:
                 "BILLHOOK_QUEUE_URL is not set. `billhook up` starts a Valkey of its own and sets it for its services;"
                 " a service run by itself needs the address of a Redis or Valkey (redis://host:port/0)."
             )
-        return DoorbellBroker(_with_timeouts(url))
+        try:
+            return DoorbellBroker(_with_timeouts(url))
+        except ValueError:  # what it says may hold a part of the password
+            raise SettingsError(
+                "BILLHOOK_QUEUE_URL is no address of a Redis or Valkey (redis://host:port/0), or has an option that"
+                " redis-py does not know, or with a value that it does not take."
+            ) from None
 
     @cached_property
     def bell(self) -> Bell:
