@@ -159,7 +159,7 @@ class _Apis(ProviderApis):
         super().__init__(vault, turns)
         self._api = api
 
-    def collecting(self, source: Source) -> Any:
+    def collecting(self, source: Source, *, longest_wait: timedelta = LONGEST_WAIT) -> Any:
         return self._api
 
 

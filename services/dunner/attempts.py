@@ -212,7 +212,8 @@ class Attempts:
                 why="The provider means to try this invoice itself: switch its retries off, or have the policy leave"
                 " them to the provider. Nothing was charged.",
             )
-        first = attempt.number == 1 and attempt.trigger == "dunning"
+        # Where that is known already, this is the last attempt of the policy.
+        first = attempt.number == 1 and attempt.trigger == "dunning" and case.stage != "awaiting_customer"
         if first and said is not None and said.kind == "hard":
             # Of the charge before the case: as after a decline of ours, nothing is tried blindly.
             return Verdict("failed", replace(said, message=f"Not tried: {said.message or 'declined for good before'}"))

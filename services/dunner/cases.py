@@ -1,32 +1,41 @@
 """Cases along their calendars: the handler of the dunning cases.
 
 prepare   read each case's policy, and whether an attempt is under way
-perform   find the next step of its calendar (pure); a final action that is outstanding is done at the provider
+perform   find the next step of its calendar (pure); a first look, or a final action, that is outstanding is taken at
+          the provider
 effects   write the step: an attempt to make, a stage, the end
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from billhook.actions.book_update import NewWork, merged
-from billhook.actions.dunning import close, opened
+from billhook.actions.dunning import close, opened, write_of_failure
 from billhook.actions.dunning_attempts import begin_attempt
 from billhook.actions.dunning_mails import Letter, write_to_customers
-from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell_standings
+from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell, tell_standings
+from billhook.errors import TryAgain
 from billhook.rules.dunning import after, ended
 from billhook.rules.dunning_calendar import Step
-from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
+from billhook.rules.payment_attempts import Answer
+from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.store.database import Tx
 from billhook.store.dunning_cases import COLUMNS, Case, NewStep, add_steps, change_case, dunning_cases, moved
 from billhook.store.dunning_policies import PolicyVersion, policies_of
 from billhook.store.payment_attempts import in_flight
 from billhook.store.work import DEAD, Row
 from services.dunner.final_action import FinalAction
+from services.dunner.first_look import FirstLook
+
+AT_ONCE = 16
+"""Cases of which the provider is asked at a time."""
 
 IDLE = timedelta(days=1)
 """How long a case waits while its attempt is under way. The end of the attempt wakes it before."""
@@ -53,6 +62,8 @@ class Move:
     unanswerable: bool = False
     final: str | None = None
     """What came of the final action."""
+    looked: Case | None = None
+    """The case after the first look."""
 
 
 Result = tuple[CaseJob, Outcome, Move]
@@ -66,10 +77,18 @@ class Cases:
     lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS
 
-    def __init__(self, final_action: FinalAction, now: Callable[[], datetime], public: str | None = None) -> None:
+    def __init__(
+        self,
+        first_look: FirstLook,
+        final_action: FinalAction,
+        now: Callable[[], datetime],
+        public: str | None = None,
+    ) -> None:
         self._public = public
+        self._first_look = first_look
         self._final_action = final_action
         self._now = now
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="cases")
 
     def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[CaseJob]:
         names = [column.name for column in COLUMNS]
@@ -82,7 +101,14 @@ class Cases:
         ]
 
     def perform(self, jobs: Sequence[CaseJob]) -> Sequence[Result]:
-        return [self._move(job, self._now()) for job in jobs]
+        return list(self._pool.map(self._performed, jobs))
+
+    def _performed(self, job: CaseJob) -> Result:
+        now = self._now()
+        try:
+            return self._move(job, now)
+        except TryAgain as error:
+            return job, after_failure(error, attempts=job.attempts, now=now, jitter=random.random()), Move()
 
     def _move(self, job: CaseJob, now: datetime) -> Result:
         case = job.case
@@ -90,6 +116,9 @@ class Cases:
             if case.stage != "exhausted" or case.final_action == "none" or case.final_done_at is not None:
                 return job, Done("done"), Move()
             return job, Done("done"), Move(final=self._final_action.take(case, job.version))
+        if case.first_look:
+            looked = _looked(case, self._first_look.take(case), now)
+            return job, _wait(job, looked, job.attempt is not None, now), Move(looked=looked)
         if job.attempt == DEAD:
             return job, Done("done"), Move(unanswerable=True)
         if case.try_at_once and job.attempt is None:
@@ -117,6 +146,8 @@ class Cases:
             change_case(tx, case, replace(case, final_done_at=now))
             add_steps(tx, [NewStep(case, case.final_action, detail=move.final or None)], now)
             return {}
+        if move.looked is not None:
+            return _write_look(tx, job, move.looked, now)
         if move.unanswerable:
             return close(tx, case, "unanswerable", now, detail="The provider never said what became of an attempt.")
         if move.at_once:
@@ -146,6 +177,29 @@ class Cases:
                 next_at = next_attempt_at(changed, job.version)
                 letter = Letter(changed, job.version, "upcoming", f"upcoming:{move.step.index}", next_at)
                 return write_to_customers(tx, [letter], now, public=self._public)
+
+
+def _looked(case: Case, said: Answer | None, now: datetime) -> Case:
+    """The case after the first look. Where another method came before it, what the bank said was of the old one."""
+    looked = replace(case, first_look=False)
+    if said is None or case.cause != "declined":
+        return looked
+    looked = replace(looked, decline_code=said.code)
+    if said.kind != "hard":
+        return looked
+    return moved(looked, after(case.stage, "declined_for_good") or case.stage, "declined_for_good", now)
+
+
+def _write_look(tx: Tx, job: CaseJob, looked: Case, now: datetime) -> NewWork:
+    change_case(tx, job.case, looked)
+    parts: list[NewWork] = []
+    if looked.cause in ("declined", "declined_for_good"):  # else another method came, and is tried at once
+        parts.append(write_of_failure(tx, looked, job.version, now))
+    if looked.cause == "declined_for_good":
+        add_steps(tx, [NewStep(looked, looked.cause, detail=f"before the case: {looked.decline_code}")], now)
+        if next_attempt_at(looked, job.version) is not None:
+            parts.append(tell(tx, "dunning.attempt_scheduled", looked, job.version, now))
+    return merged(parts)
 
 
 def _moved_on(job: CaseJob, step: Step, now: datetime) -> Case:

@@ -11,6 +11,7 @@ from services.dunner.admission import Admission
 from services.dunner.attempts import Attempts
 from services.dunner.cases import Cases
 from services.dunner.final_action import FinalAction
+from services.dunner.first_look import FirstLook
 
 LOOK_SECONDS = 0.25
 """How often due attempts are looked for: their turns at a provider's account come by the moment, and nobody rings."""
@@ -24,7 +25,12 @@ def start(env: Env, health: Health) -> Running:
     give_way()
     apis = env.provider_apis
     cases = Steps(
-        Cases(FinalAction(env.database, apis, env.clock), env.clock, env.settings.public),
+        Cases(
+            FirstLook(env.database, apis, env.clock),
+            FinalAction(env.database, apis, env.clock),
+            env.clock,
+            env.settings.public,
+        ),
         env.database,
         env.bell,
         env.metrics,

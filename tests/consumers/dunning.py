@@ -25,6 +25,7 @@ from services.dunner.admission import Admission
 from services.dunner.attempts import Attempts
 from services.dunner.cases import Cases
 from services.dunner.final_action import FinalAction
+from services.dunner.first_look import FirstLook
 
 POLICY = PRESETS["polar"]
 PUBLIC = "https://bills.example"
@@ -81,8 +82,9 @@ class Shop:
         self.world.post()
 
     def cases_step(self) -> Steps[Any, Any]:
-        handler = Cases(FinalAction(self.world.database, self.apis, self.world.clock), self.world.clock, PUBLIC)
-        return self.world.steps(handler)
+        world = self.world
+        look = FirstLook(world.database, self.apis, world.clock)
+        return world.steps(Cases(look, FinalAction(world.database, self.apis, world.clock), world.clock, PUBLIC))
 
     def attempts_step(self) -> Steps[Any, Any]:
         admit = Admission(self.calls_per_second, self.world.clock).admit

@@ -282,7 +282,8 @@ def test_who_died_with_an_attempt_in_hand_leaves_a_question_and_no_second_charge
     customer, case = shop.renewal_fails()
     shop.fake.accept(customer)
     shop.move(days=2, hours=1)
-    shop.cases_step().run(None)
+    for _ in ("the first look", "the attempt"):
+        shop.cases_step().run(None)
     steps = shop.attempts_step()
     _, jobs = steps.claim(None, 10)
     shop.attempts_handler.perform(jobs)  # and dies before it can write what came of it
@@ -345,14 +346,24 @@ def test_replaying_every_event_changes_nothing(shop: Shop) -> None:
     ]
 
 
-def test_a_charge_that_was_declined_for_good_before_the_case_is_not_tried_again_blindly(shop: Shop) -> None:
+@pytest.mark.parametrize("looked", [True, False])
+def test_a_charge_that_was_declined_for_good_before_the_case_is_not_tried_again_blindly(
+    shop: Shop, looked: bool
+) -> None:
     _, case = shop.renewal_fails("stolen_card")
+    if not looked:
+        shop.fake.faults.api("server_error", path=f"/v1/invoices/{case.invoice}", method="GET")
+    shop.dun()
+    told = ("awaiting_customer", "stolen_card") if looked else ("grace", None)
+    assert (shop.case().stage, shop.case().decline_code) == told
+    assert ["another" in text for (text,) in shop.world.rows("mails", "body")] == [looked]
     shop.pass_days(3)
-    assert [(one.status, one.code) for one in shop.attempts(case)] == [("failed", "stolen_card")]
-    assert "Not tried" in str(shop.attempts(case)[0].message)
+    if not looked:
+        assert [(one.status, one.code) for one in shop.attempts(case)] == [("failed", "stolen_card")]
+        assert "Not tried" in str(shop.attempts(case)[0].message)
     assert shop.case().stage == "awaiting_customer"
     shop.pass_days(19)
-    assert len(shop.attempts(case)) == 2
+    assert len(shop.attempts(case)) == (1 if looked else 2)
     with shop.fake._api.lock:
         declined = [one for one in shop.fake.world.all("charge") if one["status"] == "failed"]
     assert len(declined) == 2  # the renewal, and the last attempt of the policy

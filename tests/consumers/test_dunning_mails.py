@@ -32,6 +32,7 @@ def written(shop: Shop) -> list[tuple[str, str]]:
 def test_each_failure_is_told_with_what_comes_next_and_where_to_pay(shop: Shop) -> None:
     shop.policy(POLICY)
     customer, case = shop.renewal_fails()
+    shop.dun()
     ((subject, body),) = written(shop)
     assert subject == f"Payment for invoice {case.number} failed"
     assert "€19.00" in body
@@ -46,6 +47,7 @@ def test_each_failure_is_told_with_what_comes_next_and_where_to_pay(shop: Shop) 
 def test_a_mail_that_was_not_sent_is_withdrawn_when_the_money_comes(shop: Shop) -> None:
     shop.policy(POLICY)
     _, case = shop.renewal_fails()
+    shop.dun()
     with shop.world.database.begin() as tx:
         tx.execute(sa.update(mails).values(state="sent"))
     shop.pass_days(3)

@@ -31,6 +31,7 @@ from billhook.rules.dunning import Cause, after, invoice_cause
 from billhook.rules.dunning_calendar import ends_at, grace_until, reminder_times
 from billhook.rules.dunning_policy import Policy
 from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE
+from billhook.runtime.provider_apis import is_collected
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.dunning_cases import (
@@ -50,6 +51,7 @@ from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN
 from billhook.store.payment_attempts import ask_soon
 from billhook.store.schema import new_id
+from billhook.store.sources import get_source
 
 OPENING: Final = ("invoice.payment_failed", "invoice.payment_action_required", "invoice.overdue")
 LATEST: Final = timedelta(days=1)
@@ -244,11 +246,17 @@ def _open(
     version = narrowest(versions, invoice.customer, prices)
     if version is None:
         return {}
+    if version.policy.charges and not own:
+        source = get_source(tx, update.source_id)
+        # Whoever sells through another provider is tried again by that one alone, and nothing else may be announced.
+        if source is None or not is_collected(source):
+            return {}
     source_id = version.source_id or OWN if own else update.source_id
     debtor = _debtor(tx, source_id, update.account, invoice)
     opened_at = (invoice.due_at or now) if own else max(min(told[0], now), now - LATEST)
     case = _new_case(update, version, invoice_id, invoice, debtor, opened_at, now, scheduled=own)
-    first = calendar_of(case, version).next(progress_of(case))
+    case = replace(case, first_look=version.policy.charges and not own)
+    first = None if case.first_look else calendar_of(case, version).next(progress_of(case))
     if not add_case(tx, case, first.at if first else now):
         return {}
     if own:
@@ -257,16 +265,23 @@ def _open(
 
 
 def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
-    """Tell that a case is open."""
+    """Tell that a case is open. The customer hears of it after the first look, if there is one."""
     add_steps(tx, [NewStep(case, case.cause or "due")], now)
     parts = [tell(tx, "dunning.case_opened", case, version, now), tell_standings(tx, [case], now)]
-    next_at = next_attempt_at(case, version)
-    if next_at is not None:
+    if next_attempt_at(case, version) is not None:
         parts.append(tell(tx, "dunning.attempt_scheduled", case, version, now))
-    # A due date that has passed is announced by the reminder of that day.
-    if version.policy.remind_after_failure and case.cause != "due":
-        parts.append(write_to_customers(tx, [Letter(case, version, "failed", "opened", next_at)], now))
+    if case.first_look:
+        parts.append({"dunning_cases": [case.id]})
+    elif case.cause != "due":  # a due date that has passed is announced by the reminder of that day
+        parts.append(write_of_failure(tx, case, version, now))
     return merged(parts)
+
+
+def write_of_failure(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+    """Tell the customer of the failure that opened the case."""
+    if not version.policy.remind_after_failure:
+        return {}
+    return write_to_customers(tx, [Letter(case, version, "failed", "opened", next_attempt_at(case, version))], now)
 
 
 def _new_case(

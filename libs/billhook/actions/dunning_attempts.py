@@ -97,7 +97,8 @@ def attempts_failed(tx: Tx, failures: Sequence[Failure], now: datetime, *, publi
     for one, case in after_them:
         version = one.version
         next_at = next_attempt_at(case, version)
-        news.append(("dunning.attempt_failed", case, version))
+        if one.attempt.status != "requires_action":  # that it needs the customer was told, and is one failure
+            news.append(("dunning.attempt_failed", case, version))
         if next_at is not None:
             news.append(("dunning.attempt_scheduled", case, version))
         if version.policy.remind_after_failure:

@@ -28,8 +28,13 @@ def can_be_asked(source: Source) -> bool:
     return source.api_key is not None and provider is not None and provider.api is not None
 
 
+def is_collected(source: Source) -> bool:
+    """Whether billhook knows how to collect money through the source's provider."""
+    return source.provider == "stripe"
+
+
 def can_collect(source: Source) -> bool:
-    return source.provider == "stripe" and source.api_key is not None and source.disabled_at is None
+    return is_collected(source) and source.api_key is not None and source.disabled_at is None
 
 
 class ProviderApis:
@@ -44,9 +49,9 @@ class ProviderApis:
         key, gate = self._key(source), _SourceGate(self._turns, source.id, longest_wait)
         return self._asked(source.provider, key, base_url=source.api_base, gate=gate)
 
-    def collecting(self, source: Source) -> PaymentsApi:
+    def collecting(self, source: Source, *, longest_wait: timedelta = LONGEST_WAIT) -> PaymentsApi:
         """The API that money is collected through, where the source `can_collect`."""
-        gate = _SourceGate(self._turns, source.id, LONGEST_WAIT)
+        gate = _SourceGate(self._turns, source.id, longest_wait)
         return self._collecting(self._key(source), base_url=source.api_base, gate=gate)
 
     def first(self) -> AbstractContextManager[None]:

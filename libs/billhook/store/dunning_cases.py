@@ -53,7 +53,8 @@ dunning_cases = sa.Table(
     sa.Column("attempt_reminders", sa.Integer, nullable=False),
     sa.Column("method", sa.Text),  # the payment method that was there when it was last looked at
     sa.Column("try_at_once", sa.Boolean, nullable=False),  # another method came: as soon as nothing is under way
-    sa.Column("decline_code", sa.Text),  # of the last attempt that failed
+    sa.Column("first_look", sa.Boolean, nullable=False, server_default=sa.false()),  # at what the bank said, to come
+    sa.Column("decline_code", sa.Text),  # of the last charge that failed
     sa.Column("pay_url", sa.Text),  # where the customer can pay
     sa.Column("recovered_attempt", sa.Integer),  # the number of the attempt that brought the money
     sa.Column("final_action", sa.Text, nullable=False),
@@ -116,6 +117,7 @@ class Case:
     attempt_reminders: int = 0
     method: str | None = None
     try_at_once: bool = False
+    first_look: bool = False
     decline_code: str | None = None
     pay_url: str | None = None
     recovered_attempt: int | None = None
