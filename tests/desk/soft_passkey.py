@@ -32,6 +32,8 @@ class SoftPasskey:
     user: bytes = b""
     count: int = 0
     flags: int = PRESENT | VERIFIED
+    framed: bool = False
+    """Whether it was asked in a frame of another page's."""
     credential_id: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
@@ -58,7 +60,9 @@ class SoftPasskey:
         return self._answer({**response, "userHandle": text_of(self.user)})
 
     def _said(self, what: str, challenge: str) -> bytes:
-        return json.dumps({"type": what, "challenge": challenge, "origin": self.origin, "crossOrigin": False}).encode()
+        return json.dumps(
+            {"type": what, "challenge": challenge, "origin": self.origin, "crossOrigin": self.framed}
+        ).encode()
 
     def _data(self, more: int = 0) -> bytes:
         return hashlib.sha256(self.rp_id.encode()).digest() + struct.pack(">BI", self.flags | more, self.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,8 @@ from billhook.store import operators, passkeys
 from billhook.store.mails import list_mails
 from billhook.store.operator_actions import list_actions
 from billhook_testing.clock import ManualClock
-from services.desk.console.ceremonies import Party, party_of
+from services.desk.console import ceremonies
+from services.desk.console.ceremonies import NotProven, Party, party_of
 
 WRONG = "That passkey is not known here"
 
@@ -110,6 +112,7 @@ def test_only_the_very_passkey_signs_in_and_only_here(desk: Desk) -> None:
         "at another page": replace(laptop, origin="https://localhost.evil.example"),
         "at the same name without its port": replace(laptop, origin="http://localhost"),
         "for another party": replace(laptop, rp_id="evil.example"),
+        "in another page's frame": replace(laptop, framed=True),
         "nobody was there": replace(laptop, flags=0),
         "nobody proved who they are": replace(laptop, flags=PRESENT),
     }
@@ -155,8 +158,8 @@ def test_a_passkey_is_made_for_the_session_that_asked(desk: Desk, clock: ManualC
     eve.session.cookies.set("billhook_passkey", stranger.session.cookies.get_dict()["billhook_passkey"])
     lie = passkey.made({**for_ada, "challenge": for_sign_in["challenge"]})
     assert eve.post("/you/passkeys", name="x", answer=lie).status_code == 409, "a challenge of a sign-in makes none"
-    lies = (replace(passkey, origin="https://evil.example"), replace(passkey, rp_id="evil"), replace(passkey, flags=1))
-    for lie in lies:
+    lies = ({"origin": "https://evil.example"}, {"rp_id": "evil"}, {"flags": PRESENT}, {"framed": True})
+    for lie in (replace(passkey, **told) for told in lies):
         assert ada.post("/you/passkeys", name="x", answer=lie.made(asked(ada))).status_code == 422
     has_one(desk, ada, credential_id=passkey.credential_id)
     again = soft(desk, credential_id=passkey.credential_id)
@@ -211,24 +214,35 @@ def test_a_person_has_ten_at_most(desk: Desk) -> None:
     assert "as many as one may have" in ada.get("/you").text
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        *("", "null", "[]", "7", '"x"', "{", "[" * 5000, '{"id":1}', '{"id":"a","rawId":"a","type":"public-key"}'),
-        '{"id":"YQ","rawId":"YQ","type":"public-key","response":{"clientDataJSON":"!","authenticatorData":"!","signature":"!"}}',
-        # A list of 2^40 things, and a text of as many bytes, of which none is there.
-        *(
-            f'{{"id":"YQ","rawId":"YQ","type":"public-key","response":{{"clientDataJSON":"e30","attestationObject":"{text_of(cbor)}"}}}}'
-            for cbor in (b"", b"\x9b\0\0\1\0\0\0\0\0", b"\x5b\0\0\1\0\0\0\0\0", b"\xa1" * 5000, b"\xff")
-        ),
-    ],
+NO_ANSWERS = (
+    *("", "null", "[]", "7", '"x"', "{", "[" * 5000, '{"id":1}', '{"id":"a","rawId":"a","type":"public-key"}'),
+    *(
+        json.dumps({"id": "YQ", "rawId": "YQ", "type": "public-key", "response": {"clientDataJSON": "e30", **response}})
+        for response in (
+            {"clientDataJSON": "!", "authenticatorData": "!", "signature": "!"},
+            {"authenticatorData": "YQ", "signature": "YQ"},
+            # A list of 2^40 things, and a text of as many bytes, of which none is there.
+            *(
+                {"attestationObject": text_of(cbor)}
+                for cbor in (b"", b"\x9b\0\0\1\0\0\0\0\0", b"\x5b\0\0\1\0\0\0\0\0", b"\xa1" * 5000, b"\xff")
+            ),
+        )
+    ),
 )
-def test_what_is_no_answer_is_refused_in_a_sentence(desk: Desk, answer: str) -> None:
+
+
+def test_what_is_no_answer_is_refused_in_a_sentence(desk: Desk) -> None:
+    party = Party("localhost", "http://localhost")
+    for answer in NO_ANSWERS:
+        with pytest.raises(NotProven):
+            ceremonies.made(party, b"c", answer)
+        with pytest.raises(NotProven):
+            ceremonies.shown(party, b"c", b"k", answer)
     ada, stranger = person(desk), visitor(desk)
     asked(ada)
     asked(stranger, "/sign-in/passkey/challenge")
-    assert ada.post("/you/passkeys", name="x", answer=answer).status_code == 422
-    assert not is_in(stranger.post("/sign-in/passkey", csrf="", answer=answer))
+    assert ada.post("/you/passkeys", name="x", answer=NO_ANSWERS[-1]).status_code == 422
+    assert not is_in(stranger.post("/sign-in/passkey", csrf="", answer=NO_ANSWERS[-1]))
 
 
 def test_whoever_knocks_too_often_has_to_wait(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

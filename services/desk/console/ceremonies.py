@@ -117,9 +117,12 @@ def made(party: Party, challenge: bytes, answer: str) -> Made:
     """The passkey that was made for this challenge. Raises `NotProven`."""
     with _reading():
         from webauthn import verify_registration_response
+        from webauthn.helpers import parse_registration_credential_json
 
+        credential = parse_registration_credential_json(answer)
+        _refuse_frames(credential.response.client_data_json)
         proven = verify_registration_response(
-            credential=answer,
+            credential=credential,
             expected_challenge=challenge,
             expected_rp_id=party.id,
             expected_origin=party.origin,
@@ -143,9 +146,12 @@ def shown(party: Party, challenge: bytes, public_key: bytes, answer: str) -> int
     """How often the passkey says that it has signed, with this for this challenge. Raises `NotProven`."""
     with _reading():
         from webauthn import verify_authentication_response
+        from webauthn.helpers import parse_authentication_credential_json
 
+        credential = parse_authentication_credential_json(answer)
+        _refuse_frames(credential.response.client_data_json)
         proven = verify_authentication_response(
-            credential=answer,
+            credential=credential,
             expected_challenge=challenge,
             expected_rp_id=party.id,
             expected_origin=party.origin,
@@ -156,12 +162,20 @@ def shown(party: Party, challenge: bytes, public_key: bytes, answer: str) -> int
         return proven.new_sign_count
 
 
+def _refuse_frames(said: bytes) -> None:
+    """The console stands in nobody's frame: an answer from there was not meant for it."""
+    from webauthn.helpers import parse_client_data_json
+
+    if parse_client_data_json(said).cross_origin:
+        raise NotProven("it was given in a frame of another page")
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """What strangers sent goes through readers of JSON, CBOR, X.509 and keys, of which each fails in its own way."""
     try:
         yield
-    except ImportError:
+    except (ImportError, NotProven):
         raise
     except Exception as error:
         raise NotProven(f"{type(error).__name__}: {error}") from error
