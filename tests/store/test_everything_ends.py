@@ -230,6 +230,29 @@ def test_a_body_is_never_kept_longer_than_what_was_made_of_it() -> None:
     assert Keep(messages=90, events=400).message_rows == 0
 
 
+def test_what_is_erased_is_in_no_file_of_sqlites_any_more(database: Database) -> None:
+    if not database.sqlite:
+        pytest.skip("PostgreSQL vacuums by itself")
+    address = "ada.hopper@acme.test"
+    files = [Path(f"{database.url.database}{end}") for end in ("", "-wal")]
+
+    def is_there() -> bool:
+        return any(address.encode() in file.read_bytes() for file in files if file.exists())
+
+    with database.begin() as tx:
+        for _ in range(20):
+            event(tx, NOW, "processed", f'{{"email":"{address}"}}'.encode() * 300)
+            mail(tx, NOW, "sent", to=address)
+    assert is_there()
+    traces = traces_of([address])
+    with database.overwriting():
+        assert sum(erasure.delete_events(database, MERCHANT, traces)) == 20
+        assert sum(erasure.delete_mails(database, MERCHANT, traces)) == 20
+    assert not is_there()
+    with database.begin() as tx:
+        event(tx, NOW, "processed")
+
+
 def test_a_person_is_erased_but_for_what_the_law_wants(database: Database) -> None:
     """Bob's id is longer by a letter, and so is his address; what is sent of Ada is spelled in every way."""
     ada, bob = "cus_ada", "cus_adam"

@@ -43,15 +43,16 @@ def erase(
         if not yes:
             typer.confirm(f"Erase {row['external_id']} ({row['name'] or 'no name'}) for good?", abort=True)
         traces = traces_of(value for value in (row["external_id"], row["email"]) if value)
-        events = sum(erasure.delete_events(env.database, merchant_id, traces))
-        emptied = sum(erasure.empty_messages(env.database, merchant_id, traces, now))
-        sent = sum(erasure.delete_mails(env.database, merchant_id, traces))
-        findings = sum(erasure.delete_findings(env.database, merchant_id, traces))
-        guests = sum(erasure.blank_guests(env.database, merchant_id, traces))
-        with env.database.begin() as tx:
-            links = erasure.revoke_links(tx, merchant_id, row["external_id"], now)
-            # Last: until all else is gone, the row says what to look for, should this be interrupted.
-            objects = erasure.blank(tx, merchant_id, row["external_id"]) + guests
+        with env.database.overwriting():
+            events = sum(erasure.delete_events(env.database, merchant_id, traces))
+            emptied = sum(erasure.empty_messages(env.database, merchant_id, traces, now))
+            sent = sum(erasure.delete_mails(env.database, merchant_id, traces))
+            findings = sum(erasure.delete_findings(env.database, merchant_id, traces))
+            guests = sum(erasure.blank_guests(env.database, merchant_id, traces))
+            with env.database.begin() as tx:
+                links = erasure.revoke_links(tx, merchant_id, row["external_id"], now)
+                # Last: until all else is gone, the row says what to look for, should this be interrupted.
+                objects = erasure.blank(tx, merchant_id, row["external_id"]) + guests
         done = [
             ("events", events, "deleted, as they came"),
             ("messages", emptied, "emptied, with what receivers answered; what was not delivered is not any more"),

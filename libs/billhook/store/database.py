@@ -296,6 +296,26 @@ class Database:
             with self.engine.connect().execution_options(billhook_begin=None) as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
+    @contextmanager
+    def overwriting(self) -> Iterator[None]:
+        """On SQLite, what is deleted in this block is overwritten in the file, and then taken out of the log: it would
+        stand in free pages until somebody else needs them. PostgreSQL vacuums by itself."""
+        if not self.sqlite:
+            yield
+            return
+
+        def overwrite(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
+        sa.event.listen(self.engine, "begin", overwrite)
+        try:
+            yield
+            with self.engine.connect().execution_options(billhook_begin=None) as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            sa.event.remove(self.engine, "begin", overwrite)
+            self.engine.dispose()
+
     def close(self) -> None:
         self._times_closed += 1
         self.engine.dispose()
