@@ -71,13 +71,19 @@ LOOKS = {
 """Commands, and what of it they do use."""
 
 LOOK = """
-import os, sys
+import gc, os, sys
 import billhook.cli.output
-from billhook.cli.main import app
-for words in sys.argv[2:]:
+from billhook.cli.main import main
+heavy, *commands = sys.argv[1:]
+for words in commands:
     if os.fork() == 0:
-        app(words.split(), standalone_mode=False)
-        print(words, *[name for name in sys.argv[1].split() if name in sys.modules], sep=":", file=sys.stderr)
+        sys.argv = ["billhook", *words.split()]
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code
+        assert gc.isenabled()
+        print(words, *[name for name in heavy.split() if name in sys.modules], sep=":", file=sys.stderr)
         os._exit(0)
     os.wait()
 """
