@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from store.databases import NOW
 
+from billhook.store.book import TABLES
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Database, is_store_away
 from billhook.store.deliveries import delivery_attempts
@@ -73,3 +74,16 @@ def _insert_while_the_server_hangs_up(database: Database) -> None:
         with database.begin() as other:
             other.execute(sa.text(f"SELECT pg_terminate_backend({backend})"))
         insert_many(tx, delivery_attempts, [attempt(1)])
+
+
+def test_json_of_a_type_of_our_own_is_inserted_as_json(database: Database) -> None:
+    products = TABLES["product"]
+    known = {"external_id": "prod_1", "name": "Tea", "metadata": {"a": HOSTILE}, "version_at": NOW, "updated_at": NOW}
+    rest = {
+        name: {"deleted": False, "active": True, "livemode": True, "version_rank": 0}.get(name, "")
+        for name, column in products.c.items()
+        if not column.nullable and name not in known
+    }
+    with database.begin() as tx:
+        insert_many(tx, products, [{**rest, **known}])
+        assert tx.execute(sa.select(products.c.metadata)).scalar_one() == {"a": HOSTILE}

@@ -63,7 +63,7 @@ def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, names))
     )
-    in_json = {name for name in names if isinstance(table.c[name].type, sa.JSON)}
+    in_json = {name for name in names if _is_json(table.c[name].type)}
     try:
         cursor = cast("psycopg.Cursor[Any]", tx.connection.cursor())
         with cursor, cursor.copy(statement) as copy:
@@ -74,6 +74,10 @@ def _copy(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         raise sa.exc.DBAPIError.instance(
             f"COPY {table.name}", None, error, psycopg.Error, dialect=tx.dialect
         ) from error
+
+
+def _is_json(kind: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(kind.impl if isinstance(kind, sa.types.TypeDecorator) else kind, sa.JSON)
 
 
 def as_json(value: Any) -> str:
