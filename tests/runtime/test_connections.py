@@ -28,8 +28,8 @@ HOST = "127.0.0.1"
 
 
 class App:
-    """Reads the body and answers with its length; waits for a word before it answers `/held`, reads nothing at
-    `/early`."""
+    """Reads the body and answers with its length; waits for a word before it answers `/held`, and at `/streamed`
+    between the head and the rest; reads nothing at `/early`."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -50,6 +50,8 @@ class App:
         said = b"%d" % len(body)
         headers = [(b"content-length", b"%d" % len(said))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while scope["path"] == "/streamed" and not self.go.is_set():
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": said})
 
 
@@ -308,6 +310,23 @@ def test_where_a_body_may_or_may_not_come_the_connection_ends() -> None:
         connection.sendall(request(b"", "/early", announced=10, more="Expect: 100-continue\r\n"))
         assert answer(connection) == (200, b"0")
         assert ended(connection)
+
+
+def test_the_head_of_an_answer_goes_out_with_its_body_and_waits_for_none() -> None:
+    with served() as server:
+        streamed, other = server.connect(), server.connect()
+        streamed.sendall(request(path="/streamed"))
+        assert streamed.recv(65536).endswith(b"\r\n\r\n"), "its body is still to come"
+        other.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" + request(b"abc"))
+        head = b""
+        while not head.endswith(b"\r\n\r\n3"):
+            head += other.recv(65536)
+        assert head.count(b"HTTP/1.1 200 OK") == 2
+        for _ in range(20):
+            other.sendall(request(b"abc"))
+            assert other.recv(65536).endswith(b"\r\n\r\n3"), "the head came by itself"
+        server.app.go.set()
+        assert streamed.recv(65536) == b"0"
 
 
 def test_the_limit_of_descriptors_is_raised_to_what_is_allowed() -> None:
