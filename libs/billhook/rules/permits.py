@@ -21,7 +21,7 @@ MARGIN: Final = 0.01
 FASTEST: Final = 5000.0
 """A limit above that is none: no process makes so many calls a second."""
 
-PLANNED: Final = 0.995
+PLANNED: Final = 0.998
 """Of the calls that permits allow, what plans count on: what is left makes up for callers that are late, so that plans
 hold."""
 

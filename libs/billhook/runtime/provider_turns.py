@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 
@@ -106,11 +106,15 @@ class Turns:
             line.conditions[place] = threading.Condition(self._lock)
             insort(line.waiting, place)
             try:
-                self._stand(line, place, until)
+                held = self._stand(line, place, until)
             finally:
                 line.waiting.remove(place)
                 del line.conditions[place]
                 line.wake_head()
+            if held is not None:
+                # As late as can be: the call is made now.
+                made = held.permit.start + timedelta(seconds=self._monotonic() - held.start)
+                line.used.append((held.permit, made))
 
     def pause(self, source_id: str, account: str, seconds: float | None) -> None:
         """Make no call before then: the provider wants to be left alone."""
@@ -138,34 +142,37 @@ class Turns:
             self._lines = {key: line for key, line in self._lines.items() if line.waiting}
         return self._lines.setdefault((source_id, account), _Line(source_id, account))
 
-    def _stand(self, line: _Line, place: _Place, until: float) -> None:
+    def _stand(self, line: _Line, place: _Place, until: float) -> _Held | None:
+        """Wait until the call may be made; returns the permit for it, where there is a limit."""
         while True:
             now = self._monotonic()
             _drop_late(line, now)
             head = line.waiting[0] == place and not line.fetching
-            if head and self._goes(line, now):
-                return
+            if head and _is_good(line, now):
+                return self._taken(line)
             if now > until:
                 raise _not_yet(1 / self._limit)
             if head and len(line.held) < len(line.waiting) and (not line.held or line.held[-1].start < now + HELD / 2):
                 self._fetch(line, until - now)
                 now = self._monotonic()
-                if self._goes(line, now):
-                    return
+                if _is_good(line, now):
+                    return self._taken(line)
             at = line.held[0].start if head and line.held else until
             if at > now:
                 self._wait(line.conditions[place], at - now)
 
-    def _goes(self, line: _Line, now: float) -> bool:
-        """Whether the next call may be made now, which uses its permit."""
-        if self._limit > FASTEST:
-            return now < line.looked_at + HELD
-        if not line.held or not line.held[0].start <= now <= line.held[0].until:
-            return False
-        held = line.held.popleft()
-        line.used.append((held.permit, held.permit.start + timedelta(seconds=now - held.start)))
+    def _taken(self, line: _Line) -> _Held | None:
         line.lasts = LASTS
-        return True
+        return line.held.popleft() if self._limit <= FASTEST else None
+
+    def _both_clocks(self) -> tuple[float, datetime]:
+        """One moment by this process's own clock and by the one of all. A machine that was busy between the two is
+        asked again: permits would be used too early by as much."""
+        for _ in range(10):
+            before, now = self._monotonic(), self._clock()
+            if self._monotonic() - before < 0.001:
+                break
+        return before, now
 
     def _fetch(self, line: _Line, patience: float) -> None:
         """Take permits for all in the line, without keeping others from joining it."""
@@ -178,7 +185,7 @@ class Turns:
         try:
             with self._database.begin(durable=False) as tx:
                 limit = lock_limit(tx, line.source_id, line.account)
-                began, now = self._monotonic(), self._clock()
+                began, now = self._both_clocks()
                 pause = limit.pause_at(now)
                 if self._limit <= FASTEST:
                     permits = exchange_permits(
@@ -203,6 +210,13 @@ class Turns:
             line.looked_at = began
         elif not line.held:
             raise _not_yet(patience if pause is None else (pause - now).total_seconds())
+
+
+def _is_good(line: _Line, now: float) -> bool:
+    """Whether the next call may be made now."""
+    if line.held:
+        return line.held[0].start <= now <= line.held[0].until
+    return now < line.looked_at + HELD
 
 
 def _drop_late(line: _Line, now: float) -> None:
