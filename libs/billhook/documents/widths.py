@@ -6,6 +6,7 @@ the time of a document.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from unicodedata import east_asian_width
 
@@ -20,6 +21,7 @@ _EM: Final = {
 _MM_A_POINT: Final = 25.4 / 72
 
 
+@lru_cache(maxsize=4096)  # labels are the same on all documents
 def width_of(text: str, points: float) -> float:
     """In mm, on one line, at a size in points."""
     return sum(_EM.get(letter) or _of_other(letter) for letter in text) * points * _MM_A_POINT
