@@ -16,9 +16,11 @@ from consumers.world import SECRET, World
 from providers import paddle_shapes
 
 from billhook.outlets.objects import open_objects
+from billhook.rules.dunning_policy import PRESETS
 from billhook.store import sources
 from billhook.store.book import TABLES
 from billhook.store.database import Database
+from billhook.store.dunning_policies import set_policy
 from billhook.store.inbox import inbox
 from billhook_testing.fake_paddle import FakePaddle
 
@@ -138,6 +140,19 @@ def test_faults_of_every_class_are_as_many_findings_and_none_once_they_are_repai
     assert till.value("customer", "ctm_9", "email") == "lost@example.com"
     assert till.value("price", "pri_1", "currency") == "eur"
     assert till.value("invoice", "txn_1", "total") == 1071
+
+
+def test_a_payment_that_paddle_tries_again_misses_no_case_of_ours(till: Till) -> None:
+    with till.world.database.begin() as tx:
+        set_policy(tx, till.world.merchant_id, "merchant", "", PRESETS["polar"], BEGAN, by="ada")
+    tries = [paddle_shapes.tried("error", "try_9", error_code="declined")]
+    failed = paddle_shapes.transaction("past_due", id="txn_9", payments=tries, updated_at="2026-03-01T12:00:00Z")
+    till.tell("transactions", "transaction.payment_failed", failed)
+    till.world.post()
+    till.world.clock.move(hours=1)
+    run = till.reconcile(lists=["transaction", "dunning_cases"])
+    assert (run.state, run.notes, till.found()) == ("done", [], [])
+    assert till.world.rows("dunning_cases", "id") == []
 
 
 @pytest.mark.parametrize(

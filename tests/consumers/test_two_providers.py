@@ -11,11 +11,14 @@ from consumers.lifecycle import life
 from consumers.world import SECRET, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from providers import paddle_shapes
 
 from billhook.providers.paddle import EVENTS
+from billhook.rules.dunning_policy import PRESETS
 from billhook.store import sources
 from billhook.store.book import TABLES
 from billhook.store.database import Database
+from billhook.store.dunning_policies import set_policy
 
 
 def begin(database: Database) -> tuple[World, str]:
@@ -107,3 +110,15 @@ def test_any_order_and_any_repetition_ends_in_the_same_book(
             shuffled.post()
     shuffled.post()
     assert book_of(shuffled, other) == book_of(in_order, paddle)
+
+
+def test_what_paddle_collects_is_tried_again_by_paddle_alone(database: Database) -> None:
+    world, paddle = begin(database)
+    failed = paddle_shapes.transaction("past_due", payments=[paddle_shapes.tried("error", error_code="declined")])
+    for number, (preset, cases) in enumerate((("polar", 0), ("provider-retries", 1))):
+        with database.begin() as tx:
+            set_policy(tx, world.merchant_id, "merchant", "", PRESETS[preset], world.clock(), by="ada")
+        body = paddle_shapes.event("transaction.payment_failed", failed, event_id=f"evt_{number}")
+        world.arrive(paddle, body, external_id=f"evt_{number}")
+        world.post()
+        assert len(world.rows("dunning_cases", "id")) == cases

@@ -38,6 +38,9 @@ AFTER: Final[Mapping[Status, tuple[Status, ...]]] = {
 IN_FLIGHT: Final[tuple[Status, ...]] = tuple(status for status in get_args(Status) if AFTER[status])
 """There is at most one of an invoice: the database holds that."""
 
+COLLECTED: Final = ("stripe",)
+"""The providers through which billhook collects money. Of the others' invoices it charges none."""
+
 ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
 """The metadata of a payment that an attempt of ours made for an own invoice."""
 

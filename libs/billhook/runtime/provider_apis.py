@@ -13,6 +13,7 @@ from billhook.providers import PROVIDERS
 from billhook.providers.payments import PaymentsApi
 from billhook.providers.provider import Gate, ProviderApi
 from billhook.providers.stripe_collecting import StripeCollecting
+from billhook.rules.payment_attempts import COLLECTED
 from billhook.runtime.provider_turns import Turns
 from billhook.store.sources import Source
 from billhook.store.vault import Vault
@@ -30,7 +31,7 @@ def can_be_asked(source: Source) -> bool:
 
 def is_collected(source: Source) -> bool:
     """Whether billhook knows how to collect money through the source's provider."""
-    return source.provider == "stripe"
+    return source.provider in COLLECTED
 
 
 def can_collect(source: Source) -> bool:

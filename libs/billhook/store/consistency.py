@@ -19,7 +19,7 @@ from billhook.rules.book.payment import Charge, Payment
 from billhook.rules.delivery import DELIVERED, wants
 from billhook.rules.dunning import OPEN, invoice_cause
 from billhook.rules.invoice import documents_due
-from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE
+from billhook.rules.payment_attempts import ATTEMPT_OF_INVOICE, COLLECTED
 from billhook.rules.reconcile import Drift, drift_of
 from billhook.store.book import TABLES, value_of
 from billhook.store.bulk import among
@@ -36,6 +36,7 @@ from billhook.store.own_invoices import OWN, own_invoices
 from billhook.store.reconciliation import reconciliation_findings
 from billhook.store.schema import Instant, id_at
 from billhook.store.series import number_series
+from billhook.store.sources import get_source
 from billhook.store.work import DEAD, DUE
 
 PAGE: Final = 200
@@ -244,11 +245,13 @@ def _dunning(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
     cases = {row["invoice_id"]: row for row in tx.execute(query).mappings()}
     plans = policies_of(tx, {case["policy_id"] for case in cases.values()})
     current = current_policies(tx, [scope.merchant_id]).get(scope.merchant_id, [])
+    source = get_source(tx, scope.source_id)
+    collected = source is not None and source.provider in COLLECTED
     found = []
     for invoice_id, (invoice, _) in _values(tx, "invoice", ids).items():
         case = cases.get(invoice_id)
         if case is None:
-            told = _case_missing(scope, invoice, current)
+            told = _case_missing(scope, invoice, current, collected=collected)
         else:
             told = _case_differs(scope, invoice, case, charges=plans[case["policy_id"]].policy.charges)
         drift = drift_of("dunning_case", invoice_id, told)
@@ -270,14 +273,19 @@ def _case_differs(scope: Scope, invoice: Invoice, case: sa.RowMapping, *, charge
     return told
 
 
-def _case_missing(scope: Scope, invoice: Invoice, policies: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
-    """A payment failed, and nobody looks after it. What is older than the policy was nobody's to look after."""
+def _case_missing(
+    scope: Scope, invoice: Invoice, policies: Sequence[Any], *, collected: bool
+) -> dict[str, tuple[Any, Any]]:
+    """A payment failed, and nobody looks after it. What is older than the policy was nobody's to look after, and what
+    billhook cannot collect is not where it would have to."""
     failed = invoice.attempt_count > 0 and invoice.billing_reason != "subscription_create"
     if scope.source_id == OWN or invoice.status != "open" or not invoice.amount_remaining or not failed:
         return {}
     prices = {line.price for line in invoice.lines if line.price}
     version = narrowest(policies, invoice.customer, prices)
     if version is None or invoice.created is None or invoice.created < version.created_at:
+        return {}
+    if version.policy.charges and not collected:
         return {}
     return {"case": (None, "grace")}
 
