@@ -75,14 +75,14 @@ class Prometheus:
             missing.difference_update(self.firing())
             return not missing
 
-        self.until(none_missing, f"{expected}")
+        self.until(none_missing, missing)
 
     def unreachable(self) -> list[str]:
         """Why targets were not scraped."""
         targets = self._get("/api/v1/targets")["activeTargets"]
         return [f"{target['labels']['job']}: {target['lastError']}" for target in targets if target["lastError"]]
 
-    def until(self, happened: Callable[[], Any], what: str) -> None:
+    def until(self, happened: Callable[[], Any], what: object) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not happened():
             assert time.monotonic() < deadline, f"{what} did not happen; firing: {self.firing()}; {self.unreachable()}"

@@ -20,8 +20,11 @@ from monitoring.prometheus import ROOT, RULES, Prometheus
 from store.test_measures import finding
 
 from billhook.metrics import DECLARED
+from billhook.rules.signing import new_secret
 from billhook.store import queues
 from billhook.store.dead_letters import list_dead
+from billhook.store.endpoints import create_endpoint, set_disabled
+from billhook.store.queue_pauses import pause, resume
 from billhook.store.reconciliation import reconciliation_findings
 
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -120,19 +123,20 @@ def asked_by_hand(expression: str) -> str:
 
 
 def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
-    break_what_waits_for_a_person(installation)
+    others = break_what_waits_for_a_person(installation)
     installation.queue.cut()
     expected = {
         ("BillhookWebhooksFail", ""),
         ("BillhookEndpointsFailing", ""),
         ("BillhookDeadLetters", "inbox"),
+        ("BillhookQueuePaused", "replays"),
         ("BillhookFindings", "status_mismatch"),
         ("BillhookEventsMissing", "missing_event"),
         ("BillhookRedisAway", "deliveries"),
     }
     prometheus.until_fired(expected)
     installation.queue.open()
-    mend_what_waits_for_a_person(installation)
+    mend_what_waits_for_a_person(installation, others)
     prometheus.until(lambda: not prometheus.firing(), "silence")
 
     for name in ("courier", "desk"):
@@ -163,21 +167,32 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
     prometheus.until(lambda: not prometheus.firing(), "silence")
 
 
-def break_what_waits_for_a_person(installation: Installation) -> None:
+def break_what_waits_for_a_person(installation: Installation) -> list[str]:
+    """Returns the endpoints that are for the drill alone: one that fails is soon asked too seldom for a rate."""
     installation.endpoint.status = 500
+    env = installation.env
+    with env.database.begin() as tx:
+        sealed = env.vault.seal(new_secret("v1"))
+        where = (installation.merchant_id, installation.endpoint.url, ["order.shipped"], sealed, env.clock())
+        others = [create_endpoint(tx, *where).id for _ in range(8)]
     installation.say(40)
     assert installation.post(event(90, "invoice.paid", {"id": "in_9", "object": "invoice"}, 1)) == 200
     with installation.env.database.begin() as tx:
         for number, found_class in enumerate(("status_mismatch", "missing_event")):
             row = vars(finding(installation.source_id, number, "confirmed")) | {"finding_class": found_class}
             tx.execute(reconciliation_findings.insert().values(**row))
+        assert pause(tx, "replays", "a drill", installation.env.clock(), by="usr_1")
+    return others
 
 
-def mend_what_waits_for_a_person(installation: Installation) -> None:
+def mend_what_waits_for_a_person(installation: Installation, others: list[str]) -> None:
     now = installation.env.clock()
     installation.endpoint.status = 204
     with installation.env.database.begin() as tx:
         for letter in list_dead(tx):
             assert queues.discard(tx, letter["queue"], [letter["work_id"]], by="usr_1", now=now) == 1
         tx.execute(sa.update(reconciliation_findings).values(state="accepted"))
+        assert resume(tx, "replays")
+        for endpoint_id in others:
+            set_disabled(tx, endpoint_id, now, "the drill is over")
     installation.say(1)
