@@ -5,7 +5,7 @@ nothing is sent to it."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -14,6 +14,10 @@ from billhook.store.database import Tx, copied
 
 if TYPE_CHECKING:
     import psycopg
+
+
+WORTH_A_COPY: Final = 5
+"""Rows. COPY takes three round trips however few they are."""
 
 
 def among(tx: Tx, column: sa.ColumnElement[str], values: Collection[str]) -> sa.ColumnElement[bool]:
@@ -27,7 +31,7 @@ def insert_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> N
     """Insert rows, which all have the same columns."""
     if not rows:
         return
-    if tx.dialect.name == "sqlite":
+    if tx.dialect.name == "sqlite" or len(rows) < WORTH_A_COPY:
         tx.execute(table.insert(), [*rows])
     else:
         _copy(tx, table, rows)

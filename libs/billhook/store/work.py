@@ -90,23 +90,30 @@ def claim(
     if only is not None:
         due = due.where(only)
     # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
-    result = tx.execute(due.with_for_update(skip_locked=True))
-    names = tuple(result.keys())
-    # Plain dictionaries: every field of every row is read several times on the way, and SQLAlchemy's mappings look each
-    # of them up by way of its column.
-    found: Sequence[Row] = [dict(zip(names, row, strict=True)) for row in result]
+    due = due.with_for_update(skip_locked=True)
     token = new_id("tok")
-    if found and admit is not None:
-        found = admit(tx, found)
-    if found:
-        tx.execute(
-            sa.update(table)
-            .where(among(tx, table.c.id, [row["id"] for row in found]))
-            .values(attempts=table.c.attempts + 1, token=token, due_at=now + lease)
-        )
+    taken = sa.update(table).values(attempts=table.c.attempts + 1, token=token, due_at=now + lease)
+    if admit is None and tx.dialect.name != "sqlite":
+        # In one round trip. SQLite's UPDATE cannot be part of a question, and there it costs nothing but a call.
+        all_due = due.cte("all_due")
+        found = _plain_rows(tx, sa.select(all_due).add_cte(taken.where(table.c.id == all_due.c.id).cte("taken")))
+    else:
+        found = _plain_rows(tx, due)
+        if found and admit is not None:
+            found = admit(tx, found)
+        if found:
+            tx.execute(taken.where(among(tx, table.c.id, [row["id"] for row in found])))
     rows: list[Row] = [{**row, "attempts": row["attempts"] + 1} for row in sorted(found, key=lambda row: row["id"])]
     alive = [row for row in rows if row["attempts"] <= max_attempts]
     return Claim(token, alive, [row for row in rows if row["attempts"] > max_attempts])
+
+
+def _plain_rows(tx: Tx, query: sa.Select[*tuple[Any, ...]]) -> Sequence[Row]:
+    """As plain dictionaries: every field of every row is read several times on the way, and SQLAlchemy's mappings look
+    each of them up by way of its column."""
+    result = tx.execute(query)
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 def lock_claimed(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
