@@ -15,7 +15,7 @@ from billhook.rules.book.objects import BookObject
 from billhook.rules.reconcile import Drift, at_stake, compare
 from billhook.store.database import Database, Tx
 from billhook.store.held_objects import Held, held_objects, made_between
-from billhook.store.reconciliation import Run, events_known
+from billhook.store.reconciliation import IMPORT, Run, events_known
 from billhook.store.work import DEAD
 
 MOST_MISSING = 1000
@@ -54,9 +54,15 @@ class Looked:
     """Where the walk over the files stands now."""
 
 
-def look_at_events(database: Database, api: ProviderApi, run: Run) -> tuple[Looked, dict[str, Any]]:
-    """What of the provider's events is not in the inbox."""
-    page = api.list_events(since=run.since, until=run.until, cursor=run.cursor)
+def look_at_events(
+    database: Database, api: ProviderApi, run: Run, connected_at: datetime
+) -> tuple[Looked, dict[str, Any]]:
+    """What of the provider's events is not in the inbox. Those from before its source was connected were for nobody
+    here."""
+    since = max(run.since, connected_at)
+    if since >= run.until:
+        return Looked(0), {"cursor": None}
+    page = api.list_events(since=since, until=run.until, cursor=run.cursor)
     keys = {(event.account, event.external_id): event for event in page.items}
     with database.read() as tx:
         known = events_known(tx, run.source_id, keys)
@@ -66,8 +72,11 @@ def look_at_events(database: Database, api: ProviderApi, run: Run) -> tuple[Look
     return Looked(len(keys), missing, (), agreed, _notes(page)), {"cursor": page.cursor}
 
 
-def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -> tuple[Looked, dict[str, Any]]:
-    """How the objects of a page differ from the book's, and which the book has and the page has not."""
+def look_at_objects(
+    database: Database, api: ProviderApi, run: Run, name: str, connected_at: datetime
+) -> tuple[Looked, dict[str, Any]]:
+    """How the objects of a page differ from the book's, and which the book has and the page has not. What was made
+    before the source was connected, and the book never had, is history: an import takes it."""
     place = _Place("", []) if run.cursor is None else decode(run.cursor, _Place)
     upper = run.window_end or run.until
     try:
@@ -78,6 +87,7 @@ def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -
     lower = _lower(page, run)
     suspected: list[Suspicion] = []
     agreed: list[tuple[str, str]] = []
+    passed = 0
     unread = [one.external_id for one in page.unread]
     with database.read() as tx:
         for kind in api.lists[name]:
@@ -90,10 +100,12 @@ def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -
                 drift = compare(local.value if local else None, remote)
                 if drift is None:
                     agreed.append((kind, external_id))
+                elif _is_history(drift, remote, run, connected_at):
+                    passed += 1
                 else:
                     value = remote or (local.value if local else None)
                     suspected.append(Suspicion(drift, local.version if local else "", at_stake(value), remote))
-    looked = Looked(len(suspected) + len(agreed), (), tuple(suspected), tuple(agreed), _notes(page))
+    looked = Looked(len(suspected) + len(agreed) + passed, (), tuple(suspected), tuple(agreed), _notes(page))
     following = None
     if page.cursor is not None:
         before = place.shown if lower in (None, upper) else []
@@ -101,6 +113,12 @@ def look_at_objects(database: Database, api: ProviderApi, run: Run, name: str) -
         kept = list(dict.fromkeys([*before, *unread, *last]))[:MOST_KEPT]
         following = msgspec.json.encode(_Place(page.cursor, kept)).decode()
     return looked, {"cursor": following, "window_end": lower or upper}
+
+
+def _is_history(drift: Drift, remote: BookObject | None, run: Run, connected_at: datetime) -> bool:
+    if drift.finding_class != "missing_local" or run.mode == IMPORT:
+        return False
+    return remote is not None and remote.created is not None and remote.created < connected_at
 
 
 class _Place(msgspec.Struct, array_like=True):

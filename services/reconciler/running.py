@@ -168,9 +168,11 @@ class Reconciling:
             with self._database.read() as tx:
                 if events_due(tx, source.id, limit=MOST_WAITING) == MOST_WAITING:
                     return job, Defer(asked_at + PAUSE, "waits until what it imported is in the book"), Step()
+        connected_at = source.created_at.replace(microsecond=0)  # providers' times may be whole seconds
         if name == EVENTS:
-            return self._walked(job, *comparing.look_at_events(self._database, api, job.run))
-        return self._walked(job, *comparing.look_at_objects(self._database, api, job.run, name), asked_at)
+            return self._walked(job, *comparing.look_at_events(self._database, api, job.run, connected_at))
+        found = comparing.look_at_objects(self._database, api, job.run, name, connected_at)
+        return self._walked(job, *found, asked_at)
 
     def _walked(self, job: Job, page: Looked, following: dict[str, Any], asked_at: datetime | None = None) -> Result:
         run = job.run

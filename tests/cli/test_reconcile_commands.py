@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from cli.shell import Shell
 
 from billhook.metrics import Metrics
@@ -17,6 +18,7 @@ from billhook.runtime.clock import system_clock
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.runtime.provider_turns import Turns
 from billhook.store.held_objects import held_objects
+from billhook.store.sources import sources
 from billhook_testing.fake_stripe import FakeClock, FakeStripe
 from services.bookkeeper.posting import Posting
 from services.reconciler.running import Reconciling
@@ -37,6 +39,8 @@ def source_of(shell: Shell, fake: FakeStripe) -> str:
     shell("merchants", "add", "Acme")
     options = ("--secret", "whsec_x", "--api-key", fake.api_key, "--api-base", fake.url)
     [source] = shell.json("sources", "add", "stripe", *options)
+    with shell.database.begin() as tx:  # what was before is history
+        tx.execute(sa.update(sources).values(created_at=system_clock() - timedelta(days=1)))
     return str(source["id"])
 
 

@@ -133,6 +133,8 @@ def shop(database: Database, tmp_path: Path) -> Iterator[Shop]:
     with FakeStripe() as fake:
         world = World.begin(database, api_key=fake.api_key, api_base=fake.url, livemode=False)
         world.clock.move(seconds=(fake.clock.now() - world.clock()).total_seconds())
+        with database.begin() as tx:
+            tx.execute(sa.update(sources.sources).values(created_at=world.clock()))
         shop = Shop(world, fake, open_objects(f"file://{tmp_path}"))
         trade(shop)
         shop.hear()
@@ -324,6 +326,29 @@ def test_history_is_imported_and_merchants_are_told_nothing_unless_asked_to(shop
     assert run_import(tells=True, lists=["customer"]).repaired == 1
     heard = shop.world.rows("messages", "type")
     assert len(heard) == len(before) + 2  # the customer, and that the run is over
+
+
+def test_what_was_before_the_source_was_connected_is_history_and_no_news(shop: Shop) -> None:
+    customer = trade(shop, "bob@example.com")
+    shop.heard = len(shop.fake.events)
+    pass_time(shop, hours=1)
+    with shop.world.database.begin() as tx:
+        tx.execute(sa.update(sources.sources).values(created_at=shop.world.clock()))
+        for table in (*TABLES.values(), inbox):
+            tx.execute(sa.delete(table))
+    before = shop.world.rows("messages", "id")
+    pass_time(shop, hours=1)
+    run = shop.reconcile(lists=["events", "customer", "invoice"])
+    assert (run.state, run.confirmed, shop.found()) == ("done", 0, [])
+    assert run.compared >= 4
+    # What happens to it from now on is missed, and told.
+    shop.fake.client().v1.customers.update(customer, {"name": "Bob"})
+    shop.heard = len(shop.fake.events)
+    pass_time(shop, hours=1)
+    assert shop.reconcile(lists=["events", "customer"]).repaired == 1
+    assert shop.found() == [("missing_event", "event", "repaired")]
+    assert shop.value("customer", customer, "name") == "Bob"
+    assert len(shop.world.rows("messages", "id")) > len(before)
 
 
 def test_an_object_that_the_provider_does_not_have_waits_for_a_person(shop: Shop) -> None:
@@ -586,7 +611,7 @@ def test_a_list_whose_last_object_is_deleted_in_the_middle_is_gone_through_all_t
     run = shop.run(shop.begin(lists=["customer"]))
     api = StripeApi(shop.fake.api_key, base_url=shop.fake.url, page_size=2)
     while run.cursor is not None or not seen:
-        looked, following = look_at_objects(shop.world.database, api, run, "customer")
+        looked, following = look_at_objects(shop.world.database, api, run, "customer", run.since)
         assert looked.suspicions == ()
         seen |= {external_id for _, external_id in looked.agreed}
         run = replace(run, **following)

@@ -196,7 +196,7 @@ class _Series:
 
     def nothing(self, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
         """What a column has that does not matter."""
-        if isinstance(column.type, sa.JSON):
+        if isinstance(column.type, sa.JSON) or column.type.python_type is object:
             return sa.literal("[]", sa.Text) if self._sqlite else sa.cast(sa.literal("[]", sa.Text), column.type)
         if isinstance(column.type, Instant):
             return self.at

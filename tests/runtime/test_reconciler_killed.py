@@ -81,7 +81,7 @@ def begin(env: Env, fake: FakeStripe) -> tuple[str, str]:
             "stripe",
             "Stripe",
             env.vault.seal("whsec_1"),
-            now,
+            fake.clock.now() - timedelta(days=1),  # what was before is history
             api_key=sealed,
             api_base=fake.url,
             livemode=False,

@@ -8,7 +8,7 @@ import msgspec
 
 from billhook.rules.book.customer import Address
 from billhook.rules.document import Snapshot
-from billhook.rules.terms import Party, TaxCategory, TaxRate, Terms
+from billhook.rules.terms import Discount, LineTerms, Party, TaxCategory, TaxRate, Terms
 from billhook_testing import samples
 
 LEITWEG_ID = "04011000-12345-34"
@@ -40,6 +40,7 @@ def e_invoices() -> Iterator[tuple[str, Snapshot]]:
     yield "german-200", _supplied(samples.invoice(samples.terms(200, "de")))
     yield "german-inclusive", _supplied(samples.invoice(msgspec.structs.replace(german, tax_inclusive=True)))
     yield "german-several-rates", _supplied(named["several-rates"])
+    yield "german-given-back", _supplied(samples.invoice(_giving_back(german)))
     yield "german-paid", _supplied(samples.invoice(german, status="paid", amount_remaining=0, pay_url=None))
     yield "german-credit", _supplied(samples.credit_note(german))
     yield "german-refunded", _supplied(samples.credit_note(german, refund="re_3PqrStUvWxYz"))
@@ -69,6 +70,12 @@ def _supplied(snapshot: Snapshot) -> Snapshot:
     """On one day. A line's period has to lie within that of the whole, and the samples' do not."""
     lines = tuple(msgspec.structs.replace(line, period_start=None, period_end=None) for line in snapshot.lines)
     return msgspec.structs.replace(snapshot, period_start=samples.ISSUED, period_end=samples.ISSUED, lines=lines)
+
+
+def _giving_back(made: Terms) -> Terms:
+    """A rate at which more is given back than charged: a discount on the whole is a charge there."""
+    back = LineTerms(description="Rückgabe", unit_amount="-2500", tax=TaxRate(percent="7"))
+    return msgspec.structs.replace(made, lines=(*made.lines, back), discounts=(Discount(percent="10"),))
 
 
 def _taxed(made: Terms, tax: TaxRate) -> Terms:
