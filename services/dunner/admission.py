@@ -20,13 +20,13 @@ from billhook.store.work import Row, defer
 
 CALLS: Final = 2
 """Of one attempt: the last look, and the charge."""
-AHEAD: Final = timedelta(seconds=1)
+AHEAD: Final = timedelta(seconds=2)
 """Whose turn comes so soon is taken already, and waits for it in hand."""
 LAPSED: Final = timedelta(seconds=4)
 """Whoever comes so late books another turn: of more that are late than one look finds, the later would come first."""
 MANY: Final = 150
 """Rows of one account among the 200 that one look finds."""
-EARLY: Final = AHEAD / 2
+EARLY: Final = AHEAD
 """How long before its booked turn work falls due."""
 
 

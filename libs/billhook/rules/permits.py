@@ -2,7 +2,7 @@
 
 There are as many permits as calls a second. One call uses one, and from the moment in which it is made nobody uses that
 permit again for a second (and `MARGIN`, for the way to the provider). So within any second each permit has one call at
-most, however late callers are, and however many processes they are in. The price is the margin: 1 % of the rate.
+most, however late callers are, and however many processes they are in. The price is the margin: about 1 % of the rate.
 
 A permit is taken before the call, to be used within a while; whoever has used it says when, and gives it back. One that
 is not given back (its process died) is good again as if it had been used in the last moment in which it could be.
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from math import floor
 from typing import Final, NamedTuple
 
-MARGIN: Final = 0.01
+MARGIN: Final = 0.012
 """Seconds that the way of one call to the provider may take longer than that of the next."""
 
 FASTEST: Final = 5000.0
