@@ -16,6 +16,7 @@ from billhook.store.dead_letters import list_dead
 from billhook.store.deliveries import list_deliveries
 from billhook.store.inbox import list_events
 from billhook.store.operators import begin_session
+from billhook.store.sources import sources
 from tests.plans.history import fill
 
 MOST_MS = 50.0
@@ -50,8 +51,11 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
 
 def _fill(url: str, rows: int, product: Product) -> None:
     with closing(Database(url, answer_seconds=None)) as patient:
+        now = product.env.clock()
         with patient.begin() as tx:
-            fill(tx, rows, product.env.clock())
+            fill(tx, rows, now)
+            made = {"id": "src_1", "merchant_id": "mrc_1", "provider": "stripe", "name": "Bench", "secret": b""}
+            tx.execute(sources.insert().values(**made, created_at=now))
         with patient.begin() as tx:
             tx.exec_driver_sql("ANALYZE")
 
