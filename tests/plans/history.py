@@ -58,6 +58,7 @@ def fill(tx: Tx, rows: int, now: datetime = NOW) -> None:
         "account": "",
         "livemode": True,
         "external_id": sa.literal("x") + series.text(n),
+        "metadata": series.json("{}", TABLES["invoice"].c.metadata),
         "created": at,
         "version_at": at,
         "updated_at": at,
@@ -194,10 +195,13 @@ class _Series:
         )
         return sa.literal(f"{prefix}_") + time + number
 
+    def json(self, text: str, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        return sa.literal(text, sa.Text) if self._sqlite else sa.cast(sa.literal(text, sa.Text), column.type)
+
     def nothing(self, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
         """What a column has that does not matter."""
         if isinstance(column.type, sa.JSON) or column.type.python_type is object:
-            return sa.literal("[]", sa.Text) if self._sqlite else sa.cast(sa.literal("[]", sa.Text), column.type)
+            return self.json("[]", column)
         if isinstance(column.type, Instant):
             return self.at
         plain: dict[type, Any] = {str: "", int: 0, bool: False, bytes: b""}
