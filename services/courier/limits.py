@@ -10,7 +10,7 @@ A claim finds due deliveries, and these limits decide within its transaction whi
 
 Nothing waits inside a worker. What is deferred falls due later, so that the next claim does not find it in front of
 work that could be done. What is known to have no room is passed over by claims from the beginning, and put off behind
-their backs (`Dispatcher._put_off`): a hundred endpoints that hang cost whoever waits for a claim next to nothing.
+their backs (`Dispatcher._put_off`): the backlog of endpoints that hang is in no claim's way.
 Limits that a merchant has set hold over all couriers: their endpoints are locked meanwhile.
 """
 
