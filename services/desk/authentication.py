@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any, Final
 
 from billhook.parts import Parts
+from billhook.rules.addresses import Network
+from billhook.rules.forwarding import asked_from, whose
 from billhook.runtime.clock import Clock
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit
@@ -50,6 +52,7 @@ class Callers:
         self._database = env.database  # opened here, before any thread of a request asks for it
         self._clock = env.clock
         self._operator_key = env.settings.operator_key
+        self._proxies = env.proxies
         self._remembered: dict[bytes, Caller] = {}
         self._wrong: set[bytes] = set()
         self._tries = Rate(TRIES_PER_SECOND)
@@ -57,13 +60,14 @@ class Callers:
         self.use = KeyUse(env, parts)
         self.line: GroupCommit[str, Caller | None] = GroupCommit("keys", self._find, largest=MOST_KEYS)
 
-    async def of(self, authorization: str, address: str) -> Caller:
+    async def of(self, authorization: str, scope: Any) -> Caller:
         """The caller. Raises `Refusal` for a key that is unknown, was revoked or is past its time, for none at all, and
         for trying many."""
         key = _bearer(authorization)
         digest = _digest(key)
         if digest in self._wrong:  # for good: keys are made by chance, and nobody gets one that was revoked again
             raise wrong_key()
+        address = address_of(scope, self._proxies)
         if digest not in self._remembered and not self._tries.left(address):
             raise Refusal(
                 429,
@@ -173,7 +177,7 @@ class Authentication:
         try:
             given = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
             refuse_two_keys(scope["headers"])
-            caller = await self._callers.of(given.get(b"authorization", ""), address_of(scope))
+            caller = await self._callers.of(given.get(b"authorization", ""), scope)
             self._callers.admit(caller, changing=scope["method"] not in LOOKING)
             body = await body_of(receive, given.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
@@ -204,10 +208,11 @@ def _unauthorized(code: str, message: str) -> Refusal:
     return Refusal(401, code, message, {"WWW-Authenticate": 'Bearer realm="billhook"'})
 
 
-def address_of(scope: Any) -> str:
-    """Whoever is connected: behind a proxy that is the proxy, for all."""
+def address_of(scope: Any, proxies: Sequence[Network]) -> str:
+    """Whose tries these are: of who is connected, or asked one of our `proxies`. Others may say what they like."""
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    said = (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
+    return whose(asked_from(str(client[0]) if client else "", [*said] if proxies else (), proxies))
 
 
 @cache

@@ -6,8 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
+import pytest
 import requests
 from desk.world import OPERATOR, Desk, World, made, new_env, refused, serving
+from store.databases import lay_ledger
 
 from billhook.parts import Parts
 from billhook.store.database import Database
@@ -63,6 +65,23 @@ def test_many_wrong_keys_are_not_looked_at_and_those_that_work_are(desk: Desk, w
         "one and the same is no try"
     )
     assert desk.get("/v1/endpoints", world.ours.key).status_code == 200
+
+
+def test_behind_a_trusted_proxy_each_has_tries_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in ("authentication", "console.sign_in"):
+        monkeypatch.setattr(f"services.desk.{where}.TRIES_PER_SECOND", 0.001)
+    lay_ledger(tmp_path / "billhook.db")
+    url = f"sqlite:///{tmp_path / 'billhook.db'}"
+    said = ("198.51.100.1", "203.0.113.9, 198.51.100.1", "198.51.100.2", "2001:db8::1", "2001:db8::2")
+    for trusted, refused_ones in {"": [1, 2, 3, 4], "127.0.0.0/8": [1, 4], "192.0.2.1": [1, 2, 3, 4]}.items():
+        with serving(new_env(url, tmp_path, trusted_proxies=trusted)) as found:
+            for path, data, wrong in (("/v1/messages", {}, 401), ("/sign-in/key", {"key": "bh_wrong"}, 403)):
+                codes = [
+                    found.ask("POST", path, f"bh_guess_{number}", {"X-Forwarded-For": one}, data=data).status_code
+                    for number, one in enumerate(said)
+                ]
+                expected = [429 if number in refused_ones else wrong for number in range(len(said))]
+                assert codes == expected, (trusted, path)
 
 
 def test_a_merchant_asks_so_often_a_second_and_the_operator_as_often_as_it_likes(

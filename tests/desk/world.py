@@ -133,7 +133,8 @@ class serving:
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen(128)
         app = build(env, Health())
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", loop="asyncio"))
+        config = uvicorn.Config(app, log_config=None, lifespan="on", loop="asyncio", proxy_headers=False)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self) -> Desk:

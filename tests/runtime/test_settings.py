@@ -39,6 +39,9 @@ PASSWORD = "open-sesame-and-be-quick"
         ("log_level", "loud"),
         ("operator_key", "sesame"),
         ("ingress_url", "hooks.acme.test"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("trusted_proxies", "*"),
+        ("allowed_networks", "10.0.0.0/8; 192.168.0.0/16"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:

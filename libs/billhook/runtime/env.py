@@ -19,6 +19,8 @@ from billhook.runtime.settings import Settings
 from billhook.store.database import Database
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from billhook.documents.engines import Engines
     from billhook.metrics import Metrics
     from billhook.outlets.mail.mailer import Mailer
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from billhook.outlets.webhooks.client import Reach
     from billhook.queue.bell import Bell
     from billhook.queue.broker import DoorbellBroker
+    from billhook.rules.addresses import Network
     from billhook.runtime.provider_apis import ProviderApis
     from billhook.runtime.trials import Trials
     from billhook.store.vault import Vault
@@ -174,6 +177,11 @@ class Env:
         return Reach(
             allowed=parse_networks(settings.allowed_networks), allow_http=settings.allow_http, ca_file=settings.ca_file
         )
+
+    @cached_property
+    def proxies(self) -> Sequence[Network]:
+        """Of whom it is believed whom they ask for."""
+        return parse_networks(self.settings.trusted_proxies)
 
     @cached_property
     def mailer(self) -> Mailer:

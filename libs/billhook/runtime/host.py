@@ -120,7 +120,7 @@ def _serve(service: Service, env: Env, limit: int) -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(env.settings.drain_seconds),
         server_header=False,
-        proxy_headers=False,  # nothing here asks where a request came from
+        proxy_headers=False,  # `rules/forwarding.py` reads them, of proxies that are trusted
     )
     server = CalmServer(config)
     _spare_the_collector()

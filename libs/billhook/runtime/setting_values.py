@@ -51,6 +51,18 @@ def text(value: Any) -> str:
     return value
 
 
+def networks(value: Any) -> str:
+    """Networks as `10.0.0.0/8, 192.0.2.7`: read here, so that a wrong one is said before anything is done."""
+    if said := text(value):
+        from billhook.rules.addresses import parse_networks
+
+        try:
+            parse_networks(said)
+        except SettingsError as error:
+            raise ValueError(f"must be networks, comma-separated: {error}") from None
+    return said
+
+
 def secret(value: Any) -> Secret:
     return value if isinstance(value, Secret) else Secret(text(value))
 

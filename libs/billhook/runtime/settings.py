@@ -18,6 +18,7 @@ from billhook.rules.engine import ENGINES, Engine
 from billhook.runtime.setting_values import (
     Secret,
     above_nothing,
+    networks,
     one_of,
     path,
     path_if_any,
@@ -101,8 +102,14 @@ class Settings:
         "How many calls a second are made to one account of a provider, by all processes together.",
     )
     reconciler_port: int = setting(port, 8615, "/livez /readyz /metrics of the reconciler.")
+    trusted_proxies: str = setting(
+        networks,
+        "",
+        "Networks (CIDRs, comma-separated) of reverse proxies whose X-Forwarded-For is believed, where tries at the"
+        " desk are counted by address. Default: none, so that all who come by one proxy share its tries.",
+    )
     allowed_networks: str = setting(
-        text,
+        networks,
         "",
         "Networks (CIDRs, comma-separated) that endpoints may be in although they are private, e.g."
         " 10.0.0.0/8. Everything private is refused otherwise.",

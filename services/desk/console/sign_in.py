@@ -74,8 +74,12 @@ def door(
 def let_try(request: Request, what: str) -> None:
     """Count that somebody knocks. Raises `Refusal` where it is too often."""
     tries: Rate = request.app.state.tries
-    if not tries.take(f"{what} {address_of(request.scope)}"):
+    if not tries.take(f"{what} {_address(request)}"):
         raise _too_often()
+
+
+def _address(request: Request) -> str:
+    return address_of(request.scope, request.app.state.env.proxies)
 
 
 def _too_often() -> Refusal:
@@ -97,7 +101,7 @@ def ask(request: Request, env: EnvIn, next: Next = "/") -> Response:
 @router.post("/sign-in/key")
 def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
     key, own = form.one("key"), env.settings.operator_key.get_secret_value()
-    to, who = inside(form.one("next", LONGEST_NEXT) or "/"), f"key {address_of(request.scope)}"
+    to, who = inside(form.one("next", LONGEST_NEXT) or "/"), f"key {_address(request)}"
     tries: Rate = request.app.state.tries
     if not tries.left(who):
         raise _too_often()

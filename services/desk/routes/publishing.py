@@ -33,7 +33,7 @@ from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller
 from billhook.store.publications import Prepared
 from services.desk import headers, refusals
-from services.desk.authentication import Callers, address_of, body_of, owner_of, refuse_two_keys, wrong_key
+from services.desk.authentication import Callers, body_of, owner_of, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class PublishRoute:
         refuse_two_keys(scope["headers"])
         authorization = given.get(b"authorization", "")
         remembered = self._callers.remembered(authorization)
-        caller = remembered or await self._callers.of(authorization, address_of(scope))
+        caller = remembered or await self._callers.of(authorization, scope)
         self._callers.admit(caller, changing=True, publishing=True)
         if self._tracing is None:
             return await self._admitted(scope, receive, given, caller, remembered, None)
@@ -154,7 +154,7 @@ class PublishRoute:
                 new = self._read(scope, given, body, caller, traceparent)
         except (Refusal, Refused):
             if remembered is not None:  # a revoked key gets that answer and no other
-                await self._callers.of(authorization, address_of(scope))
+                await self._callers.of(authorization, scope)
             raise
         try:
             return await self._line.submit(new)

@@ -24,7 +24,7 @@ from billhook.runtime.service import ASGIApp
 from billhook.store.dunning_cases import debts_of_customers
 from billhook.store.merchants import good_keys
 from services.desk import headers, refusals
-from services.desk.authentication import Callers, address_of, refuse_two_keys, wrong_key
+from services.desk.authentication import Callers, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
 
 _PATH: Final = re.compile(r"/v1/customers/([A-Za-z0-9_.:-]{1,255})/standing")
@@ -111,7 +111,7 @@ class StandingRoute:
         authorization = given.get(b"authorization", "")
         remembered = self._callers.remembered(authorization)
         try:
-            caller = remembered or await self._callers.of(authorization, address_of(scope))
+            caller = remembered or await self._callers.of(authorization, scope)
             self._callers.admit(caller, changing=False)
             key = None if remembered is None else remembered.api_key_id
             debts = await self._line.submit(Question(caller.merchant_id, customer_id, key))
