@@ -50,7 +50,8 @@ def quantiles(histogram: str, *quantiles: float, where: str = "", by: str = "") 
 
 def rate(counter: str, *by: str, where: str = "") -> tuple[tuple[str, str], ...]:
     grouped = f" by ({', '.join(by)})" if by else ""
-    return ((f"sum{grouped} (rate({counter}{where}[$__rate_interval]))", " ".join(f"{{{{{label}}}}}" for label in by)),)
+    legend = " ".join(f"{{{{{label}}}}}" for label in by) or "all"  # without one Grafana writes the whole expression
+    return ((f"sum{grouped} (rate({counter}{where}[$__rate_interval]))", legend),)
 
 
 CHOSEN: Final = '{queue=~"$queue"}'
@@ -377,7 +378,7 @@ MONEY: Final = Dashboard(
         Panel(
             "Recovered in 24 hours",
             "In each currency's main unit.",
-            (("max by (currency) (billhook_dunning_recovered_amount) or vector(0)", "{{currency}}"),),
+            (("max by (currency) (billhook_dunning_recovered_amount) or on () vector(0)", "{{currency}}"),),
         ),
         Panel(
             "Payment attempts",

@@ -29,6 +29,7 @@ def installation(
     url = postgres.create_database(postgres_template)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "EVERY_SECONDS", 0.25)
+        patch.setattr(exporter, "MOST_SHARE", 1.0)
         with installed(tmp_path_factory.mktemp("var"), url, valkey.port) as running:
             yield running
 

@@ -105,9 +105,9 @@ HOT: dict[str, Callable[[Tx], object]] = {
         tx.exec_driver_sql
     ),
     "what falls due next": lambda tx: work.next_due(tx, out.deliveries),
-    "the state of a queue": lambda tx: [
-        work.backlog(tx, lane.table, now=LATER, only=lane.only) for lane in BELLS.values()
-    ],
+    "the state of all queues": lambda tx: work.backlogs(
+        tx, [(lane.table, lane.only) for lane in BELLS.values()], now=LATER
+    ),
     "what a merchant has": lambda tx: [
         limits.count_of(tx, what, "mrc_1", NOW) for what in ("drafts", "endpoints", "keys")
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,22 @@ def test_grafana_finds_its_dashboards_and_prometheus_its_rules() -> None:
     assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in CONTAINERS["grafana"]["volumes"]
     (source,) = yaml.safe_load((provisioned / "datasources" / "prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
+    boards = [json.loads(file.read_text()) for file in (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")]
+    asked = {place["datasource"]["uid"] for board in boards for panel in board["panels"] for place in _asking(panel)}
+    assert asked == {source["uid"]}, "a panel asks a source that Grafana does not have"
+    assert len({board["uid"] for board in boards}) == len(boards)
     assert "./deploy/prometheus:/etc/prometheus:ro" in CONTAINERS["prometheus"]["volumes"]
+
+
+def _asking(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    return [panel, *panel["targets"]]
+
+
+def test_nobody_signs_in_to_grafana_with_the_password_that_everybody_knows() -> None:
+    """An empty one counts as none there, and without one the admin's is `admin`."""
+    said = CONTAINERS["grafana"]["environment"]
+    assert said["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == said["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in said
 
 
 def test_every_volume_that_is_mounted_is_declared() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from store.history import delivery, endpoint_of
 
 from billhook.rules.delivery import LONGEST_WAIT_SECONDS
 from billhook.store import dead_letters, queues, work
-from billhook.store.database import Database
+from billhook.store.database import Database, Tx
 from billhook.store.dead_letters import DeadLetter
 from billhook.store.deliveries import deliveries
 from billhook.store.dunning_cases import add_case
@@ -25,6 +26,7 @@ from billhook.store.work import Claim
 
 LEASE = timedelta(minutes=1)
 AFTER = NOW + LEASE
+AMONG = ("mails", "inbox", "documents")
 
 
 def claim(
@@ -196,16 +198,24 @@ def test_work_has_one_open_dead_letter_and_all_its_closed_ones(database: Databas
 def test_the_backlog_tells_ready_running_scheduled_and_expired_apart(database: Database) -> None:
     events = put(database, 5)
     with database.begin() as tx:
-        assert work.backlog(tx, inbox, now=NOW - LEASE).oldest_ready_seconds == 0.0
+        assert state(tx, now=NOW - LEASE).oldest_ready_seconds == 0.0
     claim(database, [events[0]])
     claim(database, [events[1]], at=LEASE * 2)
     with database.begin() as tx:
         work.defer_claimed(tx, inbox, [(events[2], NOW + LEASE * 9, "later")])
         work.finish(tx, inbox, [events[3]], "processed", NOW)
         now = NOW + LEASE * 2
-        assert work.backlog(tx, inbox, now=now) == work.Backlog(
+        assert state(tx, now=now) == work.Backlog(
             ready=2, running=1, scheduled=1, expired_leases=1, oldest_ready_seconds=120.0
         )
+        assert (state(tx, now=now, most=1).ready, state(tx, now=now, most=1).oldest_ready_seconds) == (1, 120.0)
+
+
+def state(tx: Tx, **asked: Any) -> work.Backlog:
+    """Of the inbox, between two queues that are empty."""
+    mails, of_inbox, documents = work.backlogs(tx, [(queues.QUEUES[name], None) for name in AMONG], **asked)
+    assert mails == documents == work.Backlog(0, 0, 0, 0, 0.0)
+    return of_inbox
 
 
 def test_what_a_clock_put_off_that_was_ahead_falls_due_when_it_is_set_back(database: Database) -> None:

@@ -71,17 +71,18 @@ class QueueShown:
         return "late" if self.backlog.running else "stuck"
 
 
+MOST_COUNTED: Final = 10_000
+"""Of what waits in a queue: it is for a person to read."""
+
+
 def queues_shown(tx: Tx, now: datetime) -> list[QueueShown]:
-    """Every queue, counted up to a bound."""
+    """Every queue, counted up to `MOST_COUNTED`."""
     stopped = paused(tx)
+    states = work.backlogs(tx, [(table, None) for table in QUEUES.values()], now=now, most=MOST_COUNTED)
     return [
-        QueueShown(
-            str(name),  # the name of a table is a string with more to it
-            work.backlog(tx, table, now=now),
-            stopped.get(name),
-            CONSUMERS.get(name, "consumer"),
-        )
-        for name, table in QUEUES.items()
+        # The name of a table is a string with more to it.
+        QueueShown(str(name), state, stopped.get(name), CONSUMERS.get(name, "consumer"))
+        for name, state in zip(QUEUES, states, strict=True)
     ]
 
 

@@ -68,7 +68,7 @@ def measure(tx: Tx, now: datetime) -> Measured:
     ended, recovered = _ended_cases(tx, now - RECENT)
     stopped = paused(tx)
     return Measured(
-        backlogs={name: work.backlog(tx, bell.table, now=now, only=bell.only) for name, bell in BELLS.items()},
+        backlogs=dict(zip(BELLS, work.backlogs(tx, _LANES, now=now), strict=True)),
         paused={name: bell.table.name in stopped for name, bell in BELLS.items()},
         dead_letters=_dead_letters(tx),
         held_deliveries=_count(tx, deliveries, deliveries.c.state == HELD),
@@ -84,6 +84,7 @@ def measure(tx: Tx, now: datetime) -> Measured:
     )
 
 
+_LANES = [(bell.table, bell.only) for bell in BELLS.values()]
 _DISABLED = (endpoints.c.disabled_at.is_not(None), endpoints.c.deleted_at.is_(None))
 _FAILING = (endpoints.c.failing_since.is_not(None), endpoints.c.disabled_at.is_(None), endpoints.c.deleted_at.is_(None))
 

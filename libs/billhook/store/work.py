@@ -222,7 +222,7 @@ def put_right(tx: Tx, table: sa.Table, mistimed: Callable[[datetime], Only], now
 
 @dataclass(frozen=True)
 class Backlog:
-    """The state of one queue, for metrics. Counts stop at `COUNT_LIMIT`: a measurement must not scan a table."""
+    """The state of one queue. Counts stop somewhere: a measurement must not scan a table."""
 
     ready: int
     running: int
@@ -233,11 +233,18 @@ class Backlog:
 
 COUNT_LIMIT = 100_000
 
+Lane = tuple[sa.Table, Only | None]
+"""A queue, or a part of one."""
 
-def backlog(tx: Tx, table: sa.Table, *, now: datetime, only: Only | None = None) -> Backlog:
-    """In two walks along the index of what is due, each from the row that is due first."""
-    due = tx.execute(_walk(table, only, due=True), {"now": now}).one()
-    later = tx.execute(_walk(table, only, due=False), {"now": now}).one()
+
+def backlogs(tx: Tx, lanes: Sequence[Lane], *, now: datetime, most: int = COUNT_LIMIT) -> list[Backlog]:
+    """The state of each, counted up to `most`, by one question: two walks for each along the index of what is due, both
+    from the row that is due first."""
+    found = {row[0]: row[1:] for row in tx.execute(_walks(tuple(lanes), most), {"now": now})}
+    return [_backlog(found[2 * place], found[2 * place + 1], now) for place in range(len(lanes))]
+
+
+def _backlog(due: Sequence[Any], later: Sequence[Any], now: datetime) -> Backlog:
     return Backlog(
         ready=due[0],
         running=later[1],
@@ -248,14 +255,20 @@ def backlog(tx: Tx, table: sa.Table, *, now: datetime, only: Only | None = None)
 
 
 @functools.cache
-def _walk(table: sa.Table, only: Only | None, *, due: bool) -> sa.Select[int, int, Any]:
-    """How many rows, how many of them under a lease, and since when the first. Put together once: that costs more than
-    the answer does."""
+def _walks(lanes: tuple[Lane, ...], most: int) -> sa.CompoundSelect[int, int, int, Any]:
+    """How many rows, how many of them under a lease, and since when the first: of what is due, then of what is later.
+    Put together once: that costs more than the answer does."""
+    places = enumerate((lane, due) for lane in lanes for due in (True, False))
+    return sa.union_all(*(_walk(place, *lane, due=due, most=most) for place, (lane, due) in places))
+
+
+def _walk(place: int, table: sa.Table, only: Only | None, *, due: bool, most: int) -> sa.Select[int, int, int, Any]:
     now = sa.bindparam("now", type_=Instant)
     rows = sa.select(table.c.due_at, table.c.token).where(table.c.state == DUE, *_given(only))
     rows = rows.where(table.c.due_at <= now if due else table.c.due_at > now)
-    first = rows.order_by(table.c.due_at).limit(COUNT_LIMIT).subquery()
-    return sa.select(sa.func.count(), sa.func.count(first.c.token), sa.func.min(first.c.due_at))
+    first = rows.order_by(table.c.due_at).limit(most).subquery()
+    number: sa.ColumnElement[int] = sa.literal_column(str(place), sa.Integer)
+    return sa.select(number, sa.func.count(), sa.func.count(first.c.token), sa.func.min(first.c.due_at))
 
 
 def revive(tx: Tx, table: sa.Table, ids: Collection[str], now: datetime, **values: Any) -> list[str]:
