@@ -180,14 +180,16 @@ class EndpointLimits:
         with self.lock:
             if len(self._noted) > MOST_NOTED:
                 return Rooms({}, 0, {}, 0), 0
-            known = {name: traffic.room(now) for name, traffic in {**self._roomy, **self._noted}.items()}
+            told = {**self._roomy, **self._noted}
+            known = {name: traffic.room(now) for name, traffic in told.items()}
+            capped = [name for name in known if known[name] and told[name].cap is not None]
             room = IN_FLIGHT - self._all_busy
             if room >= WORTH_A_CLAIM:  # which is everybody's share
                 # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
                 turn = min(room, ASSURED) if len(self._busy) > 1 else room
-                return Rooms(known, breaker.FIRST_WINDOW, {}, turn), room
+                return Rooms(known, breaker.FIRST_WINDOW, {}, turn, capped), room
             shares = {merchant_id: self.share(merchant_id) for merchant_id in self._busy}
-            return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured()), room + BEYOND
+            return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped), room + BEYOND
 
     def full(self, lane: str) -> tuple[list[str], list[str]]:
         """Endpoints that have no room, and merchants whose share is used up: what is due for them stays where it is,

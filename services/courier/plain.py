@@ -60,11 +60,12 @@ class FastPath:
             log.warning("not claimed in one statement", extra={"reason": str(error)[:500]})
             return Claimed("", (), ids, more=False)
         jobs = [DeliveryJob(message) for message in taken.messages]
+        endpoints = {job.endpoint.id: job.endpoint for job in jobs}
         with self._limits.lock:
-            for (endpoint_id, merchant_id), places in Counter(
-                (job.endpoint.id, job.merchant_id) for job in jobs
-            ).items():
-                self._limits.enter(endpoint_id, merchant_id, places)
+            for endpoint_id, places in Counter(job.endpoint.id for job in jobs).items():
+                endpoint = endpoints[endpoint_id]
+                self._limits.traffic(endpoint_id).cap = endpoint.max_in_flight
+                self._limits.enter(endpoint_id, endpoint.merchant_id, places)
         self._steps.note_claimed(taken.due, now, lane_name(lane))
         again = self._limits.wait_for_room({(endpoint, merchant) for _, endpoint, merchant in taken.waiting}, lane)
         roomy = self._limits.with_room({endpoint for _, endpoint in taken.left}, lane)

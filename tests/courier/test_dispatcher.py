@@ -190,6 +190,30 @@ def test_a_capped_place_is_free_only_when_the_attempt_is_written(world: World, m
     assert office.dispatcher._limits.traffic(endpoint).busy == 0
 
 
+def test_a_cap_that_is_known_is_no_reason_to_ask_the_rules_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = world.endpoint(URL, max_in_flight=2)
+    asked: list[object] = []
+    by_the_rules = Steps.claim
+    monkeypatch.setattr(Steps, "claim", lambda *given, **named: asked.append(given) or by_the_rules(*given, **named))
+    for _ in range(8):
+        world.say()
+    with dispatching(world) as office:
+        until(lambda: len(office.client.sent) == 2)
+        assert len(asked) == 1
+        while set(office.states()) != {"delivered"}:
+            until(lambda: office.client.sent or set(office.states()) == {"delivered"})
+            assert len(office.client.sent) <= 2
+            office.answer()
+        assert len(asked) == 1
+
+        with world.database.begin() as tx:
+            update_endpoint(tx, endpoint, max_in_flight=None)
+        for _ in range(8):
+            world.say()
+        office.look()
+        until(lambda: len(office.client.sent) == 8, "going out without a cap")
+
+
 def test_who_is_full_or_behind_a_full_claim_holds_up_no_other(world: World) -> None:
     """Nothing rings here but at the start: what is left, and what lies behind it, is looked for without."""
     with world.database.begin() as tx:

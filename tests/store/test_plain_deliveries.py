@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,8 +29,14 @@ URL = "https://merchant.test/hook"
 LEASE = timedelta(seconds=8)
 
 
-def rooms(known: dict[str, int], others: int, shares: dict[str, int] | None = None, other_shares: int = 100) -> Rooms:
-    return Rooms(known, others, shares or {}, other_shares)
+def rooms(
+    known: dict[str, int],
+    others: int,
+    shares: dict[str, int] | None = None,
+    other_shares: int = 100,
+    capped: Sequence[str] = (),
+) -> Rooms:
+    return Rooms(known, others, shares or {}, other_shares, capped)
 
 
 MANY = rooms({}, 100)
@@ -134,6 +142,35 @@ def test_no_endpoint_gets_more_than_there_is_room_for(world: World) -> None:
     rest = claim(world, None, rooms({full: 5}, 5), limit=3, passing_over=[full])
     assert sorted(message.delivery_id for message in rest.messages) == sorted([ids["busy"][3], *ids["new"][2:]])
     assert len(claim(world, ids["full"], rooms({full: 5}, 5), limit=3).messages) == 3
+
+
+def test_a_cap_that_the_claim_is_told_of_is_counted_over_all_couriers(world: World) -> None:
+    endpoint, other = world.endpoint(URL, "capped.one", max_in_flight=5), world.endpoint(URL, "plain.one")
+    ids = [said(world, event_type="capped.one") for _ in range(8)]
+    plain = said(world, event_type="plain.one")
+    elsewhere, died, over = ids[:3]
+    until = world.clock() + timedelta(seconds=1)
+    change(world, deliveries, elsewhere, token="tok_elsewhere", due_at=until, attempts=1)
+    change(world, deliveries, died, token="tok_died", attempts=1)
+    change(world, deliveries, over, state=DELIVERED, token=None)
+    found = claim(world, None, rooms({endpoint: 100}, 100, capped=[endpoint]))
+    assert sorted(message.delivery_id for message in found.messages) == sorted([*ids[3:7], plain])
+    assert {message.endpoint.id for message in found.messages} == {endpoint, other}
+    assert sorted(row_id for row_id, _ in found.left) == sorted([died, ids[7]])  # the rules say when there will be room
+    assert found.waiting == []
+    assert claim(world, [ids[7]], rooms({}, 100, capped=[endpoint])).messages == []
+    change(world, deliveries, ids[3], state=DELIVERED, token=None)
+    assert len(claim(world, [ids[7]], rooms({}, 100, capped=[endpoint])).messages) == 1
+
+
+def test_two_claims_at_once_never_take_more_than_a_cap(world: World) -> None:
+    """Each would count what is under way before the other has said what it took."""
+    endpoint = world.endpoint(URL, max_in_flight=3)
+    ids = [said(world) for _ in range(40)]
+    room = rooms({}, 100, capped=[endpoint])
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(lambda start: claim(world, ids[start::4], room), range(4))]
+    assert sum(len(one.messages) for one in found) == 3
 
 
 def test_no_merchant_gets_more_than_its_share(world: World) -> None:

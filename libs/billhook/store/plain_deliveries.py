@@ -2,8 +2,8 @@
 each on PostgreSQL and in as few as can be on SQLite.
 
 Plain is a delivery for which no rule has to be asked. It has no order to keep, nobody holds it or died with it, and its
-endpoint is on, well, and without limits of its own. Everything else is left as it is, for `work.claim` and the settling
-that all consumers share: what is not taken here is not lost here.
+endpoint is on, well, and without limits of its own but a cap that the claim is told of. Everything else is left as it
+is, for `work.claim` and the settling that all consumers share: what is not taken here is not lost here.
 
     claim    found (locked, skipping what others lock) ─▶ plain ─▶ as many to each endpoint and for each merchant as
              there is room ─▶ taken
@@ -56,6 +56,9 @@ class Rooms:
     """Of merchants."""
     other_shares: int
     """Of each merchant that is not among them."""
+    capped: Collection[str] = ()
+    """Endpoints that are known to have a cap. It holds over all couriers, so they are locked while what is under way to
+    them is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,15 @@ def take(
     database: Database, wanted: Wanted, rooms: Rooms, *, max_attempts: int, now: datetime, lease: timedelta
 ) -> Taken:
     """Claim what is plain."""
-    claim = _Claim(new_id("tok"), now if wanted.ids is None else now + CLOCK_SKEW, now + lease, max_attempts)
+    claim = _Claim(new_id("tok"), now, now if wanted.ids is None else now + CLOCK_SKEW, now + lease, max_attempts)
     if database.sqlite:
         with database.begin(durable=False) as tx:
             return _take_on_sqlite(tx, wanted, rooms, claim)
+    if rooms.capped:
+        with database.begin(durable=False) as tx:
+            # In a statement of its own: the next one sees what others took until they let go of the lock.
+            tx.exec_driver_sql(_LOCK, (",".join(rooms.capped),))
+            return _take_on_postgresql(tx.exec_driver_sql, wanted, rooms, claim)
     with database.statement() as run:
         return _take_on_postgresql(run, wanted, rooms, claim)
 
@@ -87,6 +95,7 @@ def take(
 @dataclass(frozen=True, slots=True)
 class _Claim:
     token: str
+    now: datetime
     horizon: datetime
     until: datetime
     max_attempts: int
@@ -97,6 +106,9 @@ _ENDPOINT_AT: Final = 13
 """Where an endpoint's columns begin in a row on PostgreSQL; they come once for each endpoint."""
 _PLAIN_AT: Final = _ENDPOINT_AT + len(_ENDPOINT)
 
+_LOCK: Final = """
+SELECT id FROM endpoints WHERE id = ANY (string_to_array(%s::text, ',')) ORDER BY id FOR NO KEY UPDATE
+"""
 # Lists are sent as one string each: the driver's arrays cost more than the statement where they are short. A claim need
 # not be durable (`Database.begin`), which a statement of its own says by `set_config`.
 _TAKE: Final = """
@@ -109,15 +121,19 @@ WITH found AS MATERIALIZED (
   SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS r(endpoint_id, places)
 ), share AS (
   SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS s(merchant_id, places)
+), capped AS (
+  SELECT id AS endpoint_id, max_in_flight - (SELECT count(*) FROM deliveries AS held
+          WHERE held.endpoint_id = endpoints.id AND held.token IS NOT NULL AND held.due_at > %s) AS free
+    FROM endpoints WHERE id = ANY (string_to_array(%s::text, ',')) AND max_in_flight IS NOT NULL
 ), plain AS (
-  SELECT found.id, endpoint_id, found.merchant_id,
+  SELECT found.id, endpoint_id, found.merchant_id, free,
          row_number() OVER (PARTITION BY endpoint_id ORDER BY found.id) AS place
-    FROM found JOIN endpoints ON endpoints.id = endpoint_id
+    FROM found JOIN endpoints ON endpoints.id = endpoint_id LEFT JOIN capped USING (endpoint_id)
    WHERE subject IS NULL AND token IS NULL AND attempts < %s AND deleted_at IS NULL AND disabled_at IS NULL
-     AND max_in_flight IS NULL AND rate_limit IS NULL AND failing_since IS NULL
+     AND (max_in_flight IS NULL OR free IS NOT NULL) AND rate_limit IS NULL AND failing_since IS NULL
 ), roomy AS (
   SELECT plain.id, merchant_id, place, row_number() OVER (PARTITION BY merchant_id ORDER BY plain.id) AS turn
-    FROM plain LEFT JOIN room USING (endpoint_id) WHERE place <= coalesce(places, %s)
+    FROM plain LEFT JOIN room USING (endpoint_id) WHERE place <= least(coalesce(places, %s), free)
 ), fits AS (
   SELECT roomy.id, place FROM roomy LEFT JOIN share USING (merchant_id) WHERE turn <= coalesce(places, %s)
 ), taken AS (
@@ -125,7 +141,7 @@ WITH found AS MATERIALIZED (
     FROM fits WHERE deliveries.id = fits.id RETURNING deliveries.id, place
 )
 SELECT taken.id, found.endpoint_id, due_at, found.id, found.merchant_id, message_id, attempts + 1, attempts_before,
-       type, body, pruned_at IS NOT NULL, inbox_id, traceparent, {endpoint}, plain.id,
+       type, body, pruned_at IS NOT NULL, inbox_id, traceparent, {endpoint}, plain.id IS NOT NULL AND free IS NULL,
        set_config('synchronous_commit', 'off', true)
   FROM found
   LEFT JOIN plain ON plain.id = found.id
@@ -152,6 +168,8 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         ",".join(map(str, rooms.known.values())),
         ",".join(rooms.shares),
         ",".join(map(str, rooms.shares.values())),
+        claim.now,
+        ",".join(rooms.capped),
         claim.max_attempts,
         rooms.others,
         rooms.other_shares,
@@ -169,8 +187,8 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         claim.token,
         [_message(wanted.lane, known[row[1]], row[3:_ENDPOINT_AT]) for row in mine],
         [row[2] for row in mine],
-        [(row[3], row[1], row[4]) for row in others if row[_PLAIN_AT] is not None],
-        [(row[3], row[1]) for row in others if row[_PLAIN_AT] is None],
+        [(row[3], row[1], row[4]) for row in others if row[_PLAIN_AT]],
+        [(row[3], row[1]) for row in others if not row[_PLAIN_AT]],
     )
 
 
@@ -190,9 +208,10 @@ _FIND_AMONG: Final = _FIND.format(
 _FIND_LONGEST_DUE: Final = _FIND.format(among="", due=DUE, running=_RUNNING, order="ORDER BY due_at")
 _WELL: Final = f"""
 SELECT {_COLUMNS} FROM endpoints
- WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND disabled_at IS NULL AND max_in_flight IS NULL
-   AND rate_limit IS NULL AND failing_since IS NULL
+ WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND disabled_at IS NULL AND rate_limit IS NULL
+   AND failing_since IS NULL
 """
+_UNDER_WAY: Final = "SELECT count(*) FROM deliveries WHERE endpoint_id = ? AND token IS NOT NULL AND due_at > ?"
 _MARK_TAKEN: Final = """
 UPDATE deliveries SET attempts = attempts + 1, token = ?, due_at = ? WHERE id IN (SELECT value FROM json_each(?))
 """
@@ -208,7 +227,16 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
     asked = {row[1] for row in rows if row[0]}
     found = tx.exec_driver_sql(_WELL, (as_json(asked),)).fetchall() if asked else []
     well = {row[0]: _endpoint(row) for row in found}
+    well = {
+        endpoint_id: one
+        for endpoint_id, one in well.items()
+        if one.max_in_flight is None or endpoint_id in rooms.capped
+    }
     places = {endpoint_id: rooms.known.get(endpoint_id, rooms.others) for endpoint_id in well}
+    caps = {endpoint_id: one.max_in_flight for endpoint_id, one in well.items() if one.max_in_flight is not None}
+    for endpoint_id, cap in caps.items():
+        under_way = tx.exec_driver_sql(_UNDER_WAY, (endpoint_id, to_micros(claim.now))).scalar_one()
+        places[endpoint_id] = min(places[endpoint_id], cap - under_way)
     shares = {row[4]: rooms.shares.get(row[4], rooms.other_shares) for row in rows}
     mine = []
     for row in sorted(rows, key=lambda row: row[3]):
@@ -220,12 +248,13 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
         tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), as_json([row[3] for row in mine])))
     taken = {row[3] for row in mine}
     others = [row for row in rows if row[3] not in taken]
+    plain = {row[3] for row in others if row[0] and row[1] in well and row[1] not in caps}
     return Taken(
         claim.token,
         [_message(wanted.lane, well[row[1]], row[3:]) for row in mine],
         [as_instant(row[2]) for row in mine],
-        [(row[3], row[1], row[4]) for row in others if row[0] and row[1] in well],
-        [(row[3], row[1]) for row in others if not (row[0] and row[1] in well)],
+        [(row[3], row[1], row[4]) for row in others if row[3] in plain],
+        [(row[3], row[1]) for row in others if row[3] not in plain],
     )
 
 
