@@ -17,7 +17,9 @@ from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.standing import Debt
 from billhook.store import book, dunning_cases, payment_attempts, provider_limits, standings
 from billhook.store.database import Database, Tx
+from billhook.store.debts import debts_of_customers
 from billhook.store.dunning_policies import current_policies, narrowest, policies_of, retire_policy, set_policy
+from billhook.store.merchants import create_key, create_merchant, revoke_key
 
 
 def test_an_invoice_has_one_case_for_good(database: Database) -> None:
@@ -149,10 +151,11 @@ def test_turns_are_planned_for_the_next_minute_only(database: Database) -> None:
         assert booked(tx, 1, 60) == [NOW + timedelta(seconds=60)]
 
 
-def owed(tx: Tx, merchant_id: str | None, customer_id: str) -> list[Debt] | None:
+def owed(database: Database, merchant_id: str | None, customer_id: str) -> list[Debt] | None:
     asked = (merchant_id, customer_id)
     # Beside questions of others: no answer is another's.
-    return dunning_cases.debts_of_customers(tx, [asked, ("mrc_3", customer_id), (merchant_id, "cus_other")])[asked]
+    beside = [asked, ("mrc_3", customer_id), (merchant_id, "cus_other")]
+    return debts_of_customers(database, beside, NOW).of[asked]
 
 
 def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> None:
@@ -160,17 +163,31 @@ def test_debts_are_found_by_either_name_of_the_customer(database: Database) -> N
     known = book_id("src_1", "", customer)
     with database.begin() as tx:
         book.apply(tx, [book.Entry("mrc_1", "src_1", "", Change(customer, NOW))], NOW)
-        assert owed(tx, "mrc_1", known) == []
+    assert owed(database, "mrc_1", known) == []
+    with database.begin() as tx:
         dunning_cases.add_case(tx, new_case("mrc_1", customer_id=known), NOW)
         dunning_cases.add_case(tx, new_case("mrc_1", "in_3", customer="own", customer_id="cus_own"), NOW)
         dunning_cases.add_case(tx, new_case("mrc_1", "in_2", owing=False), NOW)
         dunning_cases.add_case(tx, new_case("mrc_2"), NOW)
         assert len(dunning_cases.debts(tx, "mrc_1", "cus_1")) == 1
-        assert len(owed(tx, "mrc_1", known) or []) == 1
-        assert len(owed(tx, None, known) or []) == 1
-        assert owed(tx, "mrc_2", known) is None
-        assert len(owed(tx, "mrc_1", "cus_own") or []) == 1
         assert dunning_cases.debts(tx, "mrc_1", "cus_2") == []
+    [debt] = owed(database, "mrc_1", known) or []
+    assert (debt.opened_at, debt.grace_until) == (NOW, new_case("mrc_1").grace_until)
+    assert len(owed(database, None, known) or []) == 1
+    assert owed(database, "mrc_2", known) is None
+    assert len(owed(database, "mrc_1", "cus_own") or []) == 1
+
+
+def test_the_read_that_finds_debts_says_whose_keys_are_good(database: Database) -> None:
+    with database.begin() as tx:
+        merchant_id = create_merchant(tx, "A", NOW).id
+        good, _ = create_key(tx, merchant_id, "good", NOW)
+        past, _ = create_key(tx, merchant_id, "past", NOW, expires_at=NOW)
+        gone, _ = create_key(tx, merchant_id, "gone", NOW)
+        revoke_key(tx, gone, NOW)
+    asked = [(merchant_id, "cus_1")]
+    assert debts_of_customers(database, asked, NOW, keys=[good, past, gone, "key_none"]).good_keys == {good}
+    assert debts_of_customers(database, asked, NOW).good_keys == set()
 
 
 def test_a_told_standing_is_kept(database: Database) -> None:

@@ -223,10 +223,10 @@ class Database:
 
     @contextmanager
     def question(self) -> Iterator[Run]:
-        """For one statement that only reads, in as few round trips as there can be."""
+        """For statements that only read and are a view of the database each, in as few round trips as there can be."""
         if self.sqlite:
-            with self.read() as tx:
-                yield tx.exec_driver_sql
+            with self._watched(), self._lent() as run:
+                yield run
         else:
             with self.statement() as run:
                 yield run

@@ -66,7 +66,7 @@ dunning_cases = sa.Table(
     sa.Index("ix_dunning_cases_merchant_id", "merchant_id", "id"),
     partial_index("ix_dunning_cases_closed", "closed_at", where=_CLOSED),
     partial_index("ix_dunning_cases_customer", "merchant_id", "customer", where=_OWING, sqlite=_OWING_SQLITE),
-    partial_index("ix_dunning_cases_customer_id", "merchant_id", "customer_id", where=_OWING, sqlite=_OWING_SQLITE),
+    partial_index("ix_dunning_cases_customer_id", "customer_id", "merchant_id", where=_OWING, sqlite=_OWING_SQLITE),
 )
 
 _DUE = sa.text(f"state = '{DUE}'")
@@ -306,33 +306,6 @@ def debts_of(tx: Tx, merchant_id: str, customers: Collection[str]) -> dict[str, 
     found: dict[str, list[Debt]] = {customer: [] for customer in customers}
     for row in tx.execute(query):
         found[row.customer].append(_debt(row))
-    return found
-
-
-def debts_of_customers(
-    tx: Tx, asked: Collection[tuple[str | None, str]]
-) -> dict[tuple[str | None, str], list[Debt] | None]:
-    """The same by the book's id, for whoever asks (a merchant, or the operator: None): one indexed read of customers
-    that the book knows. None where a customer is unknown."""
-    from billhook.store.book import TABLES  # all of the book, which whoever asks for work alone has no use for
-
-    known, c = TABLES["customer"].c, dunning_cases.c
-    ids = {customer_id for _, customer_id in asked}
-    theirs = sa.and_(c.merchant_id == known.merchant_id, c.customer_id == known.id, c.owing)
-    query = sa.select(known.merchant_id.label("whose"), known.id.label("of"), *(c[name] for name in _DEBT))
-    joined = query.select_from(TABLES["customer"].outerjoin(dunning_cases, theirs))
-    rows = list(tx.execute(joined.where(among(tx, known.id, ids))))
-    unknown = ids - {row.of for row in rows}
-    if unknown:
-        # A customer of own invoices need not be in the book.
-        lone = sa.select(c.merchant_id.label("whose"), c.customer_id.label("of"), *(c[name] for name in _DEBT))
-        rows += tx.execute(lone.where(among(tx, c.customer_id, unknown), c.owing))
-    found: dict[tuple[str | None, str], list[Debt] | None] = dict.fromkeys(asked)
-    for row in rows:
-        for key in ((row.whose, row.of), (None, row.of)):
-            if key in found:
-                owed = found[key] or []
-                found[key] = [*owed, _debt(row)] if row.id is not None else owed
     return found
 
 

@@ -21,7 +21,8 @@ from billhook.rules.book.objects import book_id
 from billhook.rules.dunning import STAGES
 from billhook.rules.dunning_policy import PRESETS, Policy, ScopeKind
 from billhook.store.database import Tx
-from billhook.store.dunning_cases import Case, debts_of_customers, get_case, list_cases, steps_of
+from billhook.store.debts import debts_of_customers
+from billhook.store.dunning_cases import Case, get_case, list_cases, steps_of
 from billhook.store.dunning_policies import PolicyVersion, current_policies, policies_of
 from billhook.store.dunning_report import dunning_report
 from billhook.store.merchants import Caller
@@ -297,8 +298,7 @@ def get_standing(
     before."""
     if source_id is not None:
         customer_id = book_id(source_id, account, Customer(external_id=customer_id))
-    with env.database.read() as tx:
-        [found] = debts_of_customers(tx, [(caller.merchant_id, customer_id)]).values()
+    [found] = debts_of_customers(env.database, [(caller.merchant_id, customer_id)], env.clock()).of.values()
     if found is None:
         raise not_found("customer")
     status, shown, body = answered(customer_id, found, if_none_match, env.clock)

@@ -21,8 +21,7 @@ from billhook.runtime.clock import Clock
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit, LineFull
 from billhook.runtime.service import ASGIApp
-from billhook.store.dunning_cases import debts_of_customers
-from billhook.store.merchants import good_keys
+from billhook.store.debts import debts_of_customers
 from services.desk import headers, refusals
 from services.desk.authentication import Callers, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
@@ -57,10 +56,10 @@ def standing_line(env: Env) -> Line:
 
     def find(asked: Sequence[Question]) -> Sequence[list[Debt] | Exception | None]:
         keys = {one.api_key_id for one in asked if one.api_key_id is not None}
-        with env.database.read() as tx:
-            good = {None, *(good_keys(tx, keys) if keys else ())}
-            found = debts_of_customers(tx, {(one.merchant_id, one.customer_id) for one in asked})
-        return [found[one.merchant_id, one.customer_id] if one.api_key_id in good else KeyRevoked() for one in asked]
+        wanted = {(one.merchant_id, one.customer_id) for one in asked}
+        found = debts_of_customers(env.database, wanted, env.clock(), keys=keys)
+        good = {None, *found.good_keys}
+        return [found.of[one.merchant_id, one.customer_id] if one.api_key_id in good else KeyRevoked() for one in asked]
 
     return GroupCommit("standings", find, largest=LARGEST_BATCH)
 
