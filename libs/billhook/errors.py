@@ -74,6 +74,10 @@ class NotPermitted(KeyRefused):
     """A provider's API key may not do what it was used for. The message names the permission, as the provider does."""
 
 
+class AccountRefused(KeyRefused):
+    """A provider's API key may not see a connected account at all."""
+
+
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 """The longest that anybody outside is left alone because it asked for that. A `Retry-After` of days would be as good as
 losing the work, and whoever is asked once an hour has no reason to complain."""

@@ -201,6 +201,8 @@ class FindingNews(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     object: str = "finding"
     source: str
+    account: str | None = None
+    """The connected account whose object it is, where it is one's."""
     finding_class: str
     """missing_event, missing_local, missing_remote, status_mismatch, amount_mismatch…"""
     state: str

@@ -62,7 +62,7 @@ def look_at_events(
     since = max(run.since, connected_at)
     if since >= run.until:
         return Looked(0), {"cursor": None}
-    page = api.list_events(since=since, until=run.until, cursor=run.cursor)
+    page = api.list_events(since=since, until=run.until, cursor=run.cursor, account=run.account)
     keys = {(event.account, event.external_id): event for event in page.items}
     with database.read() as tx:
         known = events_known(tx, run.source_id, keys)
@@ -80,10 +80,12 @@ def look_at_objects(
     place = _Place("", []) if run.cursor is None else decode(run.cursor, _Place)
     upper = run.window_end or run.until
     try:
-        page = api.list_objects(name, since=run.since, until=run.until, cursor=place.cursor or None)
+        page = api.list_objects(
+            name, since=run.since, until=run.until, cursor=place.cursor or None, account=run.account
+        )
     except PlaceLost:
         # By its time the walk finds on where it was; what shares the last second is compared again.
-        page = api.list_objects(name, since=run.since, until=upper)
+        page = api.list_objects(name, since=run.since, until=upper, account=run.account)
     lower = _lower(page, run)
     suspected: list[Suspicion] = []
     agreed: list[tuple[str, str]] = []
@@ -92,7 +94,7 @@ def look_at_objects(
     with database.read() as tx:
         for kind in api.lists[name]:
             shown = {item.value.external_id: item.value for item in page.items if item.value.kind == kind}
-            held = held_objects(tx, run.source_id, kind, shown)
+            held = held_objects(tx, run.source_id, kind, shown, account=run.account)
             if lower is not None:
                 held |= _left_out(tx, run, kind, lower, upper, {*shown, *unread, *place.shown})
             for external_id in sorted({*shown, *held}):
@@ -139,7 +141,7 @@ def _lower(page: Page[ListedObject], run: Run) -> datetime | None:
 
 
 def _left_out(tx: Tx, run: Run, kind: str, lower: datetime, upper: datetime, shown: set[str]) -> dict[str, Held]:
-    found = made_between(tx, run.source_id, kind, lower, upper, limit=MOST_MISSING)
+    found = made_between(tx, run.source_id, kind, lower, upper, limit=MOST_MISSING, account=run.account)
     return {external_id: held for external_id, held in found.items() if external_id not in shown}
 
 

@@ -51,8 +51,8 @@ class Verdict:
 @dataclass(frozen=True)
 class Settled:
     confirmed: list[Finding] = field(default_factory=list)
-    repairs: list[Observed] = field(default_factory=list)
-    """What the book is to be told, and merchants hear of."""
+    repairs: list[tuple[str, Observed]] = field(default_factory=list)
+    """What the book is to be told, of which account, and merchants hear of."""
     inside: list[Finding] = field(default_factory=list)
     """What billhook's own rows are to be made to agree on."""
 
@@ -61,13 +61,14 @@ def verdict(database: Database, api: ProviderApi, finding: Finding, now: datetim
     """Look again. Raises `TryAgain`."""
     remote: BookObject | None
     try:
-        remote = api.fetch(finding.kind, finding.external_id)
+        remote = api.fetch(finding.kind, finding.external_id, account=finding.account)
     except KeyRefused:
         return Verdict(finding, None, None, finding.local_version, None, now)
     except Unprocessable:
         remote = None
     with database.read() as tx:
-        held = held_objects(tx, finding.source_id, finding.kind, [finding.external_id]).get(finding.external_id)
+        found = held_objects(tx, finding.source_id, finding.kind, [finding.external_id], account=finding.account)
+    held = found.get(finding.external_id)
     drift = compare(held.value if held else None, remote)
     version = held.version if held else ""
     lasting = persists(finding.local_version, finding.seen, version, drift)
@@ -77,7 +78,7 @@ def verdict(database: Database, api: ProviderApi, finding: Finding, now: datetim
 def keep_missing_events(tx: Tx, run: Run, events: Sequence[ListedEvent], now: datetime) -> list[Finding]:
     """Findings of events that never came: taking them into the inbox repairs them. A known one is told of once."""
     state = "repaired" if run.repairs else "confirmed"
-    known = findings_of(tx, run.source_id, {("event", event.external_id) for event in events})
+    known = findings_of(tx, run.source_id, run.account, {("event", event.external_id) for event in events})
     new = []
     for event in events:
         before = known.get(("event", event.external_id))
@@ -93,7 +94,7 @@ def keep_missing_events(tx: Tx, run: Run, events: Sequence[ListedEvent], now: da
 def keep_suspicions(tx: Tx, run: Run, looked: Looked, now: datetime) -> None:
     """Write what differs at first sight; what is known and agrees again is healed."""
     keys = {*looked.agreed, *((one.drift.kind, one.drift.external_id) for one in looked.suspicions)}
-    known = findings_of(tx, run.source_id, keys)
+    known = findings_of(tx, run.source_id, run.account, keys)
     for one in looked.suspicions:
         before = known.get((one.drift.kind, one.drift.external_id))
         if before is None:
@@ -126,7 +127,7 @@ def settle(tx: Tx, run: Run, verdicts: Sequence[Verdict], now: datetime) -> Sett
         again = state == "confirmed" or (state == "reopened" and not inside)
         mends = again and run.repairs and repairs_itself(drift.finding_class, drift.kind)
         if mends and one.remote is not None:
-            settled.repairs.append(Observed.of(one.remote, one.asked_at, news_of(drift, one.remote)))
+            settled.repairs.append((finding.account, Observed.of(one.remote, one.asked_at, news_of(drift, one.remote))))
         elif not inside:
             mends = False
         changed = replace(
@@ -162,6 +163,7 @@ def _finding(run: Run, drift: Drift, state: str, version: str, stake: tuple[int,
         id=new_id("fnd"),
         merchant_id=run.merchant_id,
         source_id=run.source_id,
+        account=run.account,
         kind=drift.kind,
         external_id=drift.external_id,
         finding_class=drift.finding_class,
@@ -190,6 +192,7 @@ def tell(tx: Tx, run: Run, found: Sequence[Finding], now: datetime) -> list[str]
         FindingNews(
             id=one.id,
             source=one.source_id,
+            account=one.account or None,
             finding_class=one.finding_class,
             state=one.state,
             kind=one.kind,

@@ -20,13 +20,14 @@ import sqlalchemy as sa
 from billhook.actions.book_update import merged
 from billhook.actions.inside_repairs import repair_inside
 from billhook.actions.reconciliation import EVENTS, SETTLE, take_in, tell_book
-from billhook.errors import NotYet, TryAgain, Unprocessable
+from billhook.errors import AccountRefused, NotYet, TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.queue.consumer import Rings
 from billhook.rules.reconcile import FINDING_CLASSES, Observed, news_of
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import ProviderApis, can_be_asked
+from billhook.store.connected_accounts import meet_account, met_at, next_account
 from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx, after_commit
 from billhook.store.file_walks import set_place
@@ -34,6 +35,7 @@ from billhook.store.reconciliation import (
     DONE,
     IMPORT,
     INCOMPLETE,
+    MOST_ACCOUNTS,
     Finding,
     Run,
     change_run,
@@ -41,6 +43,7 @@ from billhook.store.reconciliation import (
     events_waiting,
     reconciliation_runs,
     suspicions,
+    went_as_far_as,
 )
 from billhook.store.sources import Source, sources_of
 from billhook.store.work import Row
@@ -136,11 +139,13 @@ class Reconciling:
         name = job.run.list_name
         if name is None:
             return self._look_again(job)
+        if name in CHECKS and job.run.account:
+            return self._go_on(job, job.run.place + 1)  # what billhook made for a connected account is among the rest
         if name not in CHECKS and (note := self._cannot_be_asked(job.source)) is not None:
             return self._past_provider(job, note)
         try:
             if name in CHECKS:
-                return self._walked(job, *look_inside(self._database, self._objects, job.run, name))
+                return self._walked(job, *look_inside(self._database, self._objects, job.run, job.source, name))
             assert job.source is not None
             return self._walk(job, job.source, name)
         except TryAgain as error:
@@ -148,6 +153,8 @@ class Reconciling:
                 return self._next_list(job, str(error))
             now, jitter = self._clock(), random.random()
             return job, after_failure(error, attempts=job.attempts, now=now, jitter=jitter), Step()
+        except AccountRefused as reason:
+            return self._go_on(job, len(job.run.lists), f"not compared: {reason}")
         except Unprocessable as reason:
             return self._next_list(job, str(reason))
 
@@ -168,31 +175,58 @@ class Reconciling:
             with self._database.read() as tx:
                 if events_due(tx, source.id, limit=MOST_WAITING) == MOST_WAITING:
                     return job, Defer(asked_at + PAUSE, "waits until what it imported is in the book"), Step()
-        connected_at = source.created_at.replace(microsecond=0)  # providers' times may be whole seconds
+        connected_at = self._connected_at(job.run, source).replace(microsecond=0)  # providers' may be whole seconds
         if name == EVENTS:
             return self._walked(job, *comparing.look_at_events(self._database, api, job.run, connected_at))
         found = comparing.look_at_objects(self._database, api, job.run, name, connected_at)
         return self._walked(job, *found, asked_at)
 
+    def _connected_at(self, run: Run, source: Source) -> datetime:
+        """What was made before is history, which an import takes. Of an account that is connected it is all that there
+        was before a run came to it for the first time: its own life may be longer than its life here."""
+        if not run.account:
+            return source.created_at
+        with self._database.read() as tx:
+            return met_at(tx, source.id, run.account) or source.created_at
+
     def _walked(self, job: Job, page: Looked, following: dict[str, Any], asked_at: datetime | None = None) -> Result:
         run = job.run
         changes: dict[str, Any] = {"compared": run.compared + page.compared, **following}
         if following["cursor"] is None:
-            changes |= {"place": run.place + 1, "window_end": None}
+            changes |= self._place(job, run.place + 1)
         return job, Defer(self._next_at(run, changes), ""), Step(changes, page, notes=page.notes, asked_at=asked_at)
 
+    def _place(self, job: Job, place: int) -> dict[str, Any]:
+        """Where the run stands with the list at `place`. Behind the last of them it begins anew with those of the next
+        account that is connected, as far as the book knows of any."""
+        run = job.run
+        changes: dict[str, Any] = {"place": place, "cursor": None, "window_end": None}
+        if place < len(run.lists) or not self._compares_accounts(job):
+            return changes
+        with self._database.read() as tx:
+            account = next_account(tx, run.source_id, run.account or went_as_far_as(tx, run))
+        if account is None:
+            return changes
+        return {**changes, "place": 0, "account": account, "accounts": run.accounts + 1}
+
+    def _compares_accounts(self, job: Job) -> bool:
+        if job.run.accounts == MOST_ACCOUNTS or all(name in CHECKS for name in job.run.lists):
+            return False
+        return self._cannot_be_asked(job.source) is None
+
     def _next_list(self, job: Job, reason: str) -> Result:
-        return self._go_on_at(job, job.run.place + 1, f"not compared: {reason}")
+        of = f" of {job.run.account}" if job.run.account else ""
+        return self._go_on(job, job.run.place + 1, f"not compared{of}: {reason}")
 
     def _past_provider(self, job: Job, note: str) -> Result:
         """Go on with what needs no provider."""
         lists = job.run.lists
         inside = (place for place in range(job.run.place, len(lists)) if lists[place] in CHECKS)
-        return self._go_on_at(job, next(inside, len(lists)), note)
+        return self._go_on(job, next(inside, len(lists)), note)
 
-    def _go_on_at(self, job: Job, place: int, note: str) -> Result:
-        changes = {"place": place, "cursor": None, "window_end": None}
-        return job, Defer(self._next_at(job.run, changes), ""), Step(changes, notes=(note,))
+    def _go_on(self, job: Job, place: int, *notes: str) -> Result:
+        changes = self._place(job, place)
+        return job, Defer(self._next_at(job.run, changes), ""), Step(changes, notes=notes)
 
     def _next_at(self, run: Run, changes: dict[str, Any]) -> datetime:
         """At once; before the second look, once what was on its way has settled."""
@@ -269,6 +303,8 @@ class Reconciling:
                 changes["notes"] = [*run.notes, *step.notes][:MOST_NOTES]
             if changes:
                 change_run(tx, run.id, **changes)
+            if changes.get("account") and job.source is not None:
+                meet_account(tx, job.source, changes["account"], now)
             if isinstance(outcome, Done):
                 shown = replace(run, **changes) if changes else run
                 if run.tells and (shown.confirmed or not run.routine):
@@ -280,8 +316,9 @@ class Reconciling:
         """Let the book take what it has not; how else the two differ is another run's business."""
         assert job.source is not None
         assert step.looked is not None
+        asked_at, tells = step.asked_at or now, job.run.tells
         seen = [
-            Observed.of(one.remote, step.asked_at or now, news_of(one.drift, one.remote) if job.run.tells else None)
+            (job.run.account, Observed.of(one.remote, asked_at, news_of(one.drift, one.remote) if tells else None))
             for one in step.looked.suspicions
             if one.remote is not None and one.drift.finding_class == "missing_local"
         ]

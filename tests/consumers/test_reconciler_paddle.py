@@ -15,6 +15,7 @@ from consumers.test_reconciler import Shop
 from consumers.world import SECRET, World
 from providers import paddle_shapes
 
+from billhook.errors import Refused
 from billhook.outlets.objects import open_objects
 from billhook.rules.dunning_policy import PRESETS
 from billhook.store import sources
@@ -22,6 +23,8 @@ from billhook.store.book import TABLES
 from billhook.store.database import Database
 from billhook.store.dunning_policies import set_policy
 from billhook.store.inbox import inbox
+from billhook.store.reconciliation import Finding, add_finding
+from billhook.store.schema import new_id
 from billhook_testing.fake_paddle import FakePaddle
 
 BEGAN = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -153,6 +156,40 @@ def test_a_payment_that_paddle_tries_again_misses_no_case_of_ours(till: Till) ->
     run = till.reconcile(lists=["transaction", "dunning_cases"])
     assert (run.state, run.notes, till.found()) == ("done", [], [])
     assert till.world.rows("dunning_cases", "id") == []
+
+
+def test_a_document_that_only_paddle_makes_is_not_drawn_and_no_finding_any_more(till: Till) -> None:
+    [invoice_id] = [row[0] for row in till.world.rows("invoices", "id")]
+    now = till.world.clock()
+    old = Finding(
+        id=new_id("fnd"),
+        merchant_id=till.world.merchant_id,
+        source_id=till.paddle,
+        kind="document",
+        external_id=f"{invoice_id} invoice",
+        finding_class="missing_document",
+        state="confirmed",
+        differences={"document": [None, "invoice"]},
+        seen={"document": [None, "invoice"]},
+        local_version="",
+        amount=1071,
+        currency="eur",
+        run_id="rec_before",
+        suspected_by=None,
+        first_seen_at=now,
+        last_seen_at=now,
+        decided_by=None,
+        decided_at=None,
+    )
+    with till.world.database.begin() as tx:
+        add_finding(tx, old)
+    with pytest.raises(Refused, match="Paddle sells in its own name"):
+        till.repair(old)
+    assert till.world.rows("documents", "id") == []
+    assert till.found() == [("missing_document", "document", "confirmed")]
+    run = till.reconcile(lists=["documents"])
+    assert (run.state, run.notes, run.compared) == ("done", [], 0)
+    assert [(one.state, one.decided_by) for one in till.findings()] == [("repaired", "healed")]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from billhook.store import (
     book,
+    connected_accounts,
     dunning_cases,
     dunning_policies,
     file_walks,
@@ -47,6 +48,7 @@ TABLES = book.metadata.sorted_tables
 assert {
     *queues.QUEUES.values(),
     *book.TABLES.values(),
+    connected_accounts.connected_accounts,
     dunning_cases.dunning_steps,
     dunning_policies.dunning_policies,
     file_walks.file_walks,

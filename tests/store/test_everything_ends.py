@@ -58,6 +58,7 @@ KEPT = {
     "number_series": "one a series, and the law wants no gap",
     "provider_limits": "one an account at a provider",
     "customer_standings": "one a customer",
+    "connected_accounts": "one an account",
     "file_walks": "one a merchant",
     "dunning_cases": OF_CASE,
     "payment_attempts": OF_CASE,

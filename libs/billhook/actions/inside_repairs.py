@@ -17,6 +17,7 @@ from billhook.actions.inbox_events import documents_of
 from billhook.actions.ledger import invoice_documents
 from billhook.decoding import decode
 from billhook.errors import Refused
+from billhook.providers import seller_of
 from billhook.rules.book.change import Change, Fact
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.objects import BookObject
@@ -34,6 +35,7 @@ from billhook.store.own_invoices import OWN, get_own_invoice
 from billhook.store.reconciliation import Finding
 from billhook.store.replay_windows import add_missing
 from billhook.store.series import set_last
+from billhook.store.sources import get_source
 
 
 def repair_inside(tx: Tx, finding: Finding, now: datetime, *, by: str) -> NewWork:
@@ -60,13 +62,21 @@ def _document(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     invoice, update = _held(tx, finding, subject_id)
     if invoice is None or update is None:
         return {}
+    source = get_source(tx, finding.source_id)
+    if source is not None and (seller := seller_of(source.provider)) is not None:
+        raise Refused(
+            "not_repairable",
+            f"{seller} sells in its own name and makes the documents of its invoices itself: billhook has none to make."
+            " The finding ends with the next run.",
+        )
     if finding.source_id == OWN:
         own = get_own_invoice(tx, subject_id)
         shown = None if own is None or own.snapshot is None else decode(own.snapshot, Snapshot)
         wanted = [] if own is None or shown is None else invoice_documents(update.merchant, own, invoice, shown)
     else:
         wanted = documents_of(update.merchant, subject_id, invoice)
-    return make_documents(tx, [BookUpdate(update.merchant, finding.source_id, "", documents=tuple(wanted))], now)
+    new = BookUpdate(update.merchant, finding.source_id, update.account, documents=tuple(wanted))
+    return make_documents(tx, [new], now)
 
 
 def _file(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
@@ -81,7 +91,8 @@ def _case(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     if invoice is None or update is None:
         return {}
     facts = (Fact("invoice.payment_failed", invoice, now),) if finding.finding_class == "missing_local" else ()
-    told = BookUpdate(update.merchant, finding.source_id, "", (Change(invoice, now),), facts, livemode=update.livemode)
+    changes, account = (Change(invoice, now),), update.account
+    told = BookUpdate(update.merchant, finding.source_id, account, changes, facts, livemode=update.livemode)
     return dunning(tx, [told], now)
 
 
@@ -130,7 +141,7 @@ def _held(tx: Tx, finding: Finding, object_id: str) -> tuple[Invoice | None, Boo
         return None, None
     value: BookObject = book.value_of("invoice", row)
     assert isinstance(value, Invoice)
-    return value, BookUpdate(merchant, finding.source_id, "", livemode=row["livemode"])
+    return value, BookUpdate(merchant, finding.source_id, row["account"], livemode=row["livemode"])
 
 
 _VERBS: Final[Mapping[str, Callable[[Tx, Finding, datetime, str], NewWork]]] = {

@@ -42,9 +42,6 @@ from billhook.store.reconciliation import (
 from billhook.store.schema import new_id
 from billhook.store.sources import Source, get_source
 
-DOCUMENTS: Final = "documents"
-"""The list that compares invoices with their documents."""
-
 EVENTS: Final = "events"
 """The list that is compared with the inbox; all others are compared with the book."""
 
@@ -109,8 +106,6 @@ def lists_of(whose: Source | str) -> list[str]:
     provider = PROVIDERS.get(whose.provider)  # a source may be older than the list
     api = provider.api if provider is not None and can_be_asked(whose) else None
     inside = [name for name, check in CHECKS.items() if check.own is not True]
-    if provider is not None and provider.merchant_of_record:
-        inside.remove(DOCUMENTS)  # its invoices are its own, and nothing is missing where there is none of ours
     return [*((EVENTS, *api.lists) if api and api.lists else ()), *inside]
 
 
@@ -150,10 +145,11 @@ def take_in(tx: Tx, source: Source, events: Sequence[ListedEvent], now: datetime
     return _arrive(tx, source, [(e.account, e.external_id, e.type, e.body) for e in events], now)
 
 
-def tell_book(tx: Tx, source: Source, seen: Sequence[Observed], now: datetime) -> list[str]:
-    """Put objects as the provider showed them into the inbox, from where they go the way of every event; returns the
-    ids to ring for. The same state seen twice is one event."""
-    return _arrive(tx, source, [("", _name(one), OBSERVED, msgspec.json.encode(one)) for one in seen], now)
+def tell_book(tx: Tx, source: Source, seen: Sequence[tuple[str, Observed]], now: datetime) -> list[str]:
+    """Put objects as the provider showed them, each with its account, into the inbox, from where they go the way of
+    every event; returns the ids to ring for. The same state seen twice is one event."""
+    told = [(account, _name(one), OBSERVED, msgspec.json.encode(one)) for account, one in seen]
+    return _arrive(tx, source, told, now)
 
 
 def _name(seen: Observed) -> str:
@@ -164,7 +160,7 @@ def _name(seen: Observed) -> str:
 
 FINDING_COLUMNS: Final = (
     *("id", "merchant_id", "source_id", "kind", "external_id", "finding_class", "state", "differences"),
-    *("amount", "currency", "run_id", "first_seen_at", "last_seen_at", "decided_by", "decided_at"),
+    *("amount", "currency", "run_id", "first_seen_at", "last_seen_at", "decided_by", "decided_at", "account"),
 )
 
 
@@ -224,13 +220,13 @@ def repair_finding(
             "Only an object of a source with an API key can be repaired: accept what has to stay so.",
         )
     asked_at = clock()
-    values = [_shown(database, apis, source, kind, external_id) for kind, external_id in subjects]
+    values = [(account, _shown(database, apis, source, account, *named)) for account, *named in subjects]
     with database.begin() as tx:
         now = clock()
         if not _decided(tx, finding, by, now):
             return {}
         news = _news(finding)
-        seen = [Observed.of(value, asked_at, news(value)) for value in values if value is not None]
+        seen = [(account, Observed.of(one, asked_at, news(one))) for account, one in values if one is not None]
         return {"inbox": tell_book(tx, source, seen, now)}
 
 
@@ -238,23 +234,24 @@ _ASKED_ABOUT: Final = frozenset({"conflict", "double_retry_owner"})
 """Findings of billhook's own work that only the provider can settle."""
 
 
-def _subjects(tx: Tx, source: Source | None, finding: Finding) -> list[tuple[str, str]]:
-    """Kind and provider's id of what the provider is asked about."""
+def _subjects(tx: Tx, source: Source | None, finding: Finding) -> list[tuple[str, str, str]]:
+    """Account, kind and provider's id of what the provider is asked about."""
     if finding.finding_class == "double_retry_owner":
         row = book.get(tx, "invoice", finding.external_id)
-        return [] if row is None else [("invoice", row["external_id"])]
+        return [] if row is None else [(row["account"], "invoice", row["external_id"])]
     if finding.finding_class != "conflict" or source is None:
-        return [(finding.kind, finding.external_id)]
+        return [(finding.account, finding.kind, finding.external_id)]
     conflict = get_conflict(tx, finding.external_id)
     first = events_by_id(tx, [conflict["inbox_id"]]) if conflict is not None else []
-    named: list[tuple[str, str]] = []
+    account = first[0]["account"] if first else ""
+    named: list[tuple[str, str, str]] = []
     for row in [*first, *([] if conflict is None else [conflict])]:
         try:
             headers = decode(row["headers"], dict[str, str])
             meaning = PROVIDERS[source.provider].translate(headers, row["body"], row["received_at"])
         except (BillhookError, msgspec.DecodeError):
             continue  # it says nothing that could be asked about
-        named += [(change.object.kind, change.object.external_id) for change in meaning.changes]
+        named += [(account, change.object.kind, change.object.external_id) for change in meaning.changes]
     return list(dict.fromkeys(named))
 
 
@@ -289,17 +286,19 @@ def _decided(tx: Tx, finding: Finding, by: str, now: datetime) -> bool:
     return True
 
 
-def _shown(database: Database, apis: ProviderApis, source: Source, kind: str, external_id: str) -> BookObject | None:
+def _shown(
+    database: Database, apis: ProviderApis, source: Source, account: str, kind: str, external_id: str
+) -> BookObject | None:
     """The object as its provider shows it; what that does not have any more, as deleted."""
     try:
-        return apis.of(source).fetch(kind, external_id)
+        return apis.of(source).fetch(kind, external_id, account=account)
     except KeyRefused as error:
         raise Refused("key_refused", f"{error}.") from error
     except TryAgain as error:
         raise Refused("provider_unavailable", f"{error}. Try again.") from error
     except Unprocessable:
         with database.read() as tx:
-            held = held_objects(tx, source.id, kind, [external_id]).get(external_id)
+            held = held_objects(tx, source.id, kind, [external_id], account=account).get(external_id)
         return None if held is None else msgspec.structs.replace(held.value, deleted=True)
 
 

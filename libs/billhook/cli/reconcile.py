@@ -28,7 +28,8 @@ USUAL_RANGE = timedelta(days=35)
 FindingId = Annotated[str, typer.Argument(metavar="FINDING_ID")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
 _RUN_COLUMNS = ("id", "source_id", "state", "at", "since", "until", "compared", "confirmed", "repaired")
-_FINDING_COLUMNS = ("id", "finding_class", "state", "kind", "external_id", "differences", "amount", "currency")
+_WHAT = ("id", "finding_class", "state", "kind", "external_id", "account")
+_FINDING_COLUMNS = (*_WHAT, "differences", "amount", "currency")
 
 
 @commands.command("run")
@@ -185,4 +186,4 @@ def _follow(env: Env, run_id: str, *, as_json: bool = False) -> None:
 
 
 def _described(run: Run) -> str:
-    return f"{run.list_name or 'second look'}: {run.compared} compared, {run.confirmed} confirmed"
+    return f"{run.at}: {run.compared} compared, {run.confirmed} confirmed"

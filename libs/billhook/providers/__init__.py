@@ -17,3 +17,10 @@ _ALL: tuple[Provider, ...] = (
 )
 
 PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in _ALL}
+
+
+def seller_of(name: str) -> str | None:
+    """What the provider of that name is called, if it sells in its own name: then its invoices are its own, and
+    billhook has no documents to make of them."""
+    provider = PROVIDERS.get(name)  # a source may be older than the list
+    return (provider.title or name) if provider is not None and provider.merchant_of_record else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import msgspec
 
-from billhook.errors import KeyRefused, NotPermitted, TryAgain, Unprocessable
+from billhook.errors import AccountRefused, KeyRefused, NotPermitted, TryAgain, Unprocessable
 from billhook.providers import listing, stripe_invoices, stripe_objects, stripe_payments
 from billhook.providers.listing import ListedEvent, ListedObject, Page, Unread
 from billhook.providers.provider import Gate, OpenGate, seconds_of
@@ -202,6 +202,8 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
     except stripe.AuthenticationError as error:
         raise KeyRefused(f"{what}: Stripe refuses the API key (401): {error.user_message or error}") from error
     except stripe.PermissionError as error:
+        if error.error is not None and error.error.code == "account_invalid":
+            raise AccountRefused(f"{what}: the API key may not see the account: {error.user_message}") from error
         raise NotPermitted(f"{what}: the API key may not read it: {error.user_message or error}") from error
     except stripe.InvalidRequestError as error:
         raise Unprocessable(f"{what}: Stripe says: {error.user_message or error}") from error

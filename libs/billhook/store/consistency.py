@@ -111,14 +111,13 @@ def _cut(found: list[str], cursor_of: Callable[[str], str] = lambda one: one) ->
 
 
 def _invoices(tx: Tx, scope: Scope, cursor: str | None, *where: sa.ColumnElement[bool]) -> Page:
-    """Invoices of the source (of a merchant's own: billhook) by when they were made."""
+    """Invoices of the source and of accounts connected to it (of a merchant's own: billhook) by when they were made."""
     c = TABLES["invoice"].c
     at, _, after = (cursor or "").partition(" ")
     began = scope.since if cursor is None else datetime.fromisoformat(at)
     query = sa.select(c.id, c.created).where(
         c.merchant_id == scope.merchant_id,
         c.source_id == scope.source_id,
-        c.account == "",
         c.created < scope.until,
         c.deleted.is_(sa.false()),
         sa.tuple_(c.created, c.id) > sa.tuple_(sa.literal(began, Instant), after),
@@ -373,7 +372,6 @@ def _collected_page(tx: Tx, scope: Scope, cursor: str | None) -> Page:
     began = datetime.fromisoformat(at) if at else scope.since
     query = sa.select(c.id, c.created).where(
         c.source_id == scope.source_id,
-        c.account == "",
         c.created < scope.until,
         c.status == ("succeeded" if walk == "payment" else "paid"),
         sa.tuple_(c.created, c.id) > sa.tuple_(sa.literal(began, Instant), after),
@@ -385,17 +383,26 @@ def _collected_page(tx: Tx, scope: Scope, cursor: str | None) -> Page:
 
 
 def _collected(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
-    return [*_own_collected(tx, scope, ids), *_paid_twice(tx, scope, ids)]
+    applied: dict[str, dict[str, InvoicePayment]] = defaultdict(dict)
+    for one, (value, row) in _values(tx, "invoice_payment", ids).items():
+        if isinstance(value, InvoicePayment):
+            applied[row["account"]][one] = value
+    twice = [one for account, theirs in applied.items() for one in _paid_twice(tx, scope, account, theirs)]
+    return [*_own_collected(tx, scope, ids), *twice]
 
 
 def _own_collected(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
     """Payments that billhook collected for invoices of its own."""
     paid = {
         payment_id: payment
-        for payment_id, (payment, _) in _values(tx, "payment", ids).items()
-        if isinstance(payment, Payment) and ATTEMPT_OF_INVOICE in payment.metadata and payment.status == "succeeded"
+        for payment_id, (payment, row) in _values(tx, "payment", ids).items()
+        # No other account has paid an invoice of ours, whatever its payments say.
+        if isinstance(payment, Payment)
+        and not row["account"]
+        and ATTEMPT_OF_INVOICE in payment.metadata
+        and payment.status == "succeeded"
     }
-    refunded = _refunded(tx, scope, {payment.external_id for payment in paid.values()})
+    refunded = _refunded(tx, scope, "", {payment.external_id for payment in paid.values()})
     c = own_invoices.c
     wanted = {payment.metadata[ATTEMPT_OF_INVOICE] for payment in paid.values()}
     query = sa.select(c.id, c.state, c.total, c.payment_reference, c.amount_paid).where(
@@ -421,16 +428,12 @@ def _own_collected(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]
     return found
 
 
-def _paid_twice(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
+def _paid_twice(tx: Tx, scope: Scope, account: str, applied: Mapping[str, InvoicePayment]) -> list[Difference]:
     """Payments applied to a provider's invoice beyond its total."""
-    found_here = _values(tx, "invoice_payment", ids)
-    applied = {one: value for one, (value, _) in found_here.items() if isinstance(value, InvoicePayment)}
-    if not applied:
-        return []
     c = TABLES["invoice_payment"].c
     names = {value.invoice for value in applied.values()}
     query = sa.select(TABLES["invoice_payment"]).where(
-        c.source_id == scope.source_id, c.account == "", among(tx, c.invoice, names), c.status == "paid"
+        c.source_id == scope.source_id, c.account == account, among(tx, c.invoice, names), c.status == "paid"
     )
     theirs: dict[str, list[InvoicePayment]] = defaultdict(list)
     for row in tx.execute(query.order_by(c.created, c.id)).mappings():
@@ -439,10 +442,10 @@ def _paid_twice(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
         theirs[value.invoice].append(value)
     i = TABLES["invoice"].c
     totals = sa.select(i.external_id, i.total).where(
-        i.source_id == scope.source_id, i.account == "", among(tx, i.external_id, names)
+        i.source_id == scope.source_id, i.account == account, among(tx, i.external_id, names)
     )
     total = {row[0]: row[1] for row in tx.execute(totals)}
-    refunded = _refunded(tx, scope, {one.payment for many in theirs.values() for one in many if one.payment})
+    refunded = _refunded(tx, scope, account, {one.payment for many in theirs.values() for one in many if one.payment})
     found = []
     for payment_id, value in applied.items():
         if value.status != "paid" or value.invoice not in total:
@@ -460,12 +463,12 @@ def _paid_twice(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:
     return found
 
 
-def _refunded(tx: Tx, scope: Scope, payments: set[str]) -> dict[str, int]:
+def _refunded(tx: Tx, scope: Scope, account: str, payments: set[str]) -> dict[str, int]:
     if not payments:
         return {}
     c = TABLES[Charge.kind].c
     query = sa.select(c.payment, sa.func.sum(c.amount_refunded)).where(
-        c.source_id == scope.source_id, c.account == "", among(tx, c.payment, payments)
+        c.source_id == scope.source_id, c.account == account, among(tx, c.payment, payments)
     )
     return {row[0]: int(row[1] or 0) for row in tx.execute(query.group_by(c.payment))}
 
@@ -522,6 +525,7 @@ def _recent_deliveries(tx: Tx, scope: Scope, cursor: str | None) -> Page:
     return _by_id(deliveries, "dlv")(tx, Scope(scope.merchant_id, scope.source_id, since, scope.until), cursor)
 
 
+DOCUMENTS: Final = "documents"
 FILES: Final = "files"
 """What takes long, and is done by shares (`store/file_walks.py`): every file is read, wherever it is stored."""
 
@@ -529,7 +533,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     # Its name among a run's lists: what it is of.
     "inbox": Check(("event",), _given_up_page, _given_up, own=False),
     "conflicts": Check(("inbox_conflict",), _conflicts_page, _conflicts, own=False),
-    "documents": Check(("document",), _invoices, _documents, own=None, parts=True),
+    DOCUMENTS: Check(("document",), _invoices, _documents, own=None, parts=True),
     "dunning_cases": Check(("dunning_case",), _dunning_page, _dunning, own=None),
     "collected_payments": Check(("collected_payment",), _collected_page, _collected, own=False),
     "own_invoices": Check(("own_invoice",), _own_page, _own, own=True),

@@ -23,20 +23,24 @@ class Held:
     version: str
 
 
-def held_objects(tx: Tx, source_id: str, kind: str, external_ids: Collection[str]) -> dict[str, Held]:
-    """The book's objects of a source by the provider's id. Those of connected accounts are left out."""
+def held_objects(
+    tx: Tx, source_id: str, kind: str, external_ids: Collection[str], *, account: str = ""
+) -> dict[str, Held]:
+    """The book's objects of a source, or of an account that is connected to it, by the provider's id."""
     c = TABLES[kind].c
     query = sa.select(TABLES[kind]).where(
-        c.source_id == source_id, c.account == "", among(tx, c.external_id, external_ids)
+        c.source_id == source_id, c.account == account, among(tx, c.external_id, external_ids)
     )
     return {row["external_id"]: _held(kind, row) for row in tx.execute(query).mappings()}
 
 
-def made_between(tx: Tx, source_id: str, kind: str, since: datetime, until: datetime, *, limit: int) -> dict[str, Held]:
-    """The book's objects that were made from `since` to before `until` and are not deleted."""
+def made_between(
+    tx: Tx, source_id: str, kind: str, since: datetime, until: datetime, *, limit: int, account: str = ""
+) -> dict[str, Held]:
+    """The same of what was made from `since` to before `until` and is not deleted."""
     c = TABLES[kind].c
     query = sa.select(TABLES[kind]).where(
-        c.source_id == source_id, c.account == "", c.created >= since, c.created < until, c.deleted.is_(sa.false())
+        c.source_id == source_id, c.account == account, c.created >= since, c.created < until, c.deleted.is_(sa.false())
     )
     return {row["external_id"]: _held(kind, row) for row in tx.execute(query.limit(limit)).mappings()}
 

@@ -32,6 +32,10 @@ reconciliation_runs = sa.Table(
     sa.Column("until", Instant, nullable=False),
     sa.Column("lists", sa.JSON, nullable=False),  # what is gone through, in this order
     sa.Column("place", sa.Integer, nullable=False, server_default="0"),  # in `lists`; behind them is the second look
+    sa.Column(
+        "account", sa.Text, nullable=False, server_default=sa.text("''")
+    ),  # connected, whose lists it goes through now
+    sa.Column("accounts", sa.Integer, nullable=False, server_default="0"),  # of such that it has come to
     sa.Column("cursor", sa.Text),  # of the list at `place`
     sa.Column("window_end", Instant),  # down to where that list was compared
     sa.Column("looks", sa.Integer, nullable=False, server_default="0"),  # second looks so far
@@ -58,6 +62,7 @@ reconciliation_findings = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     merchant_column(),
     sa.Column("source_id", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False, server_default=sa.text("''")),  # connected, whose object it is
     sa.Column("kind", sa.Text, nullable=False),  # of the object, or `event`
     sa.Column("external_id", sa.Text, nullable=False),
     sa.Column("finding_class", sa.Text, nullable=False),
@@ -74,7 +79,7 @@ reconciliation_findings = sa.Table(
     sa.Column("decided_by", sa.Text),  # who repaired or accepted it
     sa.Column("decided_at", Instant),
     # One finding an object: a graver class takes the place of a lighter one.
-    sa.UniqueConstraint("source_id", "kind", "external_id"),
+    sa.UniqueConstraint("source_id", "account", "kind", "external_id"),
     sa.Index("ix_reconciliation_findings_merchant_id", "merchant_id", "id"),
     sa.Index("ix_reconciliation_findings_suspected_by", "suspected_by"),
     partial_index("ix_reconciliation_findings_open", "finding_class", where=IS_OPEN),
@@ -86,6 +91,8 @@ DONE = "done"
 INCOMPLETE = "incomplete"
 """A run that ended, and could not compare everything: its notes say what."""
 SUSPECTED: FindingState = "suspected"
+MOST_ACCOUNTS: Final = 1000
+"""Connected accounts that one run compares. Where there are more, the next of the same schedule goes on behind them."""
 SCHEDULE: Final = "schedule"
 """Who makes the runs that nobody asked for."""
 
@@ -100,6 +107,8 @@ class Run:
     until: datetime
     lists: list[str]
     place: int
+    account: str
+    accounts: int
     cursor: str | None
     window_end: datetime | None
     looks: int
@@ -123,6 +132,12 @@ class Run:
     def list_name(self) -> str | None:
         """What it goes through now; None: it looks again at what it suspects."""
         return self.lists[self.place] if self.place < len(self.lists) else None
+
+    @property
+    def at(self) -> str:
+        """The same for people."""
+        name = self.list_name or "second look"
+        return f"{name} of {self.account}" if self.account and self.list_name else name
 
     @property
     def scheduled(self) -> bool:
@@ -150,7 +165,7 @@ class Run:
             "mode": self.mode,
             "state": "running" if self.state == DUE else self.state,
             "progress": round(self.progress, 4),
-            "at": self.list_name or "second look",
+            "at": self.at,
             "since": self.since,
             "until": self.until,
             "repairs": self.repairs,
@@ -169,6 +184,8 @@ class Finding:
     id: str
     merchant_id: str
     source_id: str
+    account: str = ""
+    """The connected account whose object it is; empty for the source's own."""
     kind: str
     external_id: str
     finding_class: str
@@ -261,6 +278,18 @@ def ended_runs(tx: Tx, source_id: str, by: str, *, limit: int) -> list[Run]:
     return [Run(**row) for row in tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings()]
 
 
+def went_as_far_as(tx: Tx, run: Run) -> str:
+    """The last connected account that the run before it of the same slot came to (hourly, nightly…), where that left
+    others out; else nothing."""
+    c = reconciliation_runs.c
+    name = run.slot.partition(" ")[0]
+    query = sa.select(c.account, c.accounts).where(
+        c.source_id == run.source_id, c.slot.startswith(f"{name} ", autoescape=True), c.id < run.id
+    )
+    before = tx.execute(query.order_by(c.id.desc()).limit(1)).first()
+    return "" if before is None or before.accounts < MOST_ACCOUNTS else str(before.account)
+
+
 def change_run(tx: Tx, run_id: str, **values: Any) -> None:
     """Go on. A step that got on wipes out the failures before it."""
     tx.execute(sa.update(reconciliation_runs).where(reconciliation_runs.c.id == run_id).values(attempts=1, **values))
@@ -294,11 +323,15 @@ def list_findings(
     return [Finding(**row) for row in tx.execute(query).mappings()]
 
 
-def findings_of(tx: Tx, source_id: str, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Finding]:
-    """What is known of these objects (kind, external id)."""
+def findings_of(
+    tx: Tx, source_id: str, account: str, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Finding]:
+    """What is known of these objects (kind, external id) of an account."""
     c = reconciliation_findings.c
     query = sa.select(reconciliation_findings).where(
-        c.source_id == source_id, among(tx, c.external_id, {external_id for _, external_id in keys})
+        c.source_id == source_id,
+        c.account == account,
+        among(tx, c.external_id, {external_id for _, external_id in keys}),
     )
     found = [Finding(**row) for row in tx.execute(query).mappings()] if keys else []
     return {finding.key: finding for finding in found if finding.key in keys}

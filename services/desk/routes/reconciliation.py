@@ -82,6 +82,7 @@ class FindingShown(BaseModel):
     id: str
     merchant_id: str
     source_id: str
+    account: str = Field(description="The connected account whose object it is; empty for the source's own.")
     kind: str = Field(description="Of the object, or `event`.")
     external_id: str
     finding_class: str

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from billhook_testing.fake_stripe import collection, standing, subscriptions
 from billhook_testing.fake_stripe.world import Json, Request, World
+
+
+def advance_all(worlds: Collection[World], until: int) -> None:
+    """The same for worlds that share a clock: whatever is due first is done first."""
+    while dues := [at for world in worlds if (at := world.due_at()) is not None and at <= until]:
+        for world in worlds:
+            advance_to(world, min(dues))
+    for world in worlds:
+        advance_to(world, until)
 
 
 def advance_to(world: World, until: int) -> None:

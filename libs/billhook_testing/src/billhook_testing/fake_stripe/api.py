@@ -33,12 +33,15 @@ Control = Callable[..., Any]
 
 
 class Api:
-    """The Starlette app over one world. `lock` is held by whoever touches the world, here or in Python."""
+    """The Starlette app over the worlds. `lock` is held by whoever touches one, here or in Python."""
 
-    def __init__(self, world: World, api_key: str, switches: Switches, controls: dict[str, Control]) -> None:
+    def __init__(
+        self, worlds: dict[str, World], api_key: str, switches: Switches, controls: dict[str, Control]
+    ) -> None:
+        """`worlds` by account; the empty one is the platform's own."""
         self.lock = threading.RLock()
         self.closing = threading.Event()
-        self._world = world
+        self._worlds = worlds
         self._api_key = api_key
         self._switches = switches
         self._controls = controls
@@ -51,7 +54,8 @@ class Api:
     def _endpoint(self, route: Route) -> Callable[[HttpRequest], Any]:
         async def endpoint(request: HttpRequest) -> Response:
             body = (await request.body()).decode()
-            fault = self._switches.take(request.url.path, API_FAULTS, request.method)
+            account = request.headers.get("stripe-account", "")
+            fault = self._switches.take(request.url.path, API_FAULTS, request.method, account)
             if fault is not None and fault.kind == "timeout_before":
                 return await self._vanish(request, fault)
             answer = self._answer(route, request, body, fault)
@@ -80,7 +84,9 @@ class Api:
     def _answer(self, route: Route, request: HttpRequest, body: str, fault: Fault | None) -> Answer:
         key = request.headers.get("idempotency-key") if request.method == "POST" else None
         with self.lock:
-            request_id = self._world.new_id("req")
+            account = request.headers.get("stripe-account", "")
+            world = self._worlds.get(account, self._worlds[""])
+            request_id = world.new_id("req")
             headers = [("request-id", request_id), ("stripe-version", API_VERSION)]
             if key:
                 headers.append(("idempotency-key", key))
@@ -88,35 +94,37 @@ class Api:
             fingerprint = ""
             try:
                 self._check_key(request.headers.get("authorization", ""))
+                if account not in self._worlds:
+                    raise errors.no_account(account)
                 if fault is not None and fault.kind == "rate_limit":
                     raise errors.rate_limited(fault.retry_after)
-                agenda.advance_to(self._world, self._world.now())
+                agenda.advance_to(world, world.now())
                 params = Params.parse(request.url.query, body)
-                fingerprint = json.dumps([request.method, request.url.path, params.values], sort_keys=True)
+                fingerprint = json.dumps([account, request.method, request.url.path, params.values], sort_keys=True)
                 if key:
-                    kept_answer = self._keys.replay(key, fingerprint, self._world.now())
+                    kept_answer = self._keys.replay(key, fingerprint, world.now())
                     if kept_answer is not None:
                         return kept_answer
                 _befall(fault, key, request.url.path)
-                self._world.request = Request(request_id, key)
+                world.request = Request(request_id, key)
                 if fault is not None and fault.kind == "circle":
                     params.values.pop("starting_after", None)
-                answer = _spoiled(self._call(route, params, dict(request.path_params)), fault)
+                answer = _spoiled(self._call(world, route, params, dict(request.path_params)), fault)
                 status, kept = 200, True
             except ApiError as error:
                 status, answer, kept = error.status, error.body, error.kept
                 headers += error.headers.items()
             finally:
-                self._world.request = Request()
+                world.request = Request()
             result = Answer(status, encode(answer), tuple(headers))
             if key and kept:
-                self._keys.keep(key, fingerprint, result, self._world.now())
+                self._keys.keep(key, fingerprint, result, world.now())
             return result
 
-    def _call(self, route: Route, params: Params, ids: dict[str, str]) -> Json:
+    def _call(self, world: World, route: Route, params: Params, ids: dict[str, str]) -> Json:
         refuse_unknown(params, route.accepts)
-        answer = route.handler(self._world, params, ids)
-        sent: Json = as_sent(expanded(self._world, answer, params.texts("expand"), INCLUDES))
+        answer = route.handler(world, params, ids)
+        sent: Json = as_sent(expanded(world, answer, params.texts("expand"), INCLUDES))
         return sent
 
     def _check_key(self, authorization: str) -> None:

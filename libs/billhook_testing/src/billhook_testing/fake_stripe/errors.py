@@ -48,6 +48,14 @@ def forbidden(path: str) -> ApiError:
     return ApiError(403, "invalid_request_error", message)
 
 
+def no_account(account: str) -> ApiError:
+    message = (
+        f"The provided key does not have access to account '{account}' (or that account does not exist)."
+        " Application access may have been revoked."
+    )
+    return ApiError(403, "invalid_request_error", message, code="account_invalid")
+
+
 def rate_limited(retry_after: int) -> ApiError:
     error = ApiError(429, "invalid_request_error", "Too many requests.", code="rate_limit")
     error.headers["retry-after"] = str(retry_after)

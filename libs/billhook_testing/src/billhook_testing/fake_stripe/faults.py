@@ -36,6 +36,8 @@ class Fault:
     """Only paths (of the API) or event types (of webhooks) that begin with this."""
     method: str | None = None
     """Only this HTTP method (API faults)."""
+    account: str | None = None
+    """Only requests for this connected account (API faults)."""
     retry_after: int = 1
     """Seconds that a rate limit asks to wait."""
     hang_seconds: float | None = None
@@ -65,13 +67,15 @@ class Switches:
         with self._lock:
             self._faults.clear()
 
-    def take(self, subject: str, kinds: Iterable[str], method: str | None = None) -> Fault | None:
+    def take(self, subject: str, kinds: Iterable[str], method: str | None = None, account: str = "") -> Fault | None:
         """The fault that befalls this request or event, used up by one."""
         with self._lock:
             for fault in self._faults:
                 if fault.kind not in kinds or not subject.startswith(fault.prefix) or fault.times == 0:
                     continue
-                if fault.method not in (None, method) or self.dice.random() >= fault.probability:
+                if fault.method not in (None, method) or fault.account not in (None, account):
+                    continue
+                if self.dice.random() >= fault.probability:
                     continue
                 if fault.times is not None:
                     fault.times -= 1
@@ -97,6 +101,7 @@ class Faults:
         probability: float | None = None,
         path: str = "",
         method: str | None = None,
+        account: str | None = None,
         retry_after: int = 1,
         hang_seconds: float | None = None,
     ) -> None:
@@ -108,6 +113,7 @@ class Faults:
                 *_how_often(times, probability),
                 prefix=path,
                 method=method,
+                account=account,
                 retry_after=retry_after,
                 hang_seconds=hang_seconds,
             )

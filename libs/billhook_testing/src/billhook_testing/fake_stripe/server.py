@@ -53,13 +53,31 @@ class FakeStripe:
         self.webhook_secret = webhook_secret
         self.faults = Faults(seed)
         self.webhooks = Sender(self.faults.for_webhooks)
-        self.world = World(self.clock, seed, policy or Policy(), on_event=self.webhooks.post)
-        self._api = Api(self.world, api_key, self.faults.for_api, self._controls())
+        self.world = self._world_of("", seed, policy or Policy())
+        self._worlds = {"": self.world}
+        self._api = Api(self._worlds, api_key, self.faults.for_api, self._controls())
         self._port = port
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         if webhook_url is not None:
             self.add_webhook(webhook_url)
+
+    def _world_of(self, account: str, seed: int, policy: Policy) -> World:
+        return World(self.clock, seed, account, policy, on_event=self.webhooks.post)
+
+    def connect(self, account: str) -> Json:
+        """Another account that the key may read, by the header `Stripe-Account`. Its objects are a world of their own
+        in which ids are made by the same seed, so that they are those of the platform's again; its events say whose
+        they are, and go to the same endpoints."""
+        with self._api.lock:
+            self._worlds[account] = self._world_of(account, self.world.seed, self.world.policy)
+            return {"account": account}
+
+    def disconnect(self, account: str) -> Json:
+        """Take the key's access to it away."""
+        with self._api.lock:
+            del self._worlds[account]
+            return {"account": account}
 
     # life
 
@@ -123,9 +141,13 @@ class FakeStripe:
 
     @property
     def events(self) -> list[Json]:
-        """Every event, oldest first."""
+        """Every event of the platform's own, oldest first."""
+        return self.events_of("")
+
+    def events_of(self, account: str) -> list[Json]:
+        """Every event of a connected account, oldest first."""
         with self._api.lock:
-            return self.world.all("event")
+            return self._worlds[account].all("event")
 
     @property
     def sent(self) -> list[Sent]:
@@ -141,7 +163,8 @@ class FakeStripe:
         """Move time forward and do what falls due on the way, each at its own time."""
         with self._api.lock:
             step = timedelta(days=days, hours=hours, seconds=seconds)
-            agenda.advance_to(self.world, self.world.now() + int(step.total_seconds()))
+            until = self.world.now() + int(step.total_seconds())
+            agenda.advance_all(self._worlds.values(), until)
             return {"now": self.world.now()}
 
     # webhooks
@@ -233,6 +256,8 @@ class FakeStripe:
             "resume_webhooks": self.webhooks.resume,
             "resend": self.resend,
             "sent": lambda: [asdict(attempt) for attempt in self.sent],
+            "connect": self.connect,
+            "disconnect": self.disconnect,
             "decline": self.decline,
             "accept": self.accept,
             "obey_card": self.obey_card,

@@ -53,6 +53,8 @@ class Request:
 class World:
     clock: FakeClock
     seed: int = 0
+    account: str = ""
+    """The connected account that it is the world of; empty for the platform's own."""
     policy: Policy = field(default_factory=Policy)
     on_event: Callable[[Json], None] = lambda event: None
     """Told of each new event, to send it on; it sets `pending_webhooks` to the number of endpoints."""
@@ -140,6 +142,8 @@ class World:
             "request": {"id": self.request.id, "idempotency_key": self.request.idempotency_key},
             "type": type_,
         }
+        if self.account:
+            event["account"] = self.account
         self.add("event", event)
         self.on_event(event)
         return event
@@ -162,6 +166,10 @@ class World:
         """Have `duty` looked at once time reaches `at`. A duty checks for itself whether it still applies."""
         self._entries += 1
         heapq.heappush(self._agenda, (at, self._entries, duty, object_id))
+
+    def due_at(self) -> int | None:
+        """When the next duty falls due."""
+        return self._agenda[0][0] if self._agenda else None
 
     def next_due(self, until: int) -> tuple[int, str, str] | None:
         if not self._agenda or self._agenda[0][0] > until:
