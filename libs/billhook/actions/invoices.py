@@ -12,7 +12,6 @@ numbers, then the rest, which nobody holds without one of the first two.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,15 @@ import msgspec
 from billhook.actions.book_update import NewWork, merged
 from billhook.actions.credit_notes import credit, prepared_credit
 from billhook.actions.document_mails import heads, send
+from billhook.actions.invoice_terms import (
+    CheckedTerms,
+    Prepared,
+    check,
+    issued,
+    prepare,
+    prepared_draft,
+    shown_of,
+)
 from billhook.actions.ledger import (
     Step,
     check_key,
@@ -32,27 +40,20 @@ from billhook.actions.ledger import (
     invoice_entry,
     later,
     locked,
-    owner,
     write,
 )
 from billhook.decoding import decode
 from billhook.errors import Refused, Unprocessable
-from billhook.outlets.mail.mime import recipient
 from billhook.rules.book.change import Change
-from billhook.rules.book.customer import Address
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.objects import book_id
-from billhook.rules.days import days_later
-from billhook.rules.document import TEMPLATE, Snapshot
-from billhook.rules.e_invoice import asked_before_number, missing
+from billhook.rules.document import Snapshot
 from billhook.rules.invoice_state import IllegalTransition, State, Verb, after
-from billhook.rules.money import parse_locale
 from billhook.rules.numbering import number_text, series_of
 from billhook.rules.storable import storable
 from billhook.rules.terms import Terms
-from billhook.rules.totals import Totals, totals
-from billhook.rules.urls import check_url
-from billhook.store.database import Database, Tx
+from billhook.rules.totals import totals
+from billhook.store.database import Tx
 from billhook.store.merchants import Merchant
 from billhook.store.own_invoices import OWN, OwnInvoice, add_own_invoice, change_own_invoice, get_own_invoice
 from billhook.store.schema import new_id
@@ -79,46 +80,7 @@ __all__ = [
     "write_off",
 ]
 
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""As JSON writes it: after an even number of backslashes, for each pair of them is one in the text."""
-_LONGEST: Final = 255
 _REFERENCE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
-
-
-@dataclass(frozen=True)
-class CheckedTerms:
-    """Terms that can be charged and stored, and what they come to. For thousands of lines the check takes a second, so
-    it is done before a transaction opens, while no lock is held."""
-
-    terms: Terms
-    digest: bytes
-    charged: Totals
-
-
-def check(terms: Terms, *, paid: bool = False) -> CheckedTerms:
-    """Raises `Refused`. What was `paid` already is invoiced whatever address the buyer gave."""
-    try:
-        encoded = msgspec.json.encode(terms, order="sorted")
-        if _NUL.search(encoded):
-            raise ValueError("a text holds a NUL character, which no database keeps")
-        terms = decode(encoded, Terms)
-        charged = totals(terms)
-        if terms.locale is not None:
-            parse_locale(terms.locale)
-        if any(
-            len(text) > _LONGEST for text in filter(None, msgspec.structs.astuple(terms.buyer.address or Address()))
-        ):
-            raise ValueError(f"each part of `buyer.address` may have at most {_LONGEST} characters")
-    except (ValueError, RecursionError) as error:  # msgspec's errors and those of encoding are ValueErrors too
-        raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
-    if terms.pay_url is not None:
-        check_url("pay_url", terms.pay_url)
-    if terms.buyer.email and not paid:
-        try:
-            recipient(terms.buyer.email)
-        except Unprocessable as error:
-            raise Refused("recipient_invalid", f"`buyer.email`: {error}") from None
-    return CheckedTerms(terms, hashlib.sha256(encoded).digest(), charged)
 
 
 def draft(tx: Tx, merchant: Merchant, checked: CheckedTerms, key: str | None = None, *, now: datetime) -> Step:
@@ -129,7 +91,7 @@ def draft(tx: Tx, merchant: Merchant, checked: CheckedTerms, key: str | None = N
         check_key(key)
         external_id, digest_kept = derived("key", merchant.id, key), checked.digest
     new = _new(merchant, external_id, checked, now, digest_kept)
-    shown = _shown(merchant, checked.terms, now, checked.charged)
+    shown = shown_of(merchant, checked.terms, now, checked.charged)
     entries = _entries([("invoice.created", new)], shown)
     if not add_own_invoice(tx, new):
         there = get_own_invoice(tx, new.id, merchant_id=merchant.id)
@@ -157,43 +119,8 @@ def change_draft(tx: Tx, invoice_id: str, checked: CheckedTerms, *, now: datetim
         total=checked.charged.total,
         updated_at=later(invoice, now),
     )
-    shown = _shown(merchant, terms, now, checked.charged)
+    shown = shown_of(merchant, terms, now, checked.charged)
     return _changed(tx, merchant, invoice, shown, [("invoice.updated", changed)], now)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a draft will say when it is final. For thousands of lines this takes a second, so it is worked out before
-    the transaction that issues or deletes it, in which nobody else takes a number."""
-
-    merchant: Merchant
-    terms: Terms
-    shown: Snapshot
-    """Issued at the time of preparing."""
-    lacking: tuple[str, ...]
-    """What an e-invoice of it would lack."""
-
-    def holds_for(self, merchant: Merchant, terms: Terms) -> bool:
-        return (self.merchant, self.terms) == (merchant, terms)
-
-
-def prepare(merchant: Merchant, terms: Terms, now: datetime, charged: Totals | None = None) -> Prepared:
-    shown = _shown(merchant, terms, now, charged or totals(terms))
-    lacking: tuple[str, ...] = ()
-    if merchant.invoicing.e_invoice and terms.lines:
-        numbered = msgspec.structs.replace(shown, number="to come")
-        lacking = (*missing(numbered), *asked_before_number(numbered))
-    return Prepared(merchant, terms, shown, lacking)
-
-
-def prepared_draft(database: Database, invoice_id: str, now: datetime) -> Prepared | None:
-    """None where there is no such draft."""
-    with database.read() as tx:
-        invoice = get_own_invoice(tx, invoice_id)
-        merchant = None if invoice is None else owner(tx, invoice.merchant_id)
-    if invoice is None or merchant is None or invoice.state != "draft":
-        return None
-    return prepare(merchant, invoice.terms, now)
 
 
 def finalize(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared | None = None) -> Step:
@@ -208,7 +135,7 @@ def finalize(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared | Non
         prepared = prepare(merchant, invoice.terms, now)
     if prepared.lacking:
         raise Refused("e_invoice_incomplete", f"It cannot be an e-invoice yet: {'; '.join(prepared.lacking)}.")
-    final, shown = _finalized(tx, merchant, invoice, _issued(prepared.shown, invoice.terms, now), now)
+    final, shown = _finalized(tx, merchant, invoice, issued(prepared.shown, invoice.terms, now), now)
     news = [("invoice.finalized", final)]
     if not final.total:
         news.append(("invoice.paid", _paid(final, now)))
@@ -221,7 +148,7 @@ def delete_draft(tx: Tx, invoice_id: str, *, now: datetime, prepared: Prepared |
     deleted = replace(invoice, state=_after(invoice, "delete"), updated_at=later(invoice, now))
     if prepared is None or not prepared.holds_for(merchant, invoice.terms):
         prepared = prepare(merchant, invoice.terms, now)
-    shown = _issued(prepared.shown, invoice.terms, now)
+    shown = issued(prepared.shown, invoice.terms, now)
     return _changed(tx, merchant, invoice, shown, [("invoice.deleted", deleted)], now)
 
 
@@ -277,7 +204,7 @@ def tell_book_again(tx: Tx, invoice_id: str, *, now: datetime) -> NewWork:
     merchant, invoice = locked(tx, invoice_id)
     same = replace(invoice, updated_at=later(invoice, now))
     terms, drafted = invoice.terms, invoice.snapshot is None
-    shown = _shown(merchant, terms, now, totals(terms)) if drafted else _frozen(invoice)
+    shown = shown_of(merchant, terms, now, totals(terms)) if drafted else _frozen(invoice)
     return _changed(tx, merchant, invoice, shown, [("invoice.updated", same)], now).rings
 
 
@@ -302,7 +229,7 @@ def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWor
     for one in paid:
         checked = check(one.terms, paid=True)
         new = _new(one.merchant, derived("payment", one.merchant.id, *one.identity), checked, now, None)
-        by_id.setdefault(new.id, (one, new, _shown(one.merchant, checked.terms, now, checked.charged)))
+        by_id.setdefault(new.id, (one, new, shown_of(one.merchant, checked.terms, now, checked.charged)))
     # All rows are inserted, in order, before the first number is taken: otherwise two transactions could deadlock.
     fresh = [by_id[invoice_id] for invoice_id in sorted(by_id) if add_own_invoice(tx, by_id[invoice_id][1])]
     for one, new, unnumbered in sorted(fresh, key=lambda three: _series(three[0].merchant, three[1], now)):
@@ -340,43 +267,6 @@ def _new(
         created_at=now,
         updated_at=now,
     )
-
-
-def _shown(merchant: Merchant, terms: Terms, issued_at: datetime, charged: Totals) -> Snapshot:
-    """What its document shows if it is issued then; the number is still to come."""
-    zone = merchant.invoicing.zone
-    shown = Snapshot(
-        kind="invoice",
-        template=merchant.invoicing.template or TEMPLATE,
-        locale=terms.locale or merchant.locale,
-        zone=zone,
-        paper=merchant.invoicing.paper_wish,
-        profile=merchant.invoicing.e_invoice_profile,
-        currency=terms.currency,
-        seller=merchant.seller,
-        buyer=terms.buyer,
-        period_start=terms.period_start,
-        period_end=terms.period_end,
-        buyer_reference=terms.buyer_reference,
-        lines=charged.lines,
-        tax_inclusive=terms.tax_inclusive,
-        allowances=charged.allowances,
-        taxes=charged.taxes,
-        subtotal=charged.subtotal,
-        discount=charged.discount,
-        tax=charged.tax,
-        total=charged.total,
-        amount_due=charged.total,
-        amount_remaining=charged.total,
-        description=terms.description,
-        footer=terms.footer,
-        pay_url=terms.pay_url,
-    )
-    return _issued(shown, terms, issued_at)
-
-
-def _issued(shown: Snapshot, terms: Terms, at: datetime) -> Snapshot:
-    return msgspec.structs.replace(shown, issued_at=at, due_at=days_later(at, terms.due_days, shown.zone))
 
 
 def _frozen(invoice: OwnInvoice) -> Snapshot:
