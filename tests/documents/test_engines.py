@@ -162,6 +162,16 @@ def test_any_moment_can_be_a_files(engines: Engines) -> None:
         assert info.creation_date == moment.astimezone(UTC).replace(microsecond=0)
 
 
+SIZES = {"en": "A4", "de-AT": "A4", "en-US": "Letter", "fr_CA": "Letter", "en-GB": "A4"}
+
+
+def test_paper_is_what_the_country_uses(engines: Engines) -> None:
+    asked = [request(samples.invoice(samples.terms(1), locale=locale)) for locale in SIZES]
+    asked.append(request(samples.invoice(samples.terms(1), locale="en-US", paper="a4")))
+    widths = [round(reader(pdf).pages[0].mediabox.width) for pdf in draw(engines, *asked)]
+    assert [{595: "A4", 612: "Letter"}[width] for width in widths] == [*SIZES.values(), "A4"]
+
+
 @pytest.mark.parametrize("kind", ["receipt", "void", "credit_note"])
 def test_every_kind_says_what_it_is(engines: Engines, kind: str) -> None:
     one = request(getattr(samples, kind)(samples.terms(2)))

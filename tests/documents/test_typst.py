@@ -137,16 +137,6 @@ def test_totals_are_never_alone_on_a_page(renderer: TypstRenderer) -> None:
         assert "Total" in page
 
 
-@pytest.mark.parametrize(
-    ("locale", "size"), [("en", "A4"), ("de-AT", "A4"), ("en-US", "Letter"), ("fr_CA", "Letter"), ("en-GB", "A4")]
-)
-def test_paper_is_what_the_country_uses(renderer: TypstRenderer, locale: str, size: str) -> None:
-    [pdf] = renderer.render([request(samples.invoice(samples.terms(1), locale=locale))])
-    assert isinstance(pdf, bytes)
-    width = round(pypdf.PdfReader(io.BytesIO(pdf)).pages[0].mediabox.width)
-    assert width == {"A4": 595, "Letter": 612}[size]
-
-
 def test_a_file_is_read_in_the_order_of_the_page_and_its_spaces_are_spaces(renderer: TypstRenderer) -> None:
     [pdf] = renderer.render([request(samples.invoice(samples.terms(1)))])
     assert isinstance(pdf, bytes)

@@ -17,7 +17,7 @@ from documents.canary import SECRET, canary
 
 from billhook.documents.page import document_html
 from billhook.documents.view import shown
-from billhook.documents.wkhtmltopdf import RendererMissing, RenderError, Wkhtmltopdf
+from billhook.documents.wkhtmltopdf import HtmlPage, RendererMissing, RenderError, Wkhtmltopdf
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Seller
 from billhook.rules.invoice import snapshot_of
@@ -196,10 +196,10 @@ def test_one_page_that_hangs_is_given_up_at_its_deadline_and_the_others_are_draw
 def test_pages_are_asked_for_as_the_engine_gets_through_them(renderer: Wkhtmltopdf) -> None:
     asked: list[int] = []
 
-    def pages() -> Iterator[tuple[str, datetime]]:
+    def pages() -> Iterator[HtmlPage]:
         for number in range(40):
             asked.append(number)
-            yield plain(str(number)), datetime(2026, 1, 1, tzinfo=UTC)
+            yield HtmlPage(plain(str(number)), datetime(2026, 1, 1, tzinfo=UTC))
 
     drawn = renderer.draw(pages())
     assert text_of(next(drawn)) == "0"
@@ -216,7 +216,7 @@ def test_an_engine_is_kept_for_the_next_batch_and_draws_the_same_as_a_fresh_one(
 
 def test_a_batch_that_nobody_waits_for_leaves_no_engine_behind(wkhtmltopdf: Path) -> None:
     before = {child.pid for child in psutil.Process().children()}
-    drawn = Wkhtmltopdf(wkhtmltopdf).draw((plain(str(number)), datetime.now(UTC)) for number in range(20))
+    drawn = Wkhtmltopdf(wkhtmltopdf).draw(HtmlPage(plain(str(number)), datetime.now(UTC)) for number in range(20))
     assert isinstance(drawn, Generator)
     assert text_of(next(drawn)) == "0"
     drawn.close()

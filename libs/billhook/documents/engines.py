@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from billhook.documents.page import document_html
 from billhook.documents.templating import own_html
 from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
-from billhook.documents.wkhtmltopdf import RenderError, Wkhtmltopdf
+from billhook.documents.wkhtmltopdf import HtmlPage, RenderError, Wkhtmltopdf
 from billhook.rules.engine import Engine
 
 Drawn = bytes | RenderError
@@ -75,12 +74,12 @@ class Engines:
         yield from failed.items()
         good = [place for place in places if place not in failed]
 
-        def pages() -> Iterator[tuple[str, datetime]]:
+        def pages() -> Iterator[HtmlPage]:
             for place in good:
                 request = routed[place].request
                 page = own.get(place)
                 html = page if isinstance(page, str) else document_html(request.shown, logo=_data_uri(request.logo))
-                yield html, request.dated
+                yield HtmlPage(html, request.dated, request.shown.paper)
 
         yield from zip(good, self._wkhtmltopdf.draw(pages()), strict=True)
 

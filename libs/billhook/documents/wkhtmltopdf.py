@@ -33,6 +33,16 @@ from typing import Final
 import pdfkit
 from markupsafe import escape
 
+from billhook.rules.document import Paper
+
+
+@dataclass(frozen=True)
+class HtmlPage:
+    html: str
+    dated: datetime
+    """What the PDF says of its making, since the real moment would make every copy a different file."""
+    paper: Paper = "a4"
+
 
 @dataclass(frozen=True)
 class RenderError:
@@ -66,6 +76,8 @@ OPTIONS: Final[Mapping[str, str]] = {
     "load-error-handling": "ignore",
     "load-media-error-handling": "ignore",
 }
+_OF_PAPER: Final[Mapping[Paper, str]] = {"a4": "", "us-letter": "--page-size Letter "}
+"""What a line says of a page besides, which goes before what is said of all."""
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "FONTCONFIG_PATH", "FONTCONFIG_FILE")
 """What the engine needs from ours. Keys and passwords stay here."""
 
@@ -133,13 +145,10 @@ class Wkhtmltopdf:
         return binary if binary is not None and binary.exists() else None
 
     def render(self, pages: Sequence[str], dated: Sequence[datetime] = ()) -> list[bytes | RenderError]:
-        """One PDF, or the reason there is none, for each HTML page, in order; no page can spoil another.
+        """One PDF, or the reason there is none, for each HTML page, in order; no page can spoil another."""
+        return list(self.draw(map(HtmlPage, pages, dated or [FIXED_DATE] * len(pages))))
 
-        `dated` is what each PDF says of its making, since the real moment would make every copy a different file.
-        """
-        return list(self.draw(zip(pages, dated or [FIXED_DATE] * len(pages), strict=True)))
-
-    def draw(self, pages: Iterable[tuple[str, datetime]]) -> Iterator[bytes | RenderError]:
+    def draw(self, pages: Iterable[HtmlPage]) -> Iterator[bytes | RenderError]:
         """The same, one by one: pages are asked for as the engine gets through them."""
         binary = self.find()
         if binary is None:
@@ -152,8 +161,8 @@ class Wkhtmltopdf:
             engine = self._idle.pop() if self._idle else _Engine(binary)
             while True:
                 while len(laid) < _AHEAD and (page := next(rest, None)) is not None:
-                    laid.append(page[1])
-                    engine.add(page[0])
+                    laid.append(page.dated)
+                    engine.add(page)
                 if not laid:
                     break
                 pdf = engine.take(self._seconds)
@@ -208,6 +217,8 @@ class _Engine:
         self._environment["QT_HASH_SEED"] = "0"
         self._process: subprocess.Popen[bytes] | None = None
         self._said = b""
+        self._papers: dict[int, Paper] = {}
+        """Of the pages that are not taken yet."""
         self._added = 0
         self._drawn = 0
 
@@ -219,9 +230,10 @@ class _Engine:
         alive = process is not None and process.poll() is None
         return alive and self._drawn == self._added and self._drawn < _PAGES_A_PROCESS
 
-    def add(self, page: str) -> None:
+    def add(self, page: HtmlPage) -> None:
         index = self._added
-        (self._place / f"{index}.html").write_bytes(page.encode("utf-8", "replace"))
+        (self._place / f"{index}.html").write_bytes(page.html.encode("utf-8", "replace"))
+        self._papers[index] = page.paper
         self._added += 1
         if self._process is None:
             self._start()
@@ -238,6 +250,7 @@ class _Engine:
         if failed is not None:
             self._end()  # the next page has a new process
         pdf = self._file(index)
+        del self._papers[index]
         for name in (f"{index}.html", f"{index}.pdf"):
             (self._place / name).unlink(missing_ok=True)
         return pdf or failed or RenderError("wkhtmltopdf left a torn file", self._tail())
@@ -278,7 +291,7 @@ class _Engine:
         assert self._process.stdin is not None
         # One line is one document. The engine splits a line at spaces and has its own quoting: our names need none.
         with contextlib.suppress(BrokenPipeError):  # the process died: `_wait` says why
-            self._process.stdin.write(f"{index}.html {index}.pdf\n".encode())
+            self._process.stdin.write(f"{_OF_PAPER[self._papers[index]]}{index}.html {index}.pdf\n".encode())
 
     def _wait(self, seconds: float) -> RenderError | None:
         """Wait until the engine has drawn one more page; returns the reason if it does not."""
