@@ -20,6 +20,7 @@ from billhook.documents.engines import Drawn, Engines, choose
 from billhook.documents.typst import Picture, RenderRequest
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
+from billhook.rules.book.invoice import CustomField
 from billhook.rules.document import Snapshot
 from billhook.rules.engine import Engine
 from billhook_testing import samples
@@ -170,6 +171,17 @@ def test_paper_is_what_the_country_uses(engines: Engines) -> None:
     asked.append(request(samples.invoice(samples.terms(1), locale="en-US", paper="a4")))
     widths = [round(reader(pdf).pages[0].mediabox.width) for pdf in draw(engines, *asked)]
     assert [{595: "A4", 612: "Letter"}[width] for width in widths] == [*SIZES.values(), "A4"]
+
+
+def test_what_a_provider_puts_on_the_invoice_besides_is_on_the_page(engines: Engines) -> None:
+    """As long as Stripe lets them be."""
+    named = {"Purchase order": "PO-2026-0815", "N" * 20 + " of the framework": "one word " * 15, "Ref": "R" * 140}
+    fields = tuple(CustomField(name=name, value=value.strip()) for name, value in named.items())
+    one = request(msgspec.structs.replace(samples.mirrored(), custom_fields=fields))
+    page = text_of(draw(engines, one)[0])
+    for name, value in named.items():
+        assert bare(name) in page
+        assert bare(value) in page
 
 
 @pytest.mark.parametrize("kind", ["receipt", "void", "credit_note"])

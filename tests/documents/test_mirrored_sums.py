@@ -201,6 +201,14 @@ def test_the_period_is_that_of_the_lines() -> None:
     assert stripe(total=100, subtotal=100, **stamped, **cut).period_end is None
 
 
+def test_what_the_merchant_wrote_on_the_invoice_is_on_it() -> None:
+    fields = [{"name": "Purchase order", "value": "PO-17"}, {"name": "Project", "value": ""}, {"name": None}]
+    said = {"custom_fields": fields, "description": "Thank you.", "footer": "Registered in Bonn"}
+    document = drawn(stripe(line(100), total=100, **said))
+    assert [(fact.label, fact.value) for fact in document.facts][1:-1] == [("Purchase order", "PO-17")]
+    assert (document.notes, document.footer) == (("Thank you.",), "Registered in Bonn")
+
+
 def at(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 

@@ -214,6 +214,8 @@ class _Writer:
             yield ShownFact(label=words.period, value=period)
         if snapshot.buyer_reference:
             yield ShownFact(label=words.buyer_reference, value=snapshot.buyer_reference)
+        for field in snapshot.custom_fields:
+            yield ShownFact(label=_written(field.name), value=_written(field.value))
         yield ShownFact(label=words.currency, value=snapshot.currency.upper())
 
     def correction(self) -> Iterator[ShownFact]:

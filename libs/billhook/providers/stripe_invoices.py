@@ -31,6 +31,7 @@ from billhook.providers.stripe_objects import (
 )
 from billhook.rules.book.customer import Address
 from billhook.rules.book.invoice import CreditNote as BookCreditNote
+from billhook.rules.book.invoice import CustomField as BookCustomField
 from billhook.rules.book.invoice import Invoice as BookInvoice
 from billhook.rules.book.invoice import InvoiceLine as BookInvoiceLine
 from billhook.rules.book.invoice import InvoicePayment as BookInvoicePayment
@@ -162,6 +163,11 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
     total: int
 
 
+class CustomField(msgspec.Struct):
+    name: str | None = None
+    value: str | None = None
+
+
 class Transitions(msgspec.Struct):
     finalized_at: Epoch | None = None
     paid_at: Epoch | None = None
@@ -212,6 +218,7 @@ class Invoice(StripeObject, kw_only=True):
     customer_address: Address | None = None
     customer_tax_ids: list[TaxId] | None = None
     hosted_invoice_url: str | None = None
+    custom_fields: list[CustomField] | None = None
     lines: InvoiceLines
 
     def __post_init__(self) -> None:
@@ -309,6 +316,9 @@ class Invoice(StripeObject, kw_only=True):
             hosted_url=self.hosted_invoice_url,
             lines=tuple(line.to_book() for line in self.lines.data),
             lines_complete=not self.lines.has_more,
+            custom_fields=tuple(
+                BookCustomField(name=field.name or "", value=field.value or "") for field in self.custom_fields or ()
+            ),
         )
 
 

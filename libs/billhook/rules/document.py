@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from billhook.rules.book.invoice import CustomField
 from billhook.rules.book.objects import Amount
 from billhook.rules.terms import Party, TaxCategory
 
@@ -141,6 +142,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     period_start: datetime | None = None
     period_end: datetime | None = None
     buyer_reference: str | None = None
+    custom_fields: tuple[CustomField, ...] = ()
     lines: tuple[Line, ...] = ()
     lines_complete: bool = True
     """False when the provider told only the first lines."""

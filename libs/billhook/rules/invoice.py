@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import islice
 from typing import Final, Literal
 
 import msgspec
 
 from billhook.rules.book.customer import Address
-from billhook.rules.book.invoice import Invoice, InvoiceLine
+from billhook.rules.book.invoice import CustomField, Invoice, InvoiceLine
 from billhook.rules.document import TEMPLATE, Allowance, DocumentKind, Line, Paper, Seller, Snapshot, TaxTotal
 from billhook.rules.money import parse_locale
 from billhook.rules.terms import Party
@@ -17,6 +18,8 @@ from billhook.rules.terms import Party
 _LONGEST_LABEL: Final = 255
 _LONGEST_EMAIL: Final = 320
 _MOST_TAX_IDS: Final = 5
+_MOST_CUSTOM_FIELDS: Final = 10
+"""More than any provider has, and no more than the head of a page holds."""
 
 
 def documents_due(invoice: Invoice) -> tuple[DocumentKind, ...]:
@@ -69,6 +72,7 @@ def snapshot_of(
         voided_at=invoice.voided_at if status == "void" else None,
         period_start=period_start,
         period_end=period_end,
+        custom_fields=_custom_fields(invoice),
         lines=tuple(map(_line, invoice.lines)),
         lines_complete=invoice.lines_complete,
         tax_inclusive=bool(invoice.tax) and invoice.tax == _included(invoice),
@@ -133,6 +137,12 @@ def _line(line: InvoiceLine) -> Line:
         period_start=line.period_start,
         period_end=line.period_end,
     )
+
+
+def _custom_fields(invoice: Invoice) -> tuple[CustomField, ...]:
+    said = (field for field in invoice.custom_fields if field.name.strip() and field.value.strip())
+    cut = (CustomField(name=field.name[:_LONGEST_LABEL], value=field.value[:_LONGEST_LABEL]) for field in said)
+    return tuple(islice(cut, _MOST_CUSTOM_FIELDS))
 
 
 def _seller(invoice: Invoice, seller: Seller) -> Seller:

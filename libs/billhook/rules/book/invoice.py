@@ -34,6 +34,13 @@ class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
     product: Ref | None = None
 
 
+class CustomField(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that the merchant puts on the document: an order's number, a project, a cost centre."""
+
+    name: str
+    value: str
+
+
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 
 
@@ -93,6 +100,7 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     lines: tuple[InvoiceLine, ...] = ()
     lines_complete: bool = True
     """False when the provider's event carried only the first lines; the rest is fetched where a key is known."""
+    custom_fields: tuple[CustomField, ...] = ()
 
     @property
     def rank(self) -> int:

@@ -23,6 +23,7 @@ from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import RenderError
 from billhook.documents.words import languages
 from billhook.rules.book.customer import Address
+from billhook.rules.book.invoice import CustomField
 from billhook.rules.document import Allowance, Line, Seller, Snapshot, TaxTotal
 from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms
 from billhook.rules.totals import totals
@@ -246,6 +247,10 @@ def mirrored() -> Snapshot:
         seller=_SELLERS["en"],
         buyer=Party(name="someone@example.com", email="someone@example.com"),
         issued_at=ISSUED,
+        custom_fields=(
+            CustomField(name="Purchase order", value="PO-2026-0815"),
+            CustomField(name="Project", value="Warehouse north, second stage of the extension"),
+        ),
         lines=lines,
         lines_complete=False,
         allowances=(Allowance(amount=1000),),
