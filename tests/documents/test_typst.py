@@ -66,11 +66,25 @@ def test_no_line_is_cut_in_two(renderer: TypstRenderer) -> None:
         assert page.count("begins here") == 20 * page.count("ends")
 
 
-def test_a_line_that_no_page_could_hold_goes_on_over_several(renderer: TypstRenderer) -> None:
-    made = samples.invoice(samples.terms(1))
-    lines = tuple(msgspec.structs.replace(line, description="many words " * 2000) for line in made.lines)
+def test_what_no_page_could_hold_goes_on_over_several(renderer: TypstRenderer) -> None:
+    """Long, or of many short rows: nothing is off the page, least of all the totals."""
+    made = samples.invoice(samples.terms(2), description="note\n" * 100, footer="foot\n" * 100)
+    texts = ("many words " * 1000, "row\n" * 240)
+    lines = tuple(msgspec.structs.replace(line, description=text) for line, text in zip(made.lines, texts, strict=True))
     [pdf] = renderer.render([request(msgspec.structs.replace(made, lines=lines))])
-    assert sum(page.count("many") for page in pages_of(pdf)) == 2000  # a font may break a line between the two words
+    pages = pages_of(pdf)
+    for word, times in (("many", 1000), ("row", 240), ("note", 100), ("foot", 100), ("Subtotal", 1)):
+        assert sum(page.count(word) for page in pages) == times
+    assert min(heights(pdf)) > 0
+
+
+def heights(pdf: bytes | RenderError) -> list[float]:
+    """Of all texts, above the lower edge of their pages."""
+    assert isinstance(pdf, bytes), pdf
+    found: list[float] = []
+    for page in pypdf.PdfReader(io.BytesIO(pdf)).pages:
+        page.extract_text(visitor_text=lambda text, cm, tm, *_: found.append(cm[5] + tm[5] * cm[3]) if text else None)
+    return found
 
 
 UNHEARD_OF = "".join(map(chr, range(0x50000, 0x50000 + 30)))

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,7 +29,7 @@ import msgspec
 
 from billhook.documents.qr import qr_svg
 from billhook.documents.typst_process import MAIN, TypstResult, Work, send
-from billhook.documents.view import Shown
+from billhook.documents.view import Shown, ShownLine
 from billhook.documents.widths import width_of
 from billhook.documents.wkhtmltopdf import RenderError
 
@@ -49,6 +49,13 @@ _LABEL: Final = 8.0
 _LONG: Final = re.compile("[!-~\u00a1-\u1fff]{25}")
 """What has no spaces and may have to be cut."""
 _TOTALS: Final = {"plain": 9.5, "strong": 9.5, "grand": 11.5}
+
+_WIDTH: Final = 180.0
+"""What A4 leaves between the margins, in mm; Letter leaves some more."""
+_WHOLE: Final = 200.0
+"""What is higher than so many mm may be cut: a page holds 250 at most, and what is said here of heights is a guess."""
+_QUICK: Final = 200
+"""What has fewer letters, and no new line, is low."""
 
 AT_ONCE: Final = min(2, os.cpu_count() or 1)
 """A process draws on one core. For more, run more invoicers."""
@@ -246,6 +253,35 @@ def _columns(shown: Shown) -> list[float]:
     return columns if shown.taxed else [*columns[:2], columns[3]]
 
 
+def _height(text: str, points: float, room: float) -> float:
+    """Of a text in so many mm, where a fifth of each row is left empty."""
+    rows = sum(1 + int(width_of(row, points) / (0.8 * room)) for row in text.split("\n"))
+    return rows * points * 0.466  # mm, with what is between rows
+
+
+def _line_height(line: ShownLine, room: float) -> float:
+    return 4 + _height(line.description, _TEXT, room) + sum(_height(note, _LABEL, room) for note in line.notes)
+
+
+def _tall(lines: Sequence[ShownLine], room: float) -> list[int]:
+    """The places of those that no page might hold."""
+    asked = (place for place, line in enumerate(lines) if len(line.description) > _QUICK or "\n" in line.description)
+    return [place for place in asked if _line_height(lines[place], room) > _WHOLE]
+
+
+def _kept(shown: Shown, room: float) -> int | None:
+    """How many of the last lines stay with the totals: two, if a page holds them. None where it does not even hold the
+    totals."""
+    height = 8.0 * len(shown.totals)
+    for kept in range(3):
+        if height > _WHOLE:
+            return kept - 1 if kept else None
+        if kept == len(shown.lines):
+            return kept
+        height += _line_height(shown.lines[-1 - kept], room)
+    return 2
+
+
 def _texts(value: Any) -> Iterator[str]:
     """All that a document says."""
     if isinstance(value, str):
@@ -279,8 +315,13 @@ def work_of(request: RenderRequest, seconds: float) -> Work:
         "code": (qr_svg(shown.pay_url) or None) if shown.pay_url else None,
         "logo": None,
         "facts": min(36.0, max((width_of(fact.label, _TEXT) for fact in shown.facts), default=0.0)),
-        "columns": _columns(shown),
+        "columns": (columns := _columns(shown)),
     }
+    room = max(_WIDTH - sum(columns), 20.0)
+    look["kept"] = _kept(shown, room)
+    look["tall"] = _tall(shown.lines, room)
+    look["tall_notes"] = [place for place, note in enumerate(shown.notes) if _height(note, _TEXT, _WIDTH) > _WHOLE]
+    look["tall_footer"] = _height(shown.footer or "", _LABEL, _WIDTH) > _WHOLE
     look["headline"] = _headline_size(shown, beside_code=look["code"] is not None)
     picture = None
     if request.logo is not None:
