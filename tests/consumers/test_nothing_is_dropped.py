@@ -306,8 +306,10 @@ def test_what_newer_versions_call_by_other_names_is_read(world: World) -> None:
     reported = {"type": "payment_record", "payment_record": "pr_1"}
     link = {"id": "inpay_1", "invoice": "in_1", "status": "paid", "currency": "eur", "payment": reported}
     of_account = {"customer": None, "customer_account": "acct_9"}
-    organization = event(1, "customer.subscription.updated", subscription("active", **paused, **of_account), BEGAN)
-    world.arrive(world.stripe_source, organization | {"context": "acct_1"})
+    world.arrive(
+        world.stripe_source,
+        event(1, "customer.subscription.updated", subscription("active", **paused, **of_account), BEGAN),
+    )
     world.arrive(world.stripe_source, event(2, "invoice_payment.paid", link, BEGAN))
     world.post()
     columns = ("customer", "collection_paused", "collection_resumes_at", "schedule")

@@ -121,7 +121,19 @@ def test_a_preview_adds_up_and_stores_nothing(desk: Desk, world: World) -> None:
     assert (preview["subtotal"], preview["discount"], preview["tax"], preview["total"]) == (1000, 100, 171, 1071)
     assert preview["lines"][0]["proration"] is False, "what is as by default is said, too"
     assert desk.get("/v1/invoices", key=ours.key).json() == before
-    refused(desk.post("/v1/invoices/preview", {**TERMS, "currency": "zzz"}, key=ours.key), 422, "terms_invalid", "zzz")
+    long_ago = "1969-12-31T23:59:59Z"
+    for terms, said in (
+        ({**TERMS, "currency": "zzz"}, "zzz"),
+        ({**TERMS, "period_start": long_ago}, "at `period_start`"),
+        ({**TERMS, "lines": [{**LINE, "period_end": long_ago}]}, "at `lines[0].period_end`"),
+        ({**TERMS, "lines": [{**LINE, "quantity": "9" * 15, "unit_amount": "9" * 15}]}, ""),
+        (
+            {**TERMS, "period_start": "2026-02-01T00:00:00Z", "period_end": "2026-01-01T00:00:00Z"},
+            "before period_start",
+        ),
+    ):
+        for path in ("/v1/invoices/preview", "/v1/invoices"):  # the preview refuses what the draft does
+            refused(desk.post(path, terms, key=ours.key), 422, "terms_invalid", said)
 
 
 def test_a_buyer_whom_no_mail_can_reach_is_refused_at_the_draft(desk: Desk, world: World) -> None:

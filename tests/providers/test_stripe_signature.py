@@ -97,6 +97,8 @@ def test_the_envelope_says_what_the_door_needs() -> None:
     opened = STRIPE.open({}, event("customer.created", {}, account="acct_1"))
     assert (opened.external_id, opened.type, opened.account) == ("evt_1", "customer.created", "acct_1")
     assert STRIPE.open({}, event("customer.created", {}, account=None)).account == ""
+    # An organization's destination names the account that an event is about in another field.
+    assert STRIPE.open({}, event("customer.created", {}, context="acct_2")).account == "acct_2"
 
 
 @pytest.mark.parametrize(

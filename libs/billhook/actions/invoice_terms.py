@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,6 +21,7 @@ from billhook.rules.days import days_later
 from billhook.rules.document import TEMPLATE, Snapshot
 from billhook.rules.e_invoice import asked_before_number, missing
 from billhook.rules.money import parse_locale
+from billhook.rules.storable import in_utc
 from billhook.rules.terms import Terms
 from billhook.rules.totals import Totals, totals
 from billhook.rules.urls import check_url
@@ -50,13 +52,19 @@ def check(terms: Terms, *, paid: bool = False) -> CheckedTerms:
             raise ValueError("a text holds a NUL character, which no database keeps")
         terms = decode(encoded, Terms)
         charged = totals(terms)
+        for place, at in _times(terms):
+            in_utc(at, "invoice", place)
         if terms.locale is not None:
             parse_locale(terms.locale)
         if any(
             len(text) > _LONGEST for text in filter(None, msgspec.structs.astuple(terms.buyer.address or Address()))
         ):
             raise ValueError(f"each part of `buyer.address` may have at most {_LONGEST} characters")
-    except (ValueError, RecursionError) as error:  # msgspec's errors and those of encoding are ValueErrors too
+    except (
+        ValueError,
+        RecursionError,
+        Unprocessable,
+    ) as error:  # msgspec's errors and those of encoding are ValueErrors too
         raise Refused("terms_invalid", str(error).replace("`$.", "`")) from None
     if terms.pay_url is not None:
         check_url("pay_url", terms.pay_url)
@@ -66,6 +74,13 @@ def check(terms: Terms, *, paid: bool = False) -> CheckedTerms:
         except Unprocessable as error:
             raise Refused("recipient_invalid", f"`buyer.email`: {error}") from None
     return CheckedTerms(terms, hashlib.sha256(encoded).digest(), charged)
+
+
+def _times(terms: Terms) -> Iterator[tuple[str, datetime]]:
+    places = [("", terms.period_start, terms.period_end)]
+    places += [(f"lines[{n}].", line.period_start, line.period_end) for n, line in enumerate(terms.lines)]
+    for place, start, end in places:
+        yield from ((f"{place}{name}", at) for name, at in (("period_start", start), ("period_end", end)) if at)
 
 
 @dataclass(frozen=True)
