@@ -23,6 +23,10 @@ OVERSEAS = Party(
     email="post@bergbahn.example",
     address=Address(line1="Gasse 3", city="Zürich", postal_code="8001", country="CH"),
 )
+ARCHIVE_ONLY = "archive-only"
+"""In the names of files that are PDF/A and no PDF/UA, as `Validate.java` knows them."""
+MARKED = "\u0634\u0631\u0643\u0629\ufeff\u0634\u0631\u0643\u0629"
+"""With a byte order mark in a word, which no screen reader may be given."""
 UNTAXED: dict[TaxCategory, Party] = {
     "reverse_charge": ABROAD,
     "intra_community": ABROAD,
@@ -45,6 +49,7 @@ def e_invoices() -> Iterator[tuple[str, Snapshot]]:
     yield "german-credit", _supplied(samples.credit_note(german))
     yield "german-refunded", _supplied(samples.credit_note(german, refund="re_3PqrStUvWxYz"))
     yield "british", samples.invoice(samples.terms(3))
+    yield f"german-{ARCHIVE_ONLY}", _supplied(samples.invoice(german, description=MARKED))
     for category, buyer in UNTAXED.items():
         reason = "Exempt under section 4 no. 21 of the VAT act" if category == "exempt" else None
         made = _taxed(german, TaxRate(category=category, reason=reason))
@@ -64,6 +69,8 @@ def others() -> Iterator[tuple[str, Snapshot]]:
     for name, snapshot in samples.samples():
         if name.endswith("-eur") or not name.startswith("invoice-"):
             yield name, snapshot
+    yield "letters-without-a-font", samples.invoice(samples.terms(3), description="Thanks \U00050001\u200d\U0001f33e!")
+    yield ARCHIVE_ONLY, samples.invoice(samples.terms(3), description=MARKED)
 
 
 def _supplied(snapshot: Snapshot) -> Snapshot:
