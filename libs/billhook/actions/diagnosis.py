@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from billhook.store import work
 from billhook.store.database import Tx
-from billhook.store.figures import MOST, open_findings, open_letters, troubled_endpoints, warned_sources
+from billhook.store.figures import MOST, open_findings, troubled_endpoints, warned_sources
 from billhook.store.queue_pauses import Pause, paused
 from billhook.store.queues import BELLS, QUEUES
 from billhook.store.work import Backlog
@@ -86,9 +86,9 @@ def queues_shown(tx: Tx, now: datetime) -> list[QueueShown]:
     ]
 
 
-def complaints(tx: Tx, queues: list[QueueShown]) -> list[Complaint]:
-    """What the ledger itself shows to be wrong, the worst first."""
-    found = [*_of_queues(queues), *_of_letters(tx), *_of_endpoints(tx), *_of_sources(tx), *_of_findings(tx)]
+def complaints(tx: Tx, queues: list[QueueShown], letters: Mapping[str, int]) -> list[Complaint]:
+    """What the ledger itself shows to be wrong, the worst first; `letters` are those that are open, by queue."""
+    found = [*_of_queues(queues), *_of_letters(letters), *_of_endpoints(tx), *_of_sources(tx), *_of_findings(tx)]
     return sorted(found, key=lambda complaint: complaint.severity != "broken")
 
 
@@ -125,8 +125,8 @@ def _of_queues(queues: list[QueueShown]) -> Iterator[Complaint]:
             )
 
 
-def _of_letters(tx: Tx) -> Iterator[Complaint]:
-    for queue, number in open_letters(tx).items():
+def _of_letters(letters: Mapping[str, int]) -> Iterator[Complaint]:
+    for queue, number in letters.items():
         said = f"{number:,}" if number < MOST else f"{MOST:,} or more"
         yield Complaint(
             "broken",

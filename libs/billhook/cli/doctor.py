@@ -11,6 +11,7 @@ from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready
 from billhook.runtime.service import service_names
 from billhook.runtime.settings import read_settings
+from billhook.store.figures import open_letters
 
 REMEDIES = {
     "database": "Is it running, and is BILLHOOK_DATABASE_URL right?",
@@ -35,7 +36,7 @@ def examine() -> list[Complaint]:
         ]
         if not any(complaint.what.startswith(("database:", "schema:")) for complaint in found):
             with env.database.read() as tx:
-                found += complaints(tx, queues_shown(tx, env.clock()))
+                found += complaints(tx, queues_shown(tx, env.clock()), open_letters(tx))
         return sorted([*found, *_silent(env)], key=lambda complaint: complaint.severity != "broken")
     finally:
         env.close()

@@ -3,6 +3,7 @@ the order of time, so a span of time is a range of the primary key."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,26 +39,51 @@ class Rate:
 
 def received(tx: Tx, starts: Sequence[datetime], span: timedelta) -> list[Rate]:
     """Events that came in each of these spans."""
-    return [_rate(tx, inbox, "evt", start, span, None) for start in starts]
+    return _rates(tx, inbox, "evt", starts, span, sa.false())
 
 
 def attempted(tx: Tx, starts: Sequence[datetime], span: timedelta) -> list[Rate]:
     """Attempts at webhooks in each of these spans, and those of them that failed."""
-    failing = delivery_attempts.c.outcome != "2xx"
-    return [_rate(tx, delivery_attempts, "att", start, span, failing) for start in starts]
+    return _rates(tx, delivery_attempts, "att", starts, span, _FAILED)
 
 
-def _rate(
-    tx: Tx, table: sa.Table, prefix: str, start: datetime, span: timedelta, failing: sa.ColumnElement[bool] | None
-) -> Rate:
+_FAILED: Final = delivery_attempts.c.outcome != "2xx"
+
+
+def _rates(
+    tx: Tx,
+    table: sa.Table,
+    prefix: str,
+    starts: Sequence[datetime],
+    span: timedelta,
+    failed: sa.ColumnElement[bool],
+) -> list[Rate]:
+    """By one question, however many spans there are."""
+    if not starts:
+        return []
+    since = {f"since{place}": id_at(prefix, start) for place, start in enumerate(starts)}
+    until = {f"until{place}": id_at(prefix, start + span) for place, start in enumerate(starts)}
+    found = {row[0]: row[1:] for row in tx.execute(_counted(table, failed, len(starts)), {**since, **until})}
+    return [_rate(start, span, *found[place]) for place, start in enumerate(starts)]
+
+
+@functools.cache
+def _counted(table: sa.Table, failed: sa.ColumnElement[bool], spans: int) -> sa.CompoundSelect[Any]:
+    """Put together once for each number of spans: that costs more than the answer does."""
+    return sa.union_all(*(_first_of_a_span(table, failed, place) for place in range(spans)))
+
+
+def _first_of_a_span(table: sa.Table, failed: sa.ColumnElement[bool], place: int) -> sa.Select[Any]:
     column = table.c.id
-    bad = sa.literal(0) if failing is None else sa.case((failing, 1), else_=0)
-    some = sa.select(column.label("id"), bad.label("bad"))
-    some = some.where(column >= id_at(prefix, start), column < id_at(prefix, start + span))
+    some = sa.select(column.label("id"), sa.case((failed, 1), else_=0).label("bad"))
+    some = some.where(column >= sa.bindparam(f"since{place}"), column < sa.bindparam(f"until{place}"))
     first = some.order_by(column).limit(SAMPLE).subquery()
-    counted = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(first.c.bad), 0), sa.func.max(first.c.id))
-    number, failed, last = tx.execute(counted).one()
-    if number < SAMPLE:
+    bad = sa.func.coalesce(sa.func.sum(first.c.bad), 0)
+    return sa.select(sa.literal_column(str(place), sa.Integer), sa.func.count(), bad, sa.func.max(first.c.id))
+
+
+def _rate(start: datetime, span: timedelta, number: int, failed: int, last: str | None) -> Rate:
+    if number < SAMPLE or last is None:
         return Rate(start, number, int(failed), True)
     taken = max((instant_of(last) - start).total_seconds(), 0.001)
     scale = max(1.0, span.total_seconds() / taken)

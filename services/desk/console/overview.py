@@ -92,8 +92,8 @@ def _figures(env: Env, traffic: Traffic) -> dict[str, Any]:
             shown = TEN_MINUTES
             came, went = traffic.incoming.of(tx, shown, now), traffic.outgoing.of(tx, shown, now)
         queues = queues_shown(tx, now)
-        wrong = complaints(tx, queues)
         letters = open_letters(tx)
+        wrong = complaints(tx, queues, letters)
         events = list_events(tx, limit=8)
         dead = list_dead(tx, limit=4)
         invoices = newest_invoices(tx, merchant_id=None, status=None, number=None, before=None, limit=5).rows

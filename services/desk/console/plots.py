@@ -31,21 +31,20 @@ def bars(rates: Sequence[Rate], label: str) -> Markup:
     highest = max((rate.count for rate in rates), default=0) or 1
     step = WIDTH / max(len(rates), 1)
     width = step * 0.72
-    pieces = []
+    pieces = []  # of numbers alone, so that nothing has to be escaped
     for place, rate in enumerate(rates):
         height, bad = HEIGHT * rate.count / highest, HEIGHT * rate.failed / highest
         said = f"{rate.at:%H:%M:%S} UTC: {rate.count:,.0f}" + (f", {rate.failed:,.0f} failed" if rate.failed else "")
         for kind, tall in (("bar", max(height, 1.5 if rate.count else 0.75)), ("bar bad", max(bad, 2) if bad else 0)):
             if tall:
                 pieces.append(
-                    Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" rx="1">').format(
-                        kind if rate.count else "bar none", place * step, HEIGHT - tall, width, tall
-                    )
-                    + Markup("<title>{}</title></rect>").format(said)
+                    f'<rect class="{kind if rate.count else "bar none"}" x="{place * step:.2f}"'
+                    f' y="{HEIGHT - tall:.2f}" width="{width:.2f}" height="{tall:.2f}" rx="1">'
+                    f"<title>{said}</title></rect>"
                 )
     return Markup(
         '<svg class="plot" viewBox="0 0 {:.0f} {:.0f}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH, HEIGHT, label, Markup("").join(pieces))
+    ).format(WIDTH, HEIGHT, label, Markup("".join(pieces)))
 
 
 def spans(now: datetime, lasting: timedelta, each: timedelta) -> list[datetime]:

@@ -45,7 +45,7 @@ class Form:
         return [value for value in self._fields.get(name, ()) if value]
 
 
-def operator_env(request: Request) -> Env:
+async def operator_env(request: Request) -> Env:
     env: Env = request.app.state.env
     return env
 
