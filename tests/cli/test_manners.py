@@ -62,10 +62,9 @@ HEAVY = (
 """What takes long to import, and what a command that looks has no use for."""
 
 LOOKS = {
-    **dict.fromkeys(("events list", "dead-letters list", "queues list", "merchants list")),
+    **dict.fromkeys(("events list", "dead-letters list", "queues list", "merchants list", "sources list")),
     **dict.fromkeys(("keys list", "endpoints list", "replays list", "dunning cases", "operators list")),
     **dict.fromkeys(("operators log", "reconcile findings", "reconcile report")),
-    "sources list": "cryptography:billhook.providers",  # `sources add --help` names them
     "invoices list": "billhook.store.book",
 }
 """Commands, and what of it they do use."""
