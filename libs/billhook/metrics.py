@@ -151,8 +151,8 @@ class Metrics:
     requests_cut = counter(
         "http_requests_cut_total",
         "Requests and connections that a server ended by itself: `slow` to arrive, too many connections (`full`),"
-        " more of a `head` than anybody needs, more `bodies` than it holds at once, and what is `malformed`. Many: who"
-        " is that?",
+        " more of a `head` than anybody needs, more `bodies` than it holds at once, what is `malformed`, many requests"
+        " at once on one connection (`pipelined`), and answers that nobody takes (`unread`). Many: who is that?",
         "reason",
     )
 

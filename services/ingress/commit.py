@@ -57,10 +57,10 @@ class InboxCommit:
         try:
             receipts = self._accept(arrivals) if self._tracing is None else self._traced(self._tracing, arrivals)
         except Exception as error:
-            if is_store_away(error):
-                raise
             if is_unwritable(error):
                 self._room.lacking(arrivals, error)
+                raise
+            if is_store_away(error):
                 raise
             if len(arrivals) == 1:
                 log.error("event not stored: the database refused it", exc_info=error)

@@ -64,7 +64,8 @@ def test_every_command_the_pages_name_exists_with_its_options() -> None:
 
 
 SECRET_AS_ARGUMENT = re.compile(
-    r"""--(?:secret|api-key|password)[ =](?!-)["'\w] | -H\ ["']Authorization | -hmac\ \w | -u\ \w+:\w""", re.VERBOSE
+    r"""--(?:secret|api-key|password)[ =](?!-)["'\w] | -H\ ["']Authorization | -hmac\ \w | -macopt | -u\ \w+:\w""",
+    re.VERBOSE,
 )
 """Which everybody on the machine can read in the list of processes, and later in the shell's history."""
 

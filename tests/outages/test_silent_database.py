@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from sqlalchemy.engine import make_url
 from store.databases import NOW
 from store.test_database import child, names
 
-from billhook.store import merchants, migrate
-from billhook.store.database import Database, is_store_away
+from billhook.store import fitness, merchants, migrate
+from billhook.store.database import Database, is_store_away, is_unwritable
 from billhook_testing.proxy import Proxy, proxy
 from billhook_testing.servers import PostgresServer
 
@@ -88,6 +89,64 @@ def test_a_pool_without_a_free_connection_is_an_outage(behind: Database) -> None
     for connection in taken:
         connection.close()
     assert names(behind) == []
+
+
+@pytest.mark.timeout(20)
+def test_a_name_server_that_is_silent_ends_the_wait(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing ends the system's own look-up, and libpq's limit does not count it. A name of two addresses, the first of
+    which swallows, leaves time for the second."""
+    look_up, answers, asked = socket.getaddrinfo, threading.Event(), []
+
+    def silent(host: str, *rest: Any, **options: Any) -> Any:
+        if host != "ledger.test":
+            return look_up(host, *rest, **options)
+        asked.append(host)
+        assert answers.wait(60)
+        return [found for name in ("127.0.0.1", "localhost") for found in look_up(name, *rest, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr("billhook.store.postgresql._LOOK_UP_SECONDS", PATIENCE)
+    url = make_url(postgres.create_database()).set(host="ledger.test")
+    database = Database(url.render_as_string(hide_password=False))
+    for _ in range(2):
+        with pytest.raises(sa.exc.OperationalError, match=r"ledger\.test could not be looked up") as unknown:
+            fitness.revision(database)
+        assert is_store_away(unknown.value)
+    assert len(asked) == 1, "whoever asks meanwhile waits for the same answer"
+    answers.set()
+    assert fitness.revision(database) is None
+    database.close()
+
+
+@pytest.mark.timeout(20)
+def test_a_server_that_became_a_replica_is_left_for_the_one_that_can_be_written_to(postgres: PostgresServer) -> None:
+    """As after a failover: a connection that was made too early stays where nothing can be written."""
+    url = postgres.create_database()
+    database, other = Database(url), Database(url)
+
+    def make(value: str) -> None:
+        with other.begin() as tx:
+            tx.exec_driver_sql(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = {value}")
+
+    def write(table: str) -> None:
+        with database.begin() as tx:
+            tx.exec_driver_sql(f"CREATE TABLE {table} (id int)")
+
+    def state(table: str) -> None:
+        with database.statement() as run:
+            run(f"CREATE TABLE {table} (id int)", ())
+
+    make("on")
+    for do in (write, state):
+        with pytest.raises(sa.exc.DBAPIError, match="read-only transaction") as refused:
+            do("lost")
+        assert is_store_away(refused.value)
+        assert is_unwritable(refused.value)
+    make("off")  # on a connection of before
+    write("kept")
+    state("kept_too")
+    other.close()
+    database.close()
 
 
 REFUSALS = {

@@ -269,6 +269,24 @@ def test_a_way_to_redis_that_swallows_or_cuts_holds_nobody_up(tmp_path: Path) ->
             until(lambda: "evt_a" in (line.listener.take(10, timeout=1) or []))
 
 
+def test_a_redis_that_takes_nothing_more_is_as_good_as_none(tmp_path: Path) -> None:
+    """Its memory is full, or it was made a replica: it answers, and nobody can ring."""
+    with valkey_server(tmp_path) as valkey, Line(valkey.url) as line:
+        line.open()
+        for harm, mend in (
+            ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+            ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ):
+            line.broker.client.execute_command(*harm.split())
+            line.bell.ring("inbox", ["evt_lost"])
+            until(lambda: line.listener.take(10, timeout=1) is None and line.metric("degraded_mode") == 1)
+            assert line.listener.take(10, timeout=1) is None, "and goes on to look, in time"
+            line.broker.client.execute_command(*mend.split())
+            until(lambda: line.listener.take(10, timeout=1) is not None and line.metric("degraded_mode") == 0)
+            line.bell.ring("inbox", ["evt_a"])
+            until(lambda: "evt_a" in (line.listener.take(10, timeout=1) or []))
+
+
 def test_a_redis_that_lost_its_memory_is_rung_again(tmp_path: Path) -> None:
     with valkey_server(tmp_path) as valkey, Line(valkey.url) as line:
         line.open()

@@ -20,16 +20,17 @@ import pytest
 import uvicorn
 
 from billhook.metrics import Metrics
-from billhook.runtime.connections import HEAD_LIMIT, Bounds
+from billhook.runtime.connections import HEAD_LIMIT, MOST_PIPELINED, Bounds
 from billhook.runtime.host import is_worth_a_line
 from billhook.runtime.request_body import read_body
 
 HOST = "127.0.0.1"
+LARGE = 8 * 1024 * 1024
 
 
 class App:
     """Reads the body and answers with its length; waits for a word before it answers `/held`, and at `/streamed`
-    between the head and the rest; reads nothing at `/early`."""
+    between the head and the rest; reads nothing at `/early`, and says much at `/large`."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -47,7 +48,7 @@ class App:
         if scope["path"] == "/held":
             while not self.go.is_set():
                 await asyncio.sleep(0.01)
-        said = b"%d" % len(body)
+        said = b"x" * LARGE if scope["path"] == "/large" else b"%d" % len(body)
         headers = [(b"content-length", b"%d" % len(said))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         while scope["path"] == "/streamed" and not self.go.is_set():
@@ -200,6 +201,65 @@ def test_a_request_in_drops_does_not_get_more_time_for_each_drop() -> None:
             while server.cut("slow") == 0:
                 connection.sendall(b"x")
                 time.sleep(0.05)
+
+
+@pytest.mark.timeout(60)
+def test_thousands_of_requests_in_one_packet_are_refused_before_they_fill_the_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served() as server:
+        some, many = server.connect(), server.connect()
+        some.sendall(request(b"a", "/held") + request(b"ab") * MOST_PIPELINED)
+        many.sendall(request(b"a", "/held") + b"GET / HTTP/1.1\r\n\r\n" * 1_000)
+        assert ended(many)
+        assert server.cut("pipelined") == 1
+        server.app.go.set()
+        assert [answer(some) for _ in range(1 + MOST_PIPELINED)] == [(200, b"1")] + [(200, b"2")] * MOST_PIPELINED
+    assert caplog.messages == [], "the one whose client had gone"
+
+
+@pytest.mark.timeout(60)
+def test_whoever_takes_no_answers_is_left_and_whoever_is_slow_is_not() -> None:
+    with served(send_seconds=0.3) as server:
+        connections = []
+        for _ in range(2):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((HOST, server.port))
+            connections.append(server.stack.enter_context(connection))
+            connection.sendall(request(path="/large"))
+        slow, deaf = connections
+        taken = 0
+        while server.cut("unread") == 0:
+            taken += len(slow.recv(512))
+            time.sleep(0.01)
+        slow.settimeout(5)
+        while taken < LARGE:
+            piece = slow.recv(65536)
+            assert piece, "it was not left"
+            taken += len(piece)
+        assert server.cut("unread") == 1
+        with suppress(ConnectionResetError):
+            while deaf.recv(1 << 20):
+                pass
+
+
+@pytest.mark.timeout(60)
+def test_whoever_closes_their_half_still_hears_the_answer() -> None:
+    """RFC 9112, 9.6. The other half of a request that was not all said ends it."""
+    with served() as server:
+        half, whole, several = (server.connect() for _ in range(3))
+        half.sendall(request(b"a", announced=2))
+        whole.sendall(request(b"abc", "/held"))
+        several.sendall(request(b"abc", "/held") + request(b"de"))
+        for connection in (half, whole, several):
+            connection.shutdown(socket.SHUT_WR)
+        assert ended(half)
+        server.app.go.set()
+        assert answer(whole) == (200, b"3")
+        assert [answer(several) for _ in range(2)] == [(200, b"3"), (200, b"2")]
+        assert ended(whole)
+        assert ended(several)
 
 
 @pytest.mark.timeout(60)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 import typer
 
@@ -117,17 +117,22 @@ def banner(env: Env, start: Start | None, *, made_key: bool, ready: bool, sign_i
     return "\n".join(lines) + "\n"
 
 
+_SIGN: Final = "import base64, hmac, sys; key, _, text = sys.stdin.read().partition(chr(10)); " + (
+    'print(base64.b64encode(hmac.digest(base64.b64decode(key), text.encode(), "sha256")).decode())'
+)
+
+
 def _curl(env: Env, start: Start) -> str:
-    """A command for a POSIX shell. It signs with openssl at the moment it runs, so it works for as long as the source
-    does, and each run is a new event."""
-    key = base64.b64decode(start.secret.removeprefix("whsec_")).hex()
+    """A command for a POSIX shell. It signs at the moment it runs, so it works for as long as the source does, and each
+    run is a new event. The secret goes through a pipe: an argument stands in the list of processes."""
+    key = start.secret.removeprefix("whsec_")
     url = env.settings.source_address(start.source_id)
     body = '{"type":"customer.created","data":{"external_id":"cus_1","name":"Ada Lovelace","email":"ada@example.com"}}'
     return (
         f"""  ts=$(date +%s); id=msg_$ts; body='{body}'\n"""
+        f"""  signature=$(printf '%s\\n%s' '{key}' "$id.$ts.$body" \\\n"""
+        f"""    | python3 -c '{_SIGN}')\n"""
         f"""  curl -sS {url} \\\n"""
         f"""    -H 'Content-Type: application/json' -H "webhook-id: $id" -H "webhook-timestamp: $ts" \\\n"""
-        f"""    -H "webhook-signature: v1,$(printf %s "$id.$ts.$body" """
-        f"""| openssl dgst -sha256 -mac HMAC -macopt hexkey:{key} -binary | openssl base64)" \\\n"""
-        f"""    -d "$body"\n"""
+        f"""    -H "webhook-signature: v1,$signature" -d "$body"\n"""
     )

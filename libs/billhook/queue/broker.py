@@ -3,6 +3,7 @@
     <namespace>:<queue>        a list of message ids           } as dramatiq keeps them: its own workers and tools
     <namespace>:<queue>.msgs   a hash: message id → message    } read and write them too
     <namespace>:<queue>.wake   a list of tokens, one to wake one listener; at most `WAKES`
+    <namespace>:<queue>.room   never there: listeners write nothing to it, which shows that something could be written
 
 A ring is one command, and hearing it two that are sent and answered together: a wait, and the taking of all that is
 there when it ends. dramatiq's workers poll, and hand a message from a thread that fetches to one that works; here the
@@ -12,6 +13,7 @@ thread that does the work waits for it (docs/decisions/0008-rings-are-heard-by-t
 from __future__ import annotations
 
 import logging
+import math
 import select
 import socket
 import threading
@@ -55,6 +57,7 @@ if redis.call('LLEN', KEYS[3]) < {WAKES} then redis.call('LPUSH', KEYS[3], '') e
 """
 
 _TAKE: Final = f"""
+redis.call('SETRANGE', KEYS[4], 0, '')
 local waiting = redis.call('LLEN', KEYS[1])
 if waiting > {RINGS_KEPT} then
   redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
@@ -73,6 +76,8 @@ elseif redis.call('LLEN', KEYS[3]) == 0 then
 end
 return messages
 """
+"""Raises where Redis answers and takes nothing: it is full, or cannot save, or is a replica. Nobody can ring then, and
+whoever only listened would wait in peace for ever."""
 
 
 class DoorbellBroker(RedisBroker):
@@ -185,12 +190,17 @@ class RingReader:
         self._queue = queue
         keys = broker.keys_of(queue)
         # Answered together: Redis goes on with what a client has sent as soon as its wait is over.
-        self._commands = (("BLPOP", keys[-1], IDLE_SECONDS), ("EVAL", _TAKE, len(keys), *keys))
+        self._commands = (
+            ("BLPOP", keys[-1], IDLE_SECONDS),
+            ("EVAL", _TAKE, len(keys) + 1, *keys, f"{keys[0]}.room"),
+        )
         self._connection: Any = None
         self._owed = 0
         """Answers to come: two after the commands were sent."""
         self._answer_by = time.monotonic()
         """When the next answer is to be expected, at the latest."""
+        self._refused_since = math.inf
+        """Since when all answers have been refusals."""
         self._connecting = False
         self._closed = threading.Event()
         self._woken, self._waker = socket.socketpair()
@@ -199,8 +209,8 @@ class RingReader:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long an answer has been overdue."""
-        return time.monotonic() - self._answer_by
+        """For how long an answer has been overdue, or been a refusal."""
+        return time.monotonic() - min(self._answer_by, self._refused_since)
 
     def hear(self, seconds: float) -> list[list[str]]:
         """The ids of the rings that have come, ring by ring; nothing after `seconds`, or when somebody called `wake`.
@@ -217,6 +227,8 @@ class RingReader:
             return self._read()
         except (redis.RedisError, OSError) as error:
             self._broker.outage.failed(str(error))
+            if isinstance(error, redis.ResponseError):
+                self._refused_since = min(self._refused_since, time.monotonic())
             self._drop()
             return []
 
@@ -258,7 +270,7 @@ class RingReader:
                 return []
             answer = self._connection.read_response()
             self._owed -= 1
-        self._answer_by = time.monotonic() + IDLE_SECONDS
+        self._answer_by, self._refused_since = time.monotonic() + IDLE_SECONDS, math.inf
         self._broker.outage.worked()
         return [LOOK] if answer is None else [_ids(message) for message in answer if message is not None]
 
@@ -276,6 +288,8 @@ class RingReader:
 
     def _connect(self) -> None:
         try:
+            if self._refused_since < math.inf:
+                self._closed.wait(RECONNECT_SECONDS)
             connection = self._broker.connected()
             if self._closed.is_set():
                 connection.disconnect()

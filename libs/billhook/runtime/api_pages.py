@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,12 @@ POLICY: Final = (
 """Nothing runs here that did not come from here. (The page sets styles on its elements as it goes.)"""
 
 
+@cache
+def _content(name: str) -> bytes:
+    """Once for all who wait for it."""
+    return (files("fastapi_swagger") / "resources" / name).read_bytes()
+
+
 def api_page(title: str) -> list[BaseRoute]:
     """The routes of `/docs` and what it loads."""
     from starlette.requests import Request
@@ -47,8 +54,7 @@ def api_page(title: str) -> list[BaseRoute]:
 
     def asset(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
-        content = (files("fastapi_swagger") / "resources" / name).read_bytes()
-        return Response(content, media_type=_ASSETS[name], headers={**headers, "Cache-Control": "max-age=86400"})
+        return Response(_content(name), media_type=_ASSETS[name], headers={**headers, "Cache-Control": "max-age=86400"})
 
     served = {"/docs": page, "/docs/start.js": start, **{f"/docs/{name}": asset for name in _ASSETS}}
     return [Route(path, answer, include_in_schema=False) for path, answer in served.items()]

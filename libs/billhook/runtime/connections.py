@@ -7,9 +7,14 @@ their own.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import functools
 import json
+import termios
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -33,6 +38,19 @@ what senders need."""
 FRAMING: Final = 8
 """Bytes that a byte of a body may bring along besides: a chunk of one has five around it."""
 
+MOST_PIPELINED: Final = 32
+"""Requests that may wait behind the one that is being answered. The smallest are 18 bytes, and each that waits holds
+some kilobytes."""
+
+SEND_SECONDS: Final = 30.0
+"""How long a client may take none of what waits for it."""
+
+JOINED: Final = 16 * 1024
+"""Bytes up to which what follows a head is copied behind it."""
+
+
+_REASONS: Final = ("slow", "full", "head", "bodies", "malformed", "pipelined", "unread")
+
 
 class Bounds:
     """What the connections of one server share."""
@@ -43,21 +61,36 @@ class Bounds:
         *,
         connections: int = MOST_CONNECTIONS,
         receive_seconds: float = RECEIVE_SECONDS,
+        send_seconds: float = SEND_SECONDS,
         bodies_limit: int = BODIES_LIMIT,
     ) -> None:
         self.connections = connections
         self.receive_seconds = receive_seconds
+        self.send_seconds = send_seconds
         self.bodies_limit = bodies_limit
         self.body_bytes = 0
         self.idle: dict[BoundedConnection, None] = {}
         """Connections without a request under way, the one that has been idle for longest first."""
+        self._looking = False
         self._open = metrics.connections_open
-        self._cut = {
-            reason: metrics.requests_cut.labels(reason) for reason in ("slow", "full", "head", "bodies", "malformed")
-        }
+        self._cut = {reason: metrics.requests_cut.labels(reason) for reason in _REASONS}
 
     def opened(self, more: int) -> None:
         self._open.inc(more)
+
+    def look_after(self, connections: Collection[BoundedConnection], loop: asyncio.AbstractEventLoop) -> None:
+        """Look now and then whether their answers are taken, once for all of them while there are any: a timer for each
+        answer would cost as much as a short answer does."""
+        if not self._looking:
+            self._looking = True
+            loop.call_later(self.send_seconds, self._look, connections, loop)
+
+    def _look(self, connections: Collection[BoundedConnection], loop: asyncio.AbstractEventLoop) -> None:
+        self._looking = False
+        for connection in [*connections]:
+            connection.end_if_stuck()
+        if connections:
+            self.look_after(connections, loop)
 
     def count(self, reason: str) -> None:
         self._cut[reason].inc()
@@ -72,23 +105,29 @@ class _Joined:
     """Where a request's answer is written to. Its head goes out with what follows at once: each by itself is a system
     call and a packet, and that was an eighth of what a short answer costs."""
 
-    __slots__ = ("_begun", "_head", "_loop", "_transport")
+    __slots__ = ("_begun", "_connection", "_head", "_loop", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
+    def __init__(self, connection: BoundedConnection) -> None:
+        self._connection = connection
+        self._transport = connection.transport
+        self._loop = connection.loop
         self._begun = False
         self._head = b""
 
     def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # of requests that wait in line uvicorn tells only the last that its client has gone
+        self._connection.written += len(data)
         if not self._begun:
             self._begun, self._head = True, data
             self._loop.call_soon(self.flush)  # what follows may take its time
-        elif self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
-        else:
+            return
+        head, self._head = self._head, b""
+        if head and len(data) > JOINED:  # many may wait for one and the same: as it is, it is there once
+            self._transport.write(head)
             self._transport.write(data)
+        else:
+            self._transport.write(head + data if head else data)
 
     def flush(self) -> None:
         head, self._head = self._head, b""
@@ -101,6 +140,14 @@ class _Joined:
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
+
+
+def _in_the_system(transport: asyncio.Transport) -> int:
+    """Bytes that the system has taken from us and nobody from it. It wants more only when it has got rid of many."""
+    length = array.array("i", [0])
+    with suppress(OSError):  # not every system says
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, length)
+    return length[0]
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -117,11 +164,18 @@ class BoundedConnection(HttpToolsProtocol):
         """Bytes of the request under way that were no body, less what its body may bring along."""
         self._began = False
         """Whether a request began in the bytes that are being read: how many of them are its own is not known."""
+        self._heard_all = False
+        """Whether the client has said that it sends no more."""
+        self.written = 0
+        """Bytes of answers so far."""
+        self._taken: int | None = None
+        """How many of them had gone out when some still waited, at the last look."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         bounds = self._bounds
         bounds.opened(1)
+        bounds.look_after(cast("Collection[BoundedConnection]", self.connections), self.loop)
         if len(self.connections) > bounds.connections:
             if not bounds.idle:
                 self._refuse("full", 503, "busy", "There are more connections than can be served. Send again.")
@@ -149,6 +203,22 @@ class BoundedConnection(HttpToolsProtocol):
         if self._receiving and self._deadline is None and not self.transport.is_closing():
             self._arm()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Who has sent all may still wait for the answer (RFC 9112, 9.6)."""
+        self._heard_all = True
+        return bool(self.pipeline) or (
+            self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        )
+
+    def end_if_stuck(self) -> None:
+        """Nobody takes what waits for them: closing would wait for them too."""
+        waiting = self.transport.get_write_buffer_size()
+        taken = self.written - waiting - (_in_the_system(self.transport) if waiting else 0)
+        if waiting and taken == self._taken:
+            self._bounds.count("unread")
+            self.transport.abort()
+        self._taken = taken if waiting else None
+
     def on_message_begin(self) -> None:
         self._receiving = self._began = True
         super().on_message_begin()
@@ -156,14 +226,19 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._bounds.idle.pop(self, None)
         self._unset_keepalive_if_required()
+        if len(self.pipeline) >= MOST_PIPELINED and not self.transport.is_closing():
+            self._bounds.count("pipelined")
+            self.transport.abort()
+        if self.transport.is_closing():
+            return  # it was refused, and the rest of what has come is nobody's
         before = self.cycle
         super().on_headers_complete()
-        if self.cycle is not before and self.scope["method"] != "HEAD":  # to which nothing follows the head
-            self.cycle.transport = cast("asyncio.Transport", _Joined(self.transport, self.loop))
+        if self.cycle is not before:
+            self.cycle.transport = cast("asyncio.Transport", _Joined(self))
 
     def on_body(self, body: bytes) -> None:
         self._besides -= FRAMING * len(body)
-        if self.cycle.response_complete:
+        if self.cycle.response_complete or self.transport.is_closing():
             return  # dropped
         bounds = self._bounds
         if bounds.body_bytes + len(body) > bounds.bodies_limit:
@@ -191,7 +266,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_response_complete()
         if not self.cycle.response_complete or self.transport.is_closing():
             return
-        if self.cycle.more_body and self.expect_100_continue:
+        if self._heard_all:
+            self._close()
+        elif self.cycle.more_body and self.expect_100_continue:
             self._close()  # whether the body still comes cannot be known, nor where the next request begins
         else:
             self._bounds.idle[self] = None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -88,7 +89,11 @@ def probe_routes(probes: Probes) -> list[Route]:
         status, content_type, body = probes.answer(request.url.path)
         return Response(body, status, media_type=content_type)
 
-    return [Route(path, answer, include_in_schema=False) for path in PATHS]
+    async def alive(request: Request) -> Response:
+        # Without a thread: while the database is silent all of them wait for it, and what only waits is alive.
+        return answer(request)
+
+    return [Route(path, alive if path == "/livez" else answer, include_in_schema=False) for path in PATHS]
 
 
 class _Bounded(ThreadingHTTPServer):
@@ -96,10 +101,16 @@ class _Bounded(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._held: dict[Any, float] = {}
         self._lock = threading.Lock()
-        super().__init__(*args)
+        self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """By default the machine's name is looked up as well. Nobody asks for it, and it takes as long as a silent name
+        server likes."""
+        TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         now = time.monotonic()

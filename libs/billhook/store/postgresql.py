@@ -8,7 +8,11 @@ one by now. Both are done without from then on. Whoever met the second hears of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -25,12 +29,68 @@ log = logging.getLogger(__name__)
 _NOT_PREPARED_HERE: Final = ("26000", "42P05")
 """A prepared statement that is not there, or that somebody else's already is."""
 
+_READ_ONLY: Final = "25006"
+"""The server became a replica, or was one when its name was looked up during a failover. The next connection may lead
+to the one that can be written to; this one stays as it is for as long as it is kept."""
+
+_LOOK_UP_SECONDS: Final = 3.0
+"""How long the name of a server may take: with a silent name server the system's resolver takes up to a minute."""
+
+_CONNECT_SECONDS: Final = 4
+"""How long it may take to connect, at one or two addresses."""
+
+
+class _Names:
+    """Looks up the names of servers, each in a thread, since nothing can end that. Whoever asks meanwhile for the same
+    one waits for the same answer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: dict[str, Future[list[str]]] = {}
+
+    def addresses(self, hosts: Sequence[str]) -> list[list[str]]:
+        """Those of each; none of one that is not found, as long as another is."""
+        asked = [self._ask(host) for host in hosts]
+        wait(asked, _LOOK_UP_SECONDS)
+        found = [answer.result() if answer.done() and answer.exception() is None else [] for answer in asked]
+        if not any(found):
+            reason = asked[-1].exception() if asked[-1].done() else f"no answer within {_LOOK_UP_SECONDS:g} s"
+            raise psycopg.OperationalError(f"the name {hosts[-1]} could not be looked up: {reason}")
+        return found
+
+    def _ask(self, host: str) -> Future[list[str]]:
+        with self._lock:
+            answer = self._asked.get(host)
+            if answer is None:
+                answer = self._asked[host] = Future()
+                threading.Thread(target=self._look_up, args=(host, answer), name="name", daemon=True).start()
+            return answer
+
+    def _look_up(self, host: str, answer: Future[list[str]]) -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answer.set_result(list(dict.fromkeys(str(address[0]) for *_, address in found)))
+        except (OSError, UnicodeError) as error:
+            answer.set_exception(error)
+        with self._lock:
+            del self._asked[host]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
+
 
 class _Pooler:
     """Whether there is one between, as far as it has shown."""
 
     refuses_options = False
     shares_connections = False
+
+    def __init__(self) -> None:
+        self._names = _Names()
 
     def is_behind(self, error: BaseException) -> bool:
         """Whether this error was its doing."""
@@ -45,7 +105,7 @@ class _Pooler:
         if self.refuses_options:
             options = {name: value for name, value in options.items() if name != "options"}
         try:
-            connection = _BoundedConnection.connect(*words, **options)
+            connection = _BoundedConnection.connect(*words, **self._addressed(options))
         except psycopg.OperationalError as error:
             if "options" not in options or "unsupported startup parameter" not in str(error):
                 raise
@@ -55,6 +115,24 @@ class _Pooler:
         if self.shares_connections:
             connection.prepare_threshold = None
         return connection
+
+    def _addressed(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the addresses of its hosts beside their names, and as much time for each as leaves some for the others.
+        Sockets are as they were."""
+        hosts, ports = (str(options.get(name) or "").split(",") for name in ("host", "port"))
+        if "hostaddr" in options or not all(hosts) or any(host[0] in "/@" for host in hosts):
+            return options
+        named = [host for host in hosts if not _is_address(host)]
+        found = dict(zip(named, self._names.addresses(named), strict=True)) if named else {}
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        ways = [
+            (host, address, port)
+            for host, port in zip(hosts, ports, strict=True)
+            for address in found.get(host, [host])
+        ]
+        lists = zip(("host", "hostaddr", "port"), zip(*ways, strict=True), strict=True)
+        seconds = max(2, _CONNECT_SECONDS // len(ways))  # libpq takes less for 2
+        return {**options, **{name: ",".join(values) for name, values in lists}, "connect_timeout": seconds}
 
 
 class _BoundedConnection(psycopg.Connection[Any]):
@@ -74,7 +152,7 @@ class _BoundedConnection(psycopg.Connection[Any]):
 def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: float | None) -> sa.Engine:
     """`alike`: what engines of both dialects are made with."""
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
-    arguments: dict[str, Any] = {"connect_timeout": 4, "application_name": "billhook"}
+    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "billhook"}
     if answer_seconds is not None:
         # The server gives up a statement, or its wait for a lock, before we do: whoever hears nothing must take the
         # server for silent and drop the connection. Options in the URL take precedence.
@@ -98,7 +176,8 @@ def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: f
     pooler, is_disconnect = _Pooler(), made.dialect.is_disconnect
 
     def is_lost(error: Any, connection: Any, cursor: Any) -> bool:
-        return pooler.is_behind(error) or is_disconnect(error, connection, cursor)
+        read_only = getattr(error, "sqlstate", None) == _READ_ONLY
+        return read_only or pooler.is_behind(error) or bool(is_disconnect(error, connection, cursor))
 
     made.dialect.is_disconnect = is_lost  # type: ignore[method-assign, assignment]
 
