@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from billhook.store import (
@@ -27,8 +28,10 @@ from billhook.store import (
 from billhook.store import (
     inbox as came,
 )
-from billhook.store.database import Database, Rows, Run, Tx
+from billhook.store import statements as made_once
+from billhook.store.database import Database, Rows, Run, Tx, run_in
 from billhook.store.documents import list_documents
+from billhook.store.endpoints import subscribers
 from billhook.store.mails import next_turn, written
 from billhook.store.measures import measure
 from billhook.store.publications import find_used_keys
@@ -46,25 +49,29 @@ def heard(database: Database) -> Iterator[list[tuple[str, Any]]]:
         if not many and re.match(r"\s*(SELECT|UPDATE|DELETE|WITH|INSERT)", statement):
             statements.append((statement, parameters))
 
+    def listening(run: Run) -> Run:
+        """What goes past SQLAlchemy."""
+
+        def listen(text: str, parameters: Any) -> Rows:
+            statements.append((text, parameters))
+            return run(text, parameters)
+
+        return listen
+
     lend = database.statement
 
     @contextmanager
     def statement() -> Iterator[Run]:
-        """One that goes past SQLAlchemy."""
         with lend() as run:
-
-            def listening(text: str, parameters: tuple[Any, ...]) -> Rows:
-                statements.append((text, parameters))
-                return run(text, parameters)
-
-            yield listening
+            yield listening(run)
 
     sa.event.listen(database.engine, "before_cursor_execute", hear)
-    database.statement = statement  # type: ignore[method-assign]
     try:
-        yield statements
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(database, "statement", statement)
+            patched.setattr(made_once, "run_in", lambda tx: listening(run_in(tx)))
+            yield statements
     finally:
-        del database.statement
         sa.event.remove(database.engine, "before_cursor_execute", hear)
 
 
@@ -90,6 +97,11 @@ HOT: dict[str, Callable[[Tx], object]] = {
     "open dead letters": lambda tx: dead_letters.list_dead(tx, merchant_id="mrc_1", limit=50),
     "a claim of events": lambda tx: work.claim(tx, came.inbox, ids=None, limit=50, **CLAIM),
     "a claim of events that were rung for": lambda tx: work.claim(tx, came.inbox, ids=["evt_1"], limit=50, **CLAIM),
+    "the end of events": lambda tx: [
+        work.lock_claimed(tx, came.inbox, {"evt_1": "tok_1"}),
+        work.finish(tx, came.inbox, ["evt_1"], "processed", NOW),
+    ],
+    "who hears of it": lambda tx: subscribers(tx, ["mrc_1"]),
     "a claim of deliveries": lambda tx: work.claim(
         tx, out.deliveries, ids=None, limit=50, only=out.deliveries.c.lane == "fresh", **CLAIM
     ),

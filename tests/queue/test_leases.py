@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from queue_line import until
 from store.databases import NOW
 from store.events import put, row
 
@@ -105,3 +106,27 @@ def test_a_database_that_is_away_for_a_while_does_not_end_the_renewals(
     monkeypatch.setattr(desk.leases, "renew", renew)
     desk.leases.keep(done)
     assert tries == 3
+
+
+def test_one_thread_renews_for_block_after_block_and_ends_when_none_follows(database: Database) -> None:
+    desk = Desk(database)
+    desk.leases.lease = timedelta(seconds=0.12)
+    with database.read() as tx:
+        token = tx.execute(sa.select(inbox.c.token)).scalar_one()
+    others = keepers()
+    with desk.leases.kept(token, desk.ids):
+        [keeper] = keepers() - others
+        desk.clock.at += timedelta(seconds=20)
+        desk.seconds += 20
+        until(lambda: desk.due() == [desk.clock() + desk.leases.lease])
+    assert len(desk.leases) == 0
+    with desk.leases.kept(token, desk.ids):
+        desk.leases.take("tok_of_the_next", desk.ids)
+        assert keepers() - others == {keeper}
+    assert [desk.leases.token(row_id) for row_id in desk.ids] == ["tok_of_the_next"]
+    desk.leases.release(desk.ids)
+    until(lambda: not keeper.is_alive())
+
+
+def keepers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "keeper"}

@@ -246,6 +246,9 @@ QUESTIONS: dict[str, Question] = {
         for _, found in endpoints.subscribed_endpoints(tx, [merchant]).values()
         for one in found
     ],
+    "endpoints.subscribers": lambda tx, shop, merchant: [
+        endpoints.get_endpoint(tx, one.id) for found in endpoints.subscribers(tx, [merchant]).values() for one in found
+    ],
     "endpoints.endpoints_of_merchants": lambda tx, shop, merchant: endpoints.endpoints_of_merchants(tx, [merchant]),
     "dunning_report.dunning_report": lambda tx, shop, merchant: [
         dunning_cases.get_case(tx, shop.case)

@@ -132,6 +132,7 @@ class Steps(Generic[J, E]):
         self._metrics = metrics
         self._now = now
         self._admit = admit
+        self._leases = self.leases()
         self._spans = UnitSpans(tracing, self.queue)
         # Children are looked up once: a label lookup takes a lock and a dictionary each time.
         self._claimed = functools.cache(metrics.jobs_claimed.labels)
@@ -151,7 +152,7 @@ class Steps(Generic[J, E]):
         if jobs:
             fresh = [job for job in jobs if job.attempts == 1]
             ids = [job.id for job in jobs]
-            with self._counted(len(jobs)), self._spans.of(ids), self._keeping(token, ids):
+            with self._counted(len(jobs)), self._spans.of(ids), self._leases.kept(token, ids):
                 if fresh:
                     self._do(token, fresh)
                 for job in jobs:
@@ -185,20 +186,6 @@ class Steps(Generic[J, E]):
         observed = self._seconds()
         for each in seconds:
             observed.observe(each)
-
-    @contextmanager
-    def _keeping(self, token: str, ids: Sequence[str]) -> Iterator[None]:
-        """Renew the lease while the block runs, so that it can be as short as the wait after a crash should be."""
-        done = threading.Event()
-        leases = self.leases()
-        leases.take(token, ids)
-        keeper = threading.Thread(target=leases.keep, args=(done,), name="keeper", daemon=True)
-        keeper.start()
-        try:
-            yield
-        finally:
-            done.set()
-            keeper.join()
 
     def leases(self) -> Leases:
         return Leases(self._database, self.handler.table, self.handler.lease, self._now)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -48,10 +49,14 @@ class Leases:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._held: dict[str, _Lease] = {}
+        self._keeper: threading.Thread | None = None
+        self._taken = False
+        """Whether anything was since the keeper last looked."""
 
     def take(self, token: str, ids: Iterable[str]) -> None:
         now = self._monotonic()
         with self._lock:
+            self._taken = True
             self._held.update((row_id, _Lease(token, now, now)) for row_id in ids)
 
     def release(self, ids: Iterable[str]) -> None:
@@ -94,8 +99,37 @@ class Leases:
     def keep(self, done: threading.Event) -> None:
         """Renew until `done`, whatever becomes of the database meanwhile."""
         while not done.wait(self.lease.total_seconds() / 6):
-            try:
-                self.renew()
-            except Exception as error:
-                if not is_store_away(error):
-                    log.warning("leases not renewed", extra={"queue": self._table.name, "reason": str(error)[:200]})
+            self._renew_if_possible()
+
+    def _renew_if_possible(self) -> None:
+        try:
+            self.renew()
+        except Exception as error:
+            if not is_store_away(error):
+                log.warning("leases not renewed", extra={"queue": self._table.name, "reason": str(error)[:200]})
+
+    @contextmanager
+    def kept(self, token: str, ids: Collection[str]) -> Iterator[None]:
+        """Take these, and renew them while the block runs: by a thread that is there as long as one block follows
+        another. To start one for each cost a batch of one a twentieth of its processor."""
+        self.take(token, ids)
+        with self._lock:
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep_while_needed, name="keeper", daemon=True)
+                self._keeper.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                mine = [row_id for row_id in ids if row_id in self._held and self._held[row_id].token == token]
+            self.release(mine)
+
+    def _keep_while_needed(self) -> None:
+        while True:
+            time.sleep(self.lease.total_seconds() / 6)
+            with self._lock:
+                if not self._held and not self._taken:
+                    self._keeper = None
+                    return
+                self._taken = False
+            self._renew_if_possible()

@@ -6,6 +6,7 @@ columns; lists and addresses are JSON.
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections import defaultdict
@@ -20,11 +21,13 @@ import sqlalchemy as sa
 from billhook.decoding import convert
 from billhook.rules.book.change import ASKED, Change, Version
 from billhook.rules.book.kinds import KINDS
-from billhook.rules.book.objects import BookObject, book_id
+from billhook.rules.book.objects import BookObject, book_id, id_of
 from billhook.rules.versions import Seen, last, together
+from billhook.store import statements
 from billhook.store.bulk import among
-from billhook.store.database import Tx, insert_into
+from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, to_micros
+from billhook.store.statements import Insertion, Statement
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,6 +105,11 @@ Key = tuple[str, str, str, str]
 """Kind, source, account and the provider's id."""
 
 
+def _id(key: Key) -> str:
+    kind, source_id, account, external_id = key
+    return id_of(KINDS[kind], source_id, account, external_id)
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A change, and whose book it goes into."""
 
@@ -122,17 +130,31 @@ class Entry(msgspec.Struct, frozen=True):
 
 def versions(tx: Tx, keys: Collection[Key]) -> dict[Key, Version]:
     """The versions the book holds of (kind, source, account, external id)."""
-    wanted: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for kind, *rest in keys:
-        wanted[kind].append((rest[0], rest[1], rest[2]))
     found: dict[Key, Version] = {}
-    for kind, identities in wanted.items():
-        c = TABLES[kind].c
-        identity = (c.source_id, c.account, c.external_id)
-        query = sa.select(*identity, c.version_at, c.version_rank, c.version_digest)
-        for row in tx.execute(query.where(sa.tuple_(*identity).in_(identities))):
-            found[(kind, row[0], row[1], row[2])] = (row[3], row[4], row[5])
+    for kind, ids in _by_kind(keys).items():
+        for *identity, at, rank, digest in _versions(kind).rows(tx, ids=ids):
+            found[(kind, *identity)] = (at, rank, digest)
     return found
+
+
+def _by_kind(keys: Collection[Key]) -> dict[str, list[str]]:
+    """The ids of these objects, sorted."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for key in sorted(keys):
+        ids[key[0]].append(_id(key))
+    return ids
+
+
+def _identity(kind: str) -> list[sa.Column[Any]]:
+    c = TABLES[kind].c
+    return [c.source_id, c.account, c.external_id]
+
+
+@functools.cache
+def _versions(kind: str) -> Statement:
+    c = TABLES[kind].c
+    query = sa.select(*_identity(kind), c.version_at, c.version_rank, c.version_digest)
+    return Statement(lambda sqlite: query.where(statements.among(c.id, "ids", sqlite)))
 
 
 def apply(tx: Tx, entries: Sequence[Entry], now: datetime) -> None:
@@ -149,33 +171,17 @@ def apply(tx: Tx, entries: Sequence[Entry], now: datetime) -> None:
             newest[entry.key] = [incoming]
         elif known[0].at == incoming.at:
             known.append(incoming)
-    while newest:
-        newest = _apply(tx, newest, now)
-
-
-def _apply(tx: Tx, newest: dict[Key, list[_Incoming]], now: datetime) -> dict[Key, list[_Incoming]]:
-    """Returns what has to be compared again: somebody else wrote the object at the same moment."""
-    held = _held(tx, newest)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    alone: dict[Key, list[_Incoming]] = {}
     for key in sorted(newest):  # one order of locks for all writers
-        incoming, known = newest[key], held.get(key)
-        at, settled = incoming[0].at, any(one.settled for one in incoming)
-        if known is not None and (known.at > at or (known.at == at and known.rank >= ASKED and not settled)):
-            continue
-        if settled or known is None or known.at < at:
-            rows[key[0]].append(_row(*_latest(incoming), now))
-            if known is None and not settled:
-                alone[key] = incoming
-        else:
-            _merge(tx, key[0], known, incoming, now)
-    for kind in sorted(rows):
-        tx.execute(_upsert(tx, TABLES[kind]), rows[kind])
-    if not alone or tx.dialect.name == "sqlite":  # which has one writer at a time
-        return {}
-    # Another writer may have brought the same object at this moment. By now the row is ours, and can be compared.
-    found = versions(tx, alone)
-    return {key: incoming for key, incoming in alone.items() if found[key] != _latest(incoming)[0].version}
+        rows[key[0]].append(_row(*_latest(newest[key]), now))
+    for kind, of_kind in rows.items():
+        for identity in _upsert(kind).rows(tx, of_kind):
+            del newest[(kind, *identity)]
+    # What was not newer is locked by now all the same, so that nobody else changes it.
+    left = {key: incoming for key, incoming in newest.items() if not any(one.settled for one in incoming)}
+    for key, held in _held(tx, left).items():
+        if held.at == left[key][0].at and held.rank < ASKED:
+            _merge(tx, key[0], held, left[key], now)
 
 
 class _Incoming(NamedTuple):
@@ -208,20 +214,20 @@ class _Held(msgspec.Struct, frozen=True):
 
 
 def _held(tx: Tx, keys: Collection[Key]) -> dict[Key, _Held]:
-    """What the book holds of these objects, locked until the transaction ends."""
-    wanted: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for kind, *rest in sorted(keys):
-        wanted[kind].append((rest[0], rest[1], rest[2]))
+    """What the book holds of these objects, which this transaction has locked."""
     found: dict[Key, _Held] = {}
-    for kind in sorted(wanted):
-        c = TABLES[kind].c
-        identity = (c.source_id, c.account, c.external_id)
-        query = sa.select(*identity, c.id, c.version_at, c.version_rank, c.version_digest, c.version_seen)
-        query = query.where(sa.tuple_(*identity).in_(wanted[kind])).order_by(*identity).with_for_update()
-        for row in tx.execute(query):
-            seen = convert(row[7], list[Seen]) if row[7] else [Seen(digest=row[6], rank=row[5])]
-            found[(kind, row[0], row[1], row[2])] = _Held(row[3], row[4], row[5], seen)
+    for kind, ids in _by_kind(keys).items():
+        for *identity, row_id, at, rank, digest, states in _seen(kind).rows(tx, ids=ids):
+            seen = convert(states, list[Seen]) if states else [Seen(digest=digest, rank=rank)]
+            found[(kind, *identity)] = _Held(row_id, at, rank, seen)
     return found
+
+
+@functools.cache
+def _seen(kind: str) -> Statement:
+    c = TABLES[kind].c
+    query = sa.select(*_identity(kind), c.id, c.version_at, c.version_rank, c.version_digest, c.version_seen)
+    return Statement(lambda sqlite: query.where(statements.among(c.id, "ids", sqlite)))
 
 
 def _states(incoming: Sequence[_Incoming]) -> list[Seen]:
@@ -297,24 +303,23 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-_upserts: dict[tuple[str, str], Any] = {}
+@functools.cache
+def _upsert(kind: str) -> Insertion:
+    """Returns whose rows it has written."""
 
-
-def _upsert(tx: Tx, table: sa.Table) -> Any:
-    dialect = tx.dialect.name
-    if (table.name, dialect) not in _upserts:
-        statement = insert_into(tx, table)
-        new, held = statement.excluded, table.c
+    def where_newer(insert: Any) -> Any:
+        new, held = insert.excluded, TABLES[kind].c
         version = sa.tuple_(held.version_at, held.version_rank, held.version_digest)
         newer = version < sa.tuple_(new.version_at, new.version_rank, new.version_digest)
         # States of one second that nobody settled are merged, see `_merge`, and never written over one another.
         settled = sa.or_(held.version_at < new.version_at, new.version_rank >= ASKED)
-        _upserts[(table.name, dialect)] = statement.on_conflict_do_update(
+        return insert.on_conflict_do_update(
             index_elements=["source_id", "account", "external_id"],
-            set_={c.name: new[c.name] for c in table.c if c.name not in ("id", "merchant_id")},
+            set_={c.name: new[c.name] for c in held if c.name not in ("id", "merchant_id")},
             where=sa.and_(newer, settled),
-        )
-    return _upserts[(table.name, dialect)]
+        ).returning(*_identity(kind))
+
+    return Insertion(TABLES[kind], where_newer)
 
 
 def value_of(kind: str, row: sa.RowMapping) -> BookObject:

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from billhook.rules.standing import Debt
-from billhook.store.bulk import as_json
 from billhook.store.database import Database
 from billhook.store.schema import as_instant, to_micros
+from billhook.store.statements import as_json
 
 
 class Owed(NamedTuple):

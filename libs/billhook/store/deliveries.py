@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from billhook.rules.delivery import CANCELED, FRESH, HELD, REPLAY, RETRY, subject_of, wants
+from billhook.rules.delivery import CANCELED, FRESH, HELD, REPLAY, RETRY, subject_of
 from billhook.store.bulk import among, insert_many
 from billhook.store.database import Tx
-from billhook.store.endpoints import Endpoint, Subscriber, endpoints, endpoints_of_merchants
+from billhook.store.endpoints import Endpoint, Subscriber, endpoints, subscribers
 from billhook.store.messages import Message, messages
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
 from billhook.store.work import DUE, Row, due_index, work_columns
@@ -132,14 +132,12 @@ def deliveries_for(tx: Tx, new: Sequence[Message], *, excluding: Collection[str]
     """A delivery of each message for each endpoint that wants it, except those in `excluding`."""
     if not new:
         return []
-    subscribed = [
-        one for one in endpoints_of_merchants(tx, {message.merchant_id for message in new}) if one.id not in excluding
-    ]
+    subscribed = subscribers(tx, {message.merchant_id for message in new})
     return [
         delivery_for(message, endpoint)
         for message in new
-        for endpoint in subscribed
-        if endpoint.merchant_id == message.merchant_id and wants(endpoint.event_types, message.type)
+        for endpoint in subscribed.get(message.merchant_id, ())
+        if endpoint.id not in excluding and endpoint.hears(message.type)
     ]
 
 

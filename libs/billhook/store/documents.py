@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import msgspec
 import sqlalchemy as sa
@@ -13,9 +14,11 @@ from billhook.decoding import decode
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import DocumentKind, Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
+from billhook.store import statements
 from billhook.store.bulk import among
-from billhook.store.database import Tx, insert_into
+from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
+from billhook.store.statements import Insertion, Statement
 from billhook.store.work import due_index, work_columns
 
 documents = sa.Table(
@@ -76,8 +79,10 @@ def add_documents(tx: Tx, wanted: Sequence[NewDocument], now: datetime) -> list[
         {"id": new_id("doc"), "created_at": now, "due_at": now, **vars(first[key])}
         for key in sorted(first)  # one order of locks for all writers
     ]
-    statement = insert_into(tx, documents).on_conflict_do_nothing().returning(documents.c.id)
-    return list(tx.execute(statement, rows).scalars())
+    return [row[0] for row in _ADD.rows(tx, rows)]
+
+
+_ADD: Final = Insertion(documents, lambda insert: insert.on_conflict_do_nothing().returning(documents.c.id))
 
 
 def undocumented(tx: Tx, wanted: Sequence[NewDocument]) -> list[NewDocument]:
@@ -85,10 +90,15 @@ def undocumented(tx: Tx, wanted: Sequence[NewDocument]) -> list[NewDocument]:
     was first told, and a merchant's new template does not make all of it again."""
     if not wanted:
         return []
-    c = documents.c
-    subjects = among(tx, c.subject_id, {document.subject_id for document in wanted})
-    made = {(row[0], row[1]) for row in tx.execute(sa.select(c.subject_id, c.kind).where(subjects))}
+    made = {(row[0], row[1]) for row in _MADE.rows(tx, subjects=[*{document.subject_id for document in wanted}])}
     return [document for document in wanted if (document.subject_id, document.kind) not in made]
+
+
+_MADE: Final = Statement(
+    lambda sqlite: sa.select(documents.c.subject_id, documents.c.kind).where(
+        statements.among(documents.c.subject_id, "subjects", sqlite)
+    )
+)
 
 
 def set_files(tx: Tx, rendered: Sequence[Rendered]) -> None:

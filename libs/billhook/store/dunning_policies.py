@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
 
 from billhook.decoding import decode
 from billhook.rules.dunning_policy import NARROWEST_FIRST, Policy
+from billhook.store import statements
 from billhook.store.bulk import among
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index
+from billhook.store.statements import Statement, is_
 
 _CURRENT = sa.text("retired_at IS NULL")
 
@@ -89,15 +92,25 @@ def retire_policy(tx: Tx, merchant_id: str, scope_kind: str, scope: str, now: da
 
 def current_policies(tx: Tx, merchant_ids: Collection[str]) -> dict[str, list[PolicyVersion]]:
     """What counts now, for each of these merchants that has, or had, any: who had one may still have cases."""
-    query = sa.select(dunning_policies).where(
-        among(tx, dunning_policies.c.merchant_id, merchant_ids), dunning_policies.c.scope_kind.in_(NARROWEST_FIRST)
-    )
     found: dict[str, list[PolicyVersion]] = {}
-    for row in tx.execute(query.order_by(dunning_policies.c.id)).mappings():
+    for values in _OF_MERCHANTS.rows(tx, merchants=[*merchant_ids]):
+        row = dict(zip(dunning_policies.c.keys(), values, strict=True))
         current = found.setdefault(row["merchant_id"], [])
         if row["retired_at"] is None:
             current.append(_version(row))
     return found
+
+
+_OF_MERCHANTS: Final = Statement(
+    lambda sqlite: (
+        sa.select(dunning_policies)
+        .where(
+            statements.among(dunning_policies.c.merchant_id, "merchants", sqlite),
+            sa.or_(*(is_(dunning_policies.c.scope_kind, kind) for kind in NARROWEST_FIRST)),
+        )
+        .order_by(dunning_policies.c.id)
+    )
+)
 
 
 def policies_of(tx: Tx, policy_ids: Collection[str]) -> dict[str, PolicyVersion]:
@@ -117,5 +130,5 @@ def narrowest(
     return None
 
 
-def _version(row: sa.RowMapping) -> PolicyVersion:
+def _version(row: sa.RowMapping | dict[str, Any]) -> PolicyVersion:
     return PolicyVersion(**{**row, "policy": decode(row["policy"], Policy)})

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from billhook.rules.delivery import wants
 from billhook.rules.endpoint_health import EndpointHealth
+from billhook.store import statements
 from billhook.store.bulk import among, update_many
 from billhook.store.database import Tx
 from billhook.store.merchants import merchants
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index, to_micros
+from billhook.store.statements import Statement
 
 _FAILING = sa.text("failing_since IS NOT NULL")
 _DISABLED = sa.text("disabled_at IS NOT NULL")
@@ -155,14 +157,30 @@ class Subscriber:
 def subscribed_endpoints(tx: Tx, merchant_ids: Collection[str]) -> dict[str, tuple[int, list[Subscriber]]]:
     """The endpoints of each of these merchants, disabled ones too, with a version that changes whenever any of them
     does. Unknown merchants are left out."""
-    m, e = merchants.c, endpoints.c
+    m = merchants.c
     versions = sa.select(m.id, m.endpoints_version).where(among(tx, m.id, merchant_ids))
     found: dict[str, tuple[int, list[Subscriber]]] = {row[0]: (row[1], []) for row in tx.execute(versions)}
-    query = sa.select(e.merchant_id, e.id, e.event_types, e.ordering, e.disabled_at)
-    query = query.where(among(tx, e.merchant_id, merchant_ids), e.deleted_at.is_(None))
-    for row in tx.execute(query.order_by(e.id)):
-        found[row[0]][1].append(Subscriber(*row[1:]))
+    for merchant_id, theirs in subscribers(tx, merchant_ids).items():
+        found[merchant_id][1].extend(theirs)
     return found
+
+
+def subscribers(tx: Tx, merchant_ids: Collection[str]) -> dict[str, list[Subscriber]]:
+    """The endpoints of each of these merchants that has any, the disabled ones too: what comes meanwhile is held for
+    them."""
+    found: dict[str, list[Subscriber]] = {}
+    for row in _SUBSCRIBED.rows(tx, merchants=[*merchant_ids]):
+        found.setdefault(row[0], []).append(Subscriber(*row[1:]))
+    return found
+
+
+def _subscribed(sqlite: bool) -> sa.Select[*tuple[Any, ...]]:
+    e = endpoints.c
+    query = sa.select(e.merchant_id, e.id, e.event_types, e.ordering, e.disabled_at)
+    return query.where(statements.among(e.merchant_id, "merchants", sqlite), e.deleted_at.is_(None)).order_by(e.id)
+
+
+_SUBSCRIBED: Final = Statement(_subscribed)
 
 
 def _changed(tx: Tx, merchant_id: str | sa.ScalarSelect[str]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.store import dead_letters
-from billhook.store.bulk import among, as_json
+from billhook.store.bulk import among
 from billhook.store.database import Run, Tx, insert_into
 from billhook.store.schema import (
     Instant,
@@ -23,6 +23,7 @@ from billhook.store.schema import (
     to_micros,
     trace_column,
 )
+from billhook.store.statements import as_json
 from billhook.store.work import DEAD, DUE, due_index, work_columns
 
 _DEAD = sa.text(f"state = '{DEAD}'")

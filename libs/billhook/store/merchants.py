@@ -17,6 +17,7 @@ from billhook.rules.document import Seller
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, metadata, new_id
+from billhook.store.statements import Statement, among
 
 merchants = sa.Table(
     "merchants",
@@ -145,8 +146,14 @@ def set_invoicing(tx: Tx, merchant_id: str, settings: InvoicingSettings) -> None
 
 
 def merchants_of(tx: Tx, merchant_ids: Collection[str]) -> dict[str, Merchant]:
-    rows = tx.execute(sa.select(merchants).where(merchants.c.id.in_(merchant_ids))).mappings()
+    rows = (dict(zip(_FIELDS, row, strict=True)) for row in _BY_ID.rows(tx, ids=[*merchant_ids]))
     return {row["id"]: _merchant(row) for row in rows}
+
+
+_FIELDS: Final = ("id", "name", "locale", "created_at", "contact_email", "seller", "invoicing")
+_BY_ID: Final = Statement(
+    lambda sqlite: sa.select(*(merchants.c[name] for name in _FIELDS)).where(among(merchants.c.id, "ids", sqlite))
+)
 
 
 def _merchant(row: sa.RowMapping | dict[str, Any]) -> Merchant:

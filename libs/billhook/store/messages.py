@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
-from billhook.store.bulk import WORTH_A_COPY, among, insert_many
-from billhook.store.database import Tx, insert_into
+from billhook.store.bulk import among
+from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, partial_index, trace_column
+from billhook.store.statements import Insertion
 
 _KEPT = sa.text("pruned_at IS NULL")
 
@@ -82,17 +84,14 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     if not new:
         return []
     rows = [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in new]
-    if len(rows) < WORTH_A_COPY:
-        statement = insert_into(tx, messages).on_conflict_do_nothing(index_elements=["inbox_id", "number"])
-        added = {row[0] for row in tx.execute(statement.returning(messages.c.id), rows)}
-        return [message for message in new if message.id in added]
-    known = sa.select(messages.c.inbox_id, messages.c.number).where(
-        among(tx, messages.c.inbox_id, {message.inbox_id for message in new})
-    )
-    said = {(row[0], row[1]) for row in tx.execute(known)}
-    fresh = [message for message in new if (message.inbox_id, message.number) not in said]
-    insert_many(tx, messages, [row for row in rows if (row["inbox_id"], row["number"]) not in said])
-    return fresh
+    added = {row[0] for row in _ADD.rows(tx, rows)}
+    return [message for message in new if message.id in added]
+
+
+_ADD: Final = Insertion(
+    messages,
+    lambda insert: insert.on_conflict_do_nothing(index_elements=["inbox_id", "number"]).returning(messages.c.id),
+)
 
 
 def count_messages(tx: Tx, inbox_ids: Collection[str]) -> int:

@@ -21,12 +21,12 @@ import msgspec
 import sqlalchemy as sa
 
 from billhook.rules.delivery import FRESH, RETRY
-from billhook.store.bulk import as_json
 from billhook.store.database import Database, Run, Tx
 from billhook.store.deliveries import Attempt, OutboundMessage, add_attempts
 from billhook.store.endpoints import Endpoint, endpoints
 from billhook.store.queue_pauses import is_running
 from billhook.store.schema import Instant, as_instant, new_id, to_micros
+from billhook.store.statements import as_json
 from billhook.store.work import CLOCK_SKEW, DUE
 
 

@@ -15,12 +15,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from billhook.rules.delivery import HELD
-from billhook.store.bulk import among, as_json, insert_many
+from billhook.store.bulk import among, insert_many
 from billhook.store.database import Database, Run, Tx
 from billhook.store.deliveries import NewDelivery, deliveries, delivery_rows
 from billhook.store.merchants import api_keys, merchants
 from billhook.store.messages import Message, add_messages
 from billhook.store.schema import Instant, metadata
+from billhook.store.statements import as_json
 
 idempotency_keys = sa.Table(
     "idempotency_keys",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, metadata, new_id
+from billhook.store.statements import Statement, among
 
 sources = sa.Table(
     "sources",
@@ -80,8 +82,14 @@ def get_source(tx: Tx, source_id: str, *, merchant_id: str | None = None) -> Sou
 
 
 def sources_of(tx: Tx, source_ids: Collection[str]) -> dict[str, Source]:
-    rows = tx.execute(sa.select(sources).where(sources.c.id.in_(source_ids))).mappings()
-    return {row["id"]: Source(**row) for row in rows}
+    return {row[0]: Source(*row) for row in _BY_ID.rows(tx, ids=[*source_ids])}
+
+
+_BY_ID: Final = Statement(
+    lambda sqlite: sa.select(*(sources.c[name] for name in Source.__dataclass_fields__)).where(
+        among(sources.c.id, "ids", sqlite)
+    )
+)
 
 
 def list_sources(tx: Tx, merchant_id: str | None = None, *, after: str = "", limit: int | None = None) -> list[Source]:

@@ -19,10 +19,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billhook.store.bulk import among, update_many
+from billhook.store import bulk
+from billhook.store.bulk import update_many
 from billhook.store.database import Run, Tx
 from billhook.store.queue_pauses import running
 from billhook.store.schema import Instant, as_instant, new_id, partial_index
+from billhook.store.statements import Statement, among, is_
 
 CLOCK_SKEW = timedelta(milliseconds=250)
 """What is rung for is due by the clock of whoever rang. A consumer whose own clock is a little behind would leave it to
@@ -84,55 +86,109 @@ def claim(
     lease: timedelta,
 ) -> Claim:
     """Take due rows: those among `ids`, or with None the ones that have been due for longest."""
-    horizon = now if ids is None else now + CLOCK_SKEW
-    due = sa.select(table).where(table.c.state == DUE, table.c.due_at <= horizon, running(table.name)).limit(limit)
-    due = due.order_by(table.c.due_at) if ids is None else due.where(among(tx, table.c.id, ids))
-    if only is not None:
-        due = due.where(only)
-    # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
-    due = due.with_for_update(skip_locked=True)
+    looked_for: dict[str, Any] = {"horizon": now if ids is None else now + CLOCK_SKEW, "limit": limit}
+    if ids is not None:
+        looked_for["ids"] = [*ids]
     token = new_id("tok")
-    taken = sa.update(table).values(attempts=table.c.attempts + 1, token=token, due_at=now + lease)
+    taking = {"taken_by": token, "until": now + lease}
     if admit is None and tx.dialect.name != "sqlite":
         # In one round trip. SQLite's UPDATE cannot be part of a question, and there it costs nothing but a call.
-        all_due = due.cte("all_due")
-        found = _plain_rows(tx, sa.select(all_due).add_cte(taken.where(table.c.id == all_due.c.id).cte("taken")))
+        found = _found(tx, _found_and_taken, table, only, looked_for, taking)
     else:
-        found = _plain_rows(tx, due)
+        found = _found(tx, _found_due, table, only, looked_for, {})
         if found and admit is not None:
             found = admit(tx, found)
         if found:
-            tx.execute(taken.where(among(tx, table.c.id, [row["id"] for row in found])))
+            _taking(table).run(tx, ids=[row["id"] for row in found], **taking)
     rows: list[Row] = [{**row, "attempts": row["attempts"] + 1} for row in sorted(found, key=lambda row: row["id"])]
     alive = [row for row in rows if row["attempts"] <= max_attempts]
     return Claim(token, alive, [row for row in rows if row["attempts"] > max_attempts])
 
 
-def _plain_rows(tx: Tx, query: sa.Select[*tuple[Any, ...]]) -> Sequence[Row]:
+Finding = Callable[[sa.Table, Only | None, bool, bool], sa.Select[*tuple[Any, ...]]]
+
+
+def _found(
+    tx: Tx,
+    finding: Finding,
+    table: sa.Table,
+    only: Only | None,
+    looked_for: Mapping[str, Any],
+    taking: Mapping[str, Any],
+) -> Sequence[Row]:
     """As plain dictionaries: every field of every row is read several times on the way, and SQLAlchemy's mappings look
     each of them up by way of its column."""
-    result = tx.execute(query)
-    names = tuple(result.keys())
-    return [dict(zip(names, row, strict=True)) for row in result]
+    names, given = table.c.keys(), {**looked_for, **taking}
+    if only is None:
+        rows = _finding(finding, table, "ids" in looked_for).rows(tx, **given)
+    else:  # which may be another condition each time
+        rows = tx.execute(finding(table, only, "ids" in looked_for, tx.dialect.name == "sqlite"), given).all()
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+@functools.cache
+def _finding(finding: Finding, table: sa.Table, by_id: bool) -> Statement:
+    return Statement(lambda sqlite: finding(table, None, by_id, sqlite))
+
+
+def _found_due(table: sa.Table, only: Only | None, by_id: bool, sqlite: bool) -> sa.Select[*tuple[Any, ...]]:
+    at = sa.bindparam("horizon", type_=Instant)
+    due = sa.select(table).where(is_(table.c.state, DUE), table.c.due_at <= at, running(table.name), *_given(only))
+    due = due.where(among(table.c.id, "ids", sqlite)) if by_id else due.order_by(table.c.due_at)
+    # SKIP LOCKED (PostgreSQL; SQLite has one writer anyway): two workers never wait for each other's rows.
+    return due.limit(sa.bindparam("limit", type_=sa.Integer)).with_for_update(skip_locked=True)
+
+
+def _found_and_taken(table: sa.Table, only: Only | None, by_id: bool, sqlite: bool) -> sa.Select[*tuple[Any, ...]]:
+    due = _found_due(table, only, by_id, sqlite).cte("all_due")
+    return sa.select(due).add_cte(_taken(table).where(table.c.id == due.c.id).cte("taken"))
+
+
+def _taken(table: sa.Table) -> sa.Update:
+    token, until = sa.bindparam("taken_by", type_=sa.Text), sa.bindparam("until", type_=Instant)
+    return sa.update(table).values(attempts=table.c.attempts + 1, token=token, due_at=until)
+
+
+@functools.cache
+def _taking(table: sa.Table) -> Statement:
+    return Statement(lambda sqlite: _taken(table).where(among(table.c.id, "ids", sqlite)))
 
 
 def lock_claimed(tx: Tx, table: sa.Table, tokens: Mapping[str, str]) -> set[str]:
     """Which of the rows are still ours under their tokens (id → token), locked until the transaction ends. Effects are
     written for these alone: a worker that lost the lease settles nothing."""
-    query = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
+    return {row_id for row_id, token in _locking(table).rows(tx, ids=[*tokens]) if token == tokens[row_id]}
+
+
+@functools.cache
+def _locking(table: sa.Table) -> Statement:
     # Sorted, as everywhere: transactions that lock the same rows wait for each other but never deadlock.
-    rows = tx.execute(query.order_by(table.c.id).with_for_update())
-    return {row_id for row_id, token in rows if token == tokens[row_id]}
+    return Statement(
+        lambda sqlite: (
+            sa.select(table.c.id, table.c.token)
+            .where(among(table.c.id, "ids", sqlite), is_(table.c.state, DUE))
+            .order_by(table.c.id)
+            .with_for_update()
+        )
+    )
 
 
 def finish(tx: Tx, table: sa.Table, ids: Collection[str], state: str, now: datetime) -> None:
     """End rows that are locked (`lock_claimed`)."""
     if ids:
-        tx.execute(
+        _finishing(table).run(tx, ids=[*ids], end=state, now=now)
+
+
+@functools.cache
+def _finishing(table: sa.Table) -> Statement:
+    end, now = sa.bindparam("end", type_=sa.Text), sa.bindparam("now", type_=Instant)
+    return Statement(
+        lambda sqlite: (
             sa.update(table)
-            .where(among(tx, table.c.id, ids))
-            .values(state=state, token=None, last_error=None, finished_at=now)
+            .where(among(table.c.id, "ids", sqlite))
+            .values(state=end, token=sa.null(), last_error=sa.null(), finished_at=now)
         )
+    )
 
 
 def give_up(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, str]], now: datetime) -> None:
@@ -144,6 +200,8 @@ def give_up(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, str]], now: datet
 def defer_claimed(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime, str]], *, counted: bool = True) -> None:
     """Let rows that are locked (`lock_claimed`) fall due again at their times, each with the error to show. Not
     `counted`: the claim was no attempt."""
+    if not rows:
+        return
     put_off = [{"id": row_id, "due_at": at, "last_error": error} for row_id, at, error in rows]
     update_many(tx, table, put_off, token=None, attempts=table.c.attempts - int(not counted))
 
@@ -155,12 +213,12 @@ def defer(tx: Tx, table: sa.Table, rows: Sequence[tuple[str, datetime]]) -> None
 
 def renew(tx: Tx, table: sa.Table, tokens: Mapping[str, str], until: datetime) -> None:
     """Extend the leases of rows that are still ours under their tokens (id → token)."""
-    held = sa.select(table.c.id, table.c.token).where(among(tx, table.c.id, tokens), table.c.state == DUE)
+    held = sa.select(table.c.id, table.c.token).where(bulk.among(tx, table.c.id, tokens), table.c.state == DUE)
     # A row that is locked is being settled at this moment. Waiting for it, in another order, could deadlock.
     rows = tx.execute(held.with_for_update(skip_locked=True))
     ours = [row_id for row_id, token in rows if token == tokens[row_id]]
     if ours:
-        tx.execute(sa.update(table).where(among(tx, table.c.id, ours)).values(due_at=until))
+        tx.execute(sa.update(table).where(bulk.among(tx, table.c.id, ours)).values(due_at=until))
 
 
 def due_ids(tx: Tx, table: sa.Table, *, now: datetime, limit: int, only: Only | None = None) -> list[str]:

@@ -60,5 +60,10 @@ class BookObject(msgspec.Struct, frozen=True, kw_only=True):
 def book_id(source_id: str, account: str, value: BookObject) -> str:
     """billhook's id of a provider's object: derived from the provider's, so that events in any order, in any process,
     give an object the same id without asking the database."""
-    identity = "\0".join((source_id, account, value.kind, value.external_id))
-    return f"{value.prefix}_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
+    return id_of(type(value), source_id, account, value.external_id)
+
+
+def id_of(kind: type[BookObject], source_id: str, account: str, external_id: str) -> str:
+    """The same, of an object of which only the provider's id is known."""
+    identity = "\0".join((source_id, account, kind.kind, external_id))
+    return f"{kind.prefix}_{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
