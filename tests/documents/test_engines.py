@@ -104,11 +104,19 @@ def test_what_was_written_in_lines_is_shown_in_lines(engines: Engines) -> None:
 
 def test_a_long_reference_stays_within_its_column(engines: Engines) -> None:
     """It is cut, for it has no spaces."""
-    reference = "ch_3PqrStUvWxYz0123456789"
+    reference = "ch_3PqrStUvWxYz0123456789" * 2
     one = request(samples.receipt(samples.terms(1), payment_reference=reference))
     page = reader(draw(engines, one)[0]).pages[0]
     assert reference in bare(page.extract_text())
     assert not any(reference in line for line in page.extract_text().split("\n"))
+
+
+def test_a_date_stays_on_one_line(engines: Engines) -> None:
+    """The longest are those of September in Romance languages."""
+    day = datetime(2026, 9, 30, 12, tzinfo=UTC)
+    note = samples.credit_note(samples.terms(1), locale="es", issued_at=day, corrects_issued_at=day)
+    page = reader(draw(engines, request(note))[0]).pages[0].extract_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert page.replace("\t", " ").count("30 de septiembre de 2026") == 2
 
 
 def test_totals_stand_with_the_last_two_lines(engines: Engines) -> None:

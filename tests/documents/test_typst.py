@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import msgspec
 import psutil
@@ -154,7 +155,7 @@ def test_totals_are_never_alone_on_a_page(renderer: TypstRenderer) -> None:
 def test_a_file_is_read_in_the_order_of_the_page_and_its_spaces_are_spaces(renderer: TypstRenderer) -> None:
     [pdf] = renderer.render([request(samples.invoice(samples.terms(1)))])
     assert isinstance(pdf, bytes)
-    text = pypdf.PdfReader(io.BytesIO(pdf)).pages[0].extract_text()
+    text = pypdf.PdfReader(io.BytesIO(pdf)).pages[0].extract_text().replace("\N{NO-BREAK SPACE}", " ")
     order = (
         "Billed to",
         "From",
@@ -180,13 +181,39 @@ def test_a_seller_of_whom_there_is_but_the_name_has_no_label_without_words(rende
 @pytest.mark.parametrize(
     ("number", "cut"),
     [
-        ("RG-2026-ABTEILUNG-NORD-WEST-000000042", "RG-2026- ABTEILUNG-NORD- WEST-000000042"),
+        ("RG-2026-ABTEILUNG-NORD-WEST-000000042", "RG-2026-ABTEILUNG- NORD-WEST- 000000042"),
         ("N" * 37, f"{'N' * 14} {'N' * 14} {'N' * 9}"),
     ],
 )
 def test_a_long_number_is_cut_at_its_hyphens_where_it_has_some(renderer: TypstRenderer, number: str, cut: str) -> None:
     [pdf] = renderer.render([request(samples.invoice(samples.terms(1), number=number))])
     assert f"Invoice number {cut} Date of issue" in pages_of(pdf)[0]
+
+
+def test_what_is_cut_keeps_its_order_among_words_that_run_to_the_left(renderer: TypstRenderer) -> None:
+    reference, number, email = "ch_3PqrStUvWxYz0123456789", "RG-2026-ABTEILUNG-000042", f"{'x' * 30}@abc.example"
+    made = samples.terms(1, "ar")
+    paid = samples.receipt(
+        made, payment_reference=reference, number=number, buyer=msgspec.structs.replace(made.buyer, email=email)
+    )
+    [pdf] = renderer.render([request(paid)])
+    facts, buyer = as_seen(pdf, 0, 180), as_seen(pdf, 360, 600)
+    assert reference in facts
+    assert number in facts
+    assert email in buyer
+
+
+def as_seen(pdf: bytes | RenderError, left: int, right: int) -> str:
+    """The Latin letters between two edges of the first page, row by row, from the left to the right."""
+    assert isinstance(pdf, bytes), pdf
+    found: list[tuple[int, float, str]] = []
+
+    def keep(text: str, cm: list[float], tm: list[float], *_: Any) -> None:
+        if left <= (x := cm[4] + tm[4] * cm[0]) < right:
+            found.append((-round(cm[5] + tm[5] * cm[3]), x, text))
+
+    pypdf.PdfReader(io.BytesIO(pdf)).pages[0].extract_text(visitor_text=keep)
+    return "".join(c for *_, text in sorted(found) for c in text if c.isascii() and not c.isspace())
 
 
 def test_amounts_above_a_billion_do_not_touch(renderer: TypstRenderer) -> None:

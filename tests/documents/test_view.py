@@ -20,7 +20,8 @@ LANGUAGES = sorted(languages())
 
 
 def facts(document: Shown) -> dict[str, str]:
-    return {fact.label: fact.value for fact in document.facts}
+    """Dates stand on one line, which is the test of pages."""
+    return {fact.label: fact.value.replace("\N{NO-BREAK SPACE}", " ") for fact in document.facts}
 
 
 def rows(document: Shown) -> dict[str, str]:

@@ -269,6 +269,17 @@ def _tall(lines: Sequence[ShownLine], room: float) -> list[int]:
     return [place for place in asked if _line_height(lines[place], room) > _WHOLE]
 
 
+def _facts(shown: Shown) -> dict[str, float]:
+    """How much room the facts' labels and values take. Dates stay whole, and what else is long goes on below."""
+    values = [28.0]
+    for fact in shown.facts:
+        dates = [width_of(part, _TEXT) for part in fact.value.split(" ") if "\xa0" in part]
+        values.append(max(dates, default=0.0) or min(width_of(fact.value, _TEXT), 36.0))
+    value = min(max(values), 56.0)
+    label = max((width_of(fact.label, _TEXT) for fact in shown.facts), default=0.0)
+    return {"label": min(label, 36.0, max(84.0 - 3 - value, 24.0)), "value": value}
+
+
 def _kept(shown: Shown, room: float) -> int | None:
     """How many of the last lines stay with the totals: two, if a page holds them. None where it does not even hold the
     totals."""
@@ -314,7 +325,7 @@ def work_of(request: RenderRequest, seconds: float) -> Work:
         "long": any(_LONG.search(text) for text in _texts(msgspec.structs.replace(shown, pay_url=None))),
         "code": (qr_svg(shown.pay_url) or None) if shown.pay_url else None,
         "logo": None,
-        "facts": min(36.0, max((width_of(fact.label, _TEXT) for fact in shown.facts), default=0.0)),
+        "facts": _facts(shown),
         "columns": (columns := _columns(shown)),
     }
     room = max(_WIDTH - sum(columns), 20.0)

@@ -200,7 +200,7 @@ class _Writer:
             (words.voided_on, snapshot.voided_at if snapshot.kind == "void" else None),
         ):
             if at:
-                yield ShownFact(label=label, value=self.write.day(at))
+                yield ShownFact(label=label, value=_whole(self.write.day(at)))
         if snapshot.kind == "receipt":
             for label, text in (
                 (words.payment_method, snapshot.payment_method),
@@ -211,7 +211,7 @@ class _Writer:
         if snapshot.kind == "credit_note":
             yield from self.correction()
         if period := self.write.period(snapshot.period_start, snapshot.period_end):
-            yield ShownFact(label=words.period, value=period)
+            yield ShownFact(label=words.period, value=" – ".join(map(_whole, period.split(" – "))))
         if snapshot.buyer_reference:
             yield ShownFact(label=words.buyer_reference, value=snapshot.buyer_reference)
         for field in snapshot.custom_fields:
@@ -221,7 +221,7 @@ class _Writer:
     def correction(self) -> Iterator[ShownFact]:
         snapshot, words = self.snapshot, self.words
         if snapshot.corrects:
-            date = self.write.day(snapshot.corrects_issued_at) if snapshot.corrects_issued_at else None
+            date = _whole(self.write.day(snapshot.corrects_issued_at)) if snapshot.corrects_issued_at else None
             value = words.corrects_dated.format(number=snapshot.corrects, date=date) if date else snapshot.corrects
             yield ShownFact(label=words.corrects, value=value)
         known = {
@@ -382,6 +382,11 @@ class _Writer:
 def _written(text: str) -> str:
     """With line breaks of one kind, and without tabs: no font has a letter for those."""
     return "\n".join(text.splitlines()).expandtabs(4)
+
+
+def _whole(date: str) -> str:
+    """On one line, however narrow its column."""
+    return date.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _labels(words: Words) -> ShownLabels:

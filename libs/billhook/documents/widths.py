@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Final
-from unicodedata import east_asian_width
+from unicodedata import east_asian_width, normalize
 
-_EM: Final = {
-    **dict.fromkeys(" \xa0\u202f.,:;'’!|ijl[]()", 0.35),
-    **dict.fromkeys('frt{}/\\-I*"', 0.47),
-    **dict.fromkeys("MW@%mw", 0.98),
-    **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&#", 0.73),
+_GROUPS: Final = {
+    0.25: " \xa0\u202f",
+    0.31: "',.ijl’",
+    0.35: "!():;[]",
+    0.41: "-frt{|}",
+    0.47: "/I\\",
+    0.53: '"?Lcsz',
+    0.57: "J_aegovxy",
+    0.61: "$*+0123456789<=>EFTZ^`bdhknpqu~−–",
+    0.66: "CPSVY€",
+    0.73: "#&ABDGHKNOQRUXß",
+    0.91: "@Mmw",
+    0.98: "%WÆæŒœ",
 }
-"""What is not 0.63 em wide at most, as figures and most letters are. Letters that another font has may take more."""
+"""How many em a letter takes, in bold, which is the wider."""
+_EM: Final = {letter: em for em, letters in _GROUPS.items() for letter in letters}
 
 _MM_A_POINT: Final = 25.4 / 72
 
@@ -27,7 +36,9 @@ def width_of(text: str, points: float) -> float:
     return sum(_EM.get(letter) or _of_other(letter) for letter in text) * points * _MM_A_POINT
 
 
+@lru_cache(maxsize=1024)
 def _of_other(letter: str) -> float:
-    if letter <= "\u024f" or letter in "€−":
-        return 0.63 if letter.islower() or not letter.isalpha() else 0.73
+    """Of what is not listed: a letter with an accent is as wide as without. Another font's may take more."""
+    if letter <= "\u024f":
+        return _EM.get(normalize("NFD", letter)[0], 0.73)
     return 1.0 if east_asian_width(letter) in "WF" else 0.8
