@@ -2,6 +2,7 @@
 
 `commit_floor`: check Stripe's signature and put the event into the same table by the same grouped commit.
 `forward_floor`: check the signature, sign anew, post to the receiver, answer when it has answered. No storage.
+`answer_floor`: answer every question with the same few bytes. No storage either.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class Floor:
 def commit_floor(url: str) -> Floor:
     """On the migrated database at `url`."""
     return Floor(_serve_commits, url)
+
+
+def answer_floor(body: bytes) -> Floor:
+    return Floor(_serve_answers, body)
 
 
 def forward_floor(receiver_url: str) -> Floor:
@@ -147,6 +152,16 @@ def _serve_forwarding(parent: Connection, receiver_url: str) -> None:
     _serve(parent, endpoint)
 
 
+def _serve_answers(parent: Connection, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    _listen(parent, app)
+
+
 def _serve(parent: Connection, endpoint: Callable[[bytes, bytes], Awaitable[bytes]]) -> None:
     """A bare ASGI app that checks Stripe's signature and hands on, under the product's server with its settings."""
     key = SECRET.encode()
@@ -166,6 +181,10 @@ def _serve(parent: Connection, endpoint: Callable[[bytes, bytes], Awaitable[byte
         await send({"type": "http.response.start", "status": 200 if genuine else 401, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
+    _listen(parent, app)
+
+
+def _listen(parent: Connection, app: Any) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     parent.send(listener.getsockname()[1])
     uvicorn.Server(
