@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from desk.console_visits import signed_in, visitor
 from desk.world import NOW, OPERATOR, Desk, World, add_event, add_letter, open_case
 
+from billhook.rules.dunning import CAUSES
+from billhook.rules.dunning_calendar import StepKind
+from billhook.rules.dunning_policy import FinalAction
+from billhook.rules.payment_attempts import COUNTS
 from billhook.rules.reconcile import FINDING_CLASSES
 from billhook.store import operators, queue_pauses, work
 from billhook.store.inbox import inbox
@@ -16,6 +20,7 @@ from billhook.store.mails import list_mails
 from billhook.store.merchants import create_key
 from billhook.store.operator_actions import list_actions
 from billhook_testing.clock import ManualClock
+from services.desk.console import case_words
 from services.desk.console.app import PAGES
 from services.desk.console.findings import WORDS
 
@@ -312,8 +317,13 @@ def test_events_are_found_by_what_they_are(desk: Desk, world: World) -> None:
     assert "No event is like that" in somebody.get("/events", since="2199-01-01T00:00").text
 
 
-def test_each_kind_of_difference_has_words() -> None:
+def test_whatever_differs_or_happens_has_words() -> None:
     assert WORDS.keys() == set(FINDING_CLASSES)
+    assert case_words.CAUSES.keys() == set(CAUSES)
+    assert case_words.TRIGGERS.keys() == COUNTS.keys()
+    assert case_words.COMING.keys() == set(get_args(StepKind))
+    assert case_words.ENDS.keys() == set(get_args(FinalAction))
+    assert case_words.said_of("attempt_operator") == "tried to collect, by an operator"
 
 
 def test_a_paused_queue_gives_out_nothing(desk: Desk, world: World) -> None:

@@ -39,6 +39,7 @@ class Complaint:
     """What to do about it."""
     path: str | None = None
     """Where the console shows it."""
+    since: datetime | None = None
 
 
 QueueState = Literal["ok", "late", "stuck", "paused"]
@@ -112,9 +113,10 @@ def _of_queues(queues: list[QueueShown]) -> Iterator[Complaint]:
         elif queue.pause is not None:
             yield Complaint(
                 "warning",
-                f"{queue.name} is paused by {queue.pause.paused_by}: {queue.pause.reason}",
+                f"{queue.name} is paused by {queue.pause.paused_by}: {queue.pause.reason.rstrip('.')}.",
                 "Resume it when the reason is over: `billhook queues resume`, or at the console.",
                 "/queues",
+                queue.pause.paused_at,
             )
         if queue.backlog.expired_leases:
             yield Complaint(
@@ -150,9 +152,10 @@ def _of_endpoints(tx: Tx) -> Iterator[Complaint]:
         elif endpoint.failing_since is not None:
             yield Complaint(
                 "warning",
-                f"Nothing has arrived at {endpoint.url} since {endpoint.failing_since:%Y-%m-%d %H:%M} UTC.",
+                f"Nothing has arrived at {endpoint.url}.",
                 "Its attempts say what it answers. billhook goes on trying, and disables it in the end.",
                 where,
+                endpoint.failing_since,
             )
 
 

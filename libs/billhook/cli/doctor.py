@@ -64,6 +64,7 @@ def show_examined(found: list[Complaint], *, as_json: bool) -> None:
         show([vars(one) for one in found], (), as_json=True, empty="")
         return
     for one in found:
-        typer.echo(f"{'BROKEN' if one.severity == 'broken' else 'look':<7} {one.what}\n        {one.do}")
+        since = f" Since {one.since:%Y-%m-%d %H:%M} UTC." if one.since else ""
+        typer.echo(f"{'BROKEN' if one.severity == 'broken' else 'look':<7} {one.what}{since}\n        {one.do}")
     if not found:
         typer.echo("Nothing is wrong: everything answers, every queue is worked, and nothing has failed for good.")

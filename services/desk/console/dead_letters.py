@@ -16,6 +16,7 @@ from billhook.store import dead_letters as store
 from billhook.store import queues
 from billhook.store.database import Tx
 from billhook.store.dunning_cases import get_case
+from billhook.store.merchants import get_merchant
 from billhook.store.operator_actions import list_actions
 from billhook.store.queues import QUEUES
 from services.desk.console.lists import PAGE, Filters, filters_of, is_more
@@ -67,11 +68,13 @@ def show_letter(request: Request, env: EnvIn, session: SessionIn, letter_id: Id)
         place = PLACES.get(letter["queue"])
         if letter["queue"] == "dunning_cases" and get_case(tx, work_id) is None:
             place = None
+        merchant = get_merchant(tx, letter["merchant_id"])
         actions = list_actions(tx, subject=letter_id, limit=20)
     return page(
         request,
         "dead_letter.html",
         letter=letter,
+        merchant=merchant,
         work=None if place is None else place + work_id,
         stopped=stopped,
         actions=actions,

@@ -17,6 +17,7 @@ from billhook.store.dunning_policies import policies_of
 from billhook.store.merchants import merchants_of
 from billhook.store.operator_actions import list_actions
 from billhook.store.payment_attempts import attempts_of
+from services.desk.console.case_words import COMING, ENDS, TRIGGERS
 from services.desk.console.lists import PAGE, filters_of, is_more
 from services.desk.console.rendering import page
 from services.desk.console.session import Acting, EnvIn, OperateIn, SessionIn, back
@@ -63,6 +64,9 @@ def show_case(request: Request, env: EnvIn, session: SessionIn, case_id: Id) -> 
         attempts=attempts,
         coming=coming,
         actions=actions,
+        triggers=TRIGGERS,
+        kinds=COMING,
+        ends=ENDS,
     )
 
 

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 from billhook.documents import built_in
 from billhook.rules.money import format_money
+from services.desk.console.case_words import said_of
 from services.desk.console.fields import state_kind
 
 POLICY: Final = (
@@ -103,6 +104,7 @@ def environment() -> jinja2.Environment:
         words=words,
         coded=coded,
         kind=state_kind,
+        said=said_of,
     )
     made.globals.update(asset=static_path)
     return made

@@ -10,13 +10,20 @@ function localise(root) {
     const at = new Date(element.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     element.title = `${full.format(at)} · ${at.toISOString()}`;
-    const recent = Math.abs(Date.now() - at.getTime()) < 180 * 864e5;
-    element.textContent = "day" in element.dataset ? days.format(at) : (recent ? short : full).format(at);
+    const thisYear = at.getFullYear() === new Date().getFullYear();
+    element.textContent = "day" in element.dataset ? days.format(at) : (thisYear ? short : full).format(at);
   }
 }
 
+// A field of a time is in the reader's zone, and what it stands for is not.
+const local = (at) => new Date(at.getTime() - at.getTimezoneOffset() * 6e4).toISOString().slice(0, 16);
+
 document.addEventListener("DOMContentLoaded", () => {
   localise(document);
+  for (const field of document.querySelectorAll("input[data-at]")) {
+    const at = new Date(field.dataset.at);
+    if (!Number.isNaN(at.getTime())) field.value = local(at);
+  }
   const narrow = window.matchMedia("(max-width: 52rem)");
   const fold = () => { for (const menu of document.querySelectorAll("details.menu")) menu.open = !narrow.matches; };
   narrow.addEventListener("change", fold);
@@ -46,16 +53,15 @@ document.addEventListener("htmx:afterSwap", still(false));
 document.addEventListener("submit", (event) => {
   const form = event.target;
   const question = event.submitter?.dataset.confirm || form.dataset.confirm;
-  if (question && !window.confirm(question)) { event.preventDefault(); return; }
-  // Fields of a time mean the reader's zone.
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// What is sent is changed, and not the form: whoever comes back to it finds it as they left it.
+document.addEventListener("formdata", ({ target: form, formData }) => {
   for (const field of form.querySelectorAll("input[type=datetime-local]")) {
-    if (!field.value || field.dataset.sent) continue;
-    const hidden = document.createElement("input");
-    hidden.type = "hidden"; hidden.name = field.name; hidden.value = new Date(field.value).toISOString();
-    field.removeAttribute("name");
-    form.append(hidden);
+    if (field.value) formData.set(field.name, new Date(field.value).toISOString());
   }
-  for (const field of form.querySelectorAll("input, select")) if (form.method === "get" && !field.value) field.disabled = true;
+  if (form.method === "get") for (const [name, value] of [...formData]) if (!value) formData.delete(name);
 });
 
 document.addEventListener("change", (event) => {
