@@ -129,7 +129,7 @@ def test_a_job_gives_way_to_what_comes_in_and_can_be_canceled(world: World) -> N
         tx.execute(inbox.insert(), [{**row, "id": one, "external_id": one} for one in ids])
         begin_replay(tx, job := asked(world, until=NOW - timedelta(seconds=10)))
     steps(world).run(None)
-    world.clock.move(seconds=0.3)
+    world.clock.move(seconds=0.6)
     steps(world).run(None)
     assert (job_of(world, job.id).matched, job_of(world, job.id).phase) == (EVENTS_BESIDE_TRAFFIC, "running")
     with world.database.begin() as tx:
