@@ -166,7 +166,8 @@ class Attempts:
         except TryAgain as error:
             return self._not_sent(job, error, self._clock())
         except Unprocessable as error:
-            return job, Done("done"), Verdict("failed", Answer("refused", "invoice_unknown", str(error)[:300]))
+            # Nobody was charged, so no customer is to read that a payment failed.
+            return job, Done("done"), Verdict("canceled", why=f"Not tried: {str(error)[:300]}")
         if found is not None:
             return job, Done("done"), found
         try:

@@ -12,7 +12,7 @@ from consumers.dunning import POLICY, Shop, open_shop
 from billhook.rules.dunning_policy import PRESETS, Policy
 from billhook.rules.standing import standing_of
 from billhook.store.database import Database
-from billhook.store.dunning_cases import debts
+from billhook.store.dunning_cases import debts, steps_of
 
 
 @pytest.fixture
@@ -132,6 +132,27 @@ def test_the_last_look_sees_what_no_event_has_told_yet(shop: Shop) -> None:
     shop.dun()
     assert [one.status for one in shop.attempts(case)] == ["canceled"]
     assert shop.case().stage == "recovered"
+    assert shop.charges(customer) == 1
+
+
+@pytest.mark.parametrize(("answer", "said"), [("nonsense", "metadata"), ("nothing", "no such invoice")])
+def test_a_last_look_that_shows_nothing_of_use_is_no_failed_payment(shop: Shop, answer: str, said: str) -> None:
+    customer, case = shop.renewal_fails()
+    shop.fake.accept(customer)
+    shop.dun()
+    with shop.fake._api.lock:
+        if answer == "nonsense":
+            shop.fake.world.get("invoice", case.invoice)["metadata"] = []
+        else:
+            shop.fake.world.remove("invoice", case.invoice)
+    shop.move(days=2, hours=1)
+    shop.dun()
+    assert [one.status for one in shop.attempts(case)] == ["canceled"]
+    with shop.world.database.read() as tx:
+        [why] = [row["detail"] for row in steps_of(tx, case.id) if row["cause"] == "attempt_canceled"]
+    assert said in why
+    assert len(shop.world.rows("mails", "id")) == 1  # of the failure that opened the case
+    assert "dunning.attempt_failed" not in shop.told()
     assert shop.charges(customer) == 1
 
 

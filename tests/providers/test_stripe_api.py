@@ -14,8 +14,10 @@ from stripe_shapes import CHARGE, INVOICE, SUBSCRIPTION, translate
 
 from billhook.errors import KeyRefused, TryAgain, Unprocessable
 from billhook.providers.stripe_api import READ_AS, StripeApi
+from billhook.providers.stripe_collecting import StripeCollecting
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.kinds import KINDS
+from billhook_testing.fake_stripe import FakeStripe
 
 LINES = [{"id": f"il_{n:03}", "object": "line_item", "amount": n, "quantity": 1} for n in range(250)]
 MONEY = {"currency": "eur", "amount": 5}
@@ -157,3 +159,23 @@ def test_an_unreachable_stripe_is_tried_again() -> None:
     with pytest.raises(TryAgain, match="could not be reached"):
         api.fetch("customer", "cus_1")
     api.close()
+
+
+@pytest.mark.parametrize("api_key", ["sk_test_fake", "sk_org_test_fake"])
+def test_whoever_asks_of_a_connected_account_and_whoever_collects_there_names_it_alike(api_key: str) -> None:
+    with FakeStripe(api_key=api_key) as fake:
+        fake.connect("acct_1")
+        options: Any = {"stripe_context" if api_key.startswith("sk_org_") else "stripe_account": "acct_1"}
+        v1 = fake.client().v1
+        customer = v1.customers.create({"name": "Eve"}, options).id
+        invoice = v1.invoices.create({"customer": customer, "currency": "eur"}, options).id
+        api = StripeCollecting(api_key, base_url=fake.url)
+        try:
+            assert api.fetch("customer", customer, account="acct_1").external_id == customer
+            assert api.last_look(str(invoice), account="acct_1")[0].customer == customer
+            assert api.mark_uncollectible(str(invoice), account="acct_1") is not None  # it is a draft: Stripe says so
+            for ask in (lambda: api.fetch("customer", customer), lambda: api.last_look(str(invoice), account="")):
+                with pytest.raises(Unprocessable):
+                    ask()
+        finally:
+            api.close()

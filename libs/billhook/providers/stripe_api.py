@@ -155,7 +155,10 @@ class StripeApi:
         return values, listing.next_cursor(cursor, shown, more=bool(answer.get("has_more")), what=what)
 
     def _options(self, account: str) -> stripe.RequestOptions:
-        return options_for(account, organization=self._organization)
+        """Whose objects are meant. An organization's key names its accounts in a header of its own."""
+        if not account:
+            return {}
+        return {"stripe_context": account} if self._organization else {"stripe_account": account}
 
     def _service(self, path: str) -> Any:
         """The SDK's service. Callers take `last_response.data`, what came over the wire: the SDK's own objects turn
@@ -171,13 +174,6 @@ class StripeApi:
     def _items(self, subscription: str, options: stripe.RequestOptions) -> list[Any]:
         which: Any = {"subscription": subscription, "limit": _LARGEST_PAGE}
         return _all_of(self._client.v1.subscription_items.list(which, options), options)
-
-
-def options_for(account: str, *, organization: bool = False) -> stripe.RequestOptions:
-    """Whose objects are meant. An organization's key names its accounts in a header of its own."""
-    if not account:
-        return {}
-    return {"stripe_context": account} if organization else {"stripe_account": account}
 
 
 def _all_of(page: Any, options: stripe.RequestOptions) -> list[Any]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from billhook.errors import TryAgain, Unprocessable
-from billhook.providers.stripe_api import StripeApi, options_for, reason_of, retry_after
+from billhook.providers.stripe_api import StripeApi, reason_of, retry_after
 from billhook.providers.stripe_invoices import Invoice as ReadInvoice
 from billhook.providers.stripe_objects import read
 from billhook.rules.book.invoice import Invoice
@@ -146,7 +146,7 @@ class StripeCollecting(StripeApi):
         import stripe
 
         try:
-            self._client.v1.invoices.pay("in_billhook_checks_its_key", {}, options_for(account))
+            self._client.v1.invoices.pay("in_billhook_checks_its_key", {}, self._options(account))
         except (stripe.AuthenticationError, stripe.PermissionError) as error:
             return str(error.user_message or error)[:300]
         except stripe.InvalidRequestError:
@@ -194,7 +194,7 @@ class StripeCollecting(StripeApi):
         import stripe
 
         try:
-            response = call({**options_for(account), "idempotency_key": key}).last_response
+            response = call({**self._options(account), "idempotency_key": key}).last_response
         except stripe.CardError as error:
             sent_back: Any = error.json_body or {}
             body = sent_back.get("error", {})
@@ -229,7 +229,7 @@ class StripeCollecting(StripeApi):
         import stripe
 
         try:
-            answer: dict[str, Any] = call(options_for(account)).last_response.data
+            answer: dict[str, Any] = call(self._options(account)).last_response.data
         except stripe.InvalidRequestError as error:
             if error.code == _NOT_FOUND:
                 raise _Gone from error
@@ -243,7 +243,7 @@ class StripeCollecting(StripeApi):
         import stripe
 
         try:
-            call(options_for(account))
+            call(self._options(account))
         except stripe.InvalidRequestError as error:
             return str(error.user_message or error)[:300]
         except (stripe.AuthenticationError, stripe.PermissionError) as error:

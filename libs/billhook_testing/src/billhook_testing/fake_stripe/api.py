@@ -54,7 +54,7 @@ class Api:
     def _endpoint(self, route: Route) -> Callable[[HttpRequest], Any]:
         async def endpoint(request: HttpRequest) -> Response:
             body = (await request.body()).decode()
-            account = request.headers.get("stripe-account", "")
+            account = self._account(request)
             fault = self._switches.take(request.url.path, API_FAULTS, request.method, account)
             if fault is not None and fault.kind == "timeout_before":
                 return await self._vanish(request, fault)
@@ -84,7 +84,7 @@ class Api:
     def _answer(self, route: Route, request: HttpRequest, body: str, fault: Fault | None) -> Answer:
         key = request.headers.get("idempotency-key") if request.method == "POST" else None
         with self.lock:
-            account = request.headers.get("stripe-account", "")
+            account = self._account(request)
             world = self._worlds.get(account, self._worlds[""])
             request_id = world.new_id("req")
             headers = [("request-id", request_id), ("stripe-version", API_VERSION)]
@@ -126,6 +126,11 @@ class Api:
         answer = route.handler(world, params, ids)
         sent: Json = as_sent(expanded(world, answer, params.texts("expand"), INCLUDES))
         return sent
+
+    def _account(self, request: HttpRequest) -> str:
+        """The connected account that is asked about. An organization's key says it in another header."""
+        name = "stripe-context" if self._api_key.startswith("sk_org_") else "stripe-account"
+        return request.headers.get(name, "")
 
     def _check_key(self, authorization: str) -> None:
         given = authorization.removeprefix("Bearer ")
