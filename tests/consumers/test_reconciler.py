@@ -163,6 +163,11 @@ def pass_time(shop: Shop, **time: float) -> None:
 
 
 def test_a_world_in_which_nothing_is_wrong_has_no_findings(shop: Shop) -> None:
+    charge = shop.fake.world.all("charge")[-1]["id"]
+    shop.fake.client().v1.refunds.create({"charge": charge, "amount": 500})
+    shop.fake.open_dispute(charge)
+    shop.hear()
+    pass_time(shop, hours=1)
     run = shop.reconcile()
     assert (run.state, run.notes, shop.found()) == ("done", [], [])
     assert run.compared > 20

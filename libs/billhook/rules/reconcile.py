@@ -79,7 +79,7 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
     "charge": {
         "currency_mismatch": ("currency",),
         "amount_mismatch": ("amount", "amount_captured", "amount_refunded"),
-        "status_mismatch": ("status", "disputed"),
+        "status_mismatch": ("status",),
         "stale_projection": ("payment", "customer"),
     },
     "invoice_payment": {
@@ -161,6 +161,7 @@ _WHY_NOT: Final[dict[str, tuple[str, ...]]] = {
     "it is of the last try to pay, and whether that succeeded is compared": (
         *("failure_code", "decline_code", "failure_message", "failure_reason"),
     ),
+    "no event tells it of the charge, and the dispute is compared": ("disputed",),
     "another object that is compared names the two": (
         *("invoice", "charge", "payment_record", "latest_invoice", "schedule", "phases", "currency"),
     ),
