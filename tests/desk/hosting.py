@@ -40,11 +40,11 @@ class Hosted:
         with self.desk.env.database.begin() as tx:
             getattr(invoices, verb)(tx, self.invoice_id, *arguments, now=self.desk.env.clock())
 
-    def settle(self, kind: str, pdf: bytes | None) -> None:
-        """Its document of a kind is made; without a file, it was given up."""
+    def settle(self, kind: str, pdf: bytes | None, subject: str | None = None) -> None:
+        """Its document of a kind is made, or that of its credit note; without a file, it was given up."""
         env = self.desk.env
         with env.database.begin() as tx:
-            [row] = [row for row in list_documents(tx, self.invoice_id) if row["kind"] == kind]
+            [row] = [row for row in list_documents(tx, subject or self.invoice_id) if row["kind"] == kind]
             if pdf is None:
                 work.give_up(tx, documents, [(row["id"], "no engine drew it")], NOW)
                 return

@@ -192,6 +192,10 @@ def test_what_was_taken_back_is_told_and_not_asked_for(hosted: Hosted) -> None:
     assert "€775.68 due" in page
     assert "Credit note CN-0001: The PDF is being made." in page
     assert opened(f"{here}/credit-note-1.pdf").status_code == 404
+    notes = hosted.desk.get(f"/v1/invoices/{hosted.invoice_id}/credit-notes", key=hosted.key).json()["data"]
+    hosted.settle("credit_note", RECEIPT, notes[0]["id"])
+    assert "credit-note-1.pdf" in opened(here).text
+    assert opened(f"{here}/credit-note-1.pdf").content == RECEIPT
 
 
 def test_a_bucket_hands_the_file_out_itself_for_a_few_minutes(

@@ -122,6 +122,12 @@ def test_on_the_narrowest_phone_nothing_is_to_the_side(desk: Desk, context: Brow
     for width in (320, 500, 768, 1100):
         visit.page.set_viewport_size({"width": width, "height": 700})
         assert visit.value("document.documentElement.scrollWidth") == width
+        if width == 320:  # the button to pay is in reach of a thumb, wherever one is on the page
+            for place in ("0", "document.body.scrollHeight"):
+                visit.value(f"scrollTo(0, {place})")
+                button = visit.page.locator(".pay").bounding_box()
+                assert button is not None
+                assert 400 < button["y"] < 700 - button["height"]
 
 
 @pytest.mark.parametrize("accent", ["#ffe14d", "#808080", "#0f6e6e"])

@@ -59,6 +59,9 @@ def test_an_event_sent_again_says_how_many_endpoints_still_wait_and_is_the_same(
     assert again.json == {"id": first.json["id"], "status": "duplicate"}
     other = door.stripe(stripe_event("evt_1", pending_webhooks=1, livemode=True))
     assert other.json["status"] == "conflict"
+    assert door.stripe(stripe_event("evt_2", livemode=False)).json["status"] == "accepted"
+    counted = door.env.metrics.events_other_mode
+    assert [counted.labels(mode)._value.get() for mode in ("test", "live")] == [1, 0], "of a live source"
 
 
 def test_the_same_id_at_once_is_one_event(door: Door) -> None:
