@@ -123,8 +123,7 @@ class Rendering:
         self._metrics = metrics
         for outcome in ("ready", "failed"):
             metrics.documents.labels(outcome)  # from 0 on, or the first would not show as an increase
-        for stage in STAGES:
-            metrics.document_seconds.labels(stage)
+        self._seconds = {stage: metrics.document_seconds.labels(stage) for stage in STAGES}
         self._clock = clock
         self._public = public
 
@@ -154,7 +153,7 @@ class Rendering:
         left = {job.id: job for job in jobs}
         results: list[Result] = []
         made: list[Made] = []
-        stages = Stages(self._metrics.document_seconds)
+        stages = Stages(self._seconds)
 
         def ended(result: Result) -> None:
             results.append(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -17,7 +17,7 @@ class Stages:
     """A stopwatch over a batch: it begins in `store`, which is what all else happens in, and an inner stage is no time
     of the outer one."""
 
-    def __init__(self, seconds: Counter) -> None:
+    def __init__(self, seconds: Mapping[Stage, Counter]) -> None:
         self._seconds = seconds
         self._stage: Stage = "store"
         self._since = time.monotonic()
@@ -36,5 +36,5 @@ class Stages:
 
     def _turn(self, stage: Stage) -> None:
         now = time.monotonic()
-        self._seconds.labels(self._stage).inc(now - self._since)
+        self._seconds[self._stage].inc(now - self._since)
         self._stage, self._since = stage, now

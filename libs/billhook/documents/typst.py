@@ -259,6 +259,11 @@ def _height(text: str, points: float, room: float) -> float:
     return rows * points * 0.466  # mm, with what is between rows
 
 
+def _tall_text(text: str, points: float, room: float) -> bool:
+    """Whether no page might hold it."""
+    return (len(text) > _QUICK or "\n" in text) and _height(text, points, room) > _WHOLE
+
+
 def _line_height(line: ShownLine, room: float) -> float:
     return 4 + _height(line.description, _TEXT, room) + sum(_height(note, _LABEL, room) for note in line.notes)
 
@@ -331,8 +336,8 @@ def work_of(request: RenderRequest, seconds: float) -> Work:
     room = max(_WIDTH - sum(columns), 20.0)
     look["kept"] = _kept(shown, room)
     look["tall"] = _tall(shown.lines, room)
-    look["tall_notes"] = [place for place, note in enumerate(shown.notes) if _height(note, _TEXT, _WIDTH) > _WHOLE]
-    look["tall_footer"] = _height(shown.footer or "", _LABEL, _WIDTH) > _WHOLE
+    look["tall_notes"] = [place for place, note in enumerate(shown.notes) if _tall_text(note, _TEXT, _WIDTH)]
+    look["tall_footer"] = _tall_text(shown.footer or "", _LABEL, _WIDTH)
     look["headline"] = _headline_size(shown, beside_code=look["code"] is not None)
     picture = None
     if request.logo is not None:
