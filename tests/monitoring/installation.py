@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from consumers.world import SECRET, stripe_signature
 from billhook.actions.publishing import Publication, prepared
 from billhook.runtime.connections import Bounds
 from billhook.runtime.env import Env
-from billhook.runtime.health import Probes, ProbeServer
+from billhook.runtime.health import Probes, ProbeServer, is_ready
 from billhook.runtime.service import Health, Running, find_service, service_names
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import HOST, free_port
@@ -136,9 +137,9 @@ class Installation:
             with refused:
                 return refused.code
 
-    def say(self, count: int) -> None:
-        """Publish messages, which go to the endpoint."""
-        now = self.env.clock()
+    def say(self, count: int, *, ago: timedelta = timedelta(0)) -> None:
+        """Publish messages, which go to the endpoint, and should have so long ago."""
+        now = self.env.clock() - ago
         news = [Publication("order.shipped", b"{}") for _ in range(count)]
         self._said += count
         messages = [
@@ -147,6 +148,10 @@ class Installation:
         ]
         with self.env.database.begin() as tx:
             address(tx, add_messages(tx, messages, now), now)
+
+    def ready(self) -> set[str]:
+        """Which processes say that they are."""
+        return {name for name, process in self.processes.items() if is_ready(HOST, process.port)}
 
     def count(self, table: str, state: str) -> int:
         rows = queues.QUEUES[table]

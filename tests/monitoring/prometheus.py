@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,8 +45,18 @@ def rules_in_a_hurry(path: Path) -> str:
 class Prometheus:
     """A running one."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
         self.url = f"http://{HOST}:{port}"
+        self._process = process
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It answers nobody, and what it had begun to scrape stays begun."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _get(self, path: str, **query: str) -> Any:
         with urlopen(f"{self.url}{path}?{urlencode(query)}", timeout=10) as answer:
@@ -112,7 +123,7 @@ def prometheus_server(directory: Path, targets: Mapping[str, int]) -> Iterator[P
         "--log.level=error",
     ]
     with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        server = Prometheus(port)
+        server = Prometheus(port, process)
         try:
             _await_start(server, process, directory / "log")
             yield server

@@ -10,12 +10,13 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 import yaml
 from consumers.lifecycle import event, life
-from monitoring.installation import Installation
+from monitoring.installation import Installation, until
 from monitoring.prometheus import ROOT, RULES, Prometheus
 from store.test_measures import finding
 
@@ -23,9 +24,11 @@ from billhook.metrics import DECLARED
 from billhook.rules.signing import new_secret
 from billhook.store import queues
 from billhook.store.dead_letters import list_dead
+from billhook.store.deliveries import deliveries
 from billhook.store.endpoints import create_endpoint, set_disabled
 from billhook.store.queue_pauses import pause, resume
 from billhook.store.reconciliation import reconciliation_findings
+from billhook.store.sources import sources
 
 GRAFANA = ROOT / "deploy" / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
@@ -122,6 +125,9 @@ def asked_by_hand(expression: str) -> str:
     return expression.replace("$__rate_interval", "10s").replace("$queue", ".*")
 
 
+LONG = timedelta(hours=4)
+
+
 def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
     others = break_what_waits_for_a_person(installation)
     installation.queue.cut()
@@ -133,6 +139,8 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
         ("BillhookFindings", "status_mismatch"),
         ("BillhookEventsMissing", "missing_event"),
         ("BillhookRedisAway", "deliveries"),
+        ("BillhookReconciliationOld", "asked"),
+        ("BillhookWebhooksLate", ""),
     }
     prometheus.until_fired(expected)
     installation.queue.open()
@@ -141,11 +149,16 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
 
     for name in ("courier", "desk"):
         installation.processes[name].stop()
-    installation.say(3)
+    installation.say(3, ago=LONG)
+    with installation.env.database.begin() as tx:  # what a courier leaves that is killed with one in hand
+        late = sa.select(deliveries.c.id).where(deliveries.c.state == "due").limit(1).scalar_subquery()
+        tx.execute(sa.update(deliveries).where(deliveries.c.id == late).values(token="tok_1", attempts=1))
     expected = {
         ("BillhookTargetGone", "courier"),
         ("BillhookTargetGone", "desk"),
         ("BillhookQueueNotWorked", "deliveries"),
+        ("BillhookQueueLate", "deliveries"),
+        ("BillhookLeasesExpired", "deliveries"),
     }
     prometheus.until_fired(expected)
     assert ("BillhookQueueNotWorked", "inbox") not in prometheus.firing()
@@ -166,6 +179,14 @@ def test_a_drill(installation: Installation, prometheus: Prometheus) -> None:
     assert installation.post(event(100, "x.y", {}, 1)) == 200
     prometheus.until(lambda: not prometheus.firing(), "silence")
 
+    with prometheus.standing_still():  # which changes nothing in billhook
+        assert installation.post(event(110, "x.y", {}, 1)) == 200
+        delivered = installation.count("deliveries", "delivered")
+        installation.say(2)
+        until(lambda: installation.count("deliveries", "delivered") >= delivered + 2)
+        until(lambda: installation.count("inbox", "due") == 0)
+        assert installation.ready() == set(installation.processes)
+
 
 def break_what_waits_for_a_person(installation: Installation) -> list[str]:
     """Returns the endpoints that are for the drill alone: one that fails is soon asked too seldom for a rate."""
@@ -175,6 +196,8 @@ def break_what_waits_for_a_person(installation: Installation) -> list[str]:
         sealed = env.vault.seal(new_secret("v1"))
         where = (installation.merchant_id, installation.endpoint.url, ["order.shipped"], sealed, env.clock())
         others = [create_endpoint(tx, *where).id for _ in range(8)]
+        tx.execute(sa.update(sources).where(sources.c.name == "asked").values(created_at=env.clock() - LONG))
+    installation.say(8, ago=LONG)
     installation.say(40)
     assert installation.post(event(90, "invoice.paid", {"id": "in_9", "object": "invoice"}, 1)) == 200
     with installation.env.database.begin() as tx:
@@ -192,6 +215,7 @@ def mend_what_waits_for_a_person(installation: Installation, others: list[str]) 
         for letter in list_dead(tx):
             assert queues.discard(tx, letter["queue"], [letter["work_id"]], by="usr_1", now=now) == 1
         tx.execute(sa.update(reconciliation_findings).values(state="accepted"))
+        tx.execute(sa.update(sources).values(created_at=now))
         assert resume(tx, "replays")
         for endpoint_id in others:
             set_disabled(tx, endpoint_id, now, "the drill is over")

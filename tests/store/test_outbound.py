@@ -136,6 +136,9 @@ def test_every_attempt_is_kept_in_order(database: Database) -> None:
             {field: getattr(attempt, field) for field in fields} | lists for attempt in attempts
         ]
         assert list_attempts(tx, ["dlv_1"], merchant_id="mrc_b") == []
+        add_attempts(tx, [msgspec.structs.replace(attempts[0], delivery_id="dlv_2", number=7)])
+        both = list_attempts(tx, ["dlv_1", "dlv_2"], merchant_id="mrc_a", latest=1)
+        assert [(row["delivery_id"], row["number"]) for row in both] == [("dlv_1", 2), ("dlv_2", 7)]
 
 
 def test_deliveries_are_found_by_what_they_are_about(database: Database) -> None:

@@ -376,8 +376,15 @@ def list_deliveries(
     return list(tx.execute(query.limit(limit)).mappings())
 
 
-def list_attempts(tx: Tx, delivery_ids: Collection[str], *, merchant_id: str) -> list[sa.RowMapping]:
-    query = sa.select(delivery_attempts).where(
-        delivery_attempts.c.delivery_id.in_(delivery_ids), delivery_attempts.c.merchant_id == merchant_id
-    )
-    return list(tx.execute(query.order_by(delivery_attempts.c.id)).mappings())
+def list_attempts(
+    tx: Tx, delivery_ids: Collection[str], *, merchant_id: str, latest: int | None = None
+) -> list[sa.RowMapping]:
+    """The attempts at these deliveries, or the `latest` of each: each replay brings more of them."""
+    c = delivery_attempts.c
+    mine = (c.delivery_id.in_(delivery_ids), c.merchant_id == merchant_id)
+    query = sa.select(delivery_attempts).where(*mine)
+    if latest is not None:
+        ends = sa.select(c.delivery_id, sa.func.max(c.number).label("last")).where(*mine).group_by(c.delivery_id)
+        end = ends.subquery()
+        query = query.join(end, sa.and_(end.c.delivery_id == c.delivery_id, c.number > end.c.last - latest))
+    return list(tx.execute(query.order_by(c.id)).mappings())

@@ -83,14 +83,14 @@ def delivery_shown(tx: Tx, delivery_id: str, merchant_id: str | None) -> dict[st
     row = find_delivery(tx, delivery_id, merchant_id)
     message = get_message(tx, row["message_id"], merchant_id=row["merchant_id"])
     assert message is not None
-    attempts = store.list_attempts(tx, [delivery_id], merchant_id=row["merchant_id"])
+    attempts = store.list_attempts(tx, [delivery_id], merchant_id=row["merchant_id"], latest=MOST_ATTEMPTS)
     return {
         "delivery": row,
         "message": message,
         "body": body_shown(bytes(message["body"])),
         "endpoint": endpoints_of(tx, [row["endpoint_id"]])[row["endpoint_id"]],
-        "attempts": [(one, body_shown(bytes(one["response"]))) for one in attempts[-MOST_ATTEMPTS:]],
-        "left_out": max(0, len(attempts) - MOST_ATTEMPTS),
+        "attempts": [(one, body_shown(bytes(one["response"]))) for one in attempts],
+        "left_out": attempts[0]["number"] - 1 if attempts else 0,
     }
 
 

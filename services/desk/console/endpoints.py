@@ -18,6 +18,7 @@ from billhook.store.endpoints import list_endpoints as stored
 from billhook.store.merchants import merchants_of
 from billhook.store.messages import types_of
 from billhook.store.operator_actions import list_actions
+from services.desk.console.fields import LATEST_TRIES
 from services.desk.console.lists import PAGE, filters_of, is_more
 from services.desk.console.rendering import page
 from services.desk.console.session import EnvIn, OperateIn, SessionIn, back
@@ -63,7 +64,8 @@ def find_endpoint(tx: Tx, endpoint_id: str, merchant_id: str | None) -> Endpoint
 def shown_of(env: Env, tx: Tx, endpoint: Endpoint) -> dict[str, Any]:
     """What a page says of one, with its latest deliveries."""
     sent = list_deliveries(tx, merchant_id=endpoint.merchant_id, endpoint_id=endpoint.id, limit=LATEST)
-    attempts = list_attempts(tx, [row["id"] for row in sent], merchant_id=endpoint.merchant_id)
+    ids = [row["id"] for row in sent]
+    attempts = list_attempts(tx, ids, merchant_id=endpoint.merchant_id, latest=LATEST_TRIES)
     return {
         "endpoint": endpoint_shown(env, endpoint),
         "held": held_for(tx, endpoint.id),

@@ -19,6 +19,8 @@ from billhook.rules.book.objects import Amount, BookObject
 from billhook.rules.money import format_money
 
 LONGEST_VALUE: Final = 300
+LATEST_TRIES: Final = 12
+"""Attempts that a line shows of a delivery."""
 LARGEST_BODY: Final = 24 * 1024
 """Of a body that a page shows; the rest is a download."""
 

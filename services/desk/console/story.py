@@ -27,7 +27,7 @@ from billhook.store.endpoints import Endpoint, endpoints_of
 from billhook.store.mails import list_mails_since
 from billhook.store.messages import message_before, messages_of_event
 from billhook.store.sources import Source
-from services.desk.console.fields import FieldShown, compared, title_of
+from services.desk.console.fields import LATEST_TRIES, FieldShown, compared, title_of
 
 MOST_MESSAGES: Final = 50
 MOST_DELIVERIES: Final = 60
@@ -137,7 +137,7 @@ def _messages(tx: Tx, rows: Sequence[Any], merchant_id: str) -> list[MessageShow
         for row in rows
         for delivery in list_deliveries(tx, merchant_id=merchant_id, message_id=row["id"], limit=MOST_DELIVERIES)
     ][:MOST_DELIVERIES]
-    attempts = list_attempts(tx, [row["id"] for row in sent], merchant_id=merchant_id)
+    attempts = list_attempts(tx, [row["id"] for row in sent], merchant_id=merchant_id, latest=LATEST_TRIES)
     known = endpoints_of(tx, {row["endpoint_id"] for row in sent})
     shown = [
         DeliveryShown(row, known.get(row["endpoint_id"]), [one for one in attempts if one["delivery_id"] == row["id"]])
