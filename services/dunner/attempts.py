@@ -23,10 +23,12 @@ from billhook.actions.dunning_attempts import Failure, attempts_failed, attempts
 from billhook.actions.invoices import pay
 from billhook.errors import NotYet, Refused, TryAgain, Unprocessable
 from billhook.metrics import Metrics
-from billhook.providers.payments import PaymentsApi
+from billhook.providers.payments import Collected, PaymentsApi
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.dunning import invoice_cause
 from billhook.rules.payment_attempts import (
+    ATTEMPT,
+    ATTEMPT_OF_INVOICE,
     COUNTS,
     GIVE_UP_AFTER,
     KEY_LIFE,
@@ -187,7 +189,7 @@ class Attempts:
             attempt.amount,
             attempt.currency,
             key=attempt.idempotency_key,
-            metadata={"billhook_attempt": attempt.id, "billhook_invoice": case.invoice_id},
+            metadata={ATTEMPT: attempt.id, ATTEMPT_OF_INVOICE: case.invoice_id},
             account=attempt.account,
         )
 
@@ -201,7 +203,9 @@ class Attempts:
                 return Verdict("canceled", why="The invoice is not open any more.")
             if case.customer is None:
                 return Verdict("failed", Answer("method_missing", "customer_missing", "The invoice names no customer."))
-            return _other_amount(own.amount_remaining, attempt)
+            since = own.finalized_at or own.created_at
+            paid = api.collected(case.customer, own.id, since, account=attempt.account)
+            return _other_amount(own.amount_remaining, attempt) if paid is None else _paid_before(paid, attempt)
         found, said = api.last_look(case.invoice, account=attempt.account)
         if invoice_cause(found) is not None or found.status != "open":
             return Verdict("canceled", invoice=found, why=f"The invoice is {found.status} at the provider.")
@@ -346,6 +350,14 @@ def _other_amount(open_now: int, attempt: Attempt) -> Verdict | None:
     if open_now == attempt.amount:
         return None
     return Verdict("canceled", amount=open_now, why=f"{open_now} are open by now, and not {attempt.amount}.")
+
+
+def _paid_before(paid: Collected, attempt: Attempt) -> Verdict:
+    """The ledger does not know of this payment: it came back older than it was, from a backup or a replica."""
+    if paid.amount == attempt.amount:
+        return Verdict("succeeded", Answer("succeeded", reference=paid.reference), asked=True)
+    why = f"Not tried: payment {paid.reference} of {paid.amount} was collected for it, and {attempt.amount} are open."
+    return Verdict("failed", Answer("refused", "collected_before", f"{why} Settle it by hand."))
 
 
 def _keep_attempt(tx: Tx, case: Case, attempt: Attempt, amount: int) -> None:

@@ -112,6 +112,7 @@ def changing(env: Env, ours: Belongings, var: Path) -> dict[tuple[str, ...], lis
         ("invoices", "credit"): [own(finalized=True)],
         ("invoices", "send"): [own(finalized=True)],
         ("invoices", "delete"): [own(finalized=False)],
+        ("invoices", "count-from"): ["INV-", "1000", *merchant],
         ("queues", "pause"): ["mails", "--reason", "the server is down"],
         ("queues", "resume"): ["mails"],
         ("operators", "add"): ["ada@example.com"],

@@ -31,6 +31,16 @@ def draft(shell: Shell, *words: str, **changed: Any) -> Any:
     return shell.json("invoices", "draft", "-", *words, typed=json.dumps({**TERMS, **changed}))[0]
 
 
+def test_numbers_go_on_behind_those_that_the_ledger_does_not_know_of(shell: Shell, merchant: Any) -> None:
+    assert shell.json("invoices", "finalize", draft(shell)["id"])[0]["number"] == "INV-0001"
+    [counted] = shell.json("invoices", "count-from", "INV-", "17")
+    assert (counted["last"], counted["skipped"]) == (17, 16)
+    assert shell.json("invoices", "finalize", draft(shell)["id"])[0]["number"] == "INV-0018"
+    assert "numbers never go back" in shell.run("invoices", "count-from", "INV-", "18").stderr
+    assert "a mistake?" in shell.run("invoices", "count-from", "INV-", "1000000").stderr
+    assert shell.json("invoices", "count-from", "CN-", "3")[0]["skipped"] == 3  # of which there was none yet
+
+
 def test_an_invoice_lives_on_the_command_line(shell: Shell, merchant: Any, tmp_path: Path) -> None:
     first = draft(shell)
     assert (first["status"], first["number"], first["total"], first["documents"]) == ("draft", None, 1000, [])

@@ -150,6 +150,7 @@ def test_each_request_has_its_turn_however_many_one_answer_takes() -> None:
         api = StripeApi(fake.api_key, base_url=fake.url, gate=gate)
         api.fetch("invoice", str(drafted.id))
         assert gate.entered == ["", ""]  # the invoice, and the lines that it left out
+        fake.connect("acct_1")
         fake.faults.api("rate_limit", path="/v1/customers", retry_after=7)
         with pytest.raises(Exception, match="429"):
             api.fetch("customer", customer.id, account="acct_1")

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from consumers.test_reconciler_inside import FOUND_INSIDE
 from consumers.world import Silence, World, run_until_quiet
+from store.databases import back_up, restore
 
 from billhook.actions import reconciliation as verbs
 from billhook.outlets.objects import Objects, open_objects
@@ -172,6 +173,24 @@ def test_a_world_in_which_nothing_is_wrong_has_no_findings(shop: Shop) -> None:
     assert (run.state, run.notes, shop.found()) == ("done", [], [])
     assert run.compared > 20
     assert shop.world.rows("messages", "type").count(("reconciliation.run_completed",)) == 1
+
+
+def test_a_ledger_that_comes_back_older_than_it_was_catches_up_with_the_provider(shop: Shop) -> None:
+    def known() -> dict[str, set[tuple[object, ...]]]:
+        return {
+            kind: set(shop.world.rows(table.name, "external_id", "version_digest")) for kind, table in TABLES.items()
+        }
+
+    backup = back_up(shop.world.database)
+    trade(shop, "bob@example.com")
+    shop.hear()
+    before = known()
+    pass_time(shop, hours=1)
+
+    restore(shop.world.database, backup)
+    assert known() != before
+    shop.reconcile(since=shop.world.clock() - timedelta(hours=24))
+    assert known() == before
 
 
 def test_a_world_in_which_much_happens_has_no_findings_over_many_runs(shop: Shop) -> None:

@@ -7,9 +7,10 @@ import contextlib
 import functools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,25 @@ def database(migrated: Database) -> Database:
         for statement in emptied if migrated.sqlite else ["; ".join(emptied)]:
             tx.exec_driver_sql(statement)
     return migrated
+
+
+Backup = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def back_up(database: Database) -> Backup:
+    """All its rows."""
+    with database.read() as tx:
+        return {table.name: [dict(row) for row in tx.execute(table.select()).mappings()] for table in TABLES}
+
+
+def restore(database: Database, backup: Backup) -> None:
+    """Nothing is in it but these."""
+    with database.begin() as tx:
+        for table in reversed(TABLES):
+            tx.execute(table.delete())
+        for table in TABLES:
+            if backup[table.name]:
+                tx.execute(table.insert(), [*backup[table.name]])
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from billhook.store.messages import get_message
 from billhook.store.own_invoices import OWN, get_own_invoice
 from billhook.store.reconciliation import Finding
 from billhook.store.replay_windows import add_missing
-from billhook.store.series import set_last
+from billhook.store.series import count_on_from
 from billhook.store.sources import get_source
 
 
@@ -115,7 +115,7 @@ def _payment(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
 def _series(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     """It counts on from the highest number that was taken."""
     series = finding.external_id.partition(" ")[2].rpartition(" ")[0]
-    set_last(tx, finding.merchant_id, series, int(finding.differences["last"][1]))
+    count_on_from(tx, finding.merchant_id, series, int(finding.differences["last"][1]))
     return {}
 
 

@@ -13,7 +13,7 @@ import typer
 
 from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.groups import command_group
-from billhook.cli.output import CommandError, Json, Narrow, opened, say, show, show_one
+from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.decoding import convert
 from billhook.rules.export import Decimals, Delimiter, Format, Kind, Preset, style_of
 from billhook.rules.terms import CreditTerms, Terms
@@ -263,6 +263,35 @@ def send(
             sending = invoices.send(tx, invoice_id, kind, to or None, public=public, anyone=True, now=now, known=known)
         ring(env, sending.rings)
         show_one({"document_id": sending.document_id, "to": sending.to, "waiting": sending.waiting}, as_json=as_json)
+
+
+MOST_SKIPPED = 100_000
+
+
+@commands.command("count-from")
+def count_from(
+    series: Annotated[str, typer.Argument(metavar="SERIES", help="What stands before the number: INV-, CN-2026-…")],
+    last: Annotated[int, typer.Argument(metavar="LAST", help="The last number that was given out.", min=1)],
+    merchant: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Go on behind a number that the ledger does not know of: after a backup was restored, or from another system.
+
+    A number is on one document for good. Of those that are skipped, reconciliation says once that they are nowhere.
+    """
+    from billhook.store.operator_actions import note_action
+    from billhook.store.series import count_on_from, last_number
+
+    with opened() as env, env.database.begin() as tx:
+        owner = owner_of(tx, merchant)
+        known = last_number(tx, owner, series)
+        if last - known > MOST_SKIPPED:
+            raise CommandError(f"{last} is {last - known} behind {known}, the last of {series!r}: a mistake?")
+        if not count_on_from(tx, owner, series, last):
+            raise CommandError(f"{series!r} is at {known} already, and numbers never go back.")
+        detail = {"from": known, "to": last}
+        note_action(tx, "invoice.count_from", series, by=done_by(), now=env.clock(), merchant_id=owner, detail=detail)
+        show_one({"merchant_id": owner, "series": series, "last": last, "skipped": last - known}, as_json=as_json)
 
 
 @commands.command("export")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from billhook.providers.provider import ProviderApi
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.payment_attempts import Answer
+
+
+class Collected(NamedTuple):
+    """Money that has come."""
+
+    reference: str
+    amount: int
 
 
 class PaymentsApi(ProviderApi, Protocol):
@@ -26,6 +33,10 @@ class PaymentsApi(ProviderApi, Protocol):
         self, customer: str, amount: int, currency: str, *, key: str, metadata: dict[str, str], account: str
     ) -> Answer:
         """Charge a customer's default method while they are away."""
+
+    def collected(self, customer: str, invoice: str, since: datetime, *, account: str) -> Collected | None:
+        """A payment of the customer's that some attempt collected for an invoice of ours since then. Raises `TryAgain`
+        while one is under way."""
 
     def invoice_outcome(self, invoice: str, since: datetime, *, account: str) -> Answer:
         """What became of an attempt at an invoice that was sent at `since`."""

@@ -13,24 +13,22 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from billhook.errors import TryAgain, Unprocessable
+from billhook.providers.payments import Collected
 from billhook.providers.stripe_api import StripeApi, reason_of, retry_after
 from billhook.providers.stripe_invoices import Invoice as ReadInvoice
 from billhook.providers.stripe_objects import read
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.declines import DECLINES
-from billhook.rules.payment_attempts import Answer, declined
+from billhook.rules.payment_attempts import ATTEMPT, ATTEMPT_OF_INVOICE, Answer, declined
 
 if TYPE_CHECKING:
     import stripe
-
-ATTEMPT: Final = "billhook_attempt"
-"""The metadata by which an attempt is found again when its key is forgotten."""
-INVOICE: Final = "billhook_invoice"
 
 _MOST_PAGES: Final = 20
 """Of open invoices, the newest first, that are looked through for one that Stripe retries."""
 _CLOCKS_APART: Final = timedelta(seconds=5)
 _NO_METHOD: Final = re.compile(r"default.{0,3}(payment.method|source)|missing a payment method", re.IGNORECASE)
+_UNDER_WAY: Final = ("processing", "requires_capture")
 _NOT_FOUND: Final = "resource_missing"
 _NOT_AUTHENTICATED: Final = "payment_intent_authentication_failure"
 """The customer did not do what their bank wanted."""
@@ -91,19 +89,29 @@ class StripeCollecting(StripeApi):
     ) -> Answer:
         """What became of an attempt to charge a customer. The list of their payments is exact at once; a search of all
         is a minute late, and finds it wherever it is."""
-        intents = self._client.v1.payment_intents
         if key_forgotten:
-            query: Any = {"query": f"metadata['{ATTEMPT}']:'{attempt}'", "limit": 10}
-            page = self._asked(lambda options: intents.search(query, options), account)
+            found = self._intents_with(ATTEMPT, attempt, account)
         else:
-            params: Any = {
-                "customer": customer,
-                "created": {"gte": int((since - _CLOCKS_APART).timestamp())},
-                "limit": 100,
-            }
-            page = self._asked(lambda options: intents.list(params, options), account)
-        ours = [one for one in page["data"] if (one.get("metadata") or {}).get(ATTEMPT) == attempt]
+            found = self._last_intents(customer, since, account)["data"]
+        ours = [one for one in found if (one.get("metadata") or {}).get(ATTEMPT) == attempt]
         return self._judged(ours[0], since, account) if ours else Answer("nothing")
+
+    def collected(self, customer: str, invoice: str, since: datetime, *, account: str) -> Collected | None:
+        """A payment of the customer's that was collected for an invoice of ours since then."""
+        try:
+            page = self._last_intents(customer, since, account)
+        except _Gone:
+            return None  # the customer was deleted, which charging them says
+        found = page["data"]
+        if page.get("has_more"):
+            found = [*found, *self._intents_with(ATTEMPT_OF_INVOICE, invoice, account)]
+        ours = [one for one in found if (one.get("metadata") or {}).get(ATTEMPT_OF_INVOICE) == invoice]
+        done = next((one for one in ours if one["status"] == "succeeded"), None)
+        if done is not None:
+            return Collected(done["id"], done["amount_received"])
+        if under_way := next((one["id"] for one in ours if one["status"] in _UNDER_WAY), None):
+            raise TryAgain(f"payment {under_way} of this invoice is under way")
+        return None
 
     def cancel_payment(self, payment: str, *, account: str) -> Answer:
         """Make sure that nothing comes of a payment any more. Where it was too late, say what came of it."""
@@ -155,6 +163,19 @@ class StripeCollecting(StripeApi):
             raise TryAgain(f"the key: {reason_of(error)}", after_seconds=retry_after(error)) from error
         return None
 
+    def _last_intents(self, customer: str, since: datetime, account: str) -> dict[str, Any]:
+        """The last hundred payment intents of a customer: the list of one customer's is exact at once."""
+        created = {"gte": int((since - _CLOCKS_APART).timestamp())}
+        params: Any = {"customer": customer, "created": created, "limit": 100}
+        return self._asked(lambda options: self._client.v1.payment_intents.list(params, options), account)
+
+    def _intents_with(self, name: str, value: str, account: str) -> list[dict[str, Any]]:
+        """Wherever they are, and a minute late."""
+        query: Any = {"query": f"metadata['{name}']:'{value}'", "limit": 100}
+        page = self._asked(lambda options: self._client.v1.payment_intents.search(query, options), account)
+        found: list[dict[str, Any]] = page["data"]
+        return found
+
     def _with_payments(self, invoice: str, account: str) -> dict[str, Any]:
         which: Any = {"expand": ["payments.data.payment.payment_intent"]}
         return self._asked(lambda options: self._client.v1.invoices.retrieve(invoice, which, options), account)
@@ -171,7 +192,7 @@ class StripeCollecting(StripeApi):
         reference, status = intent.get("id"), intent.get("status")
         if status == "succeeded":
             return Answer("succeeded", reference=reference)
-        if status in ("processing", "requires_capture"):
+        if status in _UNDER_WAY:
             return Answer("pending", reference=reference)
         if status == "requires_action":
             return Answer("requires_action", "requires_action", reference=reference, action_url=action_url)

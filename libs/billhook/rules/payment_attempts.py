@@ -41,8 +41,10 @@ IN_FLIGHT: Final[tuple[Status, ...]] = tuple(status for status in get_args(Statu
 COLLECTED: Final = ("stripe",)
 """The providers through which billhook collects money. Of the others' invoices it charges none."""
 
+ATTEMPT: Final = "billhook_attempt"
 ATTEMPT_OF_INVOICE: Final = "billhook_invoice"
-"""The metadata of a payment that an attempt of ours made for an own invoice."""
+"""The metadata of a payment that an attempt of ours made for an own invoice: by the one an attempt is found again whose
+key is forgotten, by the other what was collected by one that the ledger has lost."""
 
 ASK_AFTER: Final = (timedelta(minutes=5), timedelta(hours=1), timedelta(days=1))
 """When the provider is asked what became of an attempt that did not answer; then daily."""

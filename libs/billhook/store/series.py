@@ -32,8 +32,18 @@ def next_number(tx: Tx, merchant_id: str, series: str) -> int:
     return int(tx.execute(counted.returning(number_series.c.last)).scalar_one())
 
 
-def set_last(tx: Tx, merchant_id: str, series: str, last: int) -> None:
-    """Count on from there: never from less than was counted."""
+def count_on_from(tx: Tx, merchant_id: str, series: str, last: int) -> bool:
+    """Take all numbers up to `last` for given out: the next is the one behind it. False where it was counted as far
+    already; nothing changes then."""
+    statement = insert_into(tx, number_series).values(merchant_id=merchant_id, series=series, last=last)
+    counted = statement.on_conflict_do_update(
+        index_elements=["merchant_id", "series"], set_={"last": last}, where=number_series.c.last < last
+    )
+    return tx.execute(counted.returning(number_series.c.last)).first() is not None
+
+
+def last_number(tx: Tx, merchant_id: str, series: str) -> int:
+    """The last number that was given out; 0 where none was."""
     c = number_series.c
-    mine = sa.update(number_series).where(c.merchant_id == merchant_id, c.series == series, c.last < last)
-    tx.execute(mine.values(last=last))
+    query = sa.select(c.last).where(c.merchant_id == merchant_id, c.series == series)
+    return tx.execute(query).scalar_one_or_none() or 0
