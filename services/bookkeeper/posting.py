@@ -99,7 +99,7 @@ class Posting:
     def _ties(self, entries: Sequence[book.Entry]) -> set[Key]:
         if not entries:
             return set()
-        with self._database.read() as tx:
+        with self._database.glance() as tx:
             known = book.versions(tx, {entry.key for entry in entries})
         ties = set()
         for entry in entries:

@@ -283,7 +283,7 @@ def _row(incoming: _Incoming, seen: Sequence[Seen], now: datetime) -> dict[str, 
     entry, (at, rank, digest) = incoming
     value = entry.change.object
     return {
-        **{name: _plain(getattr(value, name)) for name in value.__struct_fields__},
+        **msgspec.structs.asdict(value),
         "id": entry.id,
         "merchant_id": entry.merchant_id,
         "source_id": entry.source_id,
@@ -295,12 +295,6 @@ def _row(incoming: _Incoming, seen: Sequence[Seen], now: datetime) -> dict[str, 
         "version_seen": _plain_seen(seen, digest),
         "updated_at": now,
     }
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, bool, datetime)):
-        return value
-    return msgspec.to_builtins(value)
 
 
 @functools.cache
@@ -319,7 +313,9 @@ def _upsert(kind: str) -> Insertion:
             where=sa.and_(newer, settled),
         ).returning(*_identity(kind))
 
-    return Insertion(TABLES[kind], where_newer)
+    # Two unique indexes name an object, and PostgreSQL settles a conflict in one of them: of two who insert the same
+    # new object at once, the second could fail in the other. So whoever writes an object waits for whoever does.
+    return Insertion(TABLES[kind], where_newer, one_by_one="id")
 
 
 def value_of(kind: str, row: sa.RowMapping) -> BookObject:

@@ -157,7 +157,7 @@ class Database:
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = (_sqlite if self.sqlite else _postgresql)(self.url, pool_size, answer_seconds)
-        self._committing: sa.Pool | None = None if self.sqlite else _committing(self.engine)
+        self._committing: sa.Engine | None = None if self.sqlite else _committing(self.engine)
         self._queue = _WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
         self._times_closed = 0
         for pool in (self.engine, self._committing):
@@ -194,7 +194,7 @@ class Database:
     @contextmanager
     def _begun(self, durable: bool) -> Iterator[Tx]:
         if self._queue is None:
-            with self._connect() as tx, tx.begin():
+            with self._connect(self.engine) as tx, tx.begin():
                 if not durable:
                     run_in(tx)("SET LOCAL synchronous_commit = off", ())
                 yield tx
@@ -204,9 +204,9 @@ class Database:
                 yield tx
 
     @contextmanager
-    def _connect(self) -> Iterator[Tx]:
+    def _connect(self, engine: sa.Engine) -> Iterator[Tx]:
         began = time.perf_counter()
-        with self._watched(), self.engine.connect() as connection:
+        with self._watched(), engine.connect() as connection:
             self._waited(time.perf_counter() - began)
             yield connection
 
@@ -253,7 +253,7 @@ class Database:
     @contextmanager
     def _lent(self) -> Iterator[Run]:
         """A connection that commits each statement, without a transaction around it."""
-        connection, began, pool = None, time.perf_counter(), self._committing or self.engine.pool
+        connection, began, pool = None, time.perf_counter(), (self._committing or self.engine).pool
         try:
             connection = pool.connect()
             if self._committing is not None:
@@ -268,8 +268,7 @@ class Database:
             if connection is not None and lost and self._committing is not None:
                 connection.invalidate()
                 # The others were opened at the same server, and would fail one after another.
-                self._committing, stale = self._committing.recreate(), self._committing
-                stale.dispose()
+                self._committing.dispose()
             told = DBAPIError.instance(None, None, error, Exception, hide_parameters=True, connection_invalidated=lost)
             assert isinstance(told, DBAPIError)
             raise told from error
@@ -278,9 +277,16 @@ class Database:
                 connection.close()
 
     @contextmanager
+    def glance(self) -> Iterator[Tx]:
+        """For what only reads and needs no consistent view: on PostgreSQL each statement is a transaction, in one round
+        trip where BEGIN and ROLLBACK around it would make three."""
+        with self.read() if self._committing is None else self._connect(self._committing) as tx:
+            yield tx
+
+    @contextmanager
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads: one consistent view, and on SQLite it waits for nobody."""
-        with self._connect() as tx:
+        with self._connect(self.engine) as tx:
             if not self.sqlite:
                 # PostgreSQL's default shows each statement a moment of its own.
                 tx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -288,7 +294,8 @@ class Database:
 
     def connections(self) -> tuple[int, int, int]:
         """How many are in use, how many are kept, and how many there may be."""
-        pools = [pool for pool in (self.engine.pool, self._committing) if isinstance(pool, sa.QueuePool)]
+        engines = [engine for engine in (self.engine, self._committing) if engine is not None]
+        pools = [engine.pool for engine in engines if isinstance(engine.pool, sa.QueuePool)]
         return (
             sum(pool.checkedout() for pool in pools),
             sum(pool.checkedin() for pool in pools),
@@ -339,8 +346,7 @@ class Database:
         self._times_closed += 1
         self.engine.dispose()
         if self._committing is not None:
-            self._committing, closed = self._committing.recreate(), self._committing
-            closed.dispose()
+            self._committing.dispose()
         if self._queue is not None:
             self._queue.close()
 
@@ -448,7 +454,7 @@ def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.En
     return engine(url, _ALIKE, pool_size, answer_seconds)
 
 
-def _committing(engine: sa.Engine) -> sa.QueuePool:
+def _committing(engine: sa.Engine) -> sa.Engine:
     """Connections beside those of the engine, that commit each statement: switching one to and fro costs as much as the
     statement."""
 
@@ -466,7 +472,8 @@ def _committing(engine: sa.Engine) -> sa.QueuePool:
 
     assert isinstance(engine.pool, sa.QueuePool)
     # A courier claims in one thread and settles in another; nobody else has more than one.
-    return sa.QueuePool(connect, 2, max_overflow=2, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None)
+    pool = sa.QueuePool(connect, 2, max_overflow=2, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None)
+    return sa.Engine(pool, engine.dialect, engine.url, hide_parameters=True)
 
 
 def _sqlite(url: URL, _: int, answer_seconds: float | None) -> sa.Engine:

@@ -40,9 +40,8 @@ class Instant(sa.types.TypeDecorator[datetime]):
             return value
         return to_micros(value)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        at: datetime | None = as_instant(value)
-        return at
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        return as_instant
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

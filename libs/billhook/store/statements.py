@@ -54,10 +54,19 @@ class Insertion:
     planned once, and a long list costs less than COPY's three round trips. SQLite, to which nothing is sent, takes them
     one by one."""
 
-    def __init__(self, table: sa.Table, finish: Callable[[Any], Any] = lambda statement: statement) -> None:
-        """`finish` adds to the INSERT (of `database.insert_into`) what happens on a conflict, and what it returns."""
+    def __init__(
+        self,
+        table: sa.Table,
+        finish: Callable[[Any], Any] = lambda statement: statement,
+        *,
+        one_by_one: str | None = None,
+    ) -> None:
+        """`finish` adds to the INSERT (of `database.insert_into`) what happens on a conflict, and what it returns.
+        `one_by_one`: a column; whoever inserts a row waits until the transaction of another that has the same there has
+        ended."""
         self._table = table
         self._finish = finish
+        self._one_by_one = one_by_one
         self._written: dict[tuple[str, tuple[str, ...]], _Written] = {}
 
     def rows(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Values]:
@@ -78,10 +87,21 @@ class Insertion:
     def _told(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> _Written:
         key = (tx.dialect.name, tuple(rows[0]))
         if key not in self._written:
-            statement = self._finish(_insert(tx, self._table, key[1]))
+            statement = self._finish(self._insert(tx, key[1]))
             self._written[key] = _Written(statement, tx.dialect, key[1] if tx.dialect.name == "sqlite" else None)
         self._written[key].tell(tx, rows[0])
         return self._written[key]
+
+    def _insert(self, tx: Tx, names: Sequence[str]) -> Any:
+        insert = insert_into(tx, self._table)
+        if tx.dialect.name == "sqlite":
+            return insert
+        given, columns = _given([self._table.c[name] for name in names])
+        rows = sa.select(*columns).select_from(given)
+        if self._one_by_one is not None:
+            lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(given.c[self._one_by_one], 0))
+            rows = rows.where(lock.is_not(None))
+        return insert.from_select([*names], rows)
 
 
 def among(column: sa.ColumnElement[str], name: str, sqlite: bool) -> sa.ColumnElement[bool]:
@@ -130,13 +150,6 @@ def _given(columns: Sequence[sa.Column[Any]]) -> tuple[sa.TableValuedAlias, list
         for one in columns
     ]
     return given, decoded
-
-
-def _insert(tx: Tx, table: sa.Table, names: Sequence[str]) -> Any:
-    if tx.dialect.name == "sqlite":
-        return insert_into(tx, table)
-    given, columns = _given([table.c[name] for name in names])
-    return insert_into(tx, table).from_select([*names], sa.select(*columns).select_from(given))
 
 
 def _is_binary(column: sa.Column[Any]) -> bool:

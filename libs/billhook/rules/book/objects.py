@@ -10,6 +10,7 @@ makes several events within it): the state further along its life is the later o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from datetime import datetime
 from typing import Annotated, ClassVar
@@ -63,6 +64,7 @@ def book_id(source_id: str, account: str, value: BookObject) -> str:
     return id_of(type(value), source_id, account, value.external_id)
 
 
+@functools.lru_cache(maxsize=4096)  # of each object several rows and messages ask, one after the other
 def id_of(kind: type[BookObject], source_id: str, account: str, external_id: str) -> str:
     """The same, of an object of which only the provider's id is known."""
     identity = "\0".join((source_id, account, kind.kind, external_id))
