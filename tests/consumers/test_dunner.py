@@ -7,12 +7,16 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from consumers.dunning import POLICY, Shop, open_shop
 
+from billhook.actions.dunning_cases import stop
 from billhook.rules.dunning_policy import PRESETS, Policy
+from billhook.rules.dunning_policy import FinalAction as FinalActionName
 from billhook.rules.standing import standing_of
 from billhook.store.database import Database
-from billhook.store.dunning_cases import debts, steps_of
+from billhook.store.dunning_cases import debts, dunning_cases, dunning_steps, steps_of
+from billhook.store.work import DUE
 
 
 @pytest.fixture
@@ -72,7 +76,8 @@ def test_a_case_that_nothing_helps_is_given_up_and_the_final_action_taken_once(s
     assert shop.told()[-1] == "dunning.exhausted"
     assert shop.story(case).count("cancel_subscription") == 1
 
-    shop.pass_days(5)
+    shop.move(days=5)
+    shop.dun()
     assert len(shop.attempts(case)) == len(POLICY.attempts)
 
 
@@ -94,8 +99,19 @@ def test_grace_ends_and_the_customer_is_suspended(shop: Shop) -> None:
     assert shop.case().suspended_at == case.grace_until
 
 
-@pytest.mark.parametrize("how", ["out_of_band", "void", "uncollectible", "cancel", "delete", "paid"])
-def test_a_case_closes_at_once_whatever_settles_it(shop: Shop, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("out_of_band", "paid"),
+        ("void", "voided"),
+        ("uncollectible", "written_off"),
+        ("cancel", "subscription_ended"),
+        ("delete", "subscription_ended"),  # a customer's subscriptions end with them
+        ("paid", "paid"),
+        ("credit", "credited"),
+    ],
+)
+def test_a_case_closes_at_once_whatever_settles_it(shop: Shop, how: str, cause: str) -> None:
     customer, case = shop.renewal_fails()
     v1 = shop.fake.client().v1
     match how:
@@ -111,11 +127,14 @@ def test_a_case_closes_at_once_whatever_settles_it(shop: Shop, how: str) -> None
             v1.subscriptions.cancel(str(case.subscription))
         case "delete":
             v1.customers.delete(customer)
+        case "credit":
+            v1.credit_notes.create({"invoice": case.invoice, "amount": 1900})
     shop.hear()
     closed = shop.case()
-    assert closed.stage == ("recovered" if how in ("out_of_band", "paid") else "canceled")
+    assert (closed.stage, closed.cause) == ("recovered" if cause == "paid" else "canceled", cause)
     assert standing(shop, customer) == "active"
-    shop.pass_days(25)
+    shop.move(days=25)
+    shop.dun()
     assert shop.attempts(case) == []
     assert shop.told()[2:] == [f"dunning.{closed.stage}"]
 
@@ -154,6 +173,55 @@ def test_a_last_look_that_shows_nothing_of_use_is_no_failed_payment(shop: Shop, 
     assert len(shop.world.rows("mails", "id")) == 1  # of the failure that opened the case
     assert "dunning.attempt_failed" not in shop.told()
     assert shop.charges(customer) == 1
+
+
+def test_an_amount_that_changed_unheard_is_collected_as_it_is_by_now(shop: Shop) -> None:
+    customer, case = shop.renewal_fails()
+    shop.fake.client().v1.credit_notes.create({"invoice": case.invoice, "amount": 900})
+    shop.fake.accept(customer)
+    shop.move(days=2, hours=1)
+    shop.dun()
+    assert [(one.status, one.amount) for one in shop.attempts(case)] == [("canceled", 1900), ("succeeded", 1000)]
+    assert shop.case().policy_attempts == 1
+
+
+@pytest.mark.parametrize("action", ["pause_collection", "mark_uncollectible"])
+def test_the_final_action_is_done_at_the_provider_and_once_though_its_dunner_dies(
+    database: Database, action: FinalActionName
+) -> None:
+    with open_shop(database) as shop:
+        shop.policy(Policy(name="short", grace_days=0, attempts=(1,), end_day=1, final_action=action))
+        customer, case = shop.renewal_fails()
+        shop.move(days=1, hours=1)
+        shop.dun()
+        # Given up by whoever dies with the action done and before it is written down.
+        with shop.world.database.begin() as tx:
+            tx.execute(sa.update(dunning_cases).values(final_done_at=None, state=DUE, due_at=shop.world.clock()))
+            tx.execute(sa.delete(dunning_steps).where(dunning_steps.c.cause == action))
+        shop.dun()
+        shop.hear()
+        assert (shop.case(customer).stage, shop.story(case).count(action)) == ("exhausted", 1)
+        with shop.fake._api.lock:
+            subscription = shop.fake.world.get("subscription", str(case.subscription))
+            invoice = shop.fake.world.get("invoice", case.invoice)
+        done = {
+            "pause_collection": subscription["pause_collection"] is not None,
+            "mark_uncollectible": invoice["status"] == "uncollectible",
+        }
+        assert done == {name: name == action for name in done}
+
+
+def test_the_standing_changes_within_the_transaction_that_changes_it(shop: Shop) -> None:
+    customer, case = shop.renewal_fails()
+    database, now = shop.world.database, shop.world.clock()
+    with database.begin() as tx:
+        stop(tx, case.id, "a mistake", by="ada", now=now)
+        assert standing_of(debts(tx, shop.world.merchant_id, customer), now).state == "active"
+        tx.rollback()
+    assert (standing(shop, customer), len(shop.told("customer.standing"))) == ("grace", 1)
+    with database.begin() as tx:
+        stop(tx, case.id, "they called", by="ada", now=now)
+    assert (standing(shop, customer), len(shop.told("customer.standing"))) == ("active", 2)
 
 
 def test_a_hard_decline_is_tried_once_more_at_the_deadline(shop: Shop) -> None:

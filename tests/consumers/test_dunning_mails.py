@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from consumers.dunning import POLICY, PUBLIC, Shop, open_shop
 from consumers.test_dunning_own import issued
 
-from billhook.rules.dunning_policy import PRESETS, MailText, Reminder, filled_in, refusals
+from billhook.rules.dunning_policy import PRESETS, MailText, Policy, Reminder, filled_in, refusals
 from billhook.store.database import Database
 from billhook.store.links import find_link
 from billhook.store.mails import mails
@@ -42,6 +42,23 @@ def test_each_failure_is_told_with_what_comes_next_and_where_to_pay(shop: Shop) 
     shop.fake.decline(customer, "stolen_card")
     shop.pass_days(3)
     assert "Please use another one." in written(shop)[-1][1]
+
+
+def test_before_a_try_and_for_a_step_of_their_own_customers_are_told_in_time_and_where(shop: Shop) -> None:
+    policy = Policy(grace_days=9, attempts=(3,), end_day=9, time_of_day="09:00", remind_days_before_attempt=1)
+    shop.policy(policy)
+    customer, case = shop.renewal_fails(metadata={"time_zone": "Asia/Tokyo"})
+    assert case.zone == "Asia/Tokyo"
+    shop.dun()
+    shop.fake.decline(customer, "authentication_required")
+    shop.pass_days(4)
+    (attempt,) = shop.attempts(case)
+    before, upcoming, action = (body for _, body in written(shop))
+    assert f"You can pay here: {case.pay_url}" in before
+    assert "we will try again to collect €19.00" in upcoming
+    assert "Your bank asks you to confirm the payment." in action
+    assert all(f"You can pay here: {case.pay_url}" in body for body in (upcoming, action))
+    assert attempt.status == "requires_action"
 
 
 def test_a_mail_that_was_not_sent_is_withdrawn_when_the_money_comes(shop: Shop) -> None:
