@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from typing import Any, get_args
 
+import pytest
 from desk.console_visits import signed_in, visitor
 from desk.world import NOW, OPERATOR, Desk, World, add_event, add_letter, open_case
 
@@ -52,6 +53,7 @@ def test_who_is_not_signed_in_sees_nothing_and_comes_back_to_where_they_wanted(d
     assert 'name="next" value="/events"' in answer.text
     answer = stranger.session.post(f"{desk.address}/sign-in/key", data={"key": OPERATOR, "next": "/events"}, timeout=30)
     assert answer.url == f"{desk.address}/events"
+    assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(answer.history[0].headers["set-cookie"].split("; "))
     mailed = {"Sec-Fetch-Site": "cross-site"}
     answer = stranger.session.get(f"{desk.address}/events", headers=mailed, timeout=30)
     assert answer.status_code == 200, "a link may stand in a mail"
@@ -138,6 +140,22 @@ def test_hostile_paths_are_refused_in_a_sentence(desk: Desk) -> None:
         answer = somebody.get(path)
         assert answer.status_code in (404, 405, 422), path
         assert "Traceback" not in answer.text
+
+
+def test_a_fault_of_ours_is_a_page_that_tells_nothing_of_the_inside(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    somebody = signed_in(desk)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("of the inside")
+
+    monkeypatch.setattr("services.desk.console.queues.queues_shown", broken)
+    answer = somebody.get("/queues")
+    assert answer.status_code == 500
+    assert "That did not work" in answer.text
+    assert "of the inside" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 def test_forms_need_a_session_the_token_of_their_page_and_a_role(desk: Desk, world: World, clock: ManualClock) -> None:

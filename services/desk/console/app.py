@@ -62,7 +62,7 @@ def build(env: Env) -> FastAPI:
     app.router.routes.extend(_routes())
     app.add_api_route("/console/{name}", _static, methods=["GET", "HEAD"])
     app.add_exception_handler(NotSignedIn, _to_sign_in)
-    for kind in HANDLED:
+    for kind in (*HANDLED, Exception):  # what nobody expected is raised once more after its page, and so in the log
         app.add_exception_handler(kind, _refuse)
     return app
 
