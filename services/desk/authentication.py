@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Final
@@ -138,6 +138,12 @@ def refuse_two_keys(headers: Sequence[tuple[bytes, bytes]]) -> None:
         raise Refusal(400, "two_keys", "Send one `Authorization` header.")
 
 
+def refuse_compressed(given: Mapping[bytes, str]) -> None:
+    """It would be read as it is, and called no JSON."""
+    if given.get(b"content-encoding", "identity").strip().lower() not in ("identity", ""):
+        raise Refusal(415, "compressed", "Send the body without `Content-Encoding`.")
+
+
 def owner_of(caller: Caller, merchant_id: str | None) -> str:
     """The merchant that the caller may write for and does, if it says `merchant_id`."""
     if caller.merchant_id is None and merchant_id is None:
@@ -179,6 +185,7 @@ class Authentication:
             refuse_two_keys(scope["headers"])
             caller = await self._callers.of(given.get(b"authorization", ""), scope)
             self._callers.admit(caller, changing=scope["method"] not in LOOKING)
+            refuse_compressed(given)
             body = await body_of(receive, given.get(b"content-length", ""), body_limit(scope["path"]))
             scope.setdefault("state", {})["caller"] = caller
             with self._noted(caller, scope, body):

@@ -51,6 +51,7 @@ DECLARED: Final[dict[int | str, dict[str, Any]]] = {
         408: "The request did not arrive in time.",
         409: "The thing is not in a state in which this can be done.",
         413: "The body is larger than it may be: 64 KiB, if nothing else is said.",
+        415: "The body is compressed.",
         422: "A field is missing or cannot be what was sent.",
         429: "More was asked than a merchant may, or too many wrong keys came; Retry-After says when to ask again.",
         500: "The desk failed; its log says why.",

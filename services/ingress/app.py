@@ -22,7 +22,7 @@ from services.ingress.sources import SourceDirectory
 def build(env: Env, health: Health) -> ASGIApp:
     give_way()
     line = inbox_line(env.database, env.bell, env.metrics, env.clock, health, env.tracing)
-    ingest = IngestRoute(line, SourceDirectory(env.database, env.vault), env.metrics, env.clock, env.tracing)
+    ingest = IngestRoute(line, SourceDirectory(env.database, env.vault, env.clock), env.metrics, env.clock, env.tracing)
 
     def close() -> None:
         line.stop()

@@ -18,6 +18,7 @@ import msgspec
 from billhook.errors import BodyRefused, Refused, SignatureRefused
 from billhook.metrics import Metrics
 from billhook.providers import PROVIDERS
+from billhook.rules.signing import UNTIMELY
 from billhook.runtime.clock import Clock
 from billhook.runtime.group_commit import GroupCommit, LineFull
 from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
@@ -32,6 +33,11 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 """Stripe's largest events are a few hundred KB; Standard Webhooks advises under 20 KB."""
+
+MOST_SKEW_SECONDS = 60.0
+"""From which on it may be our clock that makes a signature look old, or of the future."""
+
+_CLOCK_WRONG = "The server's clock differs from its database's, and the signature's time cannot be judged. Send again."
 
 _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
@@ -127,6 +133,9 @@ class IngestRoute:
             provider.verify(headers, body, source.secrets, now)
             envelope = provider.open(headers, body)
         except SignatureRefused as refused:
+            if refused.code in UNTIMELY and abs(self._sources.clock_skew) > MOST_SKEW_SECONDS:
+                # Whoever is told 401 corrects what was right, and does not send it again.
+                raise Answer(503, "clock_wrong", _CLOCK_WRONG, (b"retry-after", b"30")) from None
             raise Answer(401, refused.code, str(refused)) from None
         except BodyRefused as refused:
             raise Answer(400, refused.code, str(refused)) from None

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from billhook.errors import SettingsError
 from billhook.providers import PROVIDERS
 from billhook.rules.source_labels import source_labels
+from billhook.runtime.clock import Clock
+from billhook.store import fitness
 from billhook.store.database import ANSWER_SECONDS, Database, is_store_away
 from billhook.store.sources import list_sources
 from billhook.store.vault import Vault
@@ -54,8 +56,11 @@ class OpenSource:
 class SourceDirectory:
     """Finds sources by id."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
+        self.clock_skew = 0.0
+        """By how many seconds the database's clock was ahead of ours when the list was read."""
         self._vault = vault
         self._sources: dict[str, OpenSource] = {}
         self._sealed: frozenset[str] = frozenset()
@@ -108,6 +113,7 @@ class SourceDirectory:
     def _fetch(self) -> tuple[dict[str, OpenSource], frozenset[str]]:
         with self._database.read() as tx:
             found = list_sources(tx)
+            self.clock_skew = fitness.skew_in(tx, self._clock)
         labels = source_labels((source.id, source.name) for source in found)
         opened: dict[str, OpenSource] = {}
         sealed = set()

@@ -305,12 +305,28 @@ def test_a_method_that_is_none_is_told_which_there_are(desk: Desk) -> None:
     for path, methods in METHODS:
         answer = desk.ask("PATCH", path, OPERATOR)
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+    if not desk.env.database.sqlite:
+        return  # the routes are the same
+    served: dict[str, set[str]] = {}
+    for method, path in routes(desk):
+        served.setdefault(re.sub(r"\{\w+\}", "x", path), set()).add(method)
+    for path, known in served.items():
+        answer = desk.ask("TRACE", path, OPERATOR)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed"), path
+        assert known <= set(answer.headers["allow"].split(", ")), path
+
+
+def test_a_compressed_body_is_told_that_it_is(desk: Desk) -> None:
+    for path in ("/v1/merchants", "/v1/messages"):
+        answer = desk.ask("POST", path, OPERATOR, {"Content-Encoding": "gzip"}, data=b"\x1f\x8b")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "compressed"), path
 
 
 def test_two_keys_are_none(desk: Desk) -> None:
-    for path in ("/v1/merchants", "/v1/messages"):
+    """In front of all routes, and at the two that answer before them."""
+    for method, path in (("POST", "/v1/merchants"), ("POST", "/v1/messages"), ("GET", "/v1/customers/cus_1/standing")):
         connection = HTTPConnection(desk.address.removeprefix("http://"))
-        connection.putrequest("POST", path)
+        connection.putrequest(method, path)
         for key in (OPERATOR, "bh_other"):
             connection.putheader("Authorization", f"Bearer {key}")
         connection.putheader("Content-Length", "0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import jsonschema
 from desk.world import Desk, World
 
 from billhook.runtime.api_pages import POLICY
@@ -24,7 +25,8 @@ def test_the_page_is_made_of_what_this_process_serves(desk: Desk) -> None:
 
 
 def test_every_body_has_an_example_that_can_be_sent(desk: Desk, world: World) -> None:
-    paths = desk.get("/openapi.json").json()["paths"]
+    document = desk.get("/openapi.json").json()
+    paths = document["paths"]
     asked = {
         f"{method.upper()} {path}": operation["requestBody"]["content"]
         for path, operations in paths.items()
@@ -34,7 +36,9 @@ def test_every_body_has_an_example_that_can_be_sent(desk: Desk, world: World) ->
     in_json = {name for name, content in asked.items() if "application/json" in content}
     assert in_json == EXAMPLES.keys()
     for name, example in EXAMPLES.items():
-        assert asked[name]["application/json"]["example"] == example
+        content = asked[name]["application/json"]
+        assert content["example"] == example
+        jsonschema.validate(example, {**content["schema"], "components": document["components"]})
         method, _, path = name.partition(" ")
         filled = re.sub(r"\{(\w+)\}", lambda found: found[1][:3] + "_" + "0" * 32, path.replace("{kind}", "invoice"))
         sent = desk.ask(

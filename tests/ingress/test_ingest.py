@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from datetime import timedelta
 
 import pytest
+from ingress.asgi import running
 from ingress.sender import SECRET, Door, stripe_event
 
+from billhook.runtime.clock import system_clock
+from billhook.runtime.env import Env
+from billhook.runtime.service import Health
 from billhook.store import sources
+from services.ingress.app import build
 from services.ingress.ingest import MAX_BODY_BYTES
 
 
@@ -149,6 +155,18 @@ def test_whole_characters_and_what_only_looks_like_half_of_one_are_taken(door: D
     assert (broken.status, broken.code) == (400, "not_json")
 
 
+def test_whoever_signs_in_time_is_not_refused_for_our_own_clock(door: Door) -> None:
+    """A 401 says: correct it. Of one machine there is one clock, which SQLite has as well."""
+    wrong = Env(door.env.settings, clock=lambda: system_clock() + timedelta(hours=1))
+    with running(build(wrong, Health())) as client:
+        answer = Door(client, wrong, door.merchant_id, door.stripe_source, "").stripe(stripe_event("evt_1"))
+    if wrong.database.sqlite:
+        assert (answer.status, answer.code) == (401, "timestamp_too_old")
+    else:
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "clock_wrong", "30")
+    wrong.close()
+
+
 def test_bytes_that_are_no_text_are_refused(door: Door) -> None:
     assert door.stripe(b'{"id": "evt_1", "type": "\xff"}').status == 401
     assert door.own("msg_1", b'{"type": "\xff"}').status == 400
@@ -207,8 +225,6 @@ def test_a_sender_that_hangs_up_leaves_nothing(door: Door) -> None:
 
 
 def test_an_event_sent_again_before_it_was_done_is_due_now(door: Door) -> None:
-    from datetime import timedelta
-
     from billhook.store.inbox import inbox
 
     door.stripe(stripe_event("evt_1"))

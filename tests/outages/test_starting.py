@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 import sqlalchemy as sa
 from store.databases import lay_ledger
 
+from billhook.cli.checks import check_everything
 from billhook.runtime.clock import system_clock
 from billhook.runtime.env import Env
+from billhook.runtime.host import _look_at_database
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import free_port
+from billhook.runtime.vitals import exporting_vitals
 from billhook.store import fitness, migrate
 from billhook.store.database import Database
 from billhook_testing.servers import PostgresServer
@@ -114,7 +118,10 @@ def test_what_stands_in_var_is_nobody_elses(tmp_path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in var.iterdir()} == {0o600}
 
 
-def test_clocks_that_differ_are_told_by_how_much(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_clocks_that_differ_are_told_by_how_much(
+    postgres: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start, by `check`, and as a metric."""
     url = postgres.create_database()
     database = Database(url)
     migrate.upgrade(database)
@@ -124,3 +131,18 @@ def test_clocks_that_differ_are_told_by_how_much(postgres: PostgresServer, tmp_p
     assert "3600.0 seconds ahead of" in fitness.skew_said(3600.0)
     assert "1.5 seconds behind" in fitness.skew_said(-1.5)
     database.close()
+
+    settings = Settings(var=tmp_path, database_url=url, queue_url="redis://127.0.0.1:1/0")
+    env = Env(settings, clock=lambda: system_clock() - timedelta(hours=1))
+    _look_at_database(env)
+    [record] = [record for record in caplog.records if record.message == "the clocks differ"]
+    assert "seconds ahead of this machine's" in vars(record)["reason"]
+    [clock] = [result for result in check_everything(env) if result.what == "clock"]
+    assert (clock.ok, clock.detail.endswith("Set both by NTP.")) == (False, True)
+    with exporting_vitals(env, "relay"):
+        deadline = time.monotonic() + 30
+        while not (skew := env.metrics.registry.get_sample_value("billhook_database_clock_skew_seconds")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert 3590 < skew < 3610
+    env.close()

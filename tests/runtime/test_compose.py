@@ -120,6 +120,10 @@ def test_images_are_the_same_tomorrow() -> None:
         assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image), f"{image} names no digest"
 
 
+def test_the_image_has_letters_for_any_script_and_for_emoji() -> None:
+    assert {"fonts-noto-core", "fonts-noto-cjk", "fonts-noto-color-emoji", "fonts-symbola"} <= set(DOCKERFILE.split())
+
+
 def test_grafana_finds_its_dashboards_and_prometheus_its_rules() -> None:
     provisioned = ROOT / "deploy" / "grafana" / "provisioning"
     (provider,) = yaml.safe_load((provisioned / "dashboards" / "billhook.yml").read_text())["providers"]

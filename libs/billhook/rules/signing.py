@@ -117,6 +117,10 @@ def verify(
     )
 
 
+UNTIMELY: Final = frozenset({"timestamp_too_old", "timestamp_in_future"})
+"""Codes of what `refuse_distant` refuses."""
+
+
 def refuse_distant(timestamp: int, now: datetime, tolerance_seconds: int) -> None:
     """Raise `SignatureRefused` if `timestamp` (seconds since 1970) lies too far from `now`, on either side."""
     age = int(now.timestamp()) - timestamp

@@ -62,12 +62,17 @@ def revision_in(tx: Tx) -> str | None:
 
 def clock_skew(database: Database, clock: Callable[[], datetime]) -> float:
     """By how many seconds the database's clock is ahead of ours. SQLite has ours."""
-    if database.sqlite:
-        return 0.0
     with database.read() as tx:
-        before = clock()
-        theirs: datetime = tx.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
-        after = clock()
+        return skew_in(tx, clock)
+
+
+def skew_in(tx: Tx, clock: Callable[[], datetime]) -> float:
+    """The same, within a transaction."""
+    if tx.dialect.name == "sqlite":
+        return 0.0
+    before = clock()
+    theirs: datetime = tx.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    after = clock()
     if before <= theirs <= after:
         return 0.0
     return (theirs - after if theirs > after else theirs - before).total_seconds()

@@ -33,7 +33,7 @@ from billhook.runtime.service import ASGIApp
 from billhook.store.merchants import Caller
 from billhook.store.publications import Prepared
 from services.desk import headers, refusals
-from services.desk.authentication import Callers, body_of, owner_of, refuse_two_keys, wrong_key
+from services.desk.authentication import Callers, body_of, owner_of, refuse_compressed, refuse_two_keys, wrong_key
 from services.desk.refusals import Refusal, not_found
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ class MessagePublished(msgspec.Struct, frozen=True):
 
 
 _DECODER: Final = decoder_of(NewMessage)
-_WANTED: Final = (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"traceparent")
+_WANTED: Final = (
+    *(b"authorization", b"content-length", b"content-type", b"content-encoding"),
+    *(b"idempotency-key", b"traceparent"),
+)
 
 
 def publishing_line(env: Env) -> GroupCommit[Prepared, Published]:
@@ -147,6 +150,7 @@ class PublishRoute:
         authorization = given.get(b"authorization", "")
         traceparent = None if span is None else span.traceparent
         try:
+            refuse_compressed(given)
             body = await body_of(receive, given.get(b"content-length", ""), self._limit)
             if len(body) > READ_BESIDE:
                 new = await asyncio.to_thread(self._read, scope, given, body, caller, traceparent)
