@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from store.databases import blank_url, database, migrated, postgres_database, postgres_template
+from store.databases import blank_url, database, fragile_template, migrated, postgres_database, postgres_template
 
 from billhook_testing.postgres_installation import NoServer
 from billhook_testing.servers import PostgresServer, ValkeyServer, postgres_server, valkey_server
 
 # Here and nowhere else: a session's fixture that several of these files name is made once for each.
-__all__ = ["blank_url", "database", "migrated", "postgres_database", "postgres_template"]
+__all__ = ["blank_url", "database", "fragile_template", "migrated", "postgres_database", "postgres_template"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +34,16 @@ def pytest_runtest_makereport() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL for the session; each test takes a database of its own with `create_database()`."""
+    yield from _postgres()
+
+
+@pytest.fixture(scope="session")
+def fragile_postgres() -> Iterator[PostgresServer]:
+    """Another one, to be killed and frozen. Whoever does that leaves it running."""
+    yield from _postgres()
+
+
+def _postgres() -> Iterator[PostgresServer]:
     try:
         with postgres_server(fast=True) as server:
             yield server

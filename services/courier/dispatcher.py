@@ -33,7 +33,7 @@ from billhook.queue.spans import end_of_attempt
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
 from billhook.store import work
-from billhook.store.database import Database, is_store_away
+from billhook.store.database import Database, is_outage
 from billhook.store.deliveries import deliveries, due_for, pull_forward
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
@@ -220,7 +220,7 @@ class Dispatcher:
             problem = self._take(lane, ids, limit)
         if problem is not None:
             self._metrics.store_errors.labels(self._steps.queue).inc()
-            if not is_store_away(problem):
+            if not is_outage(problem):
                 log.error("deliveries not claimed", extra={"reason": str(problem)[:500]})
             self._stopping.wait(1.0)
             lane.listener.look()

@@ -9,7 +9,7 @@ from typing import Final
 
 from billhook.parts import Part, Parts
 from billhook.runtime.env import Env
-from billhook.store.database import is_store_away
+from billhook.store.database import is_outage
 from billhook.store.merchants import Caller, note_use
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class KeyUse:
             with self._database.begin() as tx:
                 note_use(tx, used)
         except Exception as error:
-            if not is_store_away(error):
+            if not is_outage(error):
                 raise
             self._used = {**used, **self._used}
             log.warning("the last use of keys was not written down yet", extra={"reason": str(error)})

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from billhook.errors import Refused, SettingsError, TryAgain
 from billhook.rules.limits import ROOM
-from billhook.store.database import is_store_away
+from billhook.store.database import is_store_away, is_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ def refusal_of(error: Exception) -> Refusal:
         case TryAgain():
             log.warning("storage did not answer", extra={"reason": str(error)})
             return _unavailable("storage_unavailable", "The document storage does not answer. Ask again.")
+        case _ if is_unwritable(error):
+            return _unavailable("store_unavailable", "The database takes nothing more now. Ask again.")
         case _ if is_store_away(error):
             return _unavailable("store_unavailable", "The database does not answer. Ask again.")
     log.error("request failed", exc_info=error)

@@ -17,7 +17,7 @@ from billhook.parts import Part, Parts
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import Clock
 from billhook.store.consistency import FILES
-from billhook.store.database import Database, Tx, is_store_away
+from billhook.store.database import Database, Tx, is_outage
 from billhook.store.inbox import conflict_counts
 from billhook.store.merchants import list_merchants
 from billhook.store.reconciliation import DONE, SCHEDULE, add_run, ended_runs, reconciliation_runs
@@ -62,7 +62,7 @@ class Scheduler:
             try:
                 self.make_due()
             except Exception as error:
-                if not is_store_away(error):
+                if not is_outage(error):
                     log.error("no runs made", extra={"reason": str(error)[:500]})
             part.rest()
 

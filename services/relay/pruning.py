@@ -18,7 +18,7 @@ from billhook.parts import Part, Parts
 from billhook.runtime.clock import Clock
 from billhook.runtime.settings import Settings
 from billhook.store import retention
-from billhook.store.database import Database, Tx, is_store_away
+from billhook.store.database import Database, Tx, is_outage
 from billhook.store.retention import Walked
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class Pruner:
             try:
                 wait = PAUSE_SECONDS if self.prune() else EVERY_SECONDS
             except Exception as error:
-                if not is_store_away(error):
+                if not is_outage(error):
                     log.error("not pruned", extra={"reason": str(error)[:500]})
                 wait = AFTER_ERROR_SECONDS
             part.rest()

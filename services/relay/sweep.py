@@ -15,7 +15,7 @@ from billhook.queue.bell import Bell
 from billhook.queue.broker import DoorbellBroker
 from billhook.runtime.clock import Clock
 from billhook.store import work
-from billhook.store.database import Database, is_store_away
+from billhook.store.database import Database, is_outage
 from billhook.store.queues import BELLS
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Sweeper:
                     self.put_right()
                     put_right_at, put_right_as = now, standing
             except Exception as error:
-                if not is_store_away(error):
+                if not is_outage(error):
                     log.error("sweep failed", extra={"reason": str(error)})
                 continue
             self._metrics.swept_at.set_to_current_time()

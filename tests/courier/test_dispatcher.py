@@ -108,7 +108,14 @@ def test_a_result_that_cannot_be_written_takes_no_other_along(world: World, monk
     assert "a byte that no column takes" in letter["reason"]
 
 
-def test_a_result_waits_for_a_database_that_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+class NoRoom(Exception):
+    sqlstate, sqlite_errorname = "53100", "SQLITE_FULL"
+
+
+@pytest.mark.parametrize("reason", [ConnectionError("server closed the connection"), NoRoom("disk is full")], ids=str)
+def test_a_result_waits_for_a_database_that_is_away_or_takes_nothing(
+    world: World, reason: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.endpoint(URL)
     world.say()
     away = 3
@@ -118,7 +125,7 @@ def test_a_result_waits_for_a_database_that_is_away(world: World, monkeypatch: p
         nonlocal away
         away -= 1
         if away >= 0:
-            raise sa.exc.OperationalError("UPDATE", {}, ConnectionError("server closed the connection"))
+            raise sa.exc.OperationalError("UPDATE", {}, reason)
 
     def effects(self: courier_delivery.Delivery, *given: object) -> object:
         fail()

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from desk.world import (
     NOW,
     OPERATOR,
@@ -29,6 +30,7 @@ from billhook.store.merchants import create_key
 from billhook.store.operator_actions import list_actions
 from billhook.store.schema import new_id
 from billhook_testing.fake_stripe import FakeStripe
+from services.desk.refusals import refusal_of
 
 BODIES = {
     "/v1/merchants": {"name": "New"},
@@ -320,6 +322,18 @@ def test_a_compressed_body_is_told_that_it_is(desk: Desk) -> None:
     for path in ("/v1/merchants", "/v1/messages"):
         answer = desk.ask("POST", path, OPERATOR, {"Content-Encoding": "gzip"}, data=b"\x1f\x8b")
         assert (answer.status_code, answer.json()["error"]["code"]) == (415, "compressed"), path
+
+
+def test_a_database_that_takes_nothing_is_asked_again_and_not_blamed_on_the_desk() -> None:
+    class NoRoom(Exception):
+        sqlstate = "53100"
+
+    said = refusal_of(sa.exc.OperationalError("INSERT", {}, NoRoom("no space left")))
+    assert (said.status, said.code, str(said)) == (
+        503,
+        "store_unavailable",
+        "The database takes nothing more now. Ask again.",
+    )
 
 
 def test_two_keys_are_none(desk: Desk) -> None:

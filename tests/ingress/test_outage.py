@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ingress.asgi import running
 from ingress.sender import SECRET, Door, stripe_event
+from store.databases import lay_ledger
 from store.events import arrival
 
 from billhook.metrics import Metrics
@@ -18,36 +19,38 @@ from billhook.runtime.env import Env
 from billhook.runtime.group_commit import WAITING_LIMIT, LineFull
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
-from billhook.store import merchants, migrate, sources
+from billhook.store import merchants, sources
 from billhook.store.database import Database
-from billhook_testing.servers import postgres_server
+from billhook_testing.servers import PostgresServer
 from services.ingress.app import build
 from services.ingress.commit import inbox_line
 
 
-def test_a_database_that_goes_away_is_a_503_and_comes_back(tmp_path: Path) -> None:
-    with postgres_server() as server:
-        env = Env(Settings(var=tmp_path, database_url=server.create_database(), queue_url="redis://127.0.0.1:1/0"))
-        env.make_encryption_key()
-        migrate.upgrade(env.database)
-        with env.database.begin() as tx:
-            merchant = merchants.create_merchant(tx, "Acme", env.clock())
-            source = sources.create_source(tx, merchant.id, "stripe", "s", env.vault.seal(SECRET), env.clock())
-        with running(build(env, Health())) as client:
-            door = Door(client, env, merchant.id, source.id, "")
-            assert door.stripe(stripe_event("evt_1")).status == 200
+def test_a_database_that_goes_away_is_a_503_and_comes_back(
+    fragile_postgres: PostgresServer, fragile_template: str, tmp_path: Path
+) -> None:
+    server = fragile_postgres
+    url = server.create_database(fragile_template)
+    env = Env(Settings(var=tmp_path, database_url=url, queue_url="redis://127.0.0.1:1/0"))
+    env.make_encryption_key()
+    with env.database.begin() as tx:
+        merchant = merchants.create_merchant(tx, "Acme", env.clock())
+        source = sources.create_source(tx, merchant.id, "stripe", "s", env.vault.seal(SECRET), env.clock())
+    with running(build(env, Health())) as client:
+        door = Door(client, env, merchant.id, source.id, "")
+        assert door.stripe(stripe_event("evt_1")).status == 200
 
-            server.kill()
-            answer = door.stripe(stripe_event("evt_2"))
-            assert (answer.status, answer.code) == (503, "store_unavailable")
-            assert answer.headers["retry-after"] == "5"
-            assert client.send("/livez", [b""], [], method="GET").status == 200
+        server.kill()
+        answer = door.stripe(stripe_event("evt_2"))
+        assert (answer.status, answer.code) == (503, "store_unavailable")
+        assert answer.headers["retry-after"] == "5"
+        assert client.send("/livez", [b""], [], method="GET").status == 200
 
-            server.start()
-            statuses = [door.stripe(stripe_event("evt_2")).status for _ in range(5)]
-            assert statuses[-1] == 200
-            assert [row[0] for row in door.stored("external_id")] == ["evt_1", "evt_2"]
-        env.close()
+        server.start()
+        statuses = [door.stripe(stripe_event("evt_2")).status for _ in range(5)]
+        assert statuses[-1] == 200
+        assert [row[0] for row in door.stored("external_id")] == ["evt_1", "evt_2"]
+    env.close()
 
 
 class Gate(Database):
@@ -63,10 +66,8 @@ class Gate(Database):
 
 
 def test_more_than_can_wait_is_refused_at_once_and_what_waits_is_stored(tmp_path: Path, env: Env) -> None:
+    lay_ledger(tmp_path / "gate.db")
     database = Gate(f"sqlite:///{tmp_path}/gate.db")
-    database.opened.set()
-    migrate.upgrade(database)
-    database.opened.clear()
     metrics = Metrics()
     line = inbox_line(database, Bell(env.broker, metrics), metrics, system_clock, Health())
 

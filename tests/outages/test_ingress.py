@@ -14,25 +14,24 @@ from ingress.sender import SECRET, Door, stripe_event
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
-from billhook.store import merchants, migrate, sources
+from billhook.store import merchants, sources
 from billhook.store.database import Database
 from billhook.store.vault import new_key
-from billhook_testing.servers import PostgresServer, postgres_server
+from billhook_testing.servers import PostgresServer
 from services.ingress import sources as directory
 from services.ingress.app import build
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    with postgres_server(fast=True) as server:
-        yield server
+def server(fragile_postgres: PostgresServer) -> PostgresServer:
+    return fragile_postgres
 
 
 @pytest.fixture
-def env(server: PostgresServer, tmp_path: Path) -> Iterator[Env]:
-    env = Env(Settings(var=tmp_path, database_url=server.create_database(), queue_url="redis://127.0.0.1:1/0"))
+def env(server: PostgresServer, fragile_template: str, tmp_path: Path) -> Iterator[Env]:
+    url = server.create_database(fragile_template)
+    env = Env(Settings(var=tmp_path, database_url=url, queue_url="redis://127.0.0.1:1/0"))
     env.make_encryption_key()
-    migrate.upgrade(env.database)
     yield env
     env.close()
 

@@ -12,10 +12,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from store.databases import NOW
+from store.databases import NOW, lay_ledger
 from store.test_database import child, names
 
-from billhook.store import fitness, merchants, migrate
+from billhook.runtime.env import Env
+from billhook.runtime.health import Probes
+from billhook.runtime.service import Health
+from billhook.runtime.settings import Settings
+from billhook.store import fitness, merchants
 from billhook.store.database import Database, is_store_away, is_unwritable
 from billhook_testing.proxy import Proxy, proxy
 from billhook_testing.servers import PostgresServer
@@ -39,12 +43,9 @@ def way(postgres: PostgresServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def behind(postgres: PostgresServer, way: Proxy) -> Iterator[Database]:
+def behind(postgres: PostgresServer, postgres_template: str, way: Proxy) -> Iterator[Database]:
     """A migrated database behind the proxy."""
-    url = make_url(postgres.create_database())
-    straight = Database(url.render_as_string(hide_password=False))
-    migrate.upgrade(straight)
-    straight.close()
+    url = make_url(postgres.create_database(postgres_template))
     database = Database(url.set(port=way.port).render_as_string(hide_password=False), answer_seconds=PATIENCE)
     yield database
     way.open()
@@ -235,14 +236,17 @@ def postgres_patient(postgres: PostgresServer) -> Iterator[Database]:
 def test_a_writer_of_sqlite_that_does_not_let_go_ends_the_wait(tmp_path: Path) -> None:
     """Whoever was given up on must not keep what comes too late."""
     path = tmp_path / "billhook.db"
+    lay_ledger(path)
     database = Database(f"sqlite:///{path}", answer_seconds=PATIENCE)
-    migrate.upgrade(database)
     with child(HOLDER, str(path)) as holder:
         for _ in range(2):
             with pytest.raises(Exception, match="another writer has held SQLite's lock") as busy:
                 add(database, "too late")
             assert is_store_away(busy.value)
         assert names(database) == []  # readers wait for nobody
+        env = Env(Settings(var=tmp_path))
+        vars(env)["database"] = database
+        assert Probes(env, Health()).answer("/readyz")[0] == 503, "but who is sent here wants to write"
         assert holder.stdin is not None
         holder.stdin.write("\n")
         holder.stdin.flush()
@@ -256,8 +260,8 @@ def test_a_writer_of_sqlite_that_does_not_let_go_ends_the_wait(tmp_path: Path) -
 
 
 def test_writers_that_meet_still_wake_each_other(tmp_path: Path) -> None:
+    lay_ledger(tmp_path / "billhook.db")
     database = Database(f"sqlite:///{tmp_path / 'billhook.db'}")
-    migrate.upgrade(database)
     twin = Database(f"sqlite:///{tmp_path / 'billhook.db'}")
     writers = [
         threading.Thread(target=lambda own=own: [add(own, "there") for _ in range(50)]) for own in (database, twin)

@@ -19,7 +19,7 @@ from billhook.runtime.host import _look_at_database
 from billhook.runtime.settings import Settings
 from billhook.runtime.valkey import free_port
 from billhook.runtime.vitals import exporting_vitals
-from billhook.store import fitness, migrate
+from billhook.store import fitness
 from billhook.store.database import Database
 from billhook_testing.servers import PostgresServer
 from tests import forks
@@ -119,12 +119,11 @@ def test_what_stands_in_var_is_nobody_elses(tmp_path: Path) -> None:
 
 
 def test_clocks_that_differ_are_told_by_how_much(
-    postgres: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    postgres: PostgresServer, postgres_template: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the start, by `check`, and as a metric."""
-    url = postgres.create_database()
+    url = postgres.create_database(postgres_template)
     database = Database(url)
-    migrate.upgrade(database)
     assert abs(fitness.clock_skew(database, system_clock)) < 0.5
     late = fitness.clock_skew(database, lambda: system_clock() - timedelta(hours=1))
     assert 3590 < late < 3610

@@ -19,12 +19,12 @@ from billhook.errors import TryAgain, Unprocessable
 from billhook.parts import Parts
 from billhook.queue.consumer import BatchConsumer, Rings, Steps
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
-from billhook.store import dead_letters, migrate, work
+from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx
 from billhook.store.documents import NewDocument, add_documents, documents
 from billhook.store.inbox import inbox
 from billhook_testing.clock import ManualClock
-from billhook_testing.servers import ValkeyServer, postgres_server
+from billhook_testing.servers import PostgresServer, ValkeyServer
 
 LEASE = timedelta(minutes=1)
 
@@ -300,23 +300,24 @@ def test_a_consumer_finishes_what_it_has_in_hand_before_it_stops(office: Office)
     assert row(office.database, events[0])["state"] == "processed"
 
 
-def test_a_consumer_goes_on_when_its_database_comes_back(line: Line) -> None:
-    with postgres_server() as postgres:
-        database = Database(postgres.create_database())
-        migrate.upgrade(database)
-        office = Office(Clerk(), database, line)
-        office.consumer.start()
-        line.bell.ring("inbox", put(database, 1))
-        until(lambda: office.made() == ["e0"])
-        postgres.kill()
-        line.bell.ring("inbox", ["evt_unknown"])
-        until(lambda: line.metric("store_errors_total") > 0)
-        postgres.start()
-        database.engine.dispose()
-        accept(database, arrival("afterwards"))
-        until(lambda: office.made() == ["afterwards", "e0"])
-        assert office.consumer.stop(timeout=20)
-        database.close()
+def test_a_consumer_goes_on_when_its_database_comes_back(
+    fragile_postgres: PostgresServer, fragile_template: str, line: Line
+) -> None:
+    postgres = fragile_postgres
+    database = Database(postgres.create_database(fragile_template))
+    office = Office(Clerk(), database, line)
+    office.consumer.start()
+    line.bell.ring("inbox", put(database, 1))
+    until(lambda: office.made() == ["e0"])
+    postgres.kill()
+    line.bell.ring("inbox", ["evt_unknown"])
+    until(lambda: line.metric("store_errors_total") > 0)
+    postgres.start()
+    database.engine.dispose()
+    accept(database, arrival("afterwards"))
+    until(lambda: office.made() == ["afterwards", "e0"])
+    assert office.consumer.stop(timeout=20)
+    database.close()
 
 
 def test_a_consumer_does_its_work_without_redis(clerk: Clerk, database: Database, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from store.databases import lay_ledger
 
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.errors import SettingsError
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
-from billhook.store import migrate
 from tests import forks
 
 PASSWORD = "open-sesame-and-be-quick"
@@ -145,9 +145,9 @@ def _check(var: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_check_is_content_with_what_answers(tmp_path: Path) -> None:
+    lay_ledger(tmp_path / "billhook.db")
     env = Env(read_settings(var=tmp_path))
     env.make_encryption_key()
-    migrate.upgrade(env.database)
     env.close()
     checked = _check(tmp_path)
     complaints = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]

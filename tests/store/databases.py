@@ -92,6 +92,14 @@ def postgres_template(postgres: PostgresServer) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def fragile_template(fragile_postgres: PostgresServer) -> str:
+    """The same on the server that may be killed."""
+    url = fragile_postgres.create_database()
+    _migrate(url)
+    return url
+
+
 def lay_ledger(path: Path) -> None:
     """Put a migrated SQLite database there, with nothing in it."""
     shutil.copyfile(_ledger(), path)

@@ -23,7 +23,7 @@ from billhook.actions.ringing import ring
 from billhook.errors import Refused
 from billhook.rules.endpoint_settings import own_event
 from billhook.runtime.env import Env
-from billhook.store.database import StoreAway, is_store_away
+from billhook.store.database import StoreAway, is_outage
 from billhook.store.deliveries import NewDelivery, count_deliveries, delivery_for
 from billhook.store.endpoints import Subscriber, subscribed_endpoints
 from billhook.store.merchants import good_keys
@@ -179,7 +179,7 @@ class Publisher:
         try:
             results, due = self._traced(wanted)
         except Exception as error:
-            if is_store_away(error):
+            if is_outage(error):
                 raise
             if len(wanted) == 1:
                 return [error]

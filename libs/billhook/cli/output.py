@@ -18,7 +18,7 @@ from billhook.cli.groups import TYPED
 from billhook.errors import BillhookError
 from billhook.runtime.env import Env
 from billhook.runtime.settings import read_settings
-from billhook.store.database import is_store_away, witnessed
+from billhook.store.database import is_outage, is_unwritable, witnessed
 from billhook.store.fitness import misfit
 from billhook.store.operator_actions import Act
 from billhook.store.schema import ids_among
@@ -57,10 +57,11 @@ def opened() -> Iterator[Env]:
         typer.echo(f"billhook: {error}", err=True)
         raise typer.Exit(1) from None
     except Exception as error:
-        if not is_store_away(error):
+        if not is_outage(error):
             raise
+        what = "takes nothing more" if is_unwritable(error) else "does not answer"
         reason = str(error).partition("\n")[0]
-        typer.echo(f"billhook: the database does not answer (see `billhook check`): {reason}", err=True)
+        typer.echo(f"billhook: the database {what} (see `billhook check`): {reason}", err=True)
         raise typer.Exit(1) from None
     finally:
         if env is not None:

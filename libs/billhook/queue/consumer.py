@@ -30,7 +30,7 @@ from billhook.queue.leases import Leases
 from billhook.queue.spans import UnitSpans
 from billhook.rules.retry import NEVER_SETTLED, NOT_WRITTEN, Dead, Defer, Done, Outcome, Retry, after_failure, describe
 from billhook.store import dead_letters, work
-from billhook.store.database import Database, Tx, after_commit, is_store_away
+from billhook.store.database import Database, Tx, after_commit, is_outage, is_store_away
 from billhook.store.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
@@ -330,9 +330,9 @@ class Steps(Generic[J, E]):
         results: Sequence[tuple[J, Outcome, E]],
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Settle results whose work must not be done again only because writing them failed. Where the database is away
-        this is tried once more, after a while; otherwise each result is settled by itself, and one that still cannot be
-        written becomes a dead letter with the reason. Raises if the database stays away."""
+        """Settle results whose work must not be done again only because writing them failed. Where the database is
+        away, or takes nothing, this is tried once more, after a while; otherwise each result is settled by itself, and
+        one that still cannot be written becomes a dead letter with the reason. Raises if the database stays away."""
         waits = iter(SETTLE_AGAIN_SECONDS)
         while True:
             try:
@@ -340,7 +340,7 @@ class Steps(Generic[J, E]):
                 return
             except Exception as error:
                 self._metrics.store_errors.labels(self.queue).inc()
-                refused = None if is_store_away(error) else error
+                refused = None if is_outage(error) else error
                 if refused is not None:
                     about = {"queue": self.queue, "count": len(results), "reason": str(error)[:500]}
                     log.error("not settled", extra=about)
@@ -368,7 +368,7 @@ class Steps(Generic[J, E]):
                         self._mark(tx, [(job, Dead(reason))], self._now())
                 return
             except Exception as again:
-                if not is_store_away(again):
+                if not is_outage(again):
                     raise
                 wait(seconds)
 
@@ -480,9 +480,8 @@ class BatchConsumer(Generic[J, E]):
                 else:
                     patience = self._look_seconds or IDLE_LOOK_SECONDS
             except Exception as error:
-                store_away = is_store_away(error)
                 self._metrics.store_errors.labels(self._steps.queue).inc()
-                if not store_away:
+                if not is_outage(error):
                     log.error("no transaction", extra={"queue": self._steps.queue}, exc_info=error)
                 self._stopping.wait(1.0)
                 self._listener.look()

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from billhook.store import work
-from billhook.store.database import Database, is_store_away
+from billhook.store.database import Database, is_outage
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Leases:
         try:
             self.renew()
         except Exception as error:
-            if not is_store_away(error):
+            if not is_outage(error):
                 log.warning("leases not renewed", extra={"queue": self._table.name, "reason": str(error)[:200]})
 
     @contextmanager

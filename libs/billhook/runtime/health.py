@@ -65,7 +65,9 @@ class Probes:
 
     def _ask_database(self) -> str | None:
         try:
-            with self._env.database.read() as tx:
+            database = self._env.database
+            # Readers of SQLite wait for nobody, not even where no writer gets a turn.
+            with database.begin(durable=False) if database.sqlite else database.read() as tx:
                 tx.execute(sa.text("SELECT 1"))
         except Exception as error:
             if not is_store_away(error):

@@ -154,6 +154,7 @@ class Database:
         hears how long each transaction waited for its connection, and on SQLite for its turn to write."""
         self._waited = waited
         self._outage = Outage(log, "the database")
+        self._no_room = Outage(log, "the database, for writing,")
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = (_sqlite if self.sqlite else _postgresql)(self.url, pool_size, answer_seconds)
@@ -194,7 +195,7 @@ class Database:
     @contextmanager
     def _begun(self, durable: bool) -> Iterator[Tx]:
         if self._queue is None:
-            with self._connect(self.engine) as tx, tx.begin():
+            with self._connect(self.engine, writes=True) as tx, tx.begin():
                 if not durable:
                     run_in(tx)("SET LOCAL synchronous_commit = off", ())
                 yield tx
@@ -204,29 +205,33 @@ class Database:
                 yield tx
 
     @contextmanager
-    def _connect(self, engine: sa.Engine) -> Iterator[Tx]:
+    def _connect(self, engine: sa.Engine, *, writes: bool) -> Iterator[Tx]:
         began = time.perf_counter()
-        with self._watched(), engine.connect() as connection:
+        with self._watched(writes=writes), engine.connect() as connection:
             self._waited(time.perf_counter() - began)
             yield connection
 
     @contextmanager
     def _turn(self, queue: _WriteQueue) -> Iterator[None]:
         began = time.perf_counter()
-        with self._watched(), queue:
+        with self._watched(writes=True), queue:
             self._waited(time.perf_counter() - began)
             yield
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Whoever uses the database need not say that it is away, nor why: it is said here, once."""
+    def _watched(self, *, writes: bool) -> Iterator[None]:
+        """Whoever uses the database need not say that it is away, nor why, nor that it takes nothing more: it is said
+        here, once."""
         try:
             yield
         except Exception as error:
-            if is_store_away(error):
-                self._outage.failed(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
+            if is_outage(error):
+                outage = self._outage if is_store_away(error) else self._no_room
+                outage.failed(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
             raise
         self._outage.worked()
+        if writes:
+            self._no_room.worked()
 
     @contextmanager
     def statement(self) -> Iterator[Run]:
@@ -234,7 +239,7 @@ class Database:
         around it would make three; SQLite takes it in one step. They go past SQLAlchemy, which takes three times as
         long as the driver over a short one: where messages come one by one, that was a third of their whole way."""
         if self._queue is None:
-            with self._watched(), self._lent() as run:
+            with self._watched(writes=True), self._lent() as run:
                 yield run
         else:
             with self._turn(self._queue), self._lent() as run:
@@ -243,12 +248,8 @@ class Database:
     @contextmanager
     def question(self) -> Iterator[Run]:
         """For statements that only read and are a view of the database each, in as few round trips as there can be."""
-        if self.sqlite:
-            with self._watched(), self._lent() as run:
-                yield run
-        else:
-            with self.statement() as run:
-                yield run
+        with self._watched(writes=False), self._lent() as run:
+            yield run
 
     @contextmanager
     def _lent(self) -> Iterator[Run]:
@@ -280,13 +281,13 @@ class Database:
     def glance(self) -> Iterator[Tx]:
         """For what only reads and needs no consistent view: on PostgreSQL each statement is a transaction, in one round
         trip where BEGIN and ROLLBACK around it would make three."""
-        with self.read() if self._committing is None else self._connect(self._committing) as tx:
+        with self.read() if self._committing is None else self._connect(self._committing, writes=False) as tx:
             yield tx
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads: one consistent view, and on SQLite it waits for nobody."""
-        with self._connect(self.engine) as tx:
+        with self._connect(self.engine, writes=False) as tx:
             if not self.sqlite:
                 # PostgreSQL's default shows each statement a moment of its own.
                 tx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -522,6 +523,12 @@ def is_unwritable(error: BaseException) -> bool:
         return False
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
     return code is not None and code.startswith(_UNWRITABLE)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether it is the database's fault whoever asks, which `Database` says itself, once: it is away, or takes nothing
+    more. Others need no line for it."""
+    return is_store_away(error) or is_unwritable(error)
 
 
 def is_store_away(error: BaseException) -> bool:
