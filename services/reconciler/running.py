@@ -265,6 +265,13 @@ class Reconciling:
         return findings.verdict(self._database, self._apis.of(job.source), finding, now)
 
     def _over(self, job: Job, step: Step) -> Result:
+        run = job.run
+        if run.accounts == MOST_ACCOUNTS and not run.scheduled:  # of the scheduled the next goes on
+            with self._database.read() as tx:
+                left = next_account(tx, run.source_id, run.account)
+            if left is not None:
+                note = f"not compared: the connected accounts from {left} on: a run takes {MOST_ACCOUNTS}"
+                step = replace(step, notes=(*step.notes, note))
         return job, Done(INCOMPLETE if job.run.notes or step.notes else DONE), step
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
