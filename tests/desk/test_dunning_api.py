@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from desk.world import NOW, Desk, World, open_case, refused
+from store.dunning import new_attempt
 
 from billhook.actions.sources import register_source
 from billhook.providers.stripe_collecting import StripeCollecting
+from billhook.store.dunning_cases import cases_by_id
 from billhook.store.merchants import create_key, revoke_key
+from billhook.store.payment_attempts import add_attempt, payment_attempts
 from billhook_testing.fake_stripe import FakeStripe
 from billhook_testing.fake_stripe.world import Policy as AccountPolicy
 
@@ -160,7 +164,13 @@ def test_a_key_that_was_revoked_learns_no_standing(desk: Desk, world: World) -> 
 
 def test_the_report_counts_what_came_and_what_was_lost(desk: Desk, world: World) -> None:
     key = world.ours.key
-    open_case(desk.env, world.ours)
+    case_id = open_case(desk.env, world.ours)
+    with desk.env.database.begin() as tx:
+        [case] = cases_by_id(tx, [case_id]).values()
+        for number, status in ((1, "failed"), (2, "succeeded")):
+            assert add_attempt(tx, new_attempt(case, number, status=status))
+        tx.execute(sa.update(payment_attempts).values(state="done"))
+        assert add_attempt(tx, new_attempt(case, 3, created_at=NOW - timedelta(seconds=90)))
     for stage, code, number in (
         ("recovered", "insufficient_funds", 2),
         ("exhausted", "insufficient_funds", None),
@@ -175,5 +185,10 @@ def test_the_report_counts_what_came_and_what_was_lost(desk: Desk, world: World)
         {"of": "insufficient_funds", "tried": 2, "recovered": 1},
         {"of": "none", "tried": 1, "recovered": 1},
     ]
+    assert report["by_attempt"] == [
+        {"of": "1", "tried": 1, "recovered": 0},
+        {"of": "2", "tried": 1, "recovered": 1},
+    ]
     assert report["open_cases"] == {"grace": 1}
+    assert report["oldest_due_attempt_seconds"] == 90
     assert desk.get("/v1/dunning/report", key=world.theirs.key).json()["money"] == []
