@@ -23,8 +23,8 @@ from billhook.rules.reconcile import OBSERVED, UNSIGNED, Observed
 from billhook.store import book
 from billhook.store.database import Tx
 from billhook.store.documents import NewDocument
-from billhook.store.merchants import Merchant, merchants_of
-from billhook.store.sources import Source, sources_of
+from billhook.store.merchants import Merchant
+from billhook.store.sources import Source, sources_with_merchants
 from billhook.store.work import Row
 
 
@@ -68,15 +68,14 @@ class Interpretation:
 
 def events_of(tx: Tx, rows: Sequence[Row]) -> list[Event]:
     """Rows of the inbox with their sources and merchants."""
-    sources = sources_of(tx, {row["source_id"] for row in rows})
-    merchants = merchants_of(tx, {row["merchant_id"] for row in rows})
+    known = sources_with_merchants(tx, {row["source_id"] for row in rows})
     return [
         Event(
             row["id"],
             row["merchant_id"],
             row["attempts"],
-            merchants[row["merchant_id"]],
-            sources[row["source_id"]],
+            known[row["source_id"]][1],
+            known[row["source_id"]][0],
             row["account"],
             row["type"],
             row["headers"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -146,14 +146,18 @@ def set_invoicing(tx: Tx, merchant_id: str, settings: InvoicingSettings) -> None
 
 
 def merchants_of(tx: Tx, merchant_ids: Collection[str]) -> dict[str, Merchant]:
-    rows = (dict(zip(_FIELDS, row, strict=True)) for row in _BY_ID.rows(tx, ids=[*merchant_ids]))
-    return {row["id"]: _merchant(row) for row in rows}
+    return {row[0]: merchant_of(row) for row in _BY_ID.rows(tx, ids=[*merchant_ids])}
 
 
-_FIELDS: Final = ("id", "name", "locale", "created_at", "contact_email", "seller", "invoicing")
-_BY_ID: Final = Statement(
-    lambda sqlite: sa.select(*(merchants.c[name] for name in _FIELDS)).where(among(merchants.c.id, "ids", sqlite))
+COLUMNS: Final = tuple(
+    merchants.c[name] for name in ("id", "name", "locale", "created_at", "contact_email", "seller", "invoicing")
 )
+_BY_ID: Final = Statement(lambda sqlite: sa.select(*COLUMNS).where(among(merchants.c.id, "ids", sqlite)))
+
+
+def merchant_of(values: Sequence[Any]) -> Merchant:
+    """Whose `COLUMNS` have these values."""
+    return _merchant({column.name: value for column, value in zip(COLUMNS, values, strict=True)})
 
 
 def _merchant(row: sa.RowMapping | dict[str, Any]) -> Merchant:

@@ -10,6 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from billhook.store.database import Tx
+from billhook.store.merchants import COLUMNS, Merchant, merchant_of, merchants
 from billhook.store.schema import Instant, metadata, new_id
 from billhook.store.statements import Statement, among
 
@@ -85,9 +86,21 @@ def sources_of(tx: Tx, source_ids: Collection[str]) -> dict[str, Source]:
     return {row[0]: Source(*row) for row in _BY_ID.rows(tx, ids=[*source_ids])}
 
 
-_BY_ID: Final = Statement(
-    lambda sqlite: sa.select(*(sources.c[name] for name in Source.__dataclass_fields__)).where(
-        among(sources.c.id, "ids", sqlite)
+_COLUMNS: Final = tuple(sources.c[name] for name in Source.__dataclass_fields__)
+_BY_ID: Final = Statement(lambda sqlite: sa.select(*_COLUMNS).where(among(sources.c.id, "ids", sqlite)))
+
+
+def sources_with_merchants(tx: Tx, source_ids: Collection[str]) -> dict[str, tuple[Source, Merchant]]:
+    """These sources, each with its merchant."""
+    found = ((Source(*row[: len(_COLUMNS)]), row[len(_COLUMNS) :]) for row in _WHOSE.rows(tx, ids=[*source_ids]))
+    return {source.id: (source, merchant_of(values)) for source, values in found}
+
+
+_WHOSE: Final = Statement(
+    lambda sqlite: (
+        sa.select(*_COLUMNS, *COLUMNS)
+        .join_from(sources, merchants, merchants.c.id == sources.c.merchant_id)
+        .where(among(sources.c.id, "ids", sqlite))
     )
 )
 
