@@ -11,6 +11,8 @@ BillhookError
 │       └── NotPermitted         or gives it the permission that is named
 └── TryAgain             the world was not ready: try again later
     └── NotYet               it was not tried at all: its turn comes later
+
+StoreAway                the database did not answer: as what its driver raises, and beside it
 """
 
 from __future__ import annotations
@@ -93,3 +95,7 @@ class TryAgain(BillhookError):
 
 class NotYet(TryAgain):
     """Nothing was tried, and nothing failed: whoever is to be asked takes no questions now."""
+
+
+class StoreAway(Exception):
+    """The database did not answer in time: `billhook.store.database.is_store_away` is true of it."""

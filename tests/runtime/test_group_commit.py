@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from billhook.errors import StoreAway
 from billhook.runtime.group_commit import WAITING_BYTES_LIMIT, GroupCommit, LineEnded, LineFull
-from billhook.store.database import StoreAway
 
 
 def answers(line: GroupCommit[Any, Any], items: Sequence[Any]) -> list[Any]:

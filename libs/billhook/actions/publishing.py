@@ -20,10 +20,10 @@ from typing import Any, Final
 import msgspec
 
 from billhook.actions.ringing import ring
-from billhook.errors import Refused
+from billhook.errors import Refused, StoreAway
 from billhook.rules.endpoint_settings import own_event
 from billhook.runtime.env import Env
-from billhook.store.database import StoreAway, is_outage
+from billhook.store.database import is_outage
 from billhook.store.deliveries import NewDelivery, count_deliveries, delivery_for
 from billhook.store.endpoints import Subscriber, subscribed_endpoints
 from billhook.store.merchants import good_keys

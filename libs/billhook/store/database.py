@@ -8,16 +8,14 @@ SQLite that does not let go. So every wait here ends, on our side of the connect
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import sqlalchemy as sa
@@ -25,7 +23,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from billhook.errors import StoreAway
 from billhook.logs import Outage
+from billhook.store import sqlite
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +135,6 @@ ANSWER_SECONDS = 4.0
 five seconds; the longest statement there is, a batch of pruning or of settling, takes a tenth of a second."""
 
 
-class StoreAway(Exception):
-    """The database did not answer in time."""
-
-
 class Database:
     """Opens on first use. `begin()` writes, `read()` reads; both are one transaction."""
 
@@ -157,9 +153,13 @@ class Database:
         self._no_room = Outage(log, "the database, for writing,")
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = (_sqlite if self.sqlite else _postgresql)(self.url, pool_size, answer_seconds)
+        self.engine = (
+            sqlite.engine(self.url, _ALIKE, answer_seconds)
+            if self.sqlite
+            else _postgresql(self.url, pool_size, answer_seconds)
+        )
         self._committing: sa.Engine | None = None if self.sqlite else _committing(self.engine)
-        self._queue = _WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
+        self._queue = sqlite.WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
         self._times_closed = 0
         for pool in (self.engine, self._committing):
             if pool is not None:
@@ -212,7 +212,7 @@ class Database:
             yield connection
 
     @contextmanager
-    def _turn(self, queue: _WriteQueue) -> Iterator[None]:
+    def _turn(self, queue: sqlite.WriteQueue) -> Iterator[None]:
         began = time.perf_counter()
         with self._watched(writes=True), queue:
             self._waited(time.perf_counter() - began)
@@ -352,93 +352,6 @@ class Database:
             self._queue.close()
 
 
-class _WriteQueue:
-    """SQLite has one writer at a time. Writers that meet poll for up to 100 ms in SQLite's own busy handler; waiting
-    for a file lock instead wakes the next one at once, and the kernel lets go of it when a process is killed."""
-
-    def __init__(self, path: Path, answer_seconds: float | None) -> None:
-        self._path = path
-        self._answer_seconds = answer_seconds
-        self._thread_lock = threading.Lock()
-        self._turn_began = 0.0
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> None:
-        self._await_turn()
-        try:
-            if self._file is None:
-                self._file = self._path.open("ab")
-            self._lock(self._file)
-            self._turn_began = time.monotonic()
-        except BaseException:
-            self._thread_lock.release()
-            raise
-
-    def _await_turn(self) -> None:
-        """Behind the other threads of this process, however many they are, as long as they come and go."""
-        if self._answer_seconds is None:
-            self._thread_lock.acquire()
-            return
-        waits_since = time.monotonic()
-        while not self._thread_lock.acquire(timeout=self._answer_seconds / 4):
-            if time.monotonic() - max(self._turn_began, waits_since) > self._answer_seconds:
-                raise self._busy()
-
-    def _lock(self, file: IO[bytes]) -> None:
-        """Waiting for a file lock cannot time out, so where the lock is held a thread waits in our place, and wakes the
-        caller as soon as it has the lock. A thread that was given up on releases a lock that it gets too late."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if self._answer_seconds is None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                return
-        waiter = _Waiter(file)
-        if not waiter.got_it(self._answer_seconds):
-            self._file = None  # the waiter's from now on: a file has one lock, however many threads ask for it
-            raise self._busy()
-
-    def _busy(self) -> StoreAway:
-        return StoreAway(f"{self._path.name}: another writer has held SQLite's lock for {self._answer_seconds:g} s")
-
-    def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._thread_lock.release()
-
-    def close(self) -> None:
-        with self._thread_lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-
-
-class _Waiter:
-    """A thread that waits for a file lock."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._meeting = threading.Condition()
-        self._locked = False
-        self._given_up = False
-        threading.Thread(target=self._wait, name="file lock", daemon=True).start()
-
-    def got_it(self, seconds: float) -> bool:
-        """Wait for it; after False it will never be ours, and the file is closed."""
-        with self._meeting:
-            self._given_up = not self._meeting.wait_for(lambda: self._locked, max(0.0, seconds))
-            return self._locked
-
-    def _wait(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        with self._meeting:
-            if self._given_up:
-                self._file.close()  # and lets go
-            self._locked = True
-            self._meeting.notify()
-
-
 _ALIKE: Final[dict[str, Any]] = {
     # Ten times as fast as the standard library, for every JSON column.
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
@@ -475,36 +388,6 @@ def _committing(engine: sa.Engine) -> sa.Engine:
     # A courier claims in one thread and settles in another; nobody else has more than one.
     pool = sa.QueuePool(connect, 2, max_overflow=2, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None)
     return sa.Engine(pool, engine.dialect, engine.url, hide_parameters=True)
-
-
-def _sqlite(url: URL, _: int, answer_seconds: float | None) -> sa.Engine:
-    # Last in, first out: one connection does most of the work and keeps its statements and pages.
-    engine = sa.create_engine(url, **_ALIKE, connect_args={"check_same_thread": False}, pool_use_lifo=True)
-
-    @sa.event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _: object) -> None:
-        # The driver's own BEGIN is deferred and would fail with SQLITE_BUSY when a reader turns writer: we begin.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {30_000 if answer_seconds is None else int(answer_seconds * 1000)}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        # FULL syncs the log at each commit. With grouped commits it costs under 3 % over NORMAL, and NORMAL may lose
-        # what a 2xx promised when the power fails.
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        # 8 MiB of pages in memory a connection (the system caches the file anyway). The relay folds the log back all
-        # the time (`checkpoint`); a commit does only when it is 40 MB long all the same.
-        cursor.execute("PRAGMA cache_size = -8192")
-        cursor.execute("PRAGMA wal_autocheckpoint = 10000")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def on_begin(connection: sa.Connection) -> None:
-        kind = connection.get_execution_options().get("billhook_begin", "DEFERRED")
-        if kind is not None:
-            connection.exec_driver_sql(f"BEGIN {kind}")
-
-    return engine
 
 
 _AWAY_SQLSTATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
