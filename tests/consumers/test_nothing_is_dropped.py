@@ -12,6 +12,7 @@ import pytest
 from consumers.lifecycle import BEGAN, checkout, event, invoice, payment, subscription
 from consumers.world import World
 
+from billhook.actions.sources import register_source
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store import queues, sources
 from billhook.store.database import Database
@@ -66,6 +67,26 @@ def test_events_of_the_other_mode_are_kept_and_ignored(world: World) -> None:
         queues.replay(tx, "inbox", [ignored], by="test", now=world.clock())
     world.post()
     assert world.rows("invoices", "external_id", "livemode") == [("in_1", False), ("in_2", True)]
+
+
+def test_whether_a_source_is_for_tests_is_what_is_said_or_what_its_key_says(world: World) -> None:
+    told = [(None, None), ("sk_live_1", None), ("rk_test_1", None), ("sk_test_1", True), (None, False)]
+    with world.database.begin() as tx:
+        made = [
+            register_source(
+                tx,
+                world.vault,
+                world.clock(),
+                merchant_id=world.merchant_id,
+                provider="stripe",
+                name=f"s{place}",
+                secret="whsec_1",
+                api_key=key,
+                livemode=said,
+            )[0]
+            for place, (key, said) in enumerate(told)
+        ]
+    assert [source.livemode for source in made] == [True, True, False, True, False]
 
 
 def test_a_test_takes_no_number(database: Database) -> None:
