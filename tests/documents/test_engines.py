@@ -119,10 +119,21 @@ def test_a_date_stays_on_one_line(engines: Engines) -> None:
     assert page.replace("\t", " ").count("30 de septiembre de 2026") == 2
 
 
-def test_totals_stand_with_the_last_two_lines(engines: Engines) -> None:
-    asked = [request(samples.invoice(samples.terms(count))) for count in (1, 2, 14, 15, 16, 17)]
+def test_the_typeface_is_ours_on_every_machine(engines: Engines) -> None:
+    [pdf] = draw(engines, request(samples.invoice(samples.terms(5, "de"))))
+    fonts = {font["/BaseFont"] for page in reader(pdf).pages for font in page["/Resources"]["/Font"].values()}
+    assert {font.lstrip("/").rpartition("+")[2].replace(" ", "") for font in fonts} == {
+        "IBMPlexSans",
+        "IBMPlexSans-Bold",
+    }
+
+
+def test_totals_stand_with_the_last_two_lines_and_how_to_pay_is_not_cut(engines: Engines) -> None:
+    asked = [request(samples.invoice(samples.terms(count))) for count in (1, 2, 12, 13, 14, 16)]
     for one, pdf in zip(asked, draw(engines, *asked), strict=True):
-        page = next(text for page in reader(pdf).pages if "Subtotal" in (text := page.extract_text()))
+        pages = [page.extract_text() for page in reader(pdf).pages]
+        page = next(text for text in pages if "Subtotal" in text)
+        assert any("IBAN" in text and "Paymentreference" in bare(text) for text in pages), "how to pay stands whole"
         assert all(bare(line.description) in bare(page) for line in one.shown.lines[-2:])
         assert bare(one.shown.totals[-1].amount) in bare(page)
 

@@ -130,17 +130,6 @@ def test_every_document_is_an_archives_and_a_screen_readers(renderer: TypstRende
         assert root["/Lang"].startswith(locale)
 
 
-def fonts_in(pdf: bytes) -> set[str]:
-    pages = pypdf.PdfReader(io.BytesIO(pdf)).pages
-    return {font["/BaseFont"].partition("+")[2] for page in pages for font in page["/Resources"]["/Font"].values()}
-
-
-def test_the_typeface_is_ours_on_every_machine(renderer: TypstRenderer) -> None:
-    [pdf] = renderer.render([request(samples.invoice(samples.terms(5, "de")))])
-    assert isinstance(pdf, bytes)
-    assert fonts_in(pdf) == {"IBMPlexSans", "IBMPlexSans-Bold"}
-
-
 def test_totals_are_never_alone_on_a_page(renderer: TypstRenderer) -> None:
     """The last two lines and the head of the table stand with them. So many lines fill a page and a bit."""
     for count in (13, 17, 18, 19, 40, 44, 45):
