@@ -27,7 +27,7 @@ from billhook.rules.reconcile import FINDING_CLASSES, Observed, news_of
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import ProviderApis, can_be_asked
-from billhook.store.connected_accounts import meet_account, met_at, next_account
+from billhook.store.connected_accounts import meet_account, met_at, next_account, set_refused
 from billhook.store.consistency import CHECKS, check_of
 from billhook.store.database import Database, Tx, after_commit
 from billhook.store.file_walks import set_place
@@ -89,6 +89,8 @@ class Step:
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     asked_at: datetime | None = None
+    refused: bool = False
+    """Whether the key may not see the connected account."""
 
 
 Result = tuple[Job, Outcome, Step]
@@ -154,7 +156,8 @@ class Reconciling:
             now, jitter = self._clock(), random.random()
             return job, after_failure(error, attempts=job.attempts, now=now, jitter=jitter), Step()
         except AccountRefused as reason:
-            return self._go_on(job, len(job.run.lists), f"not compared: {reason}")
+            _, outcome, step = self._go_on(job, len(job.run.lists), f"not compared: {reason}")
+            return job, outcome, replace(step, refused=True)
         except Unprocessable as reason:
             return self._next_list(job, str(reason))
 
@@ -204,7 +207,9 @@ class Reconciling:
         if place < len(run.lists) or not self._compares_accounts(job):
             return changes
         with self._database.read() as tx:
-            account = next_account(tx, run.source_id, run.account or went_as_far_as(tx, run))
+            # An account that has left the platform is said once and then every night, and makes no hour incomplete.
+            after = run.account or went_as_far_as(tx, run)
+            account = next_account(tx, run.source_id, after, refused=not run.routine)
         if account is None:
             return changes
         return {**changes, "place": 0, "account": account, "accounts": run.accounts + 1}
@@ -310,6 +315,8 @@ class Reconciling:
                 changes["notes"] = [*run.notes, *step.notes][:MOST_NOTES]
             if changes:
                 change_run(tx, run.id, **changes)
+            if run.account and (step.refused or step.looked is not None):
+                set_refused(tx, run.source_id, run.account, now if step.refused else None)
             if changes.get("account") and job.source is not None:
                 meet_account(tx, job.source, changes["account"], now)
             if isinstance(outcome, Done):

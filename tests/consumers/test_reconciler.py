@@ -25,7 +25,7 @@ from billhook.store import reconciliation, sources
 from billhook.store.book import TABLES
 from billhook.store.database import Database
 from billhook.store.inbox import Arrival, accept, inbox, inbox_conflicts
-from billhook.store.reconciliation import Finding, Run
+from billhook.store.reconciliation import SCHEDULE, Finding, Run
 from billhook.store.schema import id_at, instant_of, metadata, new_id
 from billhook.store.work import DUE
 from billhook_testing.fake_stripe import FakeStripe
@@ -63,8 +63,8 @@ class Shop:
         with self.world.database.begin() as tx:
             source = sources.get_source(tx, self.source)
             assert source is not None
-            since = options.pop("since", now - timedelta(days=400))
-            return verbs.begin_run(tx, verbs.run_of(source, since, now, by="test", **options), now)
+            since, by = options.pop("since", now - timedelta(days=400)), options.pop("by", "test")
+            return verbs.begin_run(tx, verbs.run_of(source, since, now, by=by, **options), now)
 
     def steps(self) -> Steps[Any, Any]:
         world = self.world
@@ -738,6 +738,16 @@ def test_a_connected_account_that_the_key_may_not_read_ends_no_run(shop: Shop) -
     assert "rak_invoice_read" in lacking
     assert found_of(shop, "acct_3") == [("status_mismatch", "subscription", "repaired")]
     assert shop.found() == found_of(shop, "acct_3")
+
+    # One that has left the platform makes no hour incomplete, and is tried again by whoever looks further back.
+    shop.fake.faults.clear()
+    hourly = {"since": shop.world.clock() - timedelta(hours=3), "lists": ["customer"], "by": SCHEDULE}
+    hour = shop.reconcile(**hourly, slot="hour 1")
+    assert (hour.state, hour.accounts) == ("done", 2)
+    assert shop.reconcile(lists=["customer"]).state == "incomplete"
+    shop.fake.connect("acct_1")
+    assert shop.reconcile(lists=["product"]).state == "done"
+    assert shop.reconcile(**hourly, slot="hour 2").accounts == 3
 
 
 def test_what_was_in_an_account_before_it_was_met_is_history_and_an_import_takes_it(shop: Shop) -> None:
