@@ -20,6 +20,7 @@ from billhook.documents.typst import Pdf, RenderRequest, TypstRenderer
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RenderError
 from billhook.rules.document import Seller, Snapshot
+from billhook.rules.terms import Discount, Party
 from billhook_testing import samples
 
 
@@ -77,6 +78,14 @@ def test_what_no_page_could_hold_goes_on_over_several(renderer: TypstRenderer) -
     for word, times in (("many", 1000), ("row", 240), ("note", 100), ("foot", 100), ("Subtotal", 1)):
         assert sum(page.count(word) for page in pages) == times
     assert min(heights(pdf)) > 0
+
+
+def test_line_breaks_in_names_and_labels_push_nothing_off_the_page(renderer: TypstRenderer) -> None:
+    broken = "x\n" * 100
+    made = samples.terms(2, discounts=(Discount(amount=1, label=broken),) * 20, buyer=Party(name=broken))
+    [pdf] = renderer.render([request(samples.invoice(made, number=broken, buyer_reference=broken))])
+    assert min(heights(pdf)) > 0
+    assert "Total" in "".join(pages_of(pdf))
 
 
 def heights(pdf: bytes | RenderError) -> list[float]:

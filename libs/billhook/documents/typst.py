@@ -285,10 +285,11 @@ def _facts(shown: Shown) -> dict[str, float]:
     return {"label": min(label, 36.0, max(84.0 - 3 - value, 24.0)), "value": value}
 
 
-def _kept(shown: Shown, room: float) -> int | None:
+def _kept(shown: Shown, columns: list[float], room: float) -> int | None:
     """How many of the last lines stay with the totals: two, if a page holds them. None where it does not even hold the
     totals."""
-    height = 8.0 * len(shown.totals)
+    beside = sum(columns[:-1]) - 4
+    height = sum(3.5 + _height(row.label, _TOTALS[row.strength], beside) for row in shown.totals)
     for kept in range(3):
         if height > _WHOLE:
             return kept - 1 if kept else None
@@ -334,7 +335,7 @@ def work_of(request: RenderRequest, seconds: float) -> Work:
         "columns": (columns := _columns(shown)),
     }
     room = max(_WIDTH - sum(columns), 20.0)
-    look["kept"] = _kept(shown, room)
+    look["kept"] = _kept(shown, columns, room)
     look["tall"] = _tall(shown.lines, room)
     look["tall_notes"] = [place for place, note in enumerate(shown.notes) if _tall_text(note, _TEXT, _WIDTH)]
     look["tall_footer"] = _tall_text(shown.footer or "", _LABEL, _WIDTH)

@@ -138,11 +138,13 @@ class _Writer:
             direction=direction_of(self.language),
             paper=snapshot.paper or ("us-letter" if self.write.locale.territory in _LETTER else "a4"),
             title=title,
-            name=f"{title} {snapshot.number}" if snapshot.number else title,
+            name=f"{title} {_on_one_line(snapshot.number)}" if snapshot.number else title,
             stamp=self.stamp(),
             seller=self.seller(),
             buyer=self.buyer(),
-            facts=tuple(self.facts()),
+            facts=tuple(
+                ShownFact(label=_on_one_line(fact.label), value=_on_one_line(fact.value)) for fact in self.facts()
+            ),
             headline=self.headline(),
             pay_url=pay_url,
             labels=_labels(words),
@@ -168,7 +170,7 @@ class _Writer:
     def seller(self) -> ShownParty:
         seller = self.snapshot.seller
         lines = [*self.party(seller), *filter(None, (seller.phone, seller.website))]
-        return ShownParty(label=hosted_words(self.language).seller, name=seller.name, lines=tuple(lines))
+        return ShownParty(label=hosted_words(self.language).seller, name=_on_one_line(seller.name), lines=tuple(lines))
 
     def buyer(self) -> ShownParty | None:
         buyer, words = self.snapshot.buyer, self.words
@@ -178,15 +180,15 @@ class _Writer:
             self.snapshot.kind, words.billed_to
         )
         lines = tuple(line for line in self.party(buyer) if line != buyer.name)
-        return ShownParty(label=label, name=buyer.name, lines=lines)
+        return ShownParty(label=label, name=_on_one_line(buyer.name), lines=lines)
 
     def party(self, party: Party) -> Iterator[str]:
         if party.address:
-            yield from self.write.address(party.address)
+            yield from map(_on_one_line, self.write.address(party.address))
         if party.email:
             yield party.email
         for tax_id in party.tax_ids:
-            yield f"{self.words.tax_id} {tax_id}"
+            yield f"{self.words.tax_id} {_on_one_line(tax_id)}"
 
     def facts(self) -> Iterator[ShownFact]:
         snapshot, words = self.snapshot, self.words
@@ -215,7 +217,7 @@ class _Writer:
         if snapshot.buyer_reference:
             yield ShownFact(label=words.buyer_reference, value=snapshot.buyer_reference)
         for field in snapshot.custom_fields:
-            yield ShownFact(label=_written(field.name), value=_written(field.value))
+            yield ShownFact(label=field.name, value=field.value)
         yield ShownFact(label=words.currency, value=snapshot.currency.upper())
 
     def correction(self) -> Iterator[ShownFact]:
@@ -340,12 +342,12 @@ class _Writer:
         return ShownRow(label=label, amount=self.write.money(amount), strength=strength)
 
     def allowance_label(self, allowance: Allowance) -> str:
-        label = allowance.label or self.words.discount
+        label = _on_one_line(allowance.label or self.words.discount)
         return f"{label} ({self.write.percent(allowance.percent)})" if allowance.percent else label
 
     def tax_label(self, tax: TaxTotal) -> str:
         words = self.words
-        label = words.vat if tax.name == VAT and tax.category else tax.name or words.tax
+        label = words.vat if tax.name == VAT and tax.category else _on_one_line(tax.name or words.tax)
         if tax.percent is not None:
             label = f"{label} {self.write.percent(tax.percent)}"
         special = {
@@ -370,10 +372,10 @@ class _Writer:
                 yield note
         said = {words.reverse_charge.casefold(), "reverse charge"}
         yield from dict.fromkeys(
-            tax.reason for tax in snapshot.taxes if tax.reason and tax.reason.casefold() not in said
+            _on_one_line(tax.reason) for tax in snapshot.taxes if tax.reason and tax.reason.casefold() not in said
         )
         if self.open and snapshot.seller.bank:
-            number = [words.transfer_reference.format(number=snapshot.number)] if snapshot.number else []
+            number = [words.transfer_reference.format(number=_on_one_line(snapshot.number))] if snapshot.number else []
             yield "\n".join([words.transfer, *snapshot.seller.bank, *number])
         if snapshot.description:
             yield _written(snapshot.description)
@@ -382,6 +384,11 @@ class _Writer:
 def _written(text: str) -> str:
     """With line breaks of one kind, and without tabs: no font has a letter for those."""
     return "\n".join(text.splitlines()).expandtabs(4)
+
+
+def _on_one_line(text: str) -> str:
+    """A name, a number or a label: a hundred line breaks in it would push what it stands beside off the page."""
+    return text if text.isprintable() else " ".join(text.splitlines()).expandtabs(1)
 
 
 def _whole(date: str) -> str:
