@@ -51,6 +51,7 @@ from billhook.store.templates import create_template
 from billhook.store.vault import new_key
 from billhook_testing.clock import ManualClock
 from billhook_testing.fake_stripe import FakeStripe
+from billhook_testing.prompt_server import PromptServer
 from services.desk.app import build
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -134,7 +135,7 @@ class serving:
         self._socket.listen(128)
         app = build(env, Health())
         config = uvicorn.Config(app, log_config=None, lifespan="on", loop="asyncio", proxy_headers=False)
-        self._server = uvicorn.Server(config)
+        self._server = PromptServer(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self) -> Desk:
@@ -144,7 +145,7 @@ class serving:
 
     def __exit__(self, *_: object) -> None:
         self._desk.close()
-        self._server.should_exit = True
+        self._server.end()
         self._thread.join()
         self._socket.close()
 

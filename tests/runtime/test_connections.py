@@ -23,6 +23,7 @@ from billhook.metrics import Metrics
 from billhook.runtime.connections import HEAD_LIMIT, MOST_PIPELINED, Bounds
 from billhook.runtime.host import is_worth_a_line
 from billhook.runtime.request_body import read_body
+from billhook_testing.prompt_server import PromptServer
 
 HOST = "127.0.0.1"
 LARGE = 8 * 1024 * 1024
@@ -78,13 +79,13 @@ def served(**limits: Any) -> Iterator[Served]:
     config = uvicorn.Config(
         app, http=bounds.protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False
     )
-    server = uvicorn.Server(config)
+    server = PromptServer(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     with ExitStack() as stack:
         yield Served(listener.getsockname()[1], app, metrics, stack)
     app.go.set()
-    server.should_exit = True
+    server.end()
     thread.join()
 
 

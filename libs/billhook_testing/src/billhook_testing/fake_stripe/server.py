@@ -22,6 +22,7 @@ from billhook_testing.fake_stripe.faults import Faults
 from billhook_testing.fake_stripe.resources import checkout, disputes
 from billhook_testing.fake_stripe.webhooks import Sender, Sent
 from billhook_testing.fake_stripe.world import Json, Policy, World
+from billhook_testing.prompt_server import PromptServer
 
 HOST = "127.0.0.1"
 
@@ -57,7 +58,7 @@ class FakeStripe:
         self._worlds = {"": self.world}
         self._api = Api(self._worlds, api_key, self.faults.for_api, self._controls())
         self._port = port
-        self._server: uvicorn.Server | None = None
+        self._server: PromptServer | None = None
         self._thread: threading.Thread | None = None
         if webhook_url is not None:
             self.add_webhook(webhook_url)
@@ -103,7 +104,7 @@ class FakeStripe:
             access_log=False,
             timeout_graceful_shutdown=2,
         )
-        self._server = uvicorn.Server(config)
+        self._server = PromptServer(config)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="fake-stripe-api", daemon=True
         )
@@ -115,7 +116,7 @@ class FakeStripe:
         """Stop listening and sending. Stopping what never started, or twice, does nothing."""
         self._api.closing.set()
         if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
+            self._server.end()
             self._thread.join()
         self._server = self._thread = None
         self.webhooks.stop()
