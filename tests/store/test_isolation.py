@@ -50,6 +50,7 @@ from billhook.store import (
     queues,
     reconciliation,
     replays,
+    series,
     sources,
     standings,
     templates,
@@ -109,6 +110,7 @@ def open_shop(tx: Tx) -> Shop:
     replay = replays.create_replay(tx, merchant, kind="replay", by="key", now=NOW).id
     customer_id = book_id(source, "", customer)
     letter_id = str(letter["id"])
+    series.count_on_from(tx, merchant, "SAME-", 1)
     own = own_invoice(merchant, number="SAME-1", series="SAME-", sequence=1)
     own_invoices.add_own_invoice(tx, own)
     note = own_credit_note(own, number="SAME-1", series="SAME-", sequence=1)
@@ -331,9 +333,22 @@ QUESTIONS: dict[str, Question] = {
     ),
     "merchants.get_merchant": lambda tx, shop, merchant: merchants.get_merchant(tx, merchant),
     "merchants.list_keys": lambda tx, shop, merchant: merchants.list_keys(tx, merchant),
+    "series.last_number": lambda tx, shop, merchant: one(series.last_number(tx, merchant, "SAME-"), merchant),
     "merchants.merchants_of": lambda tx, shop, merchant: list(merchants.merchants_of(tx, [merchant]).values()),
 }
-WRITERS = ("create_", "add_", "revoke_", "retire_", "set_", "next_number", "blank", "delete_", "empty_", "lock_")
+WRITERS = (
+    "create_",
+    "add_",
+    "revoke_",
+    "retire_",
+    "set_",
+    "next_number",
+    "count_on",
+    "blank",
+    "delete_",
+    "empty_",
+    "lock_",
+)
 
 
 def one(count: int, merchant: str) -> list[dict[str, str]]:
