@@ -16,7 +16,7 @@ from billhook.rules.forwarding import asked_from, whose
 from billhook.runtime.clock import Clock
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import GroupCommit
-from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
+from billhook.runtime.request_body import BodyTooLarge, Disconnected, is_compressed, read_body
 from billhook.runtime.service import ASGIApp
 from billhook.store.database import witnessed
 from billhook.store.merchants import OPERATOR, Caller, find_callers
@@ -140,7 +140,7 @@ def refuse_two_keys(headers: Sequence[tuple[bytes, bytes]]) -> None:
 
 def refuse_compressed(given: Mapping[bytes, str]) -> None:
     """It would be read as it is, and called no JSON."""
-    if given.get(b"content-encoding", "identity").strip().lower() not in ("identity", ""):
+    if is_compressed(given.get(b"content-encoding", ""), given.get(b"transfer-encoding", "")):
         raise Refusal(415, "compressed", "Send the body without `Content-Encoding`.")
 
 

@@ -21,7 +21,7 @@ from billhook.providers import PROVIDERS
 from billhook.rules.signing import UNTIMELY
 from billhook.runtime.clock import Clock
 from billhook.runtime.group_commit import GroupCommit, LineFull
-from billhook.runtime.request_body import BodyTooLarge, Disconnected, read_body
+from billhook.runtime.request_body import BodyTooLarge, Disconnected, is_compressed, read_body
 from billhook.store.inbox import Arrival, Receipt
 from billhook.store.schema import new_id
 from services.ingress.sources import SourceDirectory, SourcesAway
@@ -43,7 +43,7 @@ _PREFIX = len("/v1/sources/")
 _SUFFIX = len("/events")
 _KEPT = {name: (*provider.headers, "content-type", "user-agent") for name, provider in PROVIDERS.items()}
 """The headers stored with an event, by provider: those it reads, and two for whoever looks at the event later."""
-_OTHERS = ("content-length", "content-encoding", "traceparent")
+_OTHERS = ("content-length", "content-encoding", "transfer-encoding", "traceparent")
 _READ = {name.encode(): name for kept in _KEPT.values() for name in (*kept, *_OTHERS)}
 
 
@@ -201,5 +201,5 @@ def _check_request(method: str, headers: dict[str, str]) -> None:
     content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise Answer(415, "not_json", "Events are JSON: send Content-Type: application/json.")
-    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+    if is_compressed(headers.get("content-encoding", ""), headers.get("transfer-encoding", "")):
         raise Answer(415, "compressed", "Events are taken as they were signed: send them without Content-Encoding.")

@@ -200,6 +200,8 @@ def test_of_an_unknown_source_no_body_is_read(door: Door) -> None:
 def test_a_compressed_body_is_told_that_it_is(door: Door, encoding: str) -> None:
     answer = door.stripe(stripe_event("evt_1"), content_encoding=encoding)
     assert (answer.status, answer.code) == (415, "compressed")
+    answer = door.stripe(stripe_event("evt_1"), transfer_encoding=f"{encoding}, chunked")
+    assert (answer.status, answer.code) == (415, "compressed")
     assert door.stripe(stripe_event("evt_1"), content_encoding="identity").status == 200
 
 

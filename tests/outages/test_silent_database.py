@@ -82,6 +82,31 @@ def test_connections_that_are_cut_are_an_outage_and_new_ones_are_made(behind: Da
 
 
 @pytest.mark.timeout(20)
+def test_a_server_that_hung_up_while_nobody_spoke_costs_nobody_an_error(
+    postgres: PostgresServer, postgres_template: str
+) -> None:
+    """A restart, a failover, `idle_session_timeout`: the first event after a quiet time is to be a 2xx."""
+    url = postgres.create_database(postgres_template)
+    database, other = Database(url), Database(postgres.url)
+
+    def state() -> None:
+        with database.statement() as run:
+            run("SELECT 1", ())
+
+    for number in range(2):
+        add(database, f"{number}")
+        state()
+        with other.read() as tx:
+            mine = sa.text("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = :name")
+            assert set(tx.execute(mine, {"name": make_url(url).database}).scalars()) == {True}
+    add(database, "after")
+    state()
+    assert names(database) == ["0", "1", "after"]
+    other.close()
+    database.close()
+
+
+@pytest.mark.timeout(20)
 def test_a_pool_without_a_free_connection_is_an_outage(behind: Database) -> None:
     taken = [behind.engine.connect() for _ in range(16)]
     with pytest.raises(sa.exc.TimeoutError) as full:

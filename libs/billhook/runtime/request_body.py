@@ -14,6 +14,13 @@ class Disconnected(Exception):
     """The request ended before its body did."""
 
 
+def is_compressed(content_encoding: str, transfer_encoding: str) -> bool:
+    """Whether the body is to be read as something else than what comes. The server takes it as it comes; of how it came
+    it knows chunks alone."""
+    encoded = content_encoding.strip().lower() not in ("", "identity")
+    return encoded or transfer_encoding.strip().lower() not in ("", "chunked")
+
+
 async def read_body(receive: Any, announced: str, limit: int) -> bytes:
     """The body; `announced` is its Content-Length, if it has one. Raises `BodyTooLarge` or `Disconnected`."""
     if announced.isdecimal() and int(announced[:12]) > limit:

@@ -374,6 +374,8 @@ def _committing(engine: sa.Engine) -> sa.Engine:
 
     from psycopg.types.json import set_json_loads
 
+    from billhook.store.postgresql import check_is_there
+
     def connect() -> Any:
         connection = engine.raw_connection()
         driver: Any = connection.driver_connection
@@ -387,6 +389,7 @@ def _committing(engine: sa.Engine) -> sa.Engine:
     assert isinstance(engine.pool, sa.QueuePool)
     # A courier claims in one thread and settles in another; nobody else has more than one.
     pool = sa.QueuePool(connect, 2, max_overflow=2, timeout=engine.pool.timeout(), use_lifo=True, reset_on_return=None)
+    sa.event.listen(pool, "checkout", check_is_there)
     return sa.Engine(pool, engine.dialect, engine.url, hide_parameters=True)
 
 

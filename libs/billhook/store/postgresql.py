@@ -8,6 +8,7 @@ one by now. Both are done without from then on. Whoever met the second hears of 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,18 @@ def _is_address(host: str) -> bool:
         return bool(ip_address(host))
     except ValueError:
         return False
+
+
+def check_is_there(connection: psycopg.Connection[Any], *_: object) -> None:
+    """Raise where the server has hung up on a connection that nobody used: by a restart, a failover, a limit of its own
+    for who is idle. Somebody would get an error for it whose work is fine. An answer that nobody waits for is a
+    goodbye."""
+    if not connection.closed:
+        poll = select.poll()
+        poll.register(connection.pgconn.socket, select.POLLIN)
+        if not poll.poll(0):
+            return
+    raise sa.exc.InvalidatePoolError("the server has hung up")
 
 
 class _Pooler:
@@ -180,6 +193,8 @@ def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: f
         return read_only or pooler.is_behind(error) or bool(is_disconnect(error, connection, cursor))
 
     made.dialect.is_disconnect = is_lost  # type: ignore[method-assign, assignment]
+
+    sa.event.listen(made, "checkout", check_is_there)
 
     @sa.event.listens_for(made, "do_connect")
     def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:

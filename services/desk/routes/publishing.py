@@ -81,7 +81,7 @@ class MessagePublished(msgspec.Struct, frozen=True):
 _DECODER: Final = decoder_of(NewMessage)
 _WANTED: Final = (
     *(b"authorization", b"content-length", b"content-type", b"content-encoding"),
-    *(b"idempotency-key", b"traceparent"),
+    *(b"transfer-encoding", b"idempotency-key", b"traceparent"),
 )
 
 
