@@ -19,6 +19,7 @@ from store.databases import NOW, lay_ledger
 from billhook.store import merchants
 from billhook.store.database import Database, after_commit
 from billhook.store.schema import Instant, new_id, to_micros
+from billhook_testing.servers import PostgresServer
 
 WRITER = """
 import sys
@@ -221,6 +222,25 @@ def test_an_error_does_not_say_what_a_statement_was_given(database: Database) ->
     with pytest.raises(sa.exc.DBAPIError) as refused, database.begin() as tx:
         tx.execute(sa.text("INSERT INTO nowhere VALUES (:email)"), {"email": "ada@example.com"})
     assert "ada@example.com" not in str(refused.value)
+
+
+def test_another_default_of_the_servers_changes_nothing(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    name = url.rpartition("/")[2]
+    database, other = Database(url), Database(postgres.url)
+    for setting in (
+        "datestyle = 'German'",
+        "default_transaction_isolation = 'serializable'",
+        "timezone = 'Asia/Kolkata'",
+    ):
+        with other.begin() as tx:
+            tx.exec_driver_sql(f"ALTER DATABASE {name} SET {setting}")
+    with database.begin() as tx:
+        [(now, isolation)] = tx.exec_driver_sql("SELECT now(), current_setting('transaction_isolation')")
+    assert abs((now - datetime.now(UTC)).total_seconds()) < 60
+    assert isolation == "read committed"
+    database.close()
+    other.close()
 
 
 def test_only_what_may_be_lost_is_not_synced(database: Database) -> None:

@@ -34,6 +34,9 @@ _READ_ONLY: Final = "25006"
 """The server became a replica, or was one when its name was looked up during a failover. The next connection may lead
 to the one that can be written to; this one stays as it is for as long as it is kept."""
 
+_TAKEN_FOR_GRANTED: Final = ("DateStyle=ISO", "default_transaction_isolation=read\\ committed")
+"""How times are written, which the driver reads in one way, and what a transaction sees of those beside it."""
+
 _LOOK_UP_SECONDS: Final = 3.0
 """How long the name of a server may take: with a silent name server the system's resolver takes up to a minute."""
 
@@ -166,14 +169,17 @@ def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: f
     """`alike`: what engines of both dialects are made with."""
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
     arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "billhook"}
+    # Whatever a server, a database or a role has for its default. Options in the URL take precedence.
+    options = [*_TAKEN_FOR_GRANTED]
     if answer_seconds is not None:
         # The server gives up a statement, or its wait for a lock, before we do: whoever hears nothing must take the
-        # server for silent and drop the connection. Options in the URL take precedence.
-        if "options" not in url.query:
-            limit = int(answer_seconds * 875)
-            arguments["options"] = f"-c statement_timeout={limit} -c lock_timeout={limit}"
+        # server for silent and drop the connection.
+        limit = int(answer_seconds * 875)
+        options += [f"statement_timeout={limit}", f"lock_timeout={limit}"]
         # Keep-alives notice a peer that has vanished, also while no statement is under way.
         arguments |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
+    if "options" not in url.query:
+        arguments["options"] = " ".join(f"-c {option}" for option in options)
     made = sa.create_engine(
         url,
         **alike,
