@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -178,8 +178,9 @@ class Database:
     def begin(self, *, durable: bool = True) -> Iterator[Tx]:
         """A transaction that writes; committed when the block ends well, rolled back when it raises.
 
-        Not `durable`: PostgreSQL answers before it has synced, and a crash of its server may take the transaction back.
-        That is for claims, renewals and deferrals: one that is lost makes work due earlier, and no more.
+        Not `durable`: it ends before it has been synced, and a crash of PostgreSQL's server, or of SQLite's machine,
+        may take it back. That is for claims, renewals and deferrals: one that is lost makes work due earlier, and no
+        more.
         """
         done: list[Callable[[], object]] = []
         with self._begun(durable) as tx:
@@ -201,7 +202,12 @@ class Database:
                 yield tx
         else:
             immediate = {"billhook_begin": "IMMEDIATE"}
-            with self._turn(self._queue), self.engine.connect().execution_options(**immediate) as tx, tx.begin():
+            with (
+                self._turn(self._queue),
+                self.engine.connect().execution_options(**immediate) as tx,
+                nullcontext() if durable else sqlite.unsynced(tx),
+                tx.begin(),
+            ):
                 yield tx
 
     @contextmanager

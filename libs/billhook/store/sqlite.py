@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +47,22 @@ def engine(url: URL, alike: Mapping[str, Any], answer_seconds: float | None) -> 
             connection.exec_driver_sql(f"BEGIN {kind}")
 
     return made
+
+
+@contextmanager
+def unsynced(tx: sa.Connection) -> Iterator[None]:
+    """A transaction in this block ends without a sync of the log; the next that is synced syncs it too. Killing
+    processes takes nothing back, and what a power cut takes back was not yet synced by anybody."""
+    driver: Any = tx.connection.driver_connection
+    driver.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        try:
+            driver.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            tx.invalidate()  # or others would be lent it as it is
+            raise
 
 
 class WriteQueue:
