@@ -96,7 +96,7 @@ class Insertion:
         insert = insert_into(tx, self._table)
         if tx.dialect.name == "sqlite":
             return insert
-        given, columns = _given([self._table.c[name] for name in names])
+        given, columns = rows_of(sa.bindparam(_ROWS, type_=Json()), [self._table.c[name] for name in names])
         rows = sa.select(*columns).select_from(given)
         if self._one_by_one is not None:
             lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(given.c[self._one_by_one], 0))
@@ -105,9 +105,13 @@ class Insertion:
 
 
 def among(column: sa.ColumnElement[str], name: str, sqlite: bool) -> sa.ColumnElement[bool]:
-    """Whether `column` is one of the texts that are given under this name: as one JSON, for the driver's arrays cost
-    more than the statement where they are short."""
-    given = sa.bindparam(name, type_=_Json())
+    """Whether `column` is one of the texts that are given under this name."""
+    return among_all(column, sa.bindparam(name, type_=Json()), sqlite)
+
+
+def among_all(column: sa.ColumnElement[str], given: sa.BindParameter[Any], sqlite: bool) -> sa.ColumnElement[bool]:
+    """Whether `column` is one of the texts in a parameter of type `Json`: the driver's arrays cost more than the
+    statement where they are short, and six times as much where there are two hundred in them."""
     if sqlite:
         return column.in_(sa.select(sa.func.json_each(given).table_valued("value").c.value))
     each = sa.select(sa.func.json_array_elements_text(sa.cast(given, sa.JSON)))
@@ -125,7 +129,7 @@ def as_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-class _Json(sa.types.TypeDecorator[Any]):
+class Json(sa.types.TypeDecorator[Any]):
     """Many values as one."""
 
     impl = sa.Text
@@ -138,18 +142,20 @@ class _Json(sa.types.TypeDecorator[Any]):
 _ROWS: Final = "rows"
 
 
-def _given(columns: Sequence[sa.Column[Any]]) -> tuple[sa.TableValuedAlias, list[Any]]:
-    """On PostgreSQL, the rows that are given under the name `rows`, and their columns, as these ones are typed."""
+def rows_of(
+    given: sa.BindParameter[Any], columns: Sequence[sa.Column[Any]]
+) -> tuple[sa.TableValuedAlias, list[sa.ColumnElement[Any]]]:
+    """On PostgreSQL, the rows in a parameter of type `Json`, and their columns, as these ones are typed."""
     typed = [sa.column(one.name, sa.Text() if _is_binary(one) else one.type) for one in columns]
-    rows = sa.func.json_to_recordset(sa.cast(sa.bindparam(_ROWS, type_=_Json()), sa.JSON)).table_valued(*typed)
-    given = rows.render_derived(name="given", with_types=True)
-    decoded = [
-        sa.func.decode(given.c[one.name], sa.literal_column("'base64'"), type_=one.type)
+    rows = sa.func.json_to_recordset(sa.cast(given, sa.JSON)).table_valued(*typed)
+    derived = rows.render_derived(name="given", with_types=True)
+    decoded: list[sa.ColumnElement[Any]] = [
+        sa.func.decode(derived.c[one.name], sa.literal_column("'base64'"), type_=one.type)
         if _is_binary(one)
-        else given.c[one.name]
+        else derived.c[one.name]
         for one in columns
     ]
-    return given, decoded
+    return derived, decoded
 
 
 def _is_binary(column: sa.Column[Any]) -> bool:
