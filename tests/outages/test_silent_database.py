@@ -70,6 +70,20 @@ def test_packets_that_are_swallowed_end_the_wait_and_the_connection(behind: Data
 
 
 @pytest.mark.timeout(20)
+def test_a_way_that_takes_long_is_slow_until_it_takes_too_long(behind: Database, way: Proxy) -> None:
+    add(behind, "before")
+    way.delay(PATIENCE / 20)
+    add(behind, "slowly")
+    way.delay(2 * PATIENCE)
+    with pytest.raises(sa.exc.OperationalError, match="PostgreSQL did not answer within") as silent:
+        add(behind, "too slowly")
+    assert is_store_away(silent.value)
+    way.open()
+    add(behind, "after")
+    assert names(behind) == ["before", "slowly", "after"]
+
+
+@pytest.mark.timeout(20)
 def test_connections_that_are_cut_are_an_outage_and_new_ones_are_made(behind: Database, way: Proxy) -> None:
     add(behind, "before")
     way.cut()

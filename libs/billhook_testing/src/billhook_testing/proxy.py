@@ -5,6 +5,7 @@ with proxy(server.port) as way:
     way.swallow()   # connections stay open, new ones are taken, and not a byte arrives any more
     way.open()      # as before; what was swallowed is lost with its connections
     way.cut()       # every connection ends, and new ones are refused until open()
+    way.delay(0.1)  # whatever is said arrives so many seconds later, one after the other
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -25,6 +27,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._mode = "open"
+        self._late_by = 0.0
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
@@ -43,6 +46,9 @@ class Proxy:
     def cut(self) -> None:
         self._set("cut")
 
+    def delay(self, seconds: float) -> None:
+        self._set("open", seconds)
+
     def open(self) -> None:
         self._set("open")
 
@@ -54,11 +60,11 @@ class Proxy:
         self._listener.close()
         self._selector.close()
 
-    def _set(self, mode: str) -> None:
+    def _set(self, mode: str, late_by: float = 0.0) -> None:
         with self._lock:
             if mode == "cut" or self._mode == "swallow":
                 self._end_all()
-            self._mode = mode
+            self._mode, self._late_by = mode, late_by
 
     def _run(self) -> None:
         while True:
@@ -89,6 +95,7 @@ class Proxy:
     def _pass_on(self, end: socket.socket) -> None:
         try:
             data = end.recv(_CHUNK)
+            time.sleep(self._late_by)
             if data and self._mode == "open":
                 self._pairs[end].sendall(data)
         except OSError:
