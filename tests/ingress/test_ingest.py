@@ -244,4 +244,8 @@ def test_health_and_metrics_answer_without_a_queue(door: Door) -> None:
         assert door.client.send(path, [b""], [], method="GET").status == 200
     metrics = door.client.send("/metrics", [b""], [], method="GET").body.decode()
     assert 'billhook_events_accepted_total{provider="stripe",source="s"} 1.0' in metrics
+    assert door.stripe(stripe_event("evt_2"), stripe_signature="garbage").status == 401
+    metrics = door.client.send("/metrics", [b""], [], method="GET").body.decode()
+    assert 'billhook_ingress_requests_total{code="401"} 1.0' in metrics
+    assert "billhook_ingress_accept_duration_seconds_count 1.0" in metrics, "of what was taken, and nothing else"
     assert door.client.send("/nothing", [b""], [], method="GET").status == 404
