@@ -300,9 +300,9 @@ WORKERS: Final = Dashboard(
             "Of those it may have.",
             (
                 (
-                    'max by (job, instance) (billhook_database_pool_connections{state="in_use"})'
-                    " / max by (job, instance) (billhook_database_pool_limit)",
-                    "{{job}}",
+                    'max by (job, instance, pool) (billhook_database_pool_connections{state="in_use"})'
+                    " / max by (job, instance, pool) (billhook_database_pool_limit)",
+                    "{{job}}, {{pool}}",
                 ),
             ),
             "percentunit",

@@ -123,11 +123,14 @@ class Metrics:
     )
     pool = gauge(
         "database_pool_connections",
-        "Connections of this process to the database, `in_use` and `idle`. In use near the limit: transactions are"
-        " slow, or wait for each other.",
+        "Connections of this process to the database, `in_use` and `idle`, in the pool of `transactions` and in that of"
+        " `statements` that are one by themselves. In use near the limit: they are slow, or wait for each other.",
+        "pool",
         "state",
     )
-    pool_limit = gauge("database_pool_limit", "How many connections this process may hold at most.")
+    pool_limit = gauge(
+        "database_pool_limit", "How many connections this process may hold at most, in each of its pools.", "pool"
+    )
     database_wait = histogram(
         "database_wait_seconds",
         "Waiting for a connection, and on SQLite for the turn to write. Rising: the database is slow, or one writer is"

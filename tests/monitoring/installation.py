@@ -22,6 +22,7 @@ import uvicorn
 from consumers.world import SECRET, stripe_signature
 
 from billhook.actions.publishing import Publication, prepared
+from billhook.runtime.clock import Clock, system_clock
 from billhook.runtime.connections import Bounds
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, ProbeServer, is_ready
@@ -50,9 +51,9 @@ class Process:
     port: int
     _open: ExitStack = field(default_factory=ExitStack)
 
-    def start(self) -> None:
+    def start(self, clock: Clock = system_clock) -> None:
         self._open = ExitStack()
-        env = Env(self.settings)
+        env = Env(self.settings, clock=clock)
         self._open.callback(env.close)
         self._open.enter_context(exporting_vitals(env, self.name))
         service, health = find_service(self.name), Health()
@@ -85,6 +86,10 @@ class Process:
 
     def stop(self) -> None:
         self._open.close()
+
+    def start_anew(self, clock: Clock = system_clock) -> None:
+        self.stop()
+        self.start(clock)
 
 
 class Endpoint:
@@ -148,6 +153,14 @@ class Installation:
         ]
         with self.env.database.begin() as tx:
             address(tx, add_messages(tx, messages, now), now)
+
+    def ask(self, process: str, path: str) -> int:
+        try:
+            with urlopen(f"http://{HOST}:{self.processes[process].port}{path}", timeout=30) as answer:
+                return int(answer.status)
+        except HTTPError as refused:
+            with refused:
+                return refused.code
 
     def ready(self) -> set[str]:
         """Which processes say that they are."""

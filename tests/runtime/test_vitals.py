@@ -40,9 +40,9 @@ def test_a_process_tells_of_its_connections_its_collector_its_log_and_its_clock(
         assert told('build_info{python="') == 1.0
         until(lambda: told("database_clock_skew_seconds") == 7.5)
         with env.database.read():
-            assert told('database_pool_connections{state="in_use"}') == 1.0
-        assert told('database_pool_connections{state="in_use"}') == 0.0
-        assert (told("database_pool_limit") or 0) >= 1
+            assert told('database_pool_connections{pool="transactions",state="in_use"}') == 1.0
+        assert told('database_pool_connections{pool="transactions",state="in_use"}') == 0.0
+        assert (told('database_pool_limit{pool="transactions"}') or 0) >= 1
         before = told("gc_seconds_total") or 0.0
         gc.collect()
         assert (told("gc_seconds_total") or 0.0) > before

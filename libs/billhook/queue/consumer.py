@@ -142,8 +142,11 @@ class Steps(Generic[J, E]):
         self._in_progress = metrics.jobs_in_progress.labels(self.queue)
         self._attempts = metrics.job_attempts.labels(self.queue)
         metrics.store_errors.labels(self.queue)
+        # From 0 on, or the first would not show as an increase.
+        self._claimed(self.queue)
+        self._waited(self.queue)
         for outcome in ("retry", "dead", "stale"):
-            self._finished(outcome)  # from 0 on, or the first would not show as an increase
+            self._finished(outcome)
 
     def run(self, ids: Sequence[str] | None) -> int:
         """Claim a batch and do it; returns how many jobs that were."""

@@ -8,7 +8,7 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Final
@@ -45,9 +45,15 @@ def exporting_vitals(env: Env, service: str) -> Iterator[None]:
 
 def _export_pool(env: Env) -> None:
     database = env.database
-    env.metrics.pool.labels("in_use").set_function(lambda: database.connections()[0])
-    env.metrics.pool.labels("idle").set_function(lambda: database.connections()[1])
-    env.metrics.pool_limit.set(database.connections()[2])
+
+    def number(pool: str, place: int) -> Callable[[], float]:
+        return lambda: database.connections()[pool][place]
+
+    # One that is full stops whoever needs it, however much room the other has.
+    for name, (_, _, limit) in database.connections().items():
+        env.metrics.pool.labels(name, "in_use").set_function(number(name, 0))
+        env.metrics.pool.labels(name, "idle").set_function(number(name, 1))
+        env.metrics.pool_limit.labels(name).set(limit)
 
 
 class _CollectorWatch:

@@ -299,15 +299,15 @@ class Database:
                 tx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield tx
 
-    def connections(self) -> tuple[int, int, int]:
-        """How many are in use, how many are kept, and how many there may be."""
-        engines = [engine for engine in (self.engine, self._committing) if engine is not None]
-        pools = [engine.pool for engine in engines if isinstance(engine.pool, sa.QueuePool)]
-        return (
-            sum(pool.checkedout() for pool in pools),
-            sum(pool.checkedin() for pool in pools),
-            sum(pool.size() + pool._max_overflow for pool in pools),
-        )
+    def connections(self) -> dict[str, tuple[int, int, int]]:
+        """Of each pool, by what it is for: how many are in use, how many are kept, and how many there may be."""
+        engines = {"transactions": self.engine, "statements": self._committing}
+        pools = {name: engine.pool for name, engine in engines.items() if engine is not None}
+        return {
+            name: (pool.checkedout(), pool.checkedin(), pool.size() + pool._max_overflow)
+            for name, pool in pools.items()
+            if isinstance(pool, sa.QueuePool)
+        }
 
     def last_write(self) -> Hashable | None:
         """A mark that another commit changes, of whichever process: the cheapest question there is, and on SQLite none.
