@@ -19,6 +19,8 @@ DISTRIBUTIONS = {
     "billhook-testing": (ROOT / "libs" / "billhook_testing", (ROOT / "libs" / "billhook_testing" / "src",)),
     "billhook-webhooks": (ROOT / "libs" / "billhook_webhooks", (ROOT / "libs" / "billhook_webhooks" / "src",)),
 }
+WORKSHOP = (ROOT / "tests", ROOT / "bench", ROOT / "deploy")
+"""What is never installed, and has the group `dev` beside what the product has."""
 
 
 def imported(sources: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
@@ -37,17 +39,21 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared(home: Path) -> set[str]:
-    """The distributions that a pyproject.toml names, those of its extras too."""
-    project = tomllib.loads((home / "pyproject.toml").read_text())["project"]
+def declared(home: Path, *groups: str) -> set[str]:
+    """The distributions that a pyproject.toml names, those of its extras and of these groups too."""
+    told = tomllib.loads((home / "pyproject.toml").read_text())
+    project = told["project"]
     wanted = [project.get("dependencies", ()), *project.get("optional-dependencies", {}).values()]
+    wanted += [told["dependency-groups"][group] for group in groups]
     names = (re.split(r"[^\w.-]", text, maxsplit=1)[0] for part in wanted for text in part)
     return {normal(project["name"]), *map(normal, names)}
 
 
-def undeclared(home: Path, sources: tuple[Path, ...]) -> list[str]:
+def undeclared(home: Path, sources: tuple[Path, ...], *groups: str) -> list[str]:
     ours = {path.name for source in sources for path in (source, *source.iterdir())}
-    known = declared(home)
+    if groups:  # each folder of tests is a place to import from
+        ours |= {path.stem for source in sources for path in source.rglob("*")} | {"services"}
+    known = declared(home, *groups)
     from_where = packages_distributions()
     return [
         f"{where} imports {name}, which {home.relative_to(ROOT) / 'pyproject.toml'} does not declare"
@@ -63,6 +69,10 @@ def test_what_is_imported_is_declared(name: str) -> None:
     home, sources = DISTRIBUTIONS[name]
     assert {module for module, _ in imported(sources)}, "nothing was read"
     assert undeclared(home, sources) == []
+
+
+def test_what_tests_and_benchmarks_import_is_declared() -> None:
+    assert undeclared(ROOT, WORKSHOP, "dev") == []
 
 
 def test_what_is_not_declared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
