@@ -14,6 +14,8 @@ import pytest
 from typer.main import get_command
 
 from billhook.cli.main import app
+from billhook.metrics import DECLARED
+from billhook.runtime.settings import SETTINGS, variable
 
 ROOT = Path(__file__).parent.parent
 _FILE = re.compile(r"[\w-][\w./-]*\.(?:py|md|toml|typ|html|ya?ml|sh|css)")
@@ -24,8 +26,13 @@ _CODE = re.compile(r"^```\w+$.*?^```", re.M | re.S)
 """A block that names its language; without one it is what a command prints."""
 _MADE = re.compile(r"`([\w./-]+)`:\n\n```(?!diff)")
 """A file that a guide has its reader write (see `guides.py`)."""
+_CODE_FILE = re.compile(r"(?:Makefile|Dockerfile|\.(?:py|toml|ya?ml|json|html|typ|js|css|sh))$")
+_OTHERS = {"timedatectl"}
+"""Programs of the machine that a page has one type."""
 _COMMAND = re.compile(r"(?:^|[`/ ])billhook ((?:[a-z]|--)[^`\n#|\"\\]*)", re.M)
 _DOTTED = re.compile(r"`(billhook(?:_\w+)?(?:\.\w+)+)`")
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?")
+_OF_CLASS = re.compile(r"([A-Z]\w+)\.([a-z_]\w*)")
 
 
 @functools.cache
@@ -48,6 +55,19 @@ def sources() -> list[str]:
     return sorted(name for name in tracked() if name.startswith(("libs/", "services/")) and name.endswith(".py"))
 
 
+@functools.cache
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8", errors="replace")
+
+
+@functools.cache
+def words() -> frozenset[str]:
+    """All that the product and its tests are written with, and what settings and metrics are called outside."""
+    code = [name for name in tracked() if _CODE_FILE.search(name) and not (ROOT / name).samefile(__file__)]
+    found = {word for name in code for word in re.findall(r"\w+", text_of(name))}
+    return frozenset(found | {variable(name) for name in SETTINGS} | {declared.name for declared in DECLARED} | _OTHERS)
+
+
 def matching(path: str) -> list[str]:
     """The files of the repository that a path can mean: from its root, or the end of a longer one."""
     return [name for name in tracked() if name == path or name.endswith(f"/{path}")]
@@ -68,6 +88,20 @@ def wrong_paths(text: str) -> Iterator[str]:
                     yield f"`{span}`: {name} is not in it"
         elif path.endswith("/") and path.partition("/")[0] in folders() and path.rstrip("/") not in folders():
             yield f"`{span}`: there is no such folder"
+
+
+def wrong_spans(text: str) -> Iterator[str]:
+    """Names in code that stand alone: of functions, fields, settings, metrics, columns."""
+    for span in _SPAN.findall(_FENCE.sub("", text)):
+        if not _NAME.fullmatch(span) or _FILE.fullmatch(span) or re.fullmatch(r"BILLHOOK_\w+_PORT", span):
+            continue
+        if of_class := _OF_CLASS.fullmatch(span):
+            owner, member = of_class.groups()
+            homes = [name for name in sources() if re.search(rf"^class {owner}\b", text_of(name), re.M)]
+            if not any(re.search(rf"\b{member}\b", text_of(home)) for home in homes):
+                yield f"`{span}`: there is no such name"
+        elif missing := set(re.findall(r"\w+", span)) - words():
+            yield f"`{span}`: {', '.join(sorted(missing))} is nowhere in the code"
 
 
 def wrong_links(page: str, text: str) -> Iterator[str]:
@@ -117,6 +151,8 @@ def wrong_commands(text: str) -> Iterator[str]:
 def test_what_a_page_names_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert not [*wrong_paths(text), *wrong_links(page, text), *wrong_commands(text)]
+    if not page.startswith("docs/decisions/"):  # which tell of what was not taken, too
+        assert not list(wrong_spans(text))
 
 
 def test_what_comments_and_messages_name_is_there() -> None:
@@ -147,11 +183,14 @@ def is_there(dotted: str) -> bool:
 def test_what_is_not_there_is_found() -> None:
     page = (
         "`store/nothing.py`, `store/work.py: claim, swallow`, [a page](docs/nothing.md), `billhook up`, and"
-        " `billhook keys lose`.\n\n```sh\nbillhook check --loudly\n```\n"
+        " `billhook keys lose`. `Steps.run` and `Steps.stroll`, `due_at` and `owed_at`, `BILLHOOK_VAR`."
+        "\n\n```sh\nbillhook check --loudly\n```\n"
     )
-    assert [*wrong_paths(page), *wrong_links("README.md", page), *wrong_commands(page)] == [
+    assert [*wrong_paths(page), *wrong_spans(page), *wrong_links("README.md", page), *wrong_commands(page)] == [
         "`store/nothing.py`: there is no such file",
         "`store/work.py: claim, swallow`: swallow is not in it",
+        "`Steps.stroll`: there is no such name",
+        "`owed_at`: owed_at is nowhere in the code",
         "(docs/nothing.md): there is nothing",
         "`billhook keys lose`: there is no command lose",
         "`billhook check --loudly`: there is no option --loudly",
