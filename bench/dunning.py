@@ -18,7 +18,7 @@ from bench.product import DURABILITY, databases
 from bench.results import Aim, Figure
 from bench.scale import Scale
 from billhook.metrics import Metrics
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.dunning_policy import PRESETS
 from billhook.rules.payment_attempts import Answer

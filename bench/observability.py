@@ -24,7 +24,7 @@ from bench.scale import Scale
 from billhook.logs import JsonLines
 from billhook.metrics import Metrics
 from billhook.parts import Parts
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.runtime.clock import system_clock
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.runtime.provider_turns import Turns

@@ -33,7 +33,7 @@ from billhook.documents.typst import RenderRequest, work_of
 from billhook.documents.typst_process import DOCUMENT, LOOK, MAIN
 from billhook.documents.view import shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, OPTIONS, find_wkhtmltopdf, is_whole
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.document import Snapshot
 from billhook.rules.invoicing_settings import Engine, InvoicingSettings
 from billhook.store.documents import NewDocument, add_documents, documents

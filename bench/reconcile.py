@@ -22,7 +22,7 @@ from billhook.actions.reconciliation import begin_run, run_of
 from billhook.metrics import Metrics
 from billhook.outlets.objects import DirectoryObjects
 from billhook.providers.stripe_api import StripeApi
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.book.change import Change
 from billhook.rules.book.customer import Customer
 from billhook.runtime.clock import system_clock

@@ -30,7 +30,7 @@ from billhook.actions.inbox_events import (
     take_effect,
 )
 from billhook.errors import KeyRefused, Unprocessable
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.book.change import Change, Fact, Related, complete, completed, tied
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.objects import BookObject

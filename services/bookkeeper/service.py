@@ -1,7 +1,8 @@
 """The bookkeeper: turns events of the inbox into the book, domain events, and the work that follows from them."""
 
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.steps import Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service
 from services.bookkeeper.posting import Posting

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from billhook.outlets.webhooks.exchange import Request
 from billhook.outlets.webhooks.response import Response, retry_after_seconds
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.delivery import (
     CANCELED,
     DEADLINE_SECONDS,

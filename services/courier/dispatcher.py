@@ -3,7 +3,7 @@
     a thread a lane claims when there is room ─▶ the client's thread sends ─▶ one thread settles what has come back
                                                  one thread renews the leases of all of it meanwhile
 
-It drives the consumer machinery (`billhook.queue.consumer.Steps`) as batches do, one delivery at a time: nobody waits
+It drives the consumer machinery (`billhook.queue.steps.Steps`) as batches do, one delivery at a time: nobody waits
 for anybody else's endpoint. What is in hand here is never sent twice, and what came of it is written sooner or later.
 """
 
@@ -28,8 +28,8 @@ from billhook.outlets.webhooks.exchange import Request
 from billhook.outlets.webhooks.response import OUTCOMES, Response
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import Steps
 from billhook.queue.spans import end_of_attempt
+from billhook.queue.steps import Steps
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
 from billhook.runtime.clock import Clock
 from billhook.store import work

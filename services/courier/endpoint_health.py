@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 
 from billhook.events import EndpointNews
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.delivery import GONE
 from billhook.rules.endpoint_health import DISABLED_AFTER, EndpointHealth, Notice, health_after_failure
 from billhook.rules.notices import failing_notice

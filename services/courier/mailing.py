@@ -20,7 +20,7 @@ from billhook.events import MailNews
 from billhook.outlets.mail.mailer import Mailer
 from billhook.outlets.mail.mime import File, Mail
 from billhook.outlets.objects import Objects
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock
 from billhook.store.database import Tx

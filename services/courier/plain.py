@@ -1,6 +1,6 @@
 """The fast path of the dispatcher: plain deliveries are claimed and settled in one statement each.
 
-What is not plain, and what fails here, is left to the machinery of all consumers (`billhook.queue.consumer.Steps`),
+What is not plain, and what fails here, is left to the machinery of all consumers (`billhook.queue.steps.Steps`),
 which does everything. So whatever is decided here is decided there in the same way.
 """
 
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.retry import Done, Retry
 from billhook.store.database import Database, is_store_away
 from billhook.store.plain_deliveries import Settled, Wanted, settle, take

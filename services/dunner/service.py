@@ -3,7 +3,8 @@
 from typing import Final
 
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.steps import Steps
 from billhook.runtime.env import Env
 from billhook.runtime.group_commit import give_way
 from billhook.runtime.service import Health, Running, Service, Together

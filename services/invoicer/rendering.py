@@ -31,7 +31,7 @@ from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, RenderEr
 from billhook.errors import TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.outlets.objects import ObjectDiffers, Objects, document_key
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.document import Logo, Snapshot
 from billhook.rules.engine import Engine
 from billhook.rules.retry import MAX_ATTEMPTS, Dead, Defer, Done, Outcome, Retry, after_failure

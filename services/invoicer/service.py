@@ -2,7 +2,8 @@
 
 from billhook.documents.typst import AT_ONCE
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.steps import Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from services.invoicer.rendering import Rendering

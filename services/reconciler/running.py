@@ -22,7 +22,7 @@ from billhook.actions.inside_repairs import repair_inside
 from billhook.actions.reconciliation import EVENTS, SETTLE, take_in, tell_book
 from billhook.errors import AccountRefused, NotYet, TryAgain, Unprocessable
 from billhook.metrics import Metrics
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.reconcile import FINDING_CLASSES, Observed, news_of
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failure
 from billhook.runtime.clock import Clock

@@ -1,7 +1,8 @@
 """The reconciler: finds what drifted between the providers and the book, and has it repaired."""
 
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.steps import Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from services.reconciler.running import Reconciling

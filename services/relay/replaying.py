@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from billhook.queue.consumer import Rings
+from billhook.queue.handler import Rings
 from billhook.rules.delivery import CANCELED, FRESH, REPLAY
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
 from billhook.runtime.clock import Clock

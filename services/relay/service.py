@@ -4,7 +4,8 @@ Beside that it walks the replays, deletes what is older than its time, and measu
 """
 
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.steps import Steps
 from billhook.runtime.env import Env
 from billhook.runtime.service import Health, Running, Service, Together
 from services.relay.exporter import Exporter

@@ -13,7 +13,7 @@ from cli.shell import Shell
 
 from billhook.metrics import Metrics
 from billhook.outlets.objects import DirectoryObjects
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.runtime.clock import system_clock
 from billhook.runtime.provider_apis import ProviderApis
 from billhook.runtime.provider_turns import Turns

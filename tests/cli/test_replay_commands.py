@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from billhook.cli.main import app
 from billhook.metrics import Metrics
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.runtime.clock import system_clock
 from billhook.store.database import Database
 from billhook.store.endpoints import set_disabled

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from consumers.world import World
 
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.dunning_policy import PRESETS, Policy
 from billhook.store.database import Database
 from billhook.store.dunning_cases import Case, dunning_cases, list_cases, steps_of

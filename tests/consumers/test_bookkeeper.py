@@ -164,7 +164,7 @@ def test_a_document_is_not_made_of_half_an_invoice(world: World) -> None:
 def test_an_event_that_kills_its_worker_is_set_apart_and_given_up(world: World) -> None:
     from consumers.world import Silence
 
-    from billhook.queue.consumer import Steps
+    from billhook.queue.steps import Steps
     from services.bookkeeper.posting import Posting
 
     told = world.arrive(world.stripe_source, event(1, "customer.subscription.updated", subscription("active"), 1))

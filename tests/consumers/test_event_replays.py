@@ -14,7 +14,7 @@ from store.databases import NOW
 from store.history import made
 
 from billhook.actions.inbox_replay import begin_replay, preview_events, preview_job
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.store.book import TABLES
 from billhook.store.inbox import inbox
 from billhook.store.replay_windows import untouched

@@ -15,7 +15,7 @@ from outlets.mail_server import MailServer, mail_server
 
 from billhook.outlets.mail.mailer import Mailer, open_mailer
 from billhook.outlets.objects import Objects, document_key, open_objects
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.retry import MAX_ATTEMPTS
 from billhook.store import queues
 from billhook.store.mails import Attachment, NewMail, add_mails

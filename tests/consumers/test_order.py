@@ -9,7 +9,7 @@ from consumers.receiver import receiver
 from consumers.world import Silence, World
 
 from billhook.actions.dead_letters import replay_dead_letters
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.store import dead_letters
 from billhook.store.endpoints import set_disabled
 from billhook.store.replays import create_replay

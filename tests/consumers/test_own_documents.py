@@ -19,7 +19,7 @@ from billhook.documents.engines import Engines
 from billhook.documents.wkhtmltopdf import find_wkhtmltopdf
 from billhook.metrics import Metrics
 from billhook.outlets.objects import Objects, open_objects
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.book.customer import Address
 from billhook.rules.document import Seller
 from billhook.rules.terms import CreditTerms, Party, Terms

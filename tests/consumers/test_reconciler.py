@@ -19,7 +19,7 @@ from billhook.actions import reconciliation as verbs
 from billhook.outlets.objects import Objects, open_objects
 from billhook.parts import Parts
 from billhook.providers.stripe_api import StripeApi
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.reconcile import FINDING_CLASSES, OBSERVED
 from billhook.store import reconciliation, sources
 from billhook.store.book import TABLES

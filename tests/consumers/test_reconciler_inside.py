@@ -17,7 +17,7 @@ from consumers.world import Silence, World, run_until_quiet
 from billhook.actions import invoices
 from billhook.actions import reconciliation as verbs
 from billhook.outlets.objects import DirectoryObjects
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.book.change import Change
 from billhook.rules.book.invoice import Invoice, InvoicePayment
 from billhook.rules.book.objects import book_id

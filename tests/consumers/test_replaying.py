@@ -17,7 +17,7 @@ from store.databases import NOW, TABLES
 from store.history import delivery, endpoint_of, made, said, sent
 
 from billhook.metrics import Metrics
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.retry import MAX_ATTEMPTS
 from billhook.store import dead_letters, queues, work
 from billhook.store.database import Database

@@ -19,7 +19,7 @@ from billhook.metrics import Metrics
 from billhook.outlets.objects import Objects
 from billhook.outlets.webhooks.client import Reach, WebhookClient
 from billhook.outlets.webhooks.response import Response
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.addresses import parse_networks
 from billhook.rules.delivery import outcome_class
 from billhook.runtime.provider_apis import ProviderApis

@@ -15,7 +15,7 @@ from billhook.outlets.webhooks.exchange import Request
 from billhook.outlets.webhooks.response import Response
 from billhook.parts import Parts
 from billhook.queue.bell import Listener
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.delivery import LANES
 from services.courier.delivery import Delivery
 from services.courier.dispatcher import Dispatcher

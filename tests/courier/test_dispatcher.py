@@ -13,7 +13,7 @@ from consumers.world import World
 from courier.dispatching import Client, dispatching, until
 
 from billhook.outlets.webhooks.response import Response
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store import dead_letters, merchants
 from billhook.store.database import Database
@@ -143,7 +143,7 @@ def test_a_result_waits_for_a_database_that_is_away_or_takes_nothing(
 def test_what_cannot_be_written_for_long_is_sent_again_under_the_same_id(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("billhook.queue.consumer.SETTLE_AGAIN_SECONDS", (0.0,))
+    monkeypatch.setattr("billhook.queue.steps.SETTLE_AGAIN_SECONDS", (0.0,))
     endpoint = world.endpoint(URL, max_in_flight=1, ordering="customer")
     world.say(customer="cus_1")
     settle = courier_delivery.Delivery.effects

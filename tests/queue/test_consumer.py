@@ -17,7 +17,9 @@ from store.events import accept, arrival, put, row
 
 from billhook.errors import TryAgain, Unprocessable
 from billhook.parts import Parts
-from billhook.queue.consumer import BatchConsumer, Rings, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.handler import Rings
+from billhook.queue.steps import Steps
 from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome
 from billhook.store import dead_letters, work
 from billhook.store.database import Database, Tx

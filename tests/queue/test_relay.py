@@ -13,7 +13,8 @@ from store.events import arrival, put
 from store.history import delivery, endpoint_of
 
 from billhook.parts import Parts
-from billhook.queue.consumer import BatchConsumer, Steps
+from billhook.queue.consumer import BatchConsumer
+from billhook.queue.steps import Steps
 from billhook.runtime.clock import system_clock
 from billhook.store import inbox, work
 from billhook.store.database import Database

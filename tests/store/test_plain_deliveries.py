@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from consumers.world import Silence, World
 
-from billhook.queue.consumer import Steps
+from billhook.queue.steps import Steps
 from billhook.rules.delivery import DELIVERED, FRESH, RETRY
 from billhook.rules.retry import Done, Retry
 from billhook.store import work
