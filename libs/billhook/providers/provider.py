@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from billhook.errors import Unprocessable
 from billhook.providers.listing import ListedEvent, ListedObject, Page
 from billhook.rules.book.change import Translation
 from billhook.rules.book.objects import BookObject
@@ -61,10 +62,11 @@ class ProviderApi(Protocol):
     """A provider's own API: asked when events alone cannot say what is true, and listed to find events that never came.
 
     All methods raise `TryAgain`, or `Unprocessable` for what asking again does not change (`NotPermitted` where the key
-    lacks a permission). `account` is the connected account that is asked about.
+    lacks a permission). `account` is the connected account that is asked about. A class that says so (`class
+    MineApi(ProviderApi)`) needs nothing but `fetch`: then nothing is listed.
     """
 
-    lists: ClassVar[Mapping[str, tuple[str, ...]]]
+    lists: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """What can be listed, and the kinds of the book that each list is about."""
 
     def fetch(self, kind: str, external_id: str, *, account: str = "") -> BookObject:
@@ -74,14 +76,17 @@ class ProviderApi(Protocol):
         self, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
     ) -> Page[ListedEvent]:
         """One page of the events that happened from `since` to before `until`, newest first, if still kept."""
+        raise Unprocessable("the provider has no list of events")
 
     def list_objects(
         self, name: str, *, since: datetime, until: datetime, cursor: str | None = None, account: str = ""
     ) -> Page[ListedObject]:
         """One page of what was made from `since` to before `until`, newest first; `name` is one of `lists`."""
+        raise Unprocessable(f"the provider has no list of {name}")
 
     def close(self) -> None:
         """Let go of its connections."""
+        return
 
 
 class OpenApi(Protocol):
