@@ -229,7 +229,10 @@ class Listener:
                 for ids in rings:
                     self._look = self._look or not ids
                     self._ids.update(dict.fromkeys(ids))
-                self._changed.notify_all()
+                if rings or self._closed:
+                    self._changed.notify_all()
+                else:
+                    self._changed.notify()  # somebody has to hear from now on
 
     def _patience(self) -> float:
         """How long to wait for a ring before asking whether Redis is still there."""

@@ -41,7 +41,7 @@ RINGS_KEPT: Final = 200
 """Whoever finds more waiting forgets them and looks into SQL, where all of it is due. So a queue that nobody listens to
 stays small once somebody does, and nobody works through stale rings."""
 
-IDLE_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 2.0
 """How long an idle listener waits in Redis. It is the sign of life: Redis answers at least so often. And it finds what
 other programs left, who wake nobody."""
 

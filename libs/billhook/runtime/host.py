@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
-"""How often a consumer looks whether its bell lives. A part that dies is heard at once."""
-
-SERVER_LOOK_SECONDS = 1.0
-"""How often a server looks whether its lines live."""
+"""How often a process looks whether its bell and its lines live. A part that dies is heard at once."""
 
 
 def run_service(service: Service, env: Env) -> int:
@@ -147,7 +144,8 @@ def is_worth_a_line(record: logging.LogRecord) -> bool:
 
 def server_modules() -> None:
     """Import what a server needs and other services do not, for a process that will be forked into one."""
-    import uvloop  # noqa: F401
+    import uvicorn.lifespan.on
+    import uvicorn.loops.uvloop  # noqa: F401
 
     import billhook.runtime.calm_server
     import billhook.runtime.connections  # noqa: F401
@@ -158,6 +156,6 @@ def _end_with_its_parts(health: Health, server: uvicorn.Server) -> None:
     died = threading.Event()
     health.parts.when_one_dies(died.set)
     while (problem := health.problem) is None:
-        died.wait(SERVER_LOOK_SECONDS)
+        died.wait(LOOK_SECONDS)
     log.critical("a part of the process has died, so it ends", extra={"reason": problem})
     server.should_exit = True

