@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sqlalchemy.engine import make_url
 from store.databases import NOW, lay_ledger
 from store.test_database import child, names
 
+from billhook.errors import StoreAway
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes
 from billhook.runtime.service import Health
@@ -57,6 +60,17 @@ def add(database: Database, name: str) -> None:
         merchants.create_merchant(tx, name, NOW)
 
 
+def add_in_the_end(database: Database, name: str) -> None:
+    """As whoever is told to try again."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return add(database, name)
+        except StoreAway:
+            assert time.monotonic() < deadline
+            time.sleep(PATIENCE / 50)
+
+
 @pytest.mark.timeout(20)
 def test_packets_that_are_swallowed_end_the_wait_and_the_connection(behind: Database, way: Proxy) -> None:
     add(behind, "before")
@@ -65,7 +79,7 @@ def test_packets_that_are_swallowed_end_the_wait_and_the_connection(behind: Data
         add(behind, "swallowed")
     assert is_store_away(silent.value)
     way.open()
-    add(behind, "after")
+    add_in_the_end(behind, "after")
     assert names(behind) == ["before", "after"]
 
 
@@ -74,13 +88,48 @@ def test_a_way_that_takes_long_is_slow_until_it_takes_too_long(behind: Database,
     add(behind, "before")
     way.delay(PATIENCE / 20)
     add(behind, "slowly")
+    way.trickle(PATIENCE / 5000)
+    add(behind, "byte by byte")
     way.delay(2 * PATIENCE)
     with pytest.raises(sa.exc.OperationalError, match="PostgreSQL did not answer within") as silent:
         add(behind, "too slowly")
     assert is_store_away(silent.value)
     way.open()
-    add(behind, "after")
-    assert names(behind) == ["before", "slowly", "after"]
+    add_in_the_end(behind, "after")
+    assert names(behind) == ["before", "slowly", "byte by byte", "after"]
+
+
+@pytest.mark.timeout(20)
+def test_of_many_who_ask_a_silent_database_few_wait_and_the_first_answer_ends_it(
+    behind: Database, way: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty threads for eighty requests, as a desk has. One after the other they waited for a connection, for another
+    one where that was dead, and for an answer."""
+    add(behind, "before")
+    way.swallow()
+    monkeypatch.setattr("billhook.store.postgresql._CONNECT_SECONDS", 2)
+    monkeypatch.setattr("billhook.store.silence._OF_AN_ANSWER", 1 / 60)  # nobody tries, however long this takes
+
+    def ask(_: int) -> BaseException | None:
+        try:
+            names(behind)
+        except Exception as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(40) as threads:
+        told = [*threads.map(ask, range(80))]
+    assert all(error is not None and is_store_away(error) for error in told)
+    waited = [error for error in told if not isinstance(error, StoreAway)]
+    assert 1 <= len(waited) <= 40, "nobody of those behind the first"
+    assert way.taken <= 17
+    way.open()
+    with pytest.raises(StoreAway, match="did not answer a moment ago"):
+        names(behind)
+    monkeypatch.undo()
+    behind._silence._next_try = 0.0
+    assert names(behind) == ["before"], "one tries"
+    assert [ask(0) for _ in range(5)] == [None] * 5, "and was answered"
 
 
 @pytest.mark.timeout(20)
@@ -128,7 +177,8 @@ def test_a_pool_without_a_free_connection_is_an_outage(behind: Database) -> None
     assert is_store_away(full.value)
     for connection in taken:
         connection.close()
-    assert names(behind) == []
+    add_in_the_end(behind, "after")
+    assert names(behind) == ["after"]
 
 
 @pytest.mark.timeout(20)
@@ -278,10 +328,9 @@ def test_a_writer_of_sqlite_that_does_not_let_go_ends_the_wait(tmp_path: Path) -
     lay_ledger(path)
     database = Database(f"sqlite:///{path}", answer_seconds=PATIENCE)
     with child(HOLDER, str(path)) as holder:
-        for _ in range(2):
-            with pytest.raises(Exception, match="another writer has held SQLite's lock") as busy:
+        for words in ("another writer has held SQLite's lock", "did not answer a moment ago"):
+            with pytest.raises(StoreAway, match=words):
                 add(database, "too late")
-            assert is_store_away(busy.value)
         assert names(database) == []  # readers wait for nobody
         env = Env(Settings(var=tmp_path))
         vars(env)["database"] = database
@@ -290,7 +339,7 @@ def test_a_writer_of_sqlite_that_does_not_let_go_ends_the_wait(tmp_path: Path) -
         holder.stdin.write("\n")
         holder.stdin.flush()
         holder.wait(10)
-    add(database, "ours")
+    add_in_the_end(database, "ours")
     other = Database(f"sqlite:///{path}")
     add(other, "another process would say the same")
     assert len(names(database)) == 2

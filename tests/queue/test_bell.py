@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dramatiq
 import pytest
 from dramatiq.brokers.redis import RedisBroker
 from queue_line import Line, until
 
+from billhook.queue import broker
 from billhook.queue.bell import GATHER_SECONDS_LIMIT, PENDING_LIMIT
-from billhook.queue.broker import IDLE_SECONDS, RINGS_KEPT
+from billhook.queue.broker import RINGS_KEPT
 from billhook_testing.proxy import proxy
 from billhook_testing.servers import valkey_server
+
+
+@pytest.fixture(autouse=True)
+def waits_in_redis_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many of these stories are about what happens when one has ended."""
+    monkeypatch.setattr("billhook.queue.broker.IDLE_SECONDS", 0.2)
 
 
 def heard(line: Line, count: int, limit: int = 1000) -> list[str]:
@@ -102,7 +111,7 @@ def test_what_is_rung_for_while_nobody_listens_is_heard_later(line: Line) -> Non
     line.open()
     for event in some_ids(100):
         line.broker.ring("inbox", [event])
-    time.sleep(2 * IDLE_SECONDS)  # the wait in Redis has ended meanwhile
+    time.sleep(2 * broker.IDLE_SECONDS)  # the wait in Redis has ended meanwhile
     assert sorted(heard(line, 100)) == some_ids(100)
     assert line.metric("degraded_mode") == 0
     assert line.broker.waiting("inbox") == 0
@@ -267,6 +276,20 @@ def test_a_way_to_redis_that_swallows_or_cuts_holds_nobody_up(tmp_path: Path) ->
             until(lambda: line.listener.take(10, timeout=1) is not None and line.metric("degraded_mode") == 0)
             line.bell.ring("inbox", ["evt_a"])
             until(lambda: "evt_a" in (line.listener.take(10, timeout=1) or []))
+
+
+def test_over_a_slow_way_to_redis_rings_are_late_and_heard(line: Line) -> None:
+    port = urlsplit(line.url).port
+    assert port is not None
+    with proxy(port) as way, Line(line.url.replace(f":{port}/", f":{way.port}/")) as far:
+        far.open()
+        for how in (partial(way.delay, 0.2), partial(way.trickle, 0.0002)):
+            how()
+            for event in some_ids(20):
+                far.bell.ring("inbox", [event])
+            assert sorted(heard(far, 20)) == some_ids(20)
+        assert far.metric("degraded_mode") == 0
+        assert far.metric("ring_send_failures_total") == 0
 
 
 def test_a_redis_that_takes_nothing_more_is_as_good_as_none(tmp_path: Path) -> None:

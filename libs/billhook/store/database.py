@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from billhook.errors import StoreAway
 from billhook.logs import Outage
 from billhook.store import sqlite
+from billhook.store.silence import Silence
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ class Database:
         self._waited = waited
         self._outage = Outage(log, "the database")
         self._no_room = Outage(log, "the database, for writing,")
+        self._silence = Silence(answer_seconds)
         self.url: URL = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = (
@@ -159,12 +161,22 @@ class Database:
             else _postgresql(self.url, pool_size, answer_seconds)
         )
         self._committing: sa.Engine | None = None if self.sqlite else _committing(self.engine)
-        self._queue = sqlite.WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds) if self.sqlite else None
+        self._queue: sqlite.WriteQueue | None = None
+        if self.sqlite:
+            self._queue = sqlite.WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds, self._silence)
+        else:
+            sa.event.listen(self.engine, "do_connect", self._still, insert=True)
         self._times_closed = 0
         for pool in (self.engine, self._committing):
             if pool is not None:
                 sa.event.listen(pool, "connect", self._opened)
                 sa.event.listen(pool, "checkin", self._returned)
+                if not self.sqlite:
+                    sa.event.listen(pool, "checkout", self._still)
+
+    def _still(self, *_: object) -> None:
+        """Whoever waited for a connection need not wait for an answer that nobody gets."""
+        self._silence.still()
 
     def _opened(self, _: object, record: sa.pool.ConnectionPoolEntry) -> None:
         record.info[_OPENED_AFTER] = self._times_closed
@@ -227,15 +239,22 @@ class Database:
     @contextmanager
     def _watched(self, *, writes: bool) -> Iterator[None]:
         """Whoever uses the database need not say that it is away, nor why, nor that it takes nothing more: it is said
-        here, once."""
+        here, once. Nor wait for one that is known to be silent; readers of SQLite wait for nobody."""
+        silence, began = self._silence if writes or not self.sqlite else None, time.monotonic()
         try:
+            if silence is not None:
+                silence.ask()
             yield
         except Exception as error:
             if is_outage(error):
+                if silence is not None and isinstance(error, (DBAPIError, PoolTimeout)) and is_store_away(error):
+                    silence.waited(began)
                 outage = self._outage if is_store_away(error) else self._no_room
                 outage.failed(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
             raise
         self._outage.worked()
+        if silence is not None:
+            silence.answered()
         if writes:
             self._no_room.worked()
 

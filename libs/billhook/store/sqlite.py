@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from billhook.errors import StoreAway
+from billhook.store.silence import Silence
 
 
 def engine(url: URL, alike: Mapping[str, Any], answer_seconds: float | None) -> sa.Engine:
@@ -69,9 +70,10 @@ class WriteQueue:
     """SQLite has one writer at a time. Writers that meet poll for up to 100 ms in SQLite's own busy handler; waiting
     for a file lock instead wakes the next one at once, and the kernel lets go of it when a process is killed."""
 
-    def __init__(self, path: Path, answer_seconds: float | None) -> None:
+    def __init__(self, path: Path, answer_seconds: float | None, silence: Silence) -> None:
         self._path = path
         self._answer_seconds = answer_seconds
+        self._silence = silence
         self._thread_lock = threading.Lock()
         self._turn_began = 0.0
         self._file: IO[bytes] | None = None
@@ -79,6 +81,7 @@ class WriteQueue:
     def __enter__(self) -> None:
         self._await_turn()
         try:
+            self._silence.still()
             if self._file is None:
                 self._file = self._path.open("ab")
             self._lock(self._file)
@@ -107,9 +110,10 @@ class WriteQueue:
             if self._answer_seconds is None:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 return
-        waiter = _Waiter(file)
+        waiter, began = _Waiter(file), time.monotonic()
         if not waiter.got_it(self._answer_seconds):
             self._file = None  # the waiter's from now on: a file has one lock, however many threads ask for it
+            self._silence.waited(began)
             raise self._busy()
 
     def _busy(self) -> StoreAway:
