@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import types
 import typing
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -198,6 +199,59 @@ def test_writers_beside_each_other_lose_no_state_of_a_second(migrated: Database)
             for done in [threads.submit(write, change) for change in told]:
                 done.result()
         assert held(migrated, source, "customer")["x"][0] == told[-1].object
+
+
+PAUSED: Final = 7
+"""The advisory lock for which a writer waits that is to pause."""
+
+PAUSING: Final = f"""
+CREATE FUNCTION pause(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+  IF current_setting('test.pauses', true) = 'on' THEN PERFORM pg_advisory_xact_lock_shared({PAUSED}); END IF;
+  RETURN $1;
+END $$;
+ALTER TABLE customers RENAME TO others;
+CREATE TABLE customers (LIKE others INCLUDING DEFAULTS);
+CREATE INDEX ON customers (pause(external_id))
+"""
+"""Whoever inserts a row writes into its indexes in the order in which they were made: it pauses before those."""
+
+
+def test_two_who_are_told_of_a_new_object_at_once_both_write_it(postgres_database: Database) -> None:
+    """The one pauses when it has seen that there is no such row, and before that is in any index of objects."""
+    database = postgres_database
+    told = chain([Customer(external_id="x", name=str(n)) for n in range(2)], made=False)
+    with database.begin() as tx:
+        tx.exec_driver_sql(PAUSING)
+        for (made,) in tx.exec_driver_sql("SELECT indexdef FROM pg_indexes WHERE tablename = 'others'").all():
+            tx.exec_driver_sql(re.sub(r"INDEX \S+ ON public.others", "INDEX ON customers", made))
+
+    def write_with_a_pause() -> None:
+        with database.begin() as tx:
+            tx.exec_driver_sql("SET LOCAL test.pauses = 'on'")
+            book.apply(tx, [entry(told[0], "src_a")], NOW)
+
+    def pauses() -> bool:
+        with database.read() as tx:
+            asked = f"SELECT count(*) FROM pg_locks WHERE objid = {PAUSED} AND NOT granted"
+            return bool(tx.exec_driver_sql(asked).scalar_one())
+
+    with ThreadPoolExecutor(1) as threads:
+        with database.begin() as tx:
+            tx.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PAUSED})")
+            first = threads.submit(write_with_a_pause)
+            while not pauses():
+                assert not first.done()
+            apply(database, "src_a", [told[1]])
+        first.result()
+    assert held(database, "src_a", "customer")["x"][0] == told[1].object
+
+
+def test_a_batch_of_objects_takes_no_lock_for_each(postgres_database: Database) -> None:
+    """PostgreSQL has room for some six thousand, of all who are connected together."""
+    with postgres_database.begin() as tx:
+        book.apply(tx, [entry(Change(Customer(external_id=str(n)), NOW), "src_a") for n in range(200)], NOW)
+        mine = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND NOT fastpath"
+        assert tx.exec_driver_sql(mine).scalar_one() < 40
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -16,7 +16,11 @@ from alembic.runtime.migration import MigrationContext
 from store.databases import NOW
 
 from billhook.errors import SettingsError
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.store import fitness, migrate
+from billhook.store.book import Entry, apply, list_objects
 from billhook.store.database import Database
 from billhook.store.deliveries import deliveries
 from billhook.store.documents import NewDocument, add_documents, list_documents
@@ -30,7 +34,11 @@ NEWEST = max(path.name for path in (Path(migrate.__file__).parent / "migrations"
 
 UPGRADE = """
 import sys
+from billhook.rules.book.change import Change
+from billhook.rules.book.customer import Customer
+from billhook.rules.book.objects import book_id
 from billhook.store import fitness, migrate
+from billhook.store.book import Entry, apply, list_objects
 from billhook.store.database import Database
 database = Database(sys.argv[1])
 print("ready", flush=True)
@@ -215,6 +223,27 @@ def test_postgresql_vacuums_the_tables_of_work_early(postgres: PostgresServer) -
                 "SELECT relname FROM pg_class WHERE 'autovacuum_vacuum_scale_factor=0.01' = ANY (reloptions)"
             ).scalars()
             assert set(tuned) == {"inbox", "documents", "deliveries", "mails"}
+
+
+def test_objects_of_before_there_was_one_unique_index_are_kept_and_change(blank_url: str) -> None:
+    at, no = (1, 0) if blank_url.startswith("sqlite") else ("'1970-01-01T00:00:00Z'", "false")
+    with opened(blank_url) as database:
+        with database.begin() as tx:
+            config = migrate._config()
+            config.attributes["connection"] = tx
+            command.upgrade(config, "0033")
+            customer = book_id("src", "", Customer(external_id="x"))
+            tx.exec_driver_sql(
+                "INSERT INTO customers (id, merchant_id, source_id, account, external_id, deleted, metadata, name,"
+                " version_at, version_rank, version_digest, updated_at)"
+                f" VALUES ('{customer}', 'mrc', 'src', '', 'x', {no}, '{{}}', 'old', {at}, 0, '', {at})"
+            )
+        migrate.upgrade(database)
+        for name in ("old", "new"):
+            with database.begin() as tx:
+                [row] = list_objects(tx, "customer", merchant_id="mrc")
+                assert row["name"] == name
+                apply(tx, [Entry("mrc", "src", "", Change(Customer(external_id="x", name="new"), NOW))], NOW)
 
 
 def test_idempotency_keys_keep_what_they_published(blank_url: str) -> None:

@@ -90,7 +90,8 @@ def _table(value: type[BookObject]) -> sa.Table:
         sa.Column("version_digest", sa.Text, nullable=False),
         sa.Column("version_seen", _JSON),  # the states of that second, where events say what was before, or differ
         sa.Column("updated_at", Instant, nullable=False),
-        sa.UniqueConstraint("source_id", "account", "external_id"),
+        # Not unique: the id is made of these, and PostgreSQL settles a conflict in one index only.
+        sa.Index(f"ix_{name}_external_id", "source_id", "account", "external_id"),
         sa.Index(f"ix_{name}_merchant_id", "merchant_id", "id"),
         sa.Index(f"ix_{name}_created", "source_id", "created"),
         *(sa.Index(f"ix_{name}_{field.name}", "merchant_id", field.name) for field in fields if field.name in _INDEXED),
@@ -308,14 +309,12 @@ def _upsert(kind: str) -> Insertion:
         # States of one second that nobody settled are merged, see `_merge`, and never written over one another.
         settled = sa.or_(held.version_at < new.version_at, new.version_rank >= ASKED)
         return insert.on_conflict_do_update(
-            index_elements=["source_id", "account", "external_id"],
+            index_elements=["id"],
             set_={c.name: new[c.name] for c in held if c.name not in ("id", "merchant_id")},
             where=sa.and_(newer, settled),
         ).returning(*_identity(kind))
 
-    # Two unique indexes name an object, and PostgreSQL settles a conflict in one of them: of two who insert the same
-    # new object at once, the second could fail in the other. So whoever writes an object waits for whoever does.
-    return Insertion(TABLES[kind], where_newer, one_by_one="id")
+    return Insertion(TABLES[kind], where_newer)
 
 
 def value_of(kind: str, row: sa.RowMapping) -> BookObject:

@@ -54,19 +54,10 @@ class Insertion:
     planned once, and a long list costs less than COPY's three round trips. SQLite, to which nothing is sent, takes them
     one by one."""
 
-    def __init__(
-        self,
-        table: sa.Table,
-        finish: Callable[[Any], Any] = lambda statement: statement,
-        *,
-        one_by_one: str | None = None,
-    ) -> None:
-        """`finish` adds to the INSERT (of `database.insert_into`) what happens on a conflict, and what it returns.
-        `one_by_one`: a column; whoever inserts a row waits until the transaction of another that has the same there has
-        ended."""
+    def __init__(self, table: sa.Table, finish: Callable[[Any], Any] = lambda statement: statement) -> None:
+        """`finish` adds to the INSERT (of `database.insert_into`) what happens on a conflict, and what it returns."""
         self._table = table
         self._finish = finish
-        self._one_by_one = one_by_one
         self._written: dict[tuple[str, tuple[str, ...]], _Written] = {}
 
     def rows(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Values]:
@@ -97,11 +88,7 @@ class Insertion:
         if tx.dialect.name == "sqlite":
             return insert
         given, columns = rows_of(sa.bindparam(_ROWS, type_=Json()), [self._table.c[name] for name in names])
-        rows = sa.select(*columns).select_from(given)
-        if self._one_by_one is not None:
-            lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(given.c[self._one_by_one], 0))
-            rows = rows.where(lock.is_not(None))
-        return insert.from_select([*names], rows)
+        return insert.from_select([*names], sa.select(*columns).select_from(given))
 
 
 def among(column: sa.ColumnElement[str], name: str, sqlite: bool) -> sa.ColumnElement[bool]:
