@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from billhook.cli.output import CommandError
 from billhook.store.work import DEAD, DUE
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOOK_SECONDS = 0.5
 
@@ -66,6 +67,8 @@ def _quietly(find: Callable[[], J]) -> J:
 
 
 def _watched(find: Callable[[], J], describe: Callable[[J], str]) -> J:
+    from rich.console import Console
+
     console = Console(file=sys.stdout)
     return _as_bar(find, describe, console) if console.is_terminal else _in_lines(find, describe)
 
@@ -82,6 +85,8 @@ def _in_lines(find: Callable[[], J], describe: Callable[[J], str]) -> J:
 
 
 def _as_bar(find: Callable[[], J], describe: Callable[[J], str], console: Console) -> J:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=1.0)

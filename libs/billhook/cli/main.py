@@ -50,7 +50,8 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Which version this is.")
     ] = False,
 ) -> None:
-    gc.enable()  # by now the command is imported: see `main`
+    gc.freeze()  # by now the command is imported: see `main`
+    gc.enable()
 
 
 @app.command(rich_help_panel=RUN)
@@ -217,6 +218,8 @@ def main() -> None:
     except BillhookError as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(1)
+    finally:
+        gc.freeze()  # the interpreter looks through all there is when it ends, and more than once, for what to free
 
 
 if __name__ == "__main__":
