@@ -21,7 +21,6 @@ import uvicorn
 
 from billhook.metrics import Metrics
 from billhook.runtime.connections import HEAD_LIMIT, MOST_PIPELINED, Bounds
-from billhook.runtime.host import is_worth_a_line
 from billhook.runtime.request_body import read_body
 from billhook_testing.prompt_server import PromptServer
 
@@ -31,7 +30,8 @@ LARGE = 8 * 1024 * 1024
 
 class App:
     """Reads the body and answers with its length; waits for a word before it answers `/held`, and at `/streamed`
-    between the head and the rest; reads nothing at `/early`, and says much at `/large`."""
+    between the head and the rest; reads nothing at `/early`, says much at `/large`, says it in `/pieces`, and fails at
+    `/broken`."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -49,6 +49,14 @@ class App:
         if scope["path"] == "/held":
             while not self.go.is_set():
                 await asyncio.sleep(0.01)
+        if scope["path"] == "/broken":
+            raise ValueError("of the application")
+        if scope["path"].startswith("/pieces"):
+            headers = [(b"x-word", scope["path"].encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"one ", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two"})
+            return
         said = b"x" * LARGE if scope["path"] == "/large" else b"%d" % len(body)
         headers = [(b"content-length", b"%d" % len(said))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -168,17 +176,12 @@ def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(begun: list
 
 @pytest.mark.timeout(60)
 def test_what_strangers_send_is_counted_and_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("uvicorn.error")
-    logger.addFilter(is_worth_a_line)
-    try:
-        with served() as server, caplog.at_level(logging.WARNING):
-            for sent in (b"no HTTP\r\n\r\n", request(more="Connection: upgrade\r\nUpgrade: websocket\r\n")):
-                connection = server.connect()
-                connection.sendall(sent)
-                answer(connection)
-            assert server.cut("malformed") == 1
-    finally:
-        logger.removeFilter(is_worth_a_line)
+    with served() as server, caplog.at_level(logging.WARNING):
+        for sent in (b"no HTTP\r\n\r\n", request(more="Connection: upgrade\r\nUpgrade: websocket\r\n")):
+            connection = server.connect()
+            connection.sendall(sent)
+            answer(connection)
+        assert server.cut("malformed") == 1
     assert caplog.messages == []
 
 
@@ -388,6 +391,41 @@ def test_the_head_of_an_answer_goes_out_with_its_body_and_waits_for_none() -> No
             assert other.recv(65536).endswith(b"\r\n\r\n3"), "the head came by itself"
         server.app.go.set()
         assert streamed.recv(65536) == b"0"
+
+
+@pytest.mark.timeout(60)
+def test_an_answer_without_a_length_goes_in_chunks_and_one_that_cannot_be_said_is_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served() as server:
+        connection = server.connect()
+        connection.sendall(request(path="/pieces"))
+        pieces = b""
+        while not pieces.endswith(b"\r\n0\r\n\r\n"):
+            pieces += connection.recv(65536)
+        head, _, body = pieces.partition(b"\r\n\r\n")
+        assert b"x-word: /pieces" in head
+        assert body == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
+        for path in ("/broken", "/pieces%0d%0aa:b"):
+            connection = server.connect()
+            connection.sendall(request(path=path))
+            status, said = answer(connection)
+            assert (status, json.loads(said)["error"]["code"]) == (500, "internal"), path
+            assert ended(connection)
+    assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [ValueError] * 2
+
+
+@pytest.mark.timeout(60)
+def test_a_connection_is_kept_for_a_while_and_whoever_has_begun_is_not_idle() -> None:
+    with served(idle_seconds=0.3) as server:
+        begun, idle = server.connect(), server.connect()
+        begun.sendall(request(b"a") + request(b"abc")[:5])
+        assert answer(begun) == (200, b"1")
+        idle.sendall(request(b"a"))
+        assert answer(idle) == (200, b"1")
+        assert ended(idle)
+        begun.sendall(request(b"abc")[5:])
+        assert answer(begun) == (200, b"3")
 
 
 def test_the_limit_of_descriptors_is_raised_to_what_is_allowed() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from billhook import logs
 from billhook.errors import SettingsError
 from billhook.runtime import descriptors
-from billhook.runtime.draining import Draining
 from billhook.runtime.env import Env
 from billhook.runtime.health import Probes, ProbeServer
 from billhook.runtime.ports import cannot_listen, listening_port
@@ -102,19 +101,17 @@ def _serve(service: Service, env: Env, limit: int) -> int:
     port = listening_port(env.settings, service.name)
     health = Health()
     health.watch(env.bell.problem)
-    app = Draining(service.app(env, health))
+    bounds = Bounds(env.metrics, connections=min(MOST_CONNECTIONS, max(16, limit - descriptors.SPARE)))
     config = uvicorn.Config(
-        app,
+        service.app(env, health),
         host=env.settings.host,
         port=port,
         loop="uvloop",
-        http=Bounds(env.metrics, connections=min(MOST_CONNECTIONS, max(16, limit - descriptors.SPARE))).protocol,
+        http=bounds.protocol,
         ws="none",
         access_log=False,
         log_config=None,
         lifespan="on",
-        # Idle keep-alive connections are kept for longer than a sender's own pause between events.
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(env.settings.drain_seconds),
         server_header=False,
         proxy_headers=False,  # `rules/forwarding.py` reads them, of proxies that are trusted
@@ -128,18 +125,14 @@ def _serve(service: Service, env: Env, limit: int) -> int:
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_its_parts, args=(health, server), name="watch", daemon=True).start()
     server.run()
-    if app.cut:
-        log.error("requests were cut off: they took longer than the drain", extra={"count": app.cut})
-    return 0 if server.started and health.problem is None and not app.cut else 1
+    if bounds.cut_off:
+        log.error("requests were cut off: they took longer than the drain", extra={"count": bounds.cut_off})
+    return 0 if server.started and health.problem is None and not bounds.cut_off else 1
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """What uvicorn says. It counts what it cancels at the end of a drain, in words of its own, where ours come later;
-    and of whatever a stranger sends that is no HTTP it writes a line, as many as the stranger likes: those are counted
-    (`connections.py`)."""
-    return not str(record.msg).startswith(
-        ("Cancel ", "Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket")
-    )
+    """What uvicorn says. It counts what it cancels at the end of a drain in words of its own, where ours come later."""
+    return not str(record.msg).startswith("Cancel ")
 
 
 def server_modules() -> None:
