@@ -17,7 +17,7 @@ from billhook.store import migrate
 from billhook.store.database import Database
 from billhook_testing.servers import postgres_server
 from tests.plans.history import fill
-from tests.plans.hot import HOT, ask, claim_of_plain_deliveries
+from tests.plans.hot import HOT, ask, walks_of_claims
 
 SLOW_SECONDS = 0.1
 """What a batch of a thousand deletions takes at the most."""
@@ -66,7 +66,7 @@ def judged(database: Database) -> Iterator[str]:
             yield f"{what}: {'; '.join(answers[0].walks)}"
         if seconds > SLOW_SECONDS:
             yield f"{what} takes {1000 * seconds:.0f} ms"
-    yield from (f"a claim of plain deliveries: {line}" for line in claim_of_plain_deliveries(database))
+    yield from (f"a claim of plain deliveries: {line}" for line in walks_of_claims(database))
 
 
 if __name__ == "__main__":

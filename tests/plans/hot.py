@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,20 @@ def walks(tx: Tx, statement: str, parameters: Any) -> list[str]:
         return [line for line in plan if re.match(rf"SCAN ({'|'.join(BIG)})\b(?!.* USING )", line)]
     plan = [row[0] for row in tx.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
     return [line for line in plan if re.search(rf"Seq Scan on ({'|'.join(BIG)})\b", line)]
+
+
+def plan_for_all(tx: Tx, statement: str, parameters: Any) -> list[str]:
+    """A plan as it is made once for whatever parameters come."""
+    if tx.dialect.name == "sqlite":  # which knows none when it plans
+        return [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    numbers = itertools.count(1)
+    prepared = re.sub("%s", lambda _: f"${next(numbers)}", statement)
+    tx.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL seq_page_cost TO DEFAULT")
+    tx.exec_driver_sql(f"PREPARE asked AS {prepared}")
+    nothing = ", ".join(["NULL"] * len(parameters))
+    plan = [row[0] for row in tx.exec_driver_sql(f"EXPLAIN EXECUTE asked({nothing})")]
+    tx.exec_driver_sql("DEALLOCATE asked")
+    return plan
 
 
 OLD = NOW - timedelta(days=3)
@@ -172,13 +187,18 @@ def ask(database: Database, question: Callable[[Tx], object]) -> Found:
     return Found(found, seconds)
 
 
-def claim_of_plain_deliveries(database: Database) -> Sequence[str]:
-    """The walks of the one claim that opens its transaction itself."""
+def claims_of_plain_deliveries(database: Database) -> list[tuple[str, Any]]:
+    """The statements of the one claim that opens its transaction itself, with their parameters."""
     with heard(database) as statements:
         wanted = plain_deliveries.Wanted(
             lane="fresh", ids=None, limit=5, passing_over=["ep_1"], passing_over_all_of=["mrc_2"]
         )
         plain_deliveries.take(database, wanted, plain_deliveries.Rooms({}, 10, {}, 10), **CLAIM)
     assert statements
+    return statements
+
+
+def walks_of_claims(database: Database) -> list[str]:
+    claims = claims_of_plain_deliveries(database)
     with database.begin() as tx:
-        return [line for statement, parameters in statements for line in walks(tx, statement, parameters)]
+        return [line for statement, parameters in claims for line in walks(tx, statement, parameters)]

@@ -8,6 +8,7 @@ rows, walking through thousands costs as much, and it is a matter of luck which 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -15,9 +16,10 @@ import sqlalchemy as sa
 
 from billhook.store.database import Database
 from tests.plans.history import fill
-from tests.plans.hot import HOT, ask, claim_of_plain_deliveries, walks
+from tests.plans.hot import HOT, ask, claims_of_plain_deliveries, plan_for_all, walks, walks_of_claims
 
 ROWS = 6_000
+SORTED = r"Sort Key: (\w+\.)?due_at|FOR ORDER BY"
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,23 @@ def make_pages_dear(connection: sa.Connection) -> None:
 
 def test_no_hot_statement_walks_through_a_big_table(history: Database) -> None:
     found = {what: ask(history, question).walks for what, question in HOT.items()}
-    found["a claim of plain deliveries"] = claim_of_plain_deliveries(history)
+    found["a claim of plain deliveries"] = walks_of_claims(history)
     assert {what: lines for what, lines in found.items() if lines} == {}
+
+
+def test_a_claim_takes_the_longest_due_as_the_index_has_them(history: Database) -> None:
+    """And sorts no backlog for it, also where a plan is made for all lists at once: it is in use from the sixth claim
+    of a connection on."""
+    claim, parameters = next(one for one in claims_of_plain_deliveries(history) if "due_at <=" in one[0])
+    # Everything is due, for one endpoint, and at times that say nothing of where the rows are.
+    some_time = "due_at - (random() % 1000000)" if history.sqlite else "due_at - random() * interval '1 day'"
+    with history.begin() as tx:
+        tx.exec_driver_sql(
+            f"UPDATE deliveries SET state = 'due', lane = 'fresh', endpoint_id = 'ep_1', due_at = {some_time}"
+        )
+        tx.exec_driver_sql("ANALYZE")
+        assert [line for line in plan_for_all(tx, claim, parameters) if re.search(SORTED, line)] == []
+        tx.rollback()
 
 
 def test_a_walk_is_seen(history: Database) -> None:
