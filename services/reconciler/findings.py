@@ -14,7 +14,7 @@ from billhook.providers.listing import ListedEvent
 from billhook.providers.provider import ProviderApi
 from billhook.rules.book.objects import BookObject
 from billhook.rules.reconcile import Drift, Observed, compare, news_of, persists, repairs_itself, seen_again, told
-from billhook.store.consistency import check_of
+from billhook.store.consistency.checks import check_of
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import address
 from billhook.store.held_objects import held_objects

@@ -10,7 +10,9 @@ from billhook.errors import Unprocessable
 from billhook.outlets.objects import ObjectDiffers, ObjectMissing, Objects
 from billhook.providers import seller_of
 from billhook.rules.reconcile import drift_of, persists
-from billhook.store.consistency import CHECKS, DOCUMENTS, FILES, PAGE, Check, Difference, Page, Scope, files_of
+from billhook.store.consistency.check import PAGE, Check, Difference, Page, Scope
+from billhook.store.consistency.checks import CHECKS, DOCUMENTS, FILES
+from billhook.store.consistency.documents import files_of
 from billhook.store.database import Database, Tx
 from billhook.store.file_walks import count_documents, next_documents, share_of
 from billhook.store.reconciliation import Finding, Run, open_findings

@@ -28,7 +28,7 @@ from billhook.rules.retry import MAX_ATTEMPTS, Defer, Done, Outcome, after_failu
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import ProviderApis, can_be_asked
 from billhook.store.connected_accounts import meet_account, met_at, next_account, set_refused
-from billhook.store.consistency import CHECKS, check_of
+from billhook.store.consistency.checks import CHECKS, check_of
 from billhook.store.database import Database, Tx, after_commit
 from billhook.store.file_walks import set_place
 from billhook.store.reconciliation import (

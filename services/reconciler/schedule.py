@@ -16,7 +16,7 @@ from billhook.actions.reconciliation import SETTLE, lists_of, run_of
 from billhook.parts import Part, Parts
 from billhook.queue.bell import Bell
 from billhook.runtime.clock import Clock
-from billhook.store.consistency import FILES
+from billhook.store.consistency.checks import FILES
 from billhook.store.database import Database, Tx, is_outage
 from billhook.store.inbox import conflict_counts
 from billhook.store.merchants import list_merchants

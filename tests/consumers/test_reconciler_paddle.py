@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from consumers.test_reconciler import Shop
+from consumers.reconciling import Shop
 from consumers.world import SECRET, World
 from providers import paddle_shapes
 

@@ -365,15 +365,15 @@ def after_sending(tx: Tx, shop: Shop, merchant: str) -> int:
 
 def functions_about_a_merchant() -> set[str]:
     found = set()
-    for module in pkgutil.iter_modules(billhook.store.__path__):
-        if module.ispkg:
+    for module in pkgutil.walk_packages(billhook.store.__path__, "billhook.store."):
+        if module.name.startswith("billhook.store.migrations"):
             continue
-        loaded = importlib.import_module(f"billhook.store.{module.name}")
+        loaded = importlib.import_module(module.name)
         for name, function in inspect.getmembers(loaded, inspect.isfunction):
             if function.__module__ != loaded.__name__ or name.startswith(("_", *WRITERS)):
                 continue
             if {"merchant_id", "merchant_ids"} & set(inspect.signature(function).parameters):
-                found.add(f"{module.name}.{name}")
+                found.add(f"{module.name.removeprefix('billhook.store.')}.{name}")
     return found
 
 

@@ -23,7 +23,7 @@ from billhook.rules.reconcile import OBSERVED, OPEN, UNSIGNED, Drift, Observed, 
 from billhook.runtime.clock import Clock
 from billhook.runtime.provider_apis import ProviderApis, can_be_asked
 from billhook.store import book
-from billhook.store.consistency import CHECKS, check_of
+from billhook.store.consistency.checks import CHECKS, check_of
 from billhook.store.database import Database, Tx
 from billhook.store.documents import documents_by_id
 from billhook.store.held_objects import held_objects

@@ -112,7 +112,7 @@ FIELDS: Final[dict[str, dict[FindingClass, tuple[str, ...]]]] = {
         "status_mismatch": ("status", "payment_status"),
         "stale_projection": ("customer", "payment", "invoice", "subscription"),
     },
-    # What is not an object of a provider's, but billhook's own work (`store/consistency.py`).
+    # What is not an object of a provider's, but billhook's own work (`store/consistency/checks.py`).
     "event": {"missing_event": ("type",), "unprocessed_event": ("state",)},
     "inbox_conflict": {"conflict": ("sha256",)},
     "document": {"missing_document": ("document",)},
