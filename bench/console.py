@@ -92,11 +92,11 @@ def _pages(product: Product) -> list[str]:
 
 
 def _times(product: Product, token: str, page: str) -> list[float]:
-    times = []
+    times, cookie = [], f"billhook_session_{product.settings.desk_port}={token}"
     with closing(HTTPConnection(product.host, product.settings.desk_port, timeout=60)) as connection:
         for turn in range(TIMES + 1):
             began = time.perf_counter()
-            connection.request("GET", page, headers={"Cookie": f"billhook_session={token}"})
+            connection.request("GET", page, headers={"Cookie": cookie})
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200:

@@ -169,7 +169,7 @@ def test_forms_need_a_session_the_token_of_their_page_and_a_role(desk: Desk, wor
         assert watcher is not None
         token = operators.begin_session(tx, "w@example.com", "view", clock(), operator_id=watcher.id)
     only_looks = visitor(desk)
-    only_looks.session.cookies.set("billhook_session", token)
+    only_looks.session.cookies.set(desk.cookie("billhook_session"), token)
     before = _state(desk)
     for path in sorted(verbs):
         path = path.format(**ids)
@@ -286,6 +286,21 @@ def test_a_mailed_code_signs_in_once_and_bears_five_guesses(desk: Desk, world: W
     again.post("/sign-in/code", email="ada@example.com")
     with desk.env.database.read() as tx:
         assert len(list_mails(tx, merchant_id=None)) == 4
+
+
+def test_two_desks_on_one_host_keep_their_own_people(desk: Desk) -> None:
+    """Browsers keep one jar for all ports. The other desk is this one, under another port."""
+    somebody, there = signed_in(desk), {"Host": "127.0.0.1:9"}
+    data = {"key": OPERATOR}
+    somebody.session.post(f"{desk.address}/sign-in/key", data=data, headers=there, allow_redirects=False)
+    assert {desk.cookie("billhook_session"), "billhook_session_9"} <= set(somebody.session.cookies.keys())
+    page = somebody.session.get(f"{desk.address}/audit", headers=there).text
+    out = {"csrf": page.partition('name="csrf" value="')[2].partition('"')[0]}
+    somebody.session.post(f"{desk.address}/sign-out", data=out, headers=there, allow_redirects=False)
+    assert "billhook_session_9" not in somebody.session.cookies
+    answer = somebody.get("/queues")
+    assert answer.url == f"{desk.address}/queues", "still signed in here"
+    assert "You are signed out" not in answer.text
 
 
 def test_a_link_signs_in_once_and_looking_at_it_spends_nothing(desk: Desk, clock: ManualClock) -> None:

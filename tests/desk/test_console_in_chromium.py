@@ -166,7 +166,7 @@ def test_a_person_adds_a_passkey_and_comes_by_it(desk: Desk, world: World, chrom
         token = begin_session(tx, operator.email, operator.role, desk.env.clock(), operator_id=operator.id)
     said: list[str] = []
     with chromium.new_context(viewport={"width": 390, "height": 800}, reduced_motion="reduce") as context:
-        context.add_cookies([{"name": "billhook_session", "value": token, "url": address}])
+        context.add_cookies([{"name": desk.cookie("billhook_session"), "value": token, "url": address}])
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))

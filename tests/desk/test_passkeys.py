@@ -41,7 +41,7 @@ def person(desk: Desk, email: str = "ada@example.com") -> Visitor:
         assert operator is not None
         token = operators.begin_session(tx, email, "operate", desk.env.clock(), operator_id=operator.id)
     somebody = visitor(desk)
-    somebody.session.cookies.set("billhook_session", token)
+    somebody.session.cookies.set(desk.cookie("billhook_session"), token)
     return somebody
 
 
@@ -135,11 +135,11 @@ def test_a_challenge_is_answered_once_in_time_and_where_it_was_given(desk: Desk,
     assert not is_in(first.post("/sign-in/passkey", csrf="", answer="{}")), "a wrong answer uses it up too"
     assert not is_in(first.post("/sign-in/passkey", csrf="", answer=answer))
     options = asked(first, "/sign-in/passkey/challenge")
-    holder = first.session.cookies.get_dict()["billhook_passkey"]
+    holder = first.session.cookies.get_dict()[desk.cookie("billhook_passkey")]
     answer = laptop.shown(options)
     assert is_in(first.post("/sign-in/passkey", csrf="", answer=answer))
     thief = visitor(desk)
-    thief.session.cookies.set("billhook_passkey", holder)
+    thief.session.cookies.set(desk.cookie("billhook_passkey"), holder)
     assert not is_in(thief.post("/sign-in/passkey", csrf="", answer=answer)), "a second time"
     late = visitor(desk)
     options = asked(late, "/sign-in/passkey/challenge")
@@ -155,7 +155,8 @@ def test_a_passkey_is_made_for_the_session_that_asked(desk: Desk, clock: ManualC
     assert eve.post("/you/passkeys", name="x", answer=answer).status_code == 409, "Eve asked for none"
     asked(eve)
     assert eve.post("/you/passkeys", name="x", answer=answer).status_code == 422, "it was Ada's challenge"
-    eve.session.cookies.set("billhook_passkey", stranger.session.cookies.get_dict()["billhook_passkey"])
+    name = desk.cookie("billhook_passkey")
+    eve.session.cookies.set(name, stranger.session.cookies.get_dict()[name])
     lie = passkey.made({**for_ada, "challenge": for_sign_in["challenge"]})
     assert eve.post("/you/passkeys", name="x", answer=lie).status_code == 409, "a challenge of a sign-in makes none"
     lies = ({"origin": "https://evil.example"}, {"rp_id": "evil"}, {"flags": PRESENT}, {"framed": True})

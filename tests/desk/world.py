@@ -74,6 +74,10 @@ class Desk:
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
+    def cookie(self, name: str) -> str:
+        """What one of its cookies is called: see `services/desk/console/cookies.py`."""
+        return f"{name}_{self.address.rpartition(':')[2]}"
+
     def close(self) -> None:
         self._session.close()
 

@@ -21,7 +21,7 @@ from billhook.store.operator_actions import list_actions
 from billhook.store.queues import QUEUES
 from services.desk.console.lists import PAGE, Filters, filters_of, is_more
 from services.desk.console.rendering import page
-from services.desk.console.session import Acting, EnvIn, OperateIn, SessionIn, back
+from services.desk.console.session import Acting, EnvIn, OperateIn, SessionIn
 from services.desk.dependencies import Id
 from services.desk.refusals import Refusal, not_found
 
@@ -95,7 +95,7 @@ def replay(acting: OperateIn, letter_id: Id) -> Response:
         rings = replay_dead_letters(tx, [letter], by=acting.by, now=acting.env.clock())
         acting.note(tx, "dead_letter.replay", letter_id, letter["merchant_id"], work_id=letter["work_id"])
     ring(acting.env, rings)
-    return back(f"/dead-letters/{letter_id}", "The work is done again, with a new budget of attempts.")
+    return acting.back(f"/dead-letters/{letter_id}", "The work is done again, with a new budget of attempts.")
 
 
 @router.post("/dead-letters/{letter_id}/discard")
@@ -105,7 +105,7 @@ def discard(acting: OperateIn, letter_id: Id) -> Response:
         letter = _open(_find(tx, letter_id))
         discard_dead_letters(tx, [letter], by=acting.by, now=acting.env.clock())
         acting.note(tx, "dead_letter.discard", letter_id, letter["merchant_id"], reason=reason)
-    return back(f"/dead-letters/{letter_id}", "It is closed without its work being done.")
+    return acting.back(f"/dead-letters/{letter_id}", "It is closed without its work being done.")
 
 
 def _open(letter: Any) -> Any:
@@ -169,4 +169,4 @@ def _do(acting: Acting, verb: str, filters: Filters, chosen: Sequence[str]) -> R
     ring(env, rings)
     done = "are done again" if verb == "replay" else "are closed"
     query = urlencode(given)
-    return back(f"/dead-letters{'?' if query else ''}{query}", f"{len(letters):,} {done}.")
+    return acting.back(f"/dead-letters{'?' if query else ''}{query}", f"{len(letters):,} {done}.")

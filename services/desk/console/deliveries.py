@@ -22,7 +22,7 @@ from billhook.store.operator_actions import list_actions
 from services.desk.console.fields import body_shown
 from services.desk.console.lists import PAGE, Filters, filters_of, is_more
 from services.desk.console.rendering import page
-from services.desk.console.session import EnvIn, OperateIn, SessionIn, back
+from services.desk.console.session import EnvIn, OperateIn, SessionIn
 from services.desk.dependencies import Id
 from services.desk.refusals import not_found
 
@@ -102,7 +102,7 @@ def replay(acting: OperateIn, delivery_id: Id) -> Response:
         rings = send_again(tx, row, by=acting.by, now=env.clock())
         acting.note(tx, "delivery.replay", delivery_id, row["merchant_id"])
     ring(env, rings)
-    return back(f"/deliveries/{delivery_id}", "It is sent again.")
+    return acting.back(f"/deliveries/{delivery_id}", "It is sent again.")
 
 
 def send_again(tx: Tx, row: sa.RowMapping, *, by: str, now: datetime) -> dict[str, list[str]]:

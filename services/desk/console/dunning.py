@@ -20,7 +20,7 @@ from billhook.store.payment_attempts import attempts_of
 from services.desk.console.case_words import COMING, ENDS, TRIGGERS
 from services.desk.console.lists import PAGE, filters_of, is_more
 from services.desk.console.rendering import page
-from services.desk.console.session import Acting, EnvIn, OperateIn, SessionIn, back
+from services.desk.console.session import Acting, EnvIn, OperateIn, SessionIn
 from services.desk.dependencies import Id
 from services.desk.refusals import Refusal, not_found
 
@@ -107,4 +107,4 @@ def _do(
         acting.note(tx, f"dunning_case.{action}", case_id, case.merchant_id, given=detail)
     ring(acting.env, done.rings)
     said = {"attempt": "It is tried at once.", "grace": "The customer has more time.", "stop": "The case is ended."}
-    return back(f"/dunning/{case_id}", said[action])
+    return acting.back(f"/dunning/{case_id}", said[action])

@@ -21,7 +21,7 @@ from billhook.store.operator_actions import list_actions
 from services.desk.console.fields import LATEST_TRIES
 from services.desk.console.lists import PAGE, filters_of, is_more
 from services.desk.console.rendering import page
-from services.desk.console.session import EnvIn, OperateIn, SessionIn, back
+from services.desk.console.session import EnvIn, OperateIn, SessionIn
 from services.desk.dependencies import Id
 from services.desk.refusals import not_found
 
@@ -82,7 +82,7 @@ def disable(acting: OperateIn, endpoint_id: Id) -> Response:
         endpoint = find_endpoint(tx, endpoint_id, None)
         set_disabled(tx, endpoint_id, env.clock(), f"disabled by {acting.by}: {reason}")
         acting.note(tx, "endpoint.disable", endpoint_id, endpoint.merchant_id, reason=reason)
-    return back(f"/endpoints/{endpoint_id}", "Nothing is sent to it any more; what comes meanwhile is held.")
+    return acting.back(f"/endpoints/{endpoint_id}", "Nothing is sent to it any more; what comes meanwhile is held.")
 
 
 @router.post("/endpoints/{endpoint_id}/enable")
@@ -95,7 +95,7 @@ def enable(acting: OperateIn, endpoint_id: Id) -> Response:
     if job is not None:
         ring(env, {"replays": [job]})
     said = "It is sent to again, and what was held follows." if job else "It is sent to again."
-    return back(f"/endpoints/{endpoint_id}", said)
+    return acting.back(f"/endpoints/{endpoint_id}", said)
 
 
 @router.post("/endpoints/{endpoint_id}/test")
@@ -106,7 +106,7 @@ def test(acting: OperateIn, endpoint_id: Id) -> Response:
         due = ping_one(tx, endpoint, env)
         acting.note(tx, "endpoint.test", endpoint_id, endpoint.merchant_id)
     ring(env, {"deliveries": due})
-    return back(f"/deliveries/{due[0]}", "A ping is on its way.")
+    return acting.back(f"/deliveries/{due[0]}", "A ping is on its way.")
 
 
 def ping_one(tx: Tx, endpoint: Endpoint, env: Env) -> list[str]:

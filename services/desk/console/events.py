@@ -22,7 +22,7 @@ from billhook.store.sources import get_source, list_sources, sources_of
 from services.desk.console.fields import body_shown
 from services.desk.console.lists import PAGE, Filters, filters_of, is_more
 from services.desk.console.rendering import HEADERS, page
-from services.desk.console.session import EnvIn, OperateIn, SessionIn, back
+from services.desk.console.session import EnvIn, OperateIn, SessionIn
 from services.desk.console.story import story_of
 from services.desk.dependencies import Id
 from services.desk.refusals import not_found
@@ -140,7 +140,7 @@ def replay(acting: OperateIn, event_id: Id) -> Response:
         acting.note(tx, "event.replay", event_id, event["merchant_id"])
     ring(env, rings)
     said = "It is processed again." if rings["inbox"] else "It was due already, and is done anyway."
-    return back(f"/events/{event_id}", said)
+    return acting.back(f"/events/{event_id}", said)
 
 
 def _find(tx: Tx, event_id: str) -> Any:

@@ -19,7 +19,7 @@ from billhook.store.sources import sources_of
 from services.desk.console.fields import money_in
 from services.desk.console.lists import PAGE, filters_of, is_more
 from services.desk.console.rendering import page
-from services.desk.console.session import EnvIn, OperateIn, SessionIn, back
+from services.desk.console.session import EnvIn, OperateIn, SessionIn
 from services.desk.dependencies import Id
 from services.desk.refusals import not_found
 
@@ -132,7 +132,7 @@ def accept(acting: OperateIn, finding_id: Id) -> Response:
         finding = _find(tx, finding_id)
         accept_finding(tx, finding, by=acting.by, now=env.clock())
         acting.note(tx, "finding.accept", finding_id, finding.merchant_id, reason=reason)
-    return back(f"/findings/{finding_id}", "Accepted: it is not told again until it is another difference.")
+    return acting.back(f"/findings/{finding_id}", "Accepted: it is not told again until it is another difference.")
 
 
 @router.post("/findings/{finding_id}/repair")
@@ -146,4 +146,4 @@ def repair(acting: OperateIn, finding_id: Id) -> Response:
         env.database, env.provider_apis, env.clock, finding, by=acting.by, objects=lambda: env.objects
     )
     ring(env, rings)
-    return back(f"/findings/{finding_id}", "It is repaired: the services take it from here.")
+    return acting.back(f"/findings/{finding_id}", "It is repaired: the services take it from here.")

@@ -41,7 +41,8 @@ MOST_ENDPOINTS: Final = 200
 class Visit:
     """Somebody with a good link."""
 
-    def __init__(self, env: Env, view: MerchantView, token: str) -> None:
+    def __init__(self, request: Request, env: Env, view: MerchantView, token: str) -> None:
+        self._request = request
         self.env = env
         self.view = view
         self.merchant_id = view.merchant_id
@@ -72,16 +73,19 @@ class Visit:
         response.headers["Cross-Origin-Opener-Policy"] = "unsafe-none"
         return response
 
+    def back(self, path: str, sentence: str) -> Response:
+        return back(self._request, f"{self.root}{path}", sentence)
+
     def note(self, tx: Tx, action: str, subject: str) -> None:
         note_action(tx, action, subject, by=self.by, now=self.env.clock(), merchant_id=self.merchant_id)
 
 
-def visiting(env: EnvIn, token: str) -> Visit:
+def visiting(request: Request, env: EnvIn, token: str) -> Visit:
     with env.database.read() as tx:
         view = find_merchant_view(tx, token, env.clock())
     if view is None:
         raise Refusal(404, "not_found", "This link is over, or never was one. Open the page again where you found it.")
-    return Visit(env, view, token)
+    return Visit(request, env, view, token)
 
 
 VisitIn = Annotated[Visit, Depends(visiting)]
@@ -152,7 +156,7 @@ def replay(visit: ChangeIn, delivery_id: Id) -> Response:
         rings = send_again(tx, row, by=visit.by, now=visit.env.clock())
         visit.note(tx, "delivery.replay", delivery_id)
     ring(visit.env, rings)
-    return back(f"{visit.root}/deliveries/{delivery_id}", "It is sent again.")
+    return visit.back(f"/deliveries/{delivery_id}", "It is sent again.")
 
 
 @router.get("/endpoints/{endpoint_id}")
@@ -180,7 +184,7 @@ def test(visit: ChangeIn, endpoint_id: Id) -> Response:
         due = ping_one(tx, find_endpoint(tx, endpoint_id, visit.merchant_id), visit.env)
         visit.note(tx, "endpoint.test", endpoint_id)
     ring(visit.env, {"deliveries": due})
-    return back(f"{visit.root}/deliveries/{due[0]}", "A ping is on its way.")
+    return visit.back(f"/deliveries/{due[0]}", "A ping is on its way.")
 
 
 @router.post("/endpoints/{endpoint_id}/{verb}")
@@ -197,7 +201,7 @@ def stop_or_start(visit: ChangeIn, form: FormIn, endpoint_id: Id, verb: str) -> 
         visit.note(tx, f"endpoint.{verb}", endpoint_id)
     if job is not None:
         ring(env, {"replays": [job]})
-    return back(f"{visit.root}/endpoints/{endpoint_id}", f"It is {verb}d.")
+    return visit.back(f"/endpoints/{endpoint_id}", f"It is {verb}d.")
 
 
 def _wants_held(form: Form) -> bool:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from billhook.actions.ringing import ring
 from billhook.runtime.env import Env
@@ -35,6 +35,7 @@ from billhook.store.passkeys import (
 )
 from services.desk.console import ceremonies
 from services.desk.console.ceremonies import LONGEST_ANSWER, NotProven, Party, party_of
+from services.desk.console.cookies import named
 from services.desk.console.rendering import page
 from services.desk.console.session import (
     Acting,
@@ -42,7 +43,6 @@ from services.desk.console.session import (
     FormIn,
     SessionIn,
     ViewIn,
-    back,
     cookie_name,
     is_https,
     own_page,
@@ -110,7 +110,7 @@ def add(request: Request, acting: ViewIn) -> Response:
         acting.note(tx, "passkey.add", passkey.id, name=name)
         mailed = add_mails(tx, [_notice(operator, passkey)], now)
     ring(env, {"mails": mailed})
-    return back("/you", f"{name} signs you in from now on.")
+    return acting.back("/you", f"{name} signs you in from now on.")
 
 
 @router.post("/you/passkeys/{passkey_id}/remove")
@@ -121,7 +121,7 @@ def remove(acting: ViewIn, passkey_id: Id) -> Response:
         if name is None:
             raise not_found("passkey of yours")
         acting.note(tx, "passkey.remove", passkey_id, name=name)
-    return back("/you", f"{name} signs you in no longer. Take it away in the browser or the key too.")
+    return acting.back("/you", f"{name} signs you in no longer. Take it away in the browser or the key too.")
 
 
 @router.post("/sign-in/passkey/challenge", dependencies=[Depends(own_page)])
@@ -132,7 +132,7 @@ def ask_to_show(request: Request, env: EnvIn) -> Response:
         challenge = open_challenge(tx, holder, env.clock())
     response = _options(ceremonies.to_show_one(party, challenge))
     response.set_cookie(
-        HOLDER,
+        named(request, HOLDER),
         holder,
         max_age=int(CHALLENGE.total_seconds()),
         httponly=True,
@@ -149,7 +149,7 @@ def sign_in(request: Request, env: EnvIn, form: FormIn) -> Response:
     party, to = _party(env), inside(form.one("next", LONGEST_NEXT) or "/")
     answer, now = form.one("answer", LONGEST_ANSWER), env.clock()
     with env.database.begin() as tx:
-        challenge = take_challenge(tx, request.cookies.get(HOLDER, ""), now)
+        challenge = take_challenge(tx, request.cookies.get(named(request, HOLDER), ""), now)
     try:
         if challenge is None:
             raise NotProven("no challenge is open in this browser")
@@ -158,8 +158,8 @@ def sign_in(request: Request, env: EnvIn, form: FormIn) -> Response:
     except NotProven as error:
         log.warning("a sign-in by passkey was refused", extra={"reason": str(error)})
         return door(request, env, to, 403, problem=UNKNOWN)
-    response = sign_in_as(env, RedirectResponse(to, 303), token)
-    response.delete_cookie(HOLDER, path="/sign-in")
+    response = sign_in_as(request, env, to, token)
+    response.delete_cookie(named(request, HOLDER), path="/sign-in")
     return response
 
 
@@ -219,7 +219,7 @@ def _party(env: Env) -> Party:
 
 def _registering(request: Request, env: Env) -> str:
     """Whose a challenge to make a passkey is: this session's, and no challenge of a sign-in is one."""
-    return f"register:{request.cookies.get(cookie_name(env), '')}"
+    return f"register:{request.cookies.get(cookie_name(request, env), '')}"
 
 
 def _options(made: str) -> Response:

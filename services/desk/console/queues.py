@@ -9,7 +9,7 @@ from billhook.actions.diagnosis import queues_shown
 from billhook.store.queue_pauses import pause, resume
 from billhook.store.queues import QUEUES
 from services.desk.console.rendering import page
-from services.desk.console.session import AdminIn, EnvIn, SessionIn, back
+from services.desk.console.session import AdminIn, EnvIn, SessionIn
 from services.desk.refusals import Refusal, not_found
 
 router = APIRouter()
@@ -29,7 +29,7 @@ def stop(acting: AdminIn, queue: str) -> Response:
         if not pause(tx, _known(queue), reason, acting.env.clock(), by=acting.by):
             raise Refusal(409, "already_paused", f"{queue} is paused already.")
         acting.note(tx, "queue.pause", queue, reason=reason)
-    return back("/queues", f"{queue} is paused: what is in hand is finished, and nothing more is taken.")
+    return acting.back("/queues", f"{queue} is paused: what is in hand is finished, and nothing more is taken.")
 
 
 @router.post("/queues/{queue}/resume")
@@ -38,7 +38,7 @@ def go_on(acting: AdminIn, queue: str) -> Response:
         if not resume(tx, _known(queue)):
             raise Refusal(409, "not_paused", f"{queue} is not paused.")
         acting.note(tx, "queue.resume", queue)
-    return back("/queues", f"{queue} goes on.")
+    return acting.back("/queues", f"{queue} goes on.")
 
 
 def _known(queue: str) -> str:

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from billhook.documents import built_in
 from billhook.rules.money import format_money
 from services.desk.console.case_words import said_of
+from services.desk.console.cookies import named
 from services.desk.console.fields import state_kind
 
 POLICY: Final = (
@@ -57,7 +58,7 @@ def static_path(name: str) -> str:
 def page(request: Request, template: str, status: int = 200, *, frames: str = "'none'", **values: Any) -> Response:
     """A page of the console; `frames` says who may have it in a frame."""
     session = getattr(request.state, "session", None)
-    said = request.cookies.get(SAID)
+    said = request.cookies.get(named(request, SAID))
     html = (
         environment()
         .get_template(template)
@@ -71,7 +72,7 @@ def page(request: Request, template: str, status: int = 200, *, frames: str = "'
     )
     response = HTMLResponse(html, status, {**HEADERS, "Content-Security-Policy": POLICY.format(frames)})
     if said:
-        response.delete_cookie(SAID, path="/")
+        response.delete_cookie(named(request, SAID), path="/")
     return response
 
 
@@ -79,8 +80,9 @@ SAID: Final = "billhook_said"
 """A sentence about what was just done, for the next page."""
 
 
-def say(response: Response, sentence: str) -> Response:
-    response.set_cookie(SAID, sentence.encode().hex(), max_age=60, httponly=True, samesite="lax", path="/")
+def say(request: Request, response: Response, sentence: str) -> Response:
+    name, value = named(request, SAID), sentence.encode().hex()
+    response.set_cookie(name, value, max_age=60, httponly=True, samesite="lax", path="/")
     return response
 
 

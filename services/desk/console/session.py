@@ -17,6 +17,7 @@ from billhook.store.database import Tx
 from billhook.store.merchants import good_keys
 from billhook.store.operator_actions import note_action
 from billhook.store.operators import SESSION, Role, Session, find_session
+from services.desk.console.cookies import named
 from services.desk.console.rendering import say
 from services.desk.refusals import Refusal
 
@@ -53,18 +54,19 @@ async def operator_env(request: Request) -> Env:
 EnvIn = Annotated[Env, Depends(operator_env)]
 
 
-def cookie_name(env: Env) -> str:
+def cookie_name(request: Request, env: Env) -> str:
     """With the prefix by which browsers refuse a cookie that another host, or a page without TLS, has planted."""
-    return "__Host-billhook" if is_https(env) else "billhook_session"
+    return named(request, "__Host-billhook" if is_https(env) else "billhook_session")
 
 
 def is_https(env: Env) -> bool:
     return env.settings.public.startswith("https://")
 
 
-def sign_in_as(env: Env, response: Response, token: str) -> Response:
+def sign_in_as(request: Request, env: Env, to: str, token: str) -> Response:
+    response = RedirectResponse(to, 303)
     response.set_cookie(
-        cookie_name(env),
+        cookie_name(request, env),
         token,
         max_age=int(SESSION.total_seconds()),
         httponly=True,
@@ -100,7 +102,7 @@ def session_of(env: Env, token: str) -> Session | None:
 
 def viewing(request: Request, env: EnvIn) -> Session:
     """Whoever is signed in. A dependency of every page."""
-    token = request.cookies.get(cookie_name(env), "")
+    token = request.cookies.get(cookie_name(request, env), "")
     session = session_of(env, token)
     if session is None:
         raise NotSignedIn
@@ -142,7 +144,8 @@ def own_page(request: Request) -> None:
 class Acting:
     """An operator who does something: every verb of the console goes through here."""
 
-    def __init__(self, env: Env, session: Session, form: Form) -> None:
+    def __init__(self, request: Request, env: Env, session: Session, form: Form) -> None:
+        self._request = request
         self.env = env
         self.session = session
         self.form = form
@@ -155,6 +158,9 @@ class Acting:
         """Write down what is done, in the transaction that does it."""
         note_action(tx, action, subject, by=self.by, now=self.env.clock(), merchant_id=merchant_id, detail=detail)
 
+    def back(self, path: str, sentence: str) -> Response:
+        return back(self._request, path, sentence)
+
     def reason(self) -> str:
         reason = self.form.one("reason")
         if not reason:
@@ -162,9 +168,9 @@ class Acting:
         return reason
 
 
-def back(path: str, sentence: str) -> Response:
+def back(request: Request, path: str, sentence: str) -> Response:
     """To a page that shows what became of it."""
-    return say(RedirectResponse(path, 303), sentence)
+    return say(request, RedirectResponse(path, 303), sentence)
 
 
 def acting(role: Role) -> Any:
@@ -177,7 +183,7 @@ def acting(role: Role) -> Any:
             raise Refusal(403, "csrf", "The form is out of date. Go back, load the page again, and repeat it.")
         if not session.may(role):
             raise Refusal(403, "role", f"This needs the role {role}, and yours is {session.role}.")
-        return Acting(env, session, form)
+        return Acting(request, env, session, form)
 
     return Depends(act)
 

@@ -34,6 +34,7 @@ from billhook.store.operators import (
 )
 from services.desk.authentication import address_of
 from services.desk.console.ceremonies import party_of
+from services.desk.console.cookies import named
 from services.desk.console.rendering import page, say
 from services.desk.console.session import (
     EnvIn,
@@ -93,7 +94,7 @@ def inside(path: str) -> str:
 
 @router.get("/sign-in")
 def ask(request: Request, env: EnvIn, next: Next = "/") -> Response:
-    if session_of(env, request.cookies.get(cookie_name(env), "")) is not None:
+    if session_of(env, request.cookies.get(cookie_name(request, env), "")) is not None:
         return RedirectResponse(inside(next), 303)
     return door(request, env, inside(next))
 
@@ -118,7 +119,7 @@ def by_key(request: Request, env: EnvIn, form: FormIn) -> Response:
     with env.database.begin() as tx:
         token = begin_session(tx, name, role, env.clock(), api_key_id=key_id, until=until)
         note_action(tx, "sign_in", name, by=name, now=env.clock(), detail={"by": "key"})
-    return sign_in_as(env, RedirectResponse(to, 303), token)
+    return sign_in_as(request, env, to, token)
 
 
 @router.post("/sign-in/code")
@@ -145,7 +146,13 @@ def send_code(request: Request, env: EnvIn, form: FormIn) -> Response:
     ring(env, {"mails": mailed})
     response = door(request, env, to, sent_to=email)
     response.set_cookie(
-        CHALLENGE, challenge, max_age=600, httponly=True, samesite="strict", secure=is_https(env), path="/sign-in"
+        named(request, CHALLENGE),
+        challenge,
+        max_age=600,
+        httponly=True,
+        samesite="strict",
+        secure=is_https(env),
+        path="/sign-in",
     )
     return response
 
@@ -162,7 +169,7 @@ def _mail(challenge: str, email: str, code: str) -> NewMail:
 def answer_code(request: Request, env: EnvIn, form: FormIn) -> Response:
     to, email = inside(form.one("next", LONGEST_NEXT) or "/"), form.one("email")
     given = form.one("code").replace(" ", "")
-    challenge = request.cookies.get(CHALLENGE, "")
+    challenge = request.cookies.get(named(request, CHALLENGE), "")
     now = env.clock()
     with env.database.begin() as tx:
         open_one = count_guess(tx, challenge, now)
@@ -176,8 +183,8 @@ def answer_code(request: Request, env: EnvIn, form: FormIn) -> Response:
             return door(request, env, to, 403, sent_to=email or None, problem=problem)
         token = begin_session(tx, operator.email, operator.role, now, operator_id=operator.id)
         note_action(tx, "sign_in", operator.email, by=operator.email, now=now, detail={"by": "code"})
-    response = sign_in_as(env, RedirectResponse(to, 303), token)
-    response.delete_cookie(CHALLENGE, path="/sign-in")
+    response = sign_in_as(request, env, to, token)
+    response.delete_cookie(named(request, CHALLENGE), path="/sign-in")
     return response
 
 
@@ -197,18 +204,18 @@ def use_link(request: Request, env: EnvIn, token: str) -> Response:
             return page(request, "sign_in_link.html", 404, good=False, token=token)
         session = begin_session(tx, name, "admin", now)
         note_action(tx, "sign_in", name, by=name, now=now, detail={"by": "link"})
-    return sign_in_as(env, RedirectResponse("/", 303), session)
+    return sign_in_as(request, env, "/", session)
 
 
 @router.post("/sign-out")
 def sign_out(request: Request, env: EnvIn) -> Response:
-    token = request.cookies.get(cookie_name(env), "")
+    token = request.cookies.get(cookie_name(request, env), "")
     session = session_of(env, token)
     if session is None:
         raise Refusal(403, "not_signed_in", "You are not signed in.")
     with env.database.begin() as tx:
         end_session(tx, token)
         note_action(tx, "sign_out", session.name, by=session.name, now=env.clock())
-    response = say(RedirectResponse("/sign-in", 303), "You are signed out.")
-    response.delete_cookie(cookie_name(env), path="/")
+    response = say(request, RedirectResponse("/sign-in", 303), "You are signed out.")
+    response.delete_cookie(cookie_name(request, env), path="/")
     return response
