@@ -32,7 +32,7 @@ UNKNOWN_SECONDS = 0.25
 """Requests for unknown sources make the list be read again, at most this often: a source just made works at once, and a
 flood of wrong addresses costs four reads a second."""
 
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 0.5
 """How long a request for a known source waits for the list, before the old one serves: the commit that it is for may
 wait for the database once more. One for an unknown source waits as long as the database may take, and goes no
 further."""

@@ -23,8 +23,8 @@ class Story:
 
     def fall_silent(self) -> None:
         self.silence.ask()
-        began, self.now = self.now, self.now + ANSWER
-        self.silence.waited(began)
+        self.now += ANSWER
+        self.silence.waited()
 
 
 def refused(ask: Callable[[], None]) -> bool:
@@ -63,16 +63,16 @@ def test_one_tries_every_now_and_then_and_the_first_answer_is_for_all(story: Sto
 def test_what_failed_at_once_or_beside_others_says_nothing_of_the_next(story: Story) -> None:
     silence = story.silence
     silence.ask()
-    silence.waited(story.now)  # a refused connection
+    silence.waited()  # a refused connection
     assert not refused(silence.ask)
-    began, story.now = story.now, story.now + ANSWER / 2
-    silence.answered()
+    story.now += ANSWER / 2
+    story.other.submit(silence.answered).result()
     story.now += ANSWER
-    silence.waited(began)  # its packets were swallowed before others were answered
+    silence.waited()  # its packets were swallowed before others were answered
     assert not refused(silence.ask)
 
 
 def test_whoever_waits_for_ever_is_never_told() -> None:
     patient = Silence(None)
-    patient.waited(0.0)
+    patient.waited()
     assert not refused(patient.ask)

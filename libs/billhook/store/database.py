@@ -158,14 +158,12 @@ class Database:
         self.engine = (
             sqlite.engine(self.url, _ALIKE, answer_seconds)
             if self.sqlite
-            else _postgresql(self.url, pool_size, answer_seconds)
+            else _postgresql(self.url, pool_size, answer_seconds, self._silence)
         )
         self._committing: sa.Engine | None = None if self.sqlite else _committing(self.engine)
         self._queue: sqlite.WriteQueue | None = None
         if self.sqlite:
             self._queue = sqlite.WriteQueue(Path(f"{self.url.database}.lock"), answer_seconds, self._silence)
-        else:
-            sa.event.listen(self.engine, "do_connect", self._still, insert=True)
         self._times_closed = 0
         for pool in (self.engine, self._committing):
             if pool is not None:
@@ -240,7 +238,7 @@ class Database:
     def _watched(self, *, writes: bool) -> Iterator[None]:
         """Whoever uses the database need not say that it is away, nor why, nor that it takes nothing more: it is said
         here, once. Nor wait for one that is known to be silent; readers of SQLite wait for nobody."""
-        silence, began = self._silence if writes or not self.sqlite else None, time.monotonic()
+        silence = self._silence if writes or not self.sqlite else None
         try:
             if silence is not None:
                 silence.ask()
@@ -248,7 +246,7 @@ class Database:
         except Exception as error:
             if is_outage(error):
                 if silence is not None and isinstance(error, (DBAPIError, PoolTimeout)) and is_store_away(error):
-                    silence.waited(began)
+                    silence.waited()
                 outage = self._outage if is_store_away(error) else self._no_room
                 outage.failed(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
             raise
@@ -387,10 +385,10 @@ _ALIKE: Final[dict[str, Any]] = {
 """What engines of both dialects are made with."""
 
 
-def _postgresql(url: URL, pool_size: int, answer_seconds: float | None) -> sa.Engine:
+def _postgresql(url: URL, pool_size: int, answer_seconds: float | None, silence: Silence) -> sa.Engine:
     from billhook.store.postgresql import engine  # its driver is a third of what a command on SQLite would import
 
-    return engine(url, _ALIKE, pool_size, answer_seconds)
+    return engine(url, _ALIKE, pool_size, answer_seconds, silence)
 
 
 def _committing(engine: sa.Engine) -> sa.Engine:

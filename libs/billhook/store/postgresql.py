@@ -22,6 +22,7 @@ from psycopg.abc import PQGen
 from sqlalchemy.engine import URL
 
 from billhook.errors import SettingsError
+from billhook.store.silence import Silence
 
 R = TypeVar("R")
 
@@ -155,6 +156,7 @@ class _BoundedConnection(psycopg.Connection[Any]):
     """A connection to PostgreSQL that is closed when a statement was not answered in time."""
 
     answer_seconds: float | None = None
+    silence: Silence | None = None
 
     def wait(self, gen: PQGen[R], interval: float = 0.1, timeout: float | None = None) -> R:
         try:
@@ -162,10 +164,14 @@ class _BoundedConnection(psycopg.Connection[Any]):
         except psycopg.errors._WaitTimeout:
             # An answer that comes now would be taken for that of the next statement.
             self.pgconn.finish()
+            if self.silence is not None:
+                self.silence.waited()
             raise psycopg.OperationalError(f"PostgreSQL did not answer within {self.answer_seconds:g} s") from None
 
 
-def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: float | None) -> sa.Engine:
+def engine(
+    url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: float | None, silence: Silence
+) -> sa.Engine:
     """`alike`: what engines of both dialects are made with."""
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
     arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "billhook"}
@@ -204,8 +210,13 @@ def engine(url: URL, alike: Mapping[str, Any], pool_size: int, answer_seconds: f
 
     @sa.event.listens_for(made, "do_connect")
     def connect(_: object, __: object, words: Any, options: Any) -> psycopg.Connection[Any]:
-        connection = pooler.connect(words, options)
-        connection.answer_seconds = answer_seconds
+        silence.still()
+        try:
+            connection = pooler.connect(words, options)
+        except psycopg.OperationalError:
+            silence.waited()
+            raise
+        connection.answer_seconds, connection.silence = answer_seconds, silence
         encoding = connection.pgconn.parameter_status(b"server_encoding") or b"UTF8"
         if encoding != b"UTF8":
             connection.close()

@@ -51,11 +51,12 @@ class Silence:
         if since is not None and getattr(self._asking, "since", since) < since:
             raise self._told()
 
-    def waited(self, began: float) -> None:
-        """Somebody who asked then was not answered. That says nothing of the next one where it took no time, or where
-        others were answered meanwhile."""
+    def waited(self) -> None:
+        """Whoever asks was not answered. That says nothing of the next one where it took no time, or where others were
+        answered meanwhile. Say it before anybody else has the place of whoever waited."""
         with self._lock:
             now = self._monotonic()
+            began = getattr(self._asking, "since", now)
             if self._answer_seconds is None or now - began < self._answer_seconds / 2 or self._answered_at > began:
                 return
             if self._since is None:

@@ -110,10 +110,10 @@ class WriteQueue:
             if self._answer_seconds is None:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 return
-        waiter, began = _Waiter(file), time.monotonic()
+        waiter = _Waiter(file)
         if not waiter.got_it(self._answer_seconds):
             self._file = None  # the waiter's from now on: a file has one lock, however many threads ask for it
-            self._silence.waited(began)
+            self._silence.waited()
             raise self._busy()
 
     def _busy(self) -> StoreAway:
