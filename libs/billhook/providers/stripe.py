@@ -19,6 +19,7 @@ from billhook.providers.stripe_api import READ_AS, StripeApi
 from billhook.providers.stripe_objects import Epoch, Readable, entries
 from billhook.rules.book.change import Change, Fact, Related, Translation, digest_of
 from billhook.rules.book.objects import Ref, Time
+from billhook.rules.hmac_sha256 import hmac_of
 from billhook.rules.signing import refuse_distant
 from billhook.rules.storable import in_utc, storable
 
@@ -140,10 +141,11 @@ EVENTS: Final[dict[str, Meaning]] = {
 }
 
 _HEADER = "stripe-signature"
-_USUAL = re.compile(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}(?:,v[01]=[0-9a-f]{64})*\Z", re.ASCII)
+_USUAL = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})((?:,v[01]=[0-9a-f]{64})*)\Z", re.ASCII)
 _V1 = re.compile(r"v1=([0-9a-f]{64})")
 _SECONDS = re.compile(r"[0-9]{1,12}\Z")
-_PENDING = re.compile(rb'"pending_webhooks"\s*:\s*[0-9]+')
+_PENDING_NAME = b'"pending_webhooks"'
+_PENDING = re.compile(_PENDING_NAME + rb"\s*:\s*[0-9]+")
 """To how many endpoints an event is still to be sent: another number at each sending."""
 
 
@@ -201,17 +203,20 @@ class Stripe(Provider):
 
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         header = headers.get(_HEADER, "")
-        refuse_distant(_timestamp(header), now, TOLERANCE_SECONDS)
+        usual = _USUAL.match(header)
+        refuse_distant(int(usual[1]) if usual else _timestamp(header), now, TOLERANCE_SECONDS)
         try:
             text = body.decode()
         except UnicodeDecodeError as error:
             # Stripe signs text, so bytes that are none cannot carry a signature of Stripe's.
             raise SignatureRefused("body_not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
-        if not any(_signed_as_usual(body, header, secret) or _signed(text, header, secret) for secret in secrets):
-            raise SignatureRefused(
-                "signature_mismatch",
-                "No signature matches: another endpoint's secret was used, or the body changed after signing.",
-            )
+        for secret in secrets:
+            if _signed_as_usual(body, usual, secret) or _signed(text, header, secret):
+                return
+        raise SignatureRefused(
+            "signature_mismatch",
+            "No signature matches: another endpoint's secret was used, or the body changed after signing.",
+        )
 
     def open(self, headers: Mapping[str, str], body: bytes) -> Envelope:
         event = reading.open_body(_OPENED, body)
@@ -220,7 +225,7 @@ class Stripe(Provider):
             type=reading.printable("type", event.type),
             account=reading.printable("account", account) if (account := event.account or event.context) else "",
             livemode=event.livemode,
-            content=_PENDING.sub(b"", body),
+            content=_repeated(body),
         )
 
     def livemode_of(self, api_key: str) -> bool | None:
@@ -252,6 +257,12 @@ class Stripe(Provider):
         )
         changes = (first, *(Change(value, at) for value in objects[1:]))
         return Translation(changes, facts, livemode=head.livemode)
+
+
+def _repeated(body: bytes) -> bytes:
+    """What another sending of the same event has too."""
+    at = body.find(_PENDING_NAME)  # behind the object, and found in a third of the pattern's time
+    return body if at < 0 else body[:at] + _PENDING.sub(b"", body[at:])
 
 
 def _related(meaning: Meaning, body: bytes, head: _Head) -> Translation:
@@ -296,10 +307,8 @@ def _put_back(value: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]
 
 
 def _timestamp(header: str) -> int:
-    """When the header says it was signed. The SDK reads the header again, but takes more than it should: `t=1_0`."""
-    usual = _USUAL.match(header)
-    if usual:
-        return int(usual[1])
+    """When a header that is not as usual says it was signed. The SDK reads it again, but takes more than it should:
+    `t=1_0`."""
     if not header:
         raise SignatureRefused("signature_missing", f"The header `{_HEADER}` is missing.")
     items = [item.partition("=") for item in header.split(",")]
@@ -311,13 +320,14 @@ def _timestamp(header: str) -> int:
     return int(timestamps[0])
 
 
-def _signed_as_usual(body: bytes, header: str, secret: str) -> bool:
+def _signed_as_usual(body: bytes, usual: re.Match[str] | None, secret: str) -> bool:
     """Whether a header as Stripe writes it signs this body, in a tenth of the SDK's time. If not, the SDK is asked."""
-    usual = _USUAL.match(header)
     if usual is None or not secret.isascii() or not secret.strip():
         return False
-    expected = hmac.digest(secret.encode(), b"%d.%b" % (int(usual[1]), body), "sha256").hex()
-    return any(hmac.compare_digest(expected, given) for given in _V1.findall(header))
+    expected = hmac_of(secret.encode()).digest(b"%d." % int(usual[1]), body).hex()
+    if hmac.compare_digest(expected, usual[2]):
+        return True
+    return any(hmac.compare_digest(expected, given) for given in _V1.findall(usual[3]))
 
 
 def _signed(text: str, header: str, secret: str) -> bool:
