@@ -113,8 +113,9 @@ class IngestRoute:
     async def _admit(self, scope: Any, receive: Any, started: float) -> bytes:
         headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         _check_request(scope["method"], headers)
+        source_id = scope["path"][_PREFIX:-_SUFFIX]
         try:
-            source = await self._sources.find(scope["path"][_PREFIX:-_SUFFIX])
+            source = self._sources.known(source_id) or await self._sources.find(source_id)
         except SourcesAway:
             raise Answer(
                 503, "source_unavailable", "The source cannot be looked up now. Send again.", (b"retry-after", b"5")
@@ -198,8 +199,14 @@ def _end(span: Span, arrival: Arrival, receipt: Receipt | None) -> None:
 def _check_request(method: str, headers: dict[str, str]) -> None:
     if method != "POST":
         raise Answer(405, "method_not_allowed", "Events are posted: use POST.", (b"allow", b"POST"))
-    content_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not content_type.endswith("+json"):
+    if not _is_json(headers.get("content-type", "application/json")):
         raise Answer(415, "not_json", "Events are JSON: send Content-Type: application/json.")
-    if is_compressed(headers.get("content-encoding", ""), headers.get("transfer-encoding", "")):
+    encodings = headers.get("content-encoding", ""), headers.get("transfer-encoding", "")
+    if any(encodings) and is_compressed(*encodings):
         raise Answer(415, "compressed", "Events are taken as they were signed: send them without Content-Encoding.")
+
+
+@functools.lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")

@@ -72,6 +72,12 @@ class SourceDirectory:
         """Whether the list could not be read when it was last asked for."""
         self._reading: asyncio.Task[None] | None = None
 
+    def known(self, source_id: str) -> OpenSource | None:
+        """The source, where the list is fresh and has it: nobody waits for that."""
+        if time.monotonic() - self._read_at > FRESH_SECONDS / 2:
+            return None
+        return self._sources.get(source_id)
+
     async def find(self, source_id: str) -> OpenSource | None:
         """The source, or None where there is none. Raises `SourcesAway` where that cannot be told."""
         now = time.monotonic()

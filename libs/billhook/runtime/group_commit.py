@@ -69,7 +69,8 @@ class GroupCommit(Generic[A, R]):
         self._size = size
         self._line: deque[tuple[A, asyncio.Future[R]]] = deque()
         self._bytes = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.problem: str | None = None
@@ -78,7 +79,7 @@ class GroupCommit(Generic[A, R]):
     async def submit(self, item: A) -> R:
         """The result for this item. Raises what `do` answered or raised, or `LineFull`."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        with self._changed:
+        with self._lock:
             if self.problem is not None:
                 raise LineEnded(self.problem)
             if len(self._line) >= WAITING_LIMIT or self._bytes > WAITING_BYTES_LIMIT:
@@ -134,7 +135,11 @@ class GroupCommit(Generic[A, R]):
         """What waits, up to the limit; nothing when there is nothing left to do."""
         with self._changed:
             self._changed.wait_for(lambda: self._line or self._stopping)
-            batch = [self._line.popleft() for _ in range(min(len(self._line), self._largest))]
+            if len(self._line) <= self._largest:
+                batch = [*self._line]
+                self._line.clear()
+            else:
+                batch = [self._line.popleft() for _ in range(self._largest)]
             self._bytes -= sum(self._size(item) for item, _ in batch)
             return batch
 
