@@ -28,11 +28,11 @@ from bench.results import Aim, Figure
 from bench.scale import Scale
 from bench.waiting import wait_until
 from billhook.documents.page import document_html
-from billhook.documents.typst import AT_ONCE as ENGINES
 from billhook.documents.typst import RenderRequest, work_of
 from billhook.documents.typst_process import DOCUMENT, LOOK, MAIN
 from billhook.documents.view import shown
-from billhook.documents.wkhtmltopdf import FIXED_DATE, OPTIONS, find_wkhtmltopdf, is_whole
+from billhook.documents.wkhtmltopdf import AT_ONCE as ENGINES
+from billhook.documents.wkhtmltopdf import FIXED_DATE, OPTIONS, find_wkhtmltopdf, fonts_conf, is_whole
 from billhook.queue.steps import Steps
 from billhook.rules.document import Snapshot
 from billhook.rules.invoicing_settings import Engine, InvoicingSettings
@@ -220,8 +220,7 @@ def render(product: Product, numbers: Iterator[int], number: int, lines: int) ->
     ids = add(product, numbers, number, lines)
     started = time.monotonic()
     product.env.bell.look("documents")
-    # Each look costs the product some of its processor.
-    wait_until(lambda: not _has_due(product), PATIENCE_SECONDS, "the last documents to be settled")
+    wait_until(lambda: not _has_due(product), PATIENCE_SECONDS, "the last documents to be settled", share=0.01)
     seconds = time.monotonic() - started
     with product.env.database.read() as tx:
         ready = sa.select(sa.func.count()).where(documents.c.state == "ready", documents.c.object_key.is_not(None))
@@ -262,12 +261,13 @@ def typst_alone(numbers: Iterator[int], number: int, lines: int) -> float:
 
 
 def wkhtmltopdf_alone(numbers: Iterator[int], number: int, lines: int) -> float:
-    """The same pages by wkhtmltopdf alone, in its batch mode; documents a second."""
+    """The same pages in the same typeface by wkhtmltopdf alone, in its batch mode; documents a second."""
     options = [part for name, value in OPTIONS.items() for part in (f"--{name}", value) if part]
     with _drawn(number, "wkhtmltopdf") as folder:
         for place in range(number):
             page = document_html(shown(snapshot_of(next(numbers), lines)))
             (folder / f"{place}.html").write_text(page, encoding="utf-8")
+        (folder / "fonts.conf").write_text(fonts_conf(), encoding="utf-8")
         started = time.monotonic()
         processes = [
             subprocess.Popen(
@@ -275,7 +275,7 @@ def wkhtmltopdf_alone(numbers: Iterator[int], number: int, lines: int) -> float:
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=folder,
-                env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+                env={**os.environ, "XDG_RUNTIME_DIR": str(folder), "FONTCONFIG_FILE": str(folder / "fonts.conf")},
             )
             for _ in range(ENGINES)
         ]

@@ -110,8 +110,8 @@ class Rendering:
 
     table: sa.Table = documents
     # Engines are kept from batch to batch, so a larger batch gains nothing and leaves the other consumer without work.
-    # Even if every document takes its 30 seconds and is killed, a batch takes 8 minutes: less than the 10 after which
-    # it counts as stuck.
+    # Even if every document takes its 30 seconds and is killed, a batch takes two engines 4 minutes, and where it waits
+    # for another such batch 8: less than the 10 after which it counts as stuck.
     batch = 16
     lease = timedelta(seconds=10)
     max_attempts = MAX_ATTEMPTS

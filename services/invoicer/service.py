@@ -1,6 +1,6 @@
 """The invoicer: makes the documents of invoices, as PDFs, and keeps them in the object store."""
 
-from billhook.documents.typst import AT_ONCE
+from billhook.documents.wkhtmltopdf import AT_ONCE
 from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer
 from billhook.queue.steps import Steps

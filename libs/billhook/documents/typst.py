@@ -31,7 +31,7 @@ from billhook.documents.qr import qr_svg
 from billhook.documents.typst_process import MAIN, TypstResult, Work, send
 from billhook.documents.view import Shown, ShownLine
 from billhook.documents.widths import width_of
-from billhook.documents.wkhtmltopdf import RenderError
+from billhook.documents.wkhtmltopdf import AT_ONCE, RenderError
 
 _FONTS: Final = ("IBM Plex Sans",)
 """Ours, in `fonts/`. What is not in it (wide scripts) comes from the system."""
@@ -56,9 +56,6 @@ _WHOLE: Final = 200.0
 """What is higher than so many mm may be cut: a page holds 250 at most, and what is said here of heights is a guess."""
 _QUICK: Final = 200
 """What has fewer letters, and no new line, is low."""
-
-AT_ONCE: Final = min(2, os.cpu_count() or 1)
-"""A process draws on one core. For more, run more invoicers."""
 
 _LOGO_MM: Final = (64.0, 15.0)
 """The most a logo may take, across and up."""

@@ -21,9 +21,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +31,7 @@ from typing import Final
 import pdfkit
 from markupsafe import escape
 
+from billhook.documents.pool import Pool
 from billhook.rules.document import Paper
 
 
@@ -94,9 +93,6 @@ _DONE: Final = re.compile(rb"\rDone *\n")
 """What the engine says after each page, and nothing else tells that a file is whole. No page can say it: there is no
 line break in what it says of pages."""
 
-_AHEAD: Final = 4
-"""How many pages lie before the engine. With less it may wait for us; with all of them, all are in memory."""
-
 _PAGES_A_PROCESS: Final = 500
 """It grows by 4 MB in a hundred pages."""
 
@@ -106,11 +102,11 @@ addresses: WebKit sets a gigabyte of those aside and never uses it."""
 _LIMITED: Final = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec "$@"'
 """A shell's, since a limit of this process would be a limit of all its threads. macOS knows none."""
 
-_IDLE_SECONDS: Final = 3.0
-"""It holds 75 MB while it waits."""
+AT_ONCE: Final = min(2, os.cpu_count() or 1)
+"""An engine draws on one core. For more, run more invoicers."""
 
 
-def _fonts(configured: str | None) -> str:
+def fonts_conf(configured: str | None = None) -> str:
     """The machine's fonts, and ours."""
     return (
         f'<fontconfig><include ignore_missing="yes">{escape(configured or _FONTS_CONF)}</include>'
@@ -128,8 +124,8 @@ class Wkhtmltopdf:
     """The engine wkhtmltopdf. Equal pages with equal dates give equal bytes.
 
     A page may take `seconds`. Where the engine overruns them or dies, the page it was at is at fault and the others go
-    to a new process; the longest a call can take is thus `seconds` for each page. May be used from several threads;
-    each has a process.
+    to a new process; the longest a call can take is thus `seconds` for each page. May be used from any number of
+    threads: `AT_ONCE` pages are drawn at a time.
     """
 
     name: Final = "wkhtmltopdf-0.12.6"
@@ -137,7 +133,7 @@ class Wkhtmltopdf:
     def __init__(self, binary: Path | None = None, *, seconds: float = 30.0) -> None:
         self._binary = binary
         self._seconds = seconds
-        self._idle: list[_Engine] = []
+        self._pool: Pool[HtmlPage, bytes | RenderError] = Pool(AT_ONCE, self._start, _not_started)
 
     def find(self) -> Path | None:
         """Where it is; looked for anew each time, so that installing it is all there is to do."""
@@ -149,59 +145,30 @@ class Wkhtmltopdf:
         return list(self.draw(map(HtmlPage, pages, dated or [FIXED_DATE] * len(pages))))
 
     def draw(self, pages: Iterable[HtmlPage]) -> Iterator[bytes | RenderError]:
-        """The same, one by one: pages are asked for as the engine gets through them."""
-        binary = self.find()
-        if binary is None:
-            yield from (RendererMissing() for _ in pages)
-            return
-        rest = iter(pages)
-        laid: deque[datetime] = deque()
-        engine = None
-        try:
-            engine = self._idle.pop() if self._idle else _Engine(binary)
-            while True:
-                while len(laid) < _AHEAD and (page := next(rest, None)) is not None:
-                    laid.append(page.dated)
-                    engine.add(page)
-                if not laid:
-                    break
-                pdf = engine.take(self._seconds)
-                date = laid.popleft()
-                yield _stamped(pdf, date) if isinstance(pdf, bytes) else pdf
-        except OSError as error:  # no room for the files, or the engine cannot be started
-            reason = RenderError("wkhtmltopdf could not be started, or had no room for its files", f"{binary}: {error}")
-            yield from (reason for _ in laid)
-            yield from (reason for _ in rest)
-        finally:
-            if engine is not None:
-                self._keep(engine)
-
-    def _keep(self, engine: _Engine) -> None:
-        """Keep the engine for the next batch, which in a busy hour comes at once, and end it after `_IDLE_SECONDS`."""
-        if not engine.fit:
-            engine.close()
-            return
-        self._idle.append(engine)
-        timer = threading.Timer(_IDLE_SECONDS, self._dismiss, [engine])
-        timer.daemon = True
-        timer.start()
-
-    def _dismiss(self, engine: _Engine) -> None:
-        try:
-            self._idle.remove(engine)
-        except ValueError:  # a batch has taken it
-            return
-        engine.close()
+        """The same, one by one: pages are asked for as the engines get through them."""
+        if self.find() is None:
+            return (RendererMissing() for _ in pages)
+        return self._pool.draw(pages)
 
     def close(self) -> None:
-        for engine in self._idle[:]:
-            self._dismiss(engine)
+        self._pool.close()
+
+    def _start(self) -> _Engine:
+        binary = self.find()
+        if binary is None:
+            raise FileNotFoundError("it was there a moment ago")
+        return _Engine(binary, self._seconds)
+
+
+def _not_started(error: OSError) -> RenderError:
+    return RenderError("wkhtmltopdf could not be started, or had no room for its files", str(error))
 
 
 class _Engine:
     """A directory with numbered pages in it, and an engine that draws them in their order."""
 
-    def __init__(self, binary: Path) -> None:
+    def __init__(self, binary: Path, seconds: float) -> None:
+        self._seconds = seconds
         self._directory = tempfile.TemporaryDirectory(prefix="billhook-pdf-")
         self._place = Path(self._directory.name)
         configuration = pdfkit.configuration(wkhtmltopdf=str(binary), meta_tag_prefix=secrets.token_hex())
@@ -209,7 +176,7 @@ class _Engine:
         *command, _, _ = kit.command()
         self._command = ["/bin/sh", "-c", _LIMITED, str(_MEMORY // 1024), *command]
         self._environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        (self._place / "fonts.conf").write_text(_fonts(self._environment.get("FONTCONFIG_FILE")), encoding="utf-8")
+        (self._place / "fonts.conf").write_text(fonts_conf(self._environment.get("FONTCONFIG_FILE")), encoding="utf-8")
         self._environment["FONTCONFIG_FILE"] = str(self._place / "fonts.conf")
         self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(self._place), "TMPDIR": str(self._place)}
         # Qt seeds its hash tables at random in each process, and a PDF lists its fonts in the order of one: without
@@ -217,43 +184,44 @@ class _Engine:
         self._environment["QT_HASH_SEED"] = "0"
         self._process: subprocess.Popen[bytes] | None = None
         self._said = b""
-        self._papers: dict[int, Paper] = {}
-        """Of the pages that are not taken yet."""
+        self._pages: dict[int, HtmlPage] = {}
+        """Those that are not taken yet."""
         self._added = 0
         self._drawn = 0
 
     @property
     def fit(self) -> bool:
-        """Whether the next batch may use it: the process is alive, has nothing left to draw, and has not drawn so many
-        pages that its memory grew."""
-        process = self._process
-        alive = process is not None and process.poll() is None
-        return alive and self._drawn == self._added and self._drawn < _PAGES_A_PROCESS
+        return not self.worn and self._process is not None and self._process.poll() is None
+
+    @property
+    def worn(self) -> bool:
+        """It has drawn so many pages that its memory grew."""
+        return self._added >= _PAGES_A_PROCESS
 
     def add(self, page: HtmlPage) -> None:
         index = self._added
         (self._place / f"{index}.html").write_bytes(page.html.encode("utf-8", "replace"))
-        self._papers[index] = page.paper
+        self._pages[index] = page
         self._added += 1
         if self._process is None:
             self._start()
         else:
             self._feed(index)
 
-    def take(self, seconds: float) -> bytes | RenderError:
+    def take(self) -> bytes | RenderError:
         """The PDF of the first page that was given to the engine and not taken yet."""
         index = self._drawn
         if self._process is None:
             self._start()
-        failed = self._wait(seconds)
+        failed = self._wait(self._seconds)
         self._drawn += 1
         if failed is not None:
             self._end()  # the next page has a new process
         pdf = self._file(index)
-        del self._papers[index]
+        page = self._pages.pop(index)
         for name in (f"{index}.html", f"{index}.pdf"):
             (self._place / name).unlink(missing_ok=True)
-        return pdf or failed or RenderError("wkhtmltopdf left a torn file", self._tail())
+        return _stamped(pdf, page.dated) if pdf else failed or RenderError("wkhtmltopdf left a torn file", self._tail())
 
     def close(self) -> None:
         self._end()
@@ -291,7 +259,7 @@ class _Engine:
         assert self._process.stdin is not None
         # One line is one document. The engine splits a line at spaces and has its own quoting: our names need none.
         with contextlib.suppress(BrokenPipeError):  # the process died: `_wait` says why
-            self._process.stdin.write(f"{_OF_PAPER[self._papers[index]]}{index}.html {index}.pdf\n".encode())
+            self._process.stdin.write(f"{_OF_PAPER[self._pages[index].paper]}{index}.html {index}.pdf\n".encode())
 
     def _wait(self, seconds: float) -> RenderError | None:
         """Wait until the engine has drawn one more page; returns the reason if it does not."""
