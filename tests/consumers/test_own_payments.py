@@ -73,14 +73,16 @@ def test_an_unknown_customer_is_named_by_what_there_is(shop: World) -> None:
 
 
 def test_a_guests_invoice_is_made_out_to_the_guest_with_the_tax_that_was_paid(shop: World) -> None:
-    guest = {
+    guest: dict[str, Any] = {
         "name": "Noor Example",
         "email": "noor@example.com",
         "address": {"line1": "Kade 2", "city": "Utrecht", "postal_code": "3511", "country": "NL"},
         "tax_ids": [{"type": "eu_vat", "value": "NL123456789B01"}],
     }
     bought = {"amount_total": 2420, "total_details": {"amount_tax": 420, "amount_discount": 0, "amount_shipping": 0}}
-    shop.arrive(shop.stripe_source, paid(customer=None, customer_details=guest, **bought))
+    parcel = {"name": "Noor at work", "address": {**guest["address"], "line1": "Kade 9"}}
+    collected = {"collected_information": {"shipping_details": parcel}}
+    shop.arrive(shop.stripe_source, paid(customer=None, customer_details=guest, **collected, **bought))
     shop.post()
 
     assert owned(shop)[0][:4] == ("INV-0001", "paid", 2420, 2420)
@@ -91,6 +93,8 @@ def test_a_guests_invoice_is_made_out_to_the_guest_with_the_tax_that_was_paid(sh
     assert snapshot.buyer.address is not None
     assert (snapshot.buyer.address.line1, snapshot.buyer.tax_ids) == ("Kade 2", ("NL123456789B01",))
     document = shown(snapshot)
+    assert document.ship_to is not None
+    assert (document.ship_to.name, document.ship_to.lines[0]) == ("Noor at work", "Kade 9")
     assert [f"{row.label} {row.amount}" for row in document.totals][:3] == [
         *("Subtotal €24.20", "Total €24.20", "Includes Tax on €20.00 €4.20")
     ]

@@ -201,6 +201,9 @@ def test_what_a_provider_puts_on_the_invoice_besides_is_on_the_page(engines: Eng
     for name, value in named.items():
         assert bare(name) in page
         assert bare(value) in page
+    assert one.shown.ship_to is not None
+    for value in (one.shown.ship_to.label, one.shown.ship_to.name, *one.shown.ship_to.lines):
+        assert bare(value) in page
 
 
 @pytest.mark.parametrize("kind", ["receipt", "void", "credit_note"])

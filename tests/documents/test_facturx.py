@@ -26,7 +26,7 @@ from billhook.rules.book.customer import Address
 from billhook.rules.credit import credit
 from billhook.rules.document import Profile, Seller, Snapshot
 from billhook.rules.e_invoice import asked_before_number, missing
-from billhook.rules.terms import CreditLine, CreditTerms, Discount, LineTerms, Party, TaxRate, Terms
+from billhook.rules.terms import CreditLine, CreditTerms, Discount, LineTerms, Party, ShipTo, TaxRate, Terms
 from billhook.rules.totals import totals
 from tests.validators.e_samples import e_invoices
 
@@ -339,6 +339,24 @@ def test_a_supply_to_another_member_state_says_what_it_is_where_to_and_when() ->
     assert read.text("ExemptionReason") == "Steuerfreie innergemeinschaftliche Lieferung."
     assert read.text("ShipToTradeParty/PostalTradeAddress/CountryID") == "AT"
     check(credit_note(invoice(supply, period_start=ISSUED, period_end=DUE), CreditTerms()))
+
+
+def test_where_it_is_delivered_to_is_told() -> None:
+    to = ShipTo(name="Lager Süd", address=Address(line1="Kai 3", city="Graz", postal_code="8010", country="at"))
+    for tax in (FULL, INTRA_COMMUNITY):
+        read = check(invoice(terms(line(tax=tax)), ship_to=to, period_start=ISSUED, period_end=DUE))
+        assert (read.text("ShipToTradeParty/Name"), read.text("ShipToTradeParty/PostalTradeAddress/CityName")) == (
+            *("Lager Süd", "Graz"),
+        )
+    unnamed = invoice(terms(line()), ship_to=ShipTo(address=to.address))
+    assert check(unnamed).text("ShipToTradeParty/Name") == BUYER.name
+    assert check(invoice(terms(line()))).all("ShipToTradeParty") == []
+    somewhere = invoice(terms(line()), ship_to=ShipTo(address=Address(line1="Kai 3")), profile="xrechnung")
+    assert [sentence for sentence in missing(somewhere) if sentence.startswith("ship_to")] == [
+        "ship_to's country is missing",
+        "ship_to's city is missing, which XRechnung needs",
+        "ship_to's postal code is missing, which XRechnung needs",
+    ]
 
 
 def test_an_export_says_what_it_is() -> None:

@@ -11,6 +11,7 @@ import pytest
 from babel import Locale, localedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import escape
 
 from billhook.documents.hosted_page import Download, gone_html, hosted_html, shown_now
 from billhook.documents.view import Shown, shown
@@ -46,6 +47,13 @@ def rows(document: Shown) -> list[tuple[str, str]]:
 
 def test_an_open_invoice_says_what_its_document_says() -> None:
     assert shown_now(ISSUED, now(ISSUED)) == shown(ISSUED)
+
+
+def test_where_it_is_shipped_to() -> None:
+    document = shown(samples.mirrored())
+    assert document.ship_to is not None
+    for text in (document.ship_to.label, document.ship_to.name, *document.ship_to.lines):
+        assert str(escape(text)) in page(document)
 
 
 def test_paid_since() -> None:

@@ -209,6 +209,33 @@ def test_what_the_merchant_wrote_on_the_invoice_is_on_it() -> None:
     assert (document.notes, document.footer) == (("Thank you.",), "Registered in Bonn")
 
 
+def test_where_it_is_shipped_to_is_on_it() -> None:
+    """As Stripe does: what the invoice says goes before what the customer's address for parcels was."""
+    berlin = {"line1": "Hafen 1", "line2": None, "postal_code": "10115", "city": "Berlin", "country": "DE"}
+    bonn, nowhere = {**berlin, "city": "Bonn", "postal_code": "53111"}, dict.fromkeys(berlin)
+    bought = {"total": 100, "customer_name": "Ada", "customer_address": berlin}
+
+    def to(**said: Any) -> tuple[str, ...] | None:
+        party = drawn(stripe(line(100), **bought, **said)).ship_to
+        return party and (party.label, party.name, *party.lines)
+
+    parcels = {"customer_shipping": {"name": "Ada's shop", "phone": "+49 30 1", "address": berlin}}
+    own = {"shipping_details": {"name": " ", "address": bonn}}
+    assert to(**parcels) == ("Shipped to", "Ada's shop", "Hafen 1", "10115 Berlin", "Germany")
+    assert to(**parcels, **own) == ("Shipped to", "Ada", "Hafen 1", "53111 Bonn", "Germany")
+    assert to(customer_shipping={"name": "Ada", "address": berlin}) is None  # the bill says it
+    assert to(customer_shipping={"name": "Ada", "address": nowhere}) is None
+    assert to(shipping_details=None, customer_shipping=None) is None
+
+
+def test_the_sellers_tax_ids_are_those_of_the_invoice_where_it_says_them() -> None:
+    seller = Seller(name="Acme", tax_ids=("DE123456789",))
+    named = [{"id": "txi_1", "type": "eu_vat", "value": "ATU12345678"}, {"id": "txi_2", "deleted": True}, "txi_3"]
+    for said, shows in ((["txi_1"], seller.tax_ids), (None, seller.tax_ids), (named, ("ATU12345678",))):
+        invoice = stripe(line(100), total=100, account_tax_ids=said)
+        assert snapshot_of(invoice, kind="invoice", seller=seller).seller.tax_ids == shows
+
+
 def at(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 

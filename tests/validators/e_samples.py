@@ -8,7 +8,7 @@ import msgspec
 
 from billhook.rules.book.customer import Address
 from billhook.rules.document import Snapshot
-from billhook.rules.terms import Discount, LineTerms, Party, TaxCategory, TaxRate, Terms
+from billhook.rules.terms import Discount, LineTerms, Party, ShipTo, TaxCategory, TaxRate, Terms
 from billhook_testing import samples
 
 LEITWEG_ID = "04011000-12345-34"
@@ -60,6 +60,11 @@ def e_invoices() -> Iterator[tuple[str, Snapshot]]:
     yield "xrechnung", _supplied(samples.invoice(german, **public))
     yield "xrechnung-paid", _supplied(samples.invoice(german, status="paid", amount_remaining=0, **public))
     yield "xrechnung-credit", _supplied(samples.credit_note(german, **public))
+    depot = ShipTo(
+        name="Lager Süd",
+        address=Address(line1="Kai 3", city="Graz", postal_code="8010", state="Steiermark", country="AT"),
+    )
+    yield "xrechnung-shipped", _supplied(samples.invoice(german, ship_to=depot, **public))
     addressed = msgspec.structs.replace(german.buyer, electronic_address=f"0204:{LEITWEG_ID}")
     yield "xrechnung-addressed", _supplied(samples.invoice(msgspec.structs.replace(german, buyer=addressed), **public))
 

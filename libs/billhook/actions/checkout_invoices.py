@@ -11,6 +11,7 @@ from billhook.rules.book.change import Fact
 from billhook.rules.book.checkout import CheckoutSession
 from billhook.rules.book.customer import Customer
 from billhook.rules.book.objects import book_id
+from billhook.rules.invoice import ship_to
 from billhook.rules.terms import LineTerms, Party, Terms
 from billhook.rules.totals import totals
 from billhook.store import book
@@ -73,6 +74,7 @@ def _terms(session: CheckoutSession, buyer: Party) -> Terms:
     return Terms(
         currency=session.currency or "",
         buyer=buyer,
+        ship_to=ship_to(session.shipping_name, session.shipping_address),
         lines=(
             LineTerms(
                 description=f"Payment {session.payment or session.external_id}", unit_amount=str(session.amount_total)

@@ -200,6 +200,7 @@ def _note(
         status="paid" if invoice.amount_paid else "open",
         seller=merchant.seller,
         buyer=shown.buyer,
+        ship_to=shown.ship_to,
         issued_at=now,
         period_start=shown.period_start,
         period_end=shown.period_end,

@@ -56,10 +56,9 @@ def check(terms: Terms, *, paid: bool = False) -> CheckedTerms:
             in_utc(at, "invoice", place)
         if terms.locale is not None:
             parse_locale(terms.locale)
-        if any(
-            len(text) > _LONGEST for text in filter(None, msgspec.structs.astuple(terms.buyer.address or Address()))
-        ):
-            raise ValueError(f"each part of `buyer.address` may have at most {_LONGEST} characters")
+        for where, address in (("buyer", terms.buyer.address), ("ship_to", terms.ship_to and terms.ship_to.address)):
+            if any(len(text) > _LONGEST for text in filter(None, msgspec.structs.astuple(address or Address()))):
+                raise ValueError(f"each part of `{where}.address` may have at most {_LONGEST} characters")
     except (
         ValueError,
         RecursionError,
@@ -131,6 +130,7 @@ def shown_of(merchant: Merchant, terms: Terms, issued_at: datetime, charged: Tot
         currency=terms.currency,
         seller=merchant.seller,
         buyer=terms.buyer,
+        ship_to=terms.ship_to,
         period_start=terms.period_start,
         period_end=terms.period_end,
         buyer_reference=terms.buyer_reference,

@@ -76,7 +76,7 @@ def derived(*identity: str) -> str:
 def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
     """The invoice as the book knows invoices. `shown` is what its document shows, or would."""
     deleted, paid = invoice.state == "deleted", invoice.state == "paid"
-    seller, buyer = shown.seller, invoice.terms.buyer
+    seller, buyer, ship_to = shown.seller, invoice.terms.buyer, invoice.terms.ship_to
     due = invoice.amount_paid if paid else invoice.creditable
     return Invoice(
         external_id=invoice.external_id,
@@ -109,10 +109,13 @@ def invoice_entry(invoice: OwnInvoice, shown: Snapshot) -> Invoice:
         period_end=shown.period_end,
         seller_name=seller.name,
         seller_country=seller.address.country if seller.address else None,
+        seller_tax_ids=seller.tax_ids,
         customer_name=buyer.name,
         customer_email=buyer.email,
         customer_address=buyer.address,
         customer_tax_ids=buyer.tax_ids,
+        shipping_name=ship_to.name if ship_to else None,
+        shipping_address=ship_to.address if ship_to else None,
         hosted_url=invoice.terms.pay_url,
         lines=tuple(
             InvoiceLine(

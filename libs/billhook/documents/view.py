@@ -85,6 +85,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Such as "Void" or "Paid", to be seen at first sight."""
     seller: ShownParty
     buyer: ShownParty | None
+    ship_to: ShownParty | None
+    """Where that is not what `buyer` says."""
     facts: tuple[ShownFact, ...]
     """Number, dates, period, currency, what a credit note corrects."""
     headline: str
@@ -142,6 +144,7 @@ class _Writer:
             stamp=self.stamp(),
             seller=self.seller(),
             buyer=self.buyer(),
+            ship_to=self.ship_to(),
             facts=tuple(
                 ShownFact(label=_on_one_line(fact.label), value=_on_one_line(fact.value)) for fact in self.facts()
             ),
@@ -181,6 +184,16 @@ class _Writer:
         )
         lines = tuple(line for line in self.party(buyer) if line != buyer.name)
         return ShownParty(label=label, name=_on_one_line(buyer.name), lines=lines)
+
+    def ship_to(self) -> ShownParty | None:
+        to, buyer = self.snapshot.ship_to, self.snapshot.buyer
+        if to is None:
+            return None
+        name = to.name or (buyer.name if buyer else "")
+        if buyer and (name, to.address) == (buyer.name, buyer.address):
+            return None
+        lines = tuple(_on_one_line(line) for line in self.write.address(to.address) if line != name)
+        return ShownParty(label=self.words.shipped_to, name=_on_one_line(name), lines=lines)
 
     def party(self, party: Party) -> Iterator[str]:
         if party.address:

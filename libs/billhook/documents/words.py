@@ -32,6 +32,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     billed_to: str
     received_from: str
     credited_to: str
+    shipped_to: str
+    """Where it is delivered to."""
     tax_id: str
     """Before the number: "VAT ID"."""
 

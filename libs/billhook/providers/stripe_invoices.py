@@ -24,6 +24,7 @@ from billhook.providers.stripe_objects import (
     Epoch,
     Expandable,
     Expanded,
+    Shipping,
     StripeObject,
     TaxId,
     at,
@@ -217,6 +218,10 @@ class Invoice(StripeObject, kw_only=True):
     customer_email: str | None = None
     customer_address: Address | None = None
     customer_tax_ids: list[TaxId] | None = None
+    account_tax_ids: list[Ref | TaxId] | None = None
+    shipping_details: Shipping | None = None
+    """Where this invoice ships to; `customer_shipping` where that is not said."""
+    customer_shipping: Shipping | None = None
     hosted_invoice_url: str | None = None
     custom_fields: list[CustomField] | None = None
     lines: InvoiceLines
@@ -282,6 +287,8 @@ class Invoice(StripeObject, kw_only=True):
 
     def to_book(self) -> BookObject:
         transitions = self.status_transitions or Transitions()
+        shipping = self.shipping_details or self.customer_shipping or Shipping()
+        own_tax_ids = (known.value for known in self.account_tax_ids or () if isinstance(known, TaxId))
         period_start, period_end = self.period()
         return BookInvoice(
             **self.shared(),
@@ -309,10 +316,13 @@ class Invoice(StripeObject, kw_only=True):
             period_end=period_end,
             seller_name=self.account_name,
             seller_country=self.account_country,
+            seller_tax_ids=tuple(filter(None, own_tax_ids)),
             customer_name=self.customer_name,
             customer_email=self.customer_email,
             customer_address=self.customer_address,
             customer_tax_ids=tuple(known.value for known in self.customer_tax_ids or () if known.value),
+            shipping_name=shipping.name,
+            shipping_address=shipping.address,
             hosted_url=self.hosted_invoice_url,
             lines=tuple(line.to_book() for line in self.lines.data),
             lines_complete=not self.lines.has_more,

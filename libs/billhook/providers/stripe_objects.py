@@ -346,6 +346,15 @@ class TaxId(msgspec.Struct):
     value: str | None = None
 
 
+class Shipping(msgspec.Struct):
+    name: str | None = None
+    address: Address | None = None
+
+
+class CollectedInformation(msgspec.Struct):
+    shipping_details: Shipping | None = None
+
+
 class CustomerDetails(msgspec.Struct):
     name: str | None = None
     email: str | None = None
@@ -370,10 +379,15 @@ class CheckoutSession(StripeObject, kw_only=True):
     amount_total: Amount | None = None
     client_reference_id: str | None = None
     customer_details: CustomerDetails | None = None
+    collected_information: CollectedInformation | None = None
+    shipping_details: Shipping | None = None
+    """Where it was said before 2025-03-31.basil."""
     total_details: TotalDetails | None = None
 
     def to_book(self) -> BookObject:
         details, totals = self.customer_details or CustomerDetails(), self.total_details or TotalDetails()
+        collected = self.collected_information or CollectedInformation()
+        shipping = collected.shipping_details or self.shipping_details or Shipping()
         return BookCheckoutSession(
             **self.shared(),
             customer=id_of(self.customer) or self.customer_account,
@@ -391,4 +405,6 @@ class CheckoutSession(StripeObject, kw_only=True):
             customer_email=details.email,
             customer_address=details.address,
             customer_tax_ids=tuple(known.value for known in details.tax_ids or () if known.value) or None,
+            shipping_name=shipping.name,
+            shipping_address=shipping.address,
         )

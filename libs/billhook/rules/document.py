@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from billhook.rules.book.invoice import CustomField
 from billhook.rules.book.objects import Amount
-from billhook.rules.terms import Party, TaxCategory
+from billhook.rules.terms import Party, ShipTo, TaxCategory
 
 Paper = Literal["a4", "us-letter"]
 Profile = Literal["en16931", "xrechnung"]
@@ -133,6 +133,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Literal["open", "paid", "void", "uncollectible"] = "open"
     seller: Seller
     buyer: Party | None = None
+    ship_to: ShipTo | None = None
     issued_at: datetime | None = None
     due_at: datetime | None = None
     paid_at: datetime | None = None

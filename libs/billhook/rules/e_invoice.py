@@ -96,6 +96,8 @@ def _parties(snapshot: Snapshot) -> Iterator[str]:
         yield "the buyer is missing"
         return
     yield from _party("buyer", buyer)
+    if snapshot.ship_to:  # BR-57
+        yield from _place("ship_to", snapshot.ship_to.address)
     categories = {line.tax_category for line in snapshot.lines}
     for category, needs in _NEED_VAT_IDS.items():
         if category in categories and category != "export" and not vat_id_of(buyer):
@@ -112,11 +114,13 @@ def _xrechnung(snapshot: Snapshot) -> Iterator[str]:
     for what, text in (("phone", seller.phone), ("e-mail address", seller.email)):
         if not plain(text):
             yield f"the seller's {what} is missing, which XRechnung needs"
-    for role, party in (("seller", seller), ("buyer", buyer)):
-        address = (party.address if party else None) or Address()
+    places = [("the seller", seller.address), ("the buyer", buyer.address if buyer else None)]
+    places += [("ship_to", snapshot.ship_to.address)] if snapshot.ship_to else []
+    for whose, said in places:
+        address = said or Address()
         for what, text in (("city", address.city), ("postal code", address.postal_code)):
             if not plain(text):
-                yield f"the {role}'s {what} is missing, which XRechnung needs"
+                yield f"{whose}'s {what} is missing, which XRechnung needs"
     if buyer and electronic_address(buyer) is None:
         yield "the buyer's electronic address is missing, which XRechnung needs: say electronic_address, or email"
 
@@ -130,17 +134,25 @@ def electronic_address(party: Party) -> tuple[str, str] | None:
 
 
 def _country(party: Party | None) -> str:
-    return plain(party.address.country).upper() if party and party.address else ""
+    return _country_in(party.address) if party else ""
+
+
+def _country_in(address: Address | None) -> str:
+    return plain(address.country).upper() if address else ""
 
 
 def _party(role: str, party: Party) -> Iterator[str]:
     if not plain(party.name):
         yield f"the {role}'s name is missing"
-    country = _country(party)
+    yield from _place(f"the {role}", party.address)
+
+
+def _place(whose: str, address: Address | None) -> Iterator[str]:
+    country = _country_in(address)
     if not country:
-        yield f"the {role}'s country is missing"
+        yield f"{whose}'s country is missing"
     elif len(country) != 2 or country not in Locale("en").territories:
-        yield f"the {role}'s country must be a code of two letters such as DE, and is {country[:20]!r}"
+        yield f"{whose}'s country must be a code of two letters such as DE, and is {country[:20]!r}"
 
 
 def _periods(snapshot: Snapshot) -> Iterator[str]:

@@ -12,7 +12,7 @@ from billhook.rules.book.customer import Address
 from billhook.rules.book.invoice import CustomField, Invoice, InvoiceLine
 from billhook.rules.document import TEMPLATE, Allowance, DocumentKind, Line, Paper, Seller, Snapshot, TaxTotal
 from billhook.rules.money import parse_locale
-from billhook.rules.terms import Party
+from billhook.rules.terms import Party, ShipTo
 
 # What `Party` holds. Providers may say more, and a snapshot that cannot be read again would never become a document.
 _LONGEST_LABEL: Final = 255
@@ -49,7 +49,8 @@ def snapshot_of(
 
     An `invoice` document says what was to be paid when it was issued: it is the same whether the event that asked for
     it said open, paid or written off, so events may come in any order. A `receipt` says what was paid, and when.
-    The seller's name on the invoice goes before `seller`'s, the merchant's. Raises ValueError for an unknown locale.
+    The seller's name and tax ids on the invoice go before `seller`'s, the merchant's. Raises ValueError for an unknown
+    locale.
     """
     parse_locale(locale)
     status: Literal["open", "paid", "void"] = "paid" if kind == "receipt" else "void" if kind == "void" else "open"
@@ -66,6 +67,7 @@ def snapshot_of(
         status=status,
         seller=_seller(invoice, seller),
         buyer=_buyer(invoice),
+        ship_to=ship_to(invoice.shipping_name, invoice.shipping_address),
         issued_at=invoice.finalized_at or invoice.created,
         due_at=invoice.due_at,
         paid_at=invoice.paid_at if status == "paid" else None,
@@ -148,7 +150,8 @@ def _custom_fields(invoice: Invoice) -> tuple[CustomField, ...]:
 def _seller(invoice: Invoice, seller: Seller) -> Seller:
     name = (invoice.seller_name or seller.name)[:_LONGEST_LABEL]
     address = seller.address or (Address(country=invoice.seller_country) if invoice.seller_country else None)
-    return msgspec.structs.replace(seller, name=name, address=address)
+    tax_ids = _tax_ids(invoice.seller_tax_ids) or seller.tax_ids
+    return msgspec.structs.replace(seller, name=name, address=address, tax_ids=tax_ids)
 
 
 def _buyer(invoice: Invoice) -> Party | None:
@@ -160,5 +163,16 @@ def _buyer(invoice: Invoice) -> Party | None:
         name=name[:_LONGEST_LABEL],
         email=email if 0 < len(email) <= _LONGEST_EMAIL else None,
         address=invoice.customer_address,
-        tax_ids=tuple(text[:_LONGEST_LABEL] for text in invoice.customer_tax_ids if text)[:_MOST_TAX_IDS],
+        tax_ids=_tax_ids(invoice.customer_tax_ids),
     )
+
+
+def _tax_ids(said: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text[:_LONGEST_LABEL] for text in said if text)[:_MOST_TAX_IDS]
+
+
+def ship_to(name: str | None, address: Address | None) -> ShipTo | None:
+    """None where no place is said. Providers say of each part of an address that it is not there."""
+    if address is None or not any(msgspec.structs.astuple(address)):
+        return None
+    return ShipTo(name=(name or "").strip()[:_LONGEST_LABEL] or None, address=address)

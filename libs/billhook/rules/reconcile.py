@@ -147,7 +147,7 @@ _WHY_NOT: Final[dict[str, tuple[str, ...]]] = {
     "free text, of which nothing follows": (
         *("metadata", "phone", "address", "tax_exempt", "description", "footer", "memo", "nickname", "reason"),
         *("seller_name", "seller_country", "customer_name", "customer_email", "customer_address", "customer_tax_ids"),
-        *("hosted_url", "evidence_due_at", "custom_fields"),
+        *("seller_tax_ids", "shipping_name", "shipping_address", "hosted_url", "evidence_due_at", "custom_fields"),
     ),
     "it follows from the status, which is compared": (
         *("canceled_at", "ended_at", "completed_at", "released_at", "finalized_at", "paid_at", "voided_at", "due_at"),

@@ -90,11 +90,20 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where there is none."""
 
 
+class ShipTo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where it is delivered to, where that is not the buyer's address."""
+
+    name: Label | None = None
+    """The buyer's, where nothing is said."""
+    address: Address
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that an own invoice is made of."""
 
     currency: Annotated[str, Meta(pattern="^[a-z]{3}$")]
     buyer: Party
+    ship_to: ShipTo | None = None
     lines: Annotated[tuple[LineTerms, ...], Meta(max_length=MAX_LINES)]
     discounts: Annotated[tuple[Discount, ...], Meta(max_length=MAX_DISCOUNTS)] = ()
     """On the whole: they come off after the lines' own discounts, and are spread over the lines before tax."""

@@ -55,7 +55,7 @@ _INDEXED = ("customer", "subscription", "invoice", "payment", "charge")
 _BEFORE: dict[str, Any] = {
     **dict.fromkeys(("credits", "shipping", "tax_included", "credited_before_payment", "credited_after_payment"), "0"),
     "items_complete": sa.true(),
-    "custom_fields": "[]",
+    **dict.fromkeys(("custom_fields", "seller_tax_ids"), "[]"),
 }
 
 

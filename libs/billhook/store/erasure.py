@@ -29,7 +29,10 @@ BATCH: Final = 500
 
 _PERSONAL: Final = {
     "customer": ("name", "email", "phone", "address", "metadata"),
-    "checkout_session": ("customer_name", "customer_email", "customer_address", "customer_tax_ids", "metadata"),
+    "checkout_session": (
+        *("customer_name", "customer_email", "customer_address", "customer_tax_ids"),
+        *("shipping_name", "shipping_address", "metadata"),
+    ),
     "subscription": ("metadata",),
 }
 """Columns of the book that say something of a person and that no law wants kept."""

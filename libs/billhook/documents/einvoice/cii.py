@@ -15,13 +15,14 @@ from xml.etree.ElementTree import Element, SubElement
 from billhook.documents.bank_lines import account_in
 from billhook.documents.einvoice.xml_text import xml_of
 from billhook.documents.words import Words, words_for
+from billhook.rules.book.customer import Address
 from billhook.rules.days import day_of
 from billhook.rules.document import Line, Profile, Snapshot
 from billhook.rules.e_invoice import electronic_address, plain, supplied, within_germany
 from billhook.rules.en16931 import Amounts, Breakdown, NetLine, Rate, decimal_text
 from billhook.rules.money import parse_locale
 from billhook.rules.tax_ids import other_id_of, vat_id_of
-from billhook.rules.terms import Party
+from billhook.rules.terms import Party, ShipTo
 
 PROFILES: Final[Mapping[Profile, str]] = {
     "en16931": "urn:cen.eu:en16931:2017",
@@ -140,13 +141,16 @@ class _Writer:
             _text(SubElement(into, "ram:SpecifiedTaxRegistration"), "ram:ID", vat, schemeID="VA")
 
     def ship_to(self, delivery: Element) -> None:
-        """To the buyer's address: an intra-community supply has to say where to (BR-IC-12), and so has an invoice
-        within Germany (BR-FX-EN-04)."""
-        buyer = self.snapshot.buyer
-        if buyer and (within_germany(self.snapshot) or any(part.rate.code == "K" for part in self.amounts.breakdowns)):
+        """BG-13. Where nothing is said it is the buyer's address: an intra-community supply has to say where to
+        (BR-IC-12), and so has an invoice within Germany (BR-FX-EN-04)."""
+        snapshot, buyer = self.snapshot, self.snapshot.buyer
+        assert buyer is not None, "callers have made sure"
+        wanted = within_germany(snapshot) or any(part.rate.code == "K" for part in self.amounts.breakdowns)
+        if snapshot.ship_to or wanted:
+            to = snapshot.ship_to or ShipTo(address=buyer.address or Address())
             into = SubElement(delivery, "ram:ShipToTradeParty")
-            _text(into, "ram:Name", buyer.name)
-            _address(into, buyer)
+            _text(into, "ram:Name", to.name or buyer.name)
+            _address(into, to.address)
 
     def settlement(self, into: Element, start: datetime | None, end: datetime | None) -> None:
         snapshot = self.snapshot
@@ -259,13 +263,13 @@ class _Writer:
 
 
 def _whereabouts(into: Element, party: Party) -> None:
-    _address(into, party)
+    _address(into, party.address)
     if found := electronic_address(party):  # BT-34 and BT-49
         _text(SubElement(into, "ram:URIUniversalCommunication"), "ram:URIID", found[1], schemeID=found[0])
 
 
-def _address(into: Element, party: Party) -> None:
-    if address := party.address:
+def _address(into: Element, address: Address | None) -> None:
+    if address:
         at = SubElement(into, "ram:PostalTradeAddress")
         _text(at, "ram:PostcodeCode", address.postal_code)
         _text(at, "ram:LineOne", address.line1)

@@ -27,6 +27,8 @@ class CheckoutSession(BookObject, frozen=True, kw_only=True):
     customer_email: str | None = None
     customer_address: Address | None = None
     customer_tax_ids: tuple[str, ...] | None = None
+    shipping_name: str | None = None
+    shipping_address: Address | None = None
 
     @property
     def rank(self) -> int:

@@ -92,10 +92,15 @@ class Invoice(BookObject, frozen=True, kw_only=True):
     """The greatest end of its lines."""
     seller_name: str | None = None
     seller_country: str | None = None
+    seller_tax_ids: tuple[str, ...] = ()
+    """Where the provider says them, and not only its ids of them."""
     customer_name: str | None = None
     customer_email: str | None = None
     customer_address: Address | None = None
     customer_tax_ids: tuple[str, ...] = ()
+    shipping_name: str | None = None
+    """To whom it is delivered, as to where."""
+    shipping_address: Address | None = None
     hosted_url: str | None = None
     lines: tuple[InvoiceLine, ...] = ()
     lines_complete: bool = True

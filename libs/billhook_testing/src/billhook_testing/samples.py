@@ -25,7 +25,7 @@ from billhook.documents.words import languages
 from billhook.rules.book.customer import Address
 from billhook.rules.book.invoice import CustomField
 from billhook.rules.document import Allowance, Line, Seller, Snapshot, TaxTotal
-from billhook.rules.terms import Discount, LineTerms, Party, TaxRate, Terms
+from billhook.rules.terms import Discount, LineTerms, Party, ShipTo, TaxRate, Terms
 from billhook.rules.totals import totals
 
 ISSUED: Final = datetime(2026, 3, 1, 23, 57, 12, 345_678, tzinfo=timezone(timedelta(hours=1)))
@@ -246,6 +246,10 @@ def mirrored() -> Snapshot:
         number="ACME-0042",
         seller=_SELLERS["en"],
         buyer=Party(name="someone@example.com", email="someone@example.com"),
+        ship_to=ShipTo(
+            name="Harbor & Sons, warehouse 3",
+            address=Address(line1="1 Pier Road", city="Oakland", state="CA", postal_code="94607", country="US"),
+        ),
         issued_at=ISSUED,
         custom_fields=(
             CustomField(name="Purchase order", value="PO-2026-0815"),
