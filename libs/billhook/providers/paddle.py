@@ -25,7 +25,6 @@ from billhook.providers.paddle_transactions import Adjustment, Transaction
 from billhook.providers.provider import TOLERANCE_SECONDS, Envelope, Provider
 from billhook.rules.book.change import Change, Fact, Translation
 from billhook.rules.book.objects import Time
-from billhook.rules.hmac_sha256 import hmac_of
 from billhook.rules.signing import refuse_distant
 from billhook.rules.storable import in_utc, storable
 
@@ -122,9 +121,9 @@ class Paddle(Provider):
     def verify(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> None:
         timestamp, given = _signatures(headers.get(_HEADER, ""))
         refuse_distant(int(timestamp), now, TOLERANCE_SECONDS)
-        before = b"%s:" % timestamp.encode()
+        signed = b"%s:%s" % (timestamp.encode(), body)
         for secret in secrets:
-            expected = hmac_of(secret.encode()).digest(before, body).hex().encode() if secret else b""
+            expected = hmac.digest(secret.encode(), signed, "sha256").hex().encode() if secret else b""
             if expected and any(hmac.compare_digest(expected, signature) for signature in given):
                 return
         raise SignatureRefused(

@@ -21,7 +21,6 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, Literal
 
 from billhook.errors import SettingsError, SignatureRefused
-from billhook.rules.hmac_sha256 import hmac_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -70,7 +69,7 @@ def signing_key(secret: str) -> bytes:
 
 def sign(secret: str, message_id: str, at: datetime, body: bytes) -> str:
     """One signature, e.g. `v1,g0hM9SsE…`. Several (while a secret is rotated) go into one header, a space between."""
-    return _signer(secret)(_before(message_id, int(at.timestamp())), body)
+    return _signer(secret)(_signed(message_id, int(at.timestamp()), body))
 
 
 def signed_headers(secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
@@ -82,11 +81,11 @@ def signed_headers(secrets: Sequence[str], message_id: str, at: datetime, body: 
     if not secrets:
         raise SettingsError("There is no secret to sign with; give the endpoint one.")
     timestamp = int(at.timestamp())
-    before = _before(message_id, timestamp)
+    signed = _signed(message_id, timestamp, body)
     return {
         ID: message_id,
         TIMESTAMP: str(timestamp),
-        SIGNATURE: " ".join([_signer(secret)(before, body) for secret in secrets]),
+        SIGNATURE: " ".join([_signer(secret)(signed) for secret in secrets]),
     }
 
 
@@ -108,9 +107,8 @@ def verify(
     keys = _usable(secrets)
     if not keys:
         raise SignatureRefused("secret_unusable", "The source has no usable signing secret; set one at the source.")
-    before = _before(message_id, int(timestamp))
     for key in keys:
-        expected = _hmac(key, before, body).encode()
+        expected = _hmac(key, _signed(message_id, int(timestamp), body)).encode()
         if any(hmac.compare_digest(expected, signature) for signature in given):
             return
     raise SignatureRefused(
@@ -159,16 +157,16 @@ def _usable(secrets: Sequence[str]) -> list[bytes]:
 
 # Every attempt at a delivery is signed, and reading an Ed25519 key takes about as long as signing with it.
 @lru_cache(maxsize=10_000)
-def _signer(secret: str) -> Callable[[bytes, bytes], str]:
+def _signer(secret: str) -> Callable[[bytes], str]:
     if secret.startswith(_PUBLIC):
         raise SettingsError(
             "A `whpk_` key is the public one and signs nothing; sign with the `whsk_` that it belongs to."
         )
     if secret.startswith(_PRIVATE):
         private = _private_key(secret)
-        return lambda before, body: f"v1a,{_base64(private.sign(before + body))}"
+        return lambda signed: f"v1a,{_base64(private.sign(signed))}"
     key = signing_key(secret)
-    return lambda before, body: f"v1,{_hmac(key, before, body)}"
+    return lambda signed: f"v1,{_hmac(key, signed)}"
 
 
 def _of_seed(seed: bytes) -> Ed25519PrivateKey:
@@ -194,13 +192,12 @@ def _private_key(secret: str) -> Ed25519PrivateKey:
     return private
 
 
-def _before(message_id: str, timestamp: int) -> bytes:
-    """What is signed before the body."""
-    return b"%s.%d." % (message_id.encode(), timestamp)
+def _signed(message_id: str, timestamp: int, body: bytes) -> bytes:
+    return b"%s.%d.%s" % (message_id.encode(), timestamp, body)
 
 
-def _hmac(key: bytes, before: bytes, body: bytes) -> str:
-    return _base64(hmac_of(key).digest(before, body))
+def _hmac(key: bytes, signed: bytes) -> str:
+    return _base64(hmac.digest(key, signed, "sha256"))
 
 
 def _base64(data: bytes) -> str:
