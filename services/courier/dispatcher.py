@@ -39,6 +39,7 @@ from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
 from services.courier.limits import BEYOND, IN_FLIGHT, Admission, EndpointLimits
 from services.courier.plain import FastPath
+from services.courier.returned import Returned, Traced
 
 if TYPE_CHECKING:
     from billhook.tracing import Span, Tracing
@@ -63,11 +64,17 @@ comes back to a quiet courier is settled at once."""
 IDLE_SECONDS: Final = 5.0
 """How long a claimer waits for a ring, where nothing is put off until then."""
 
-PUT_OFF: Final = 500
+PUT_OFF: Final = 200
 """Deliveries that get out of the way in one transaction, which is no longer than one that settles."""
+
+PUT_OFF_SOON_SECONDS: Final = 0.1
+"""Between two of those: nobody waits for them, since claims pass over what is to be put off."""
 
 PUT_OFF_AGAIN_SECONDS: Final = 0.5
 """As often as the relay rings for what is passed over."""
+
+RAMP_SECONDS: Final = 0.1
+"""How soon a claim is made for merchants who may have more under way as time goes by."""
 
 PULLED: Final = 2000
 """Deliveries that fall due together at an endpoint that is up again; the next follow in the settler's next turn."""
@@ -91,6 +98,8 @@ class Lane:
     """Room held by a claim that has not come back."""
     look_at: datetime | None = None
     """When the first of what was put off falls due again."""
+    look_again: float = float("inf")
+    """When somebody may have more under way (`time.monotonic()`)."""
 
 
 class Dispatcher:
@@ -130,9 +139,7 @@ class Dispatcher:
         self._passed_over: set[str] = set()
         """Lanes in which claims passed over what is due for endpoints that are slow or down."""
         self._put_off_at = float("-inf")
-        self._results: list[Result] = []
-        self._attempts: list[str] = []
-        """The `traceparent` of each attempt that came back and is to be settled."""
+        self._results = Returned()
         self._lock = threading.Lock()
         """Guards the lanes, the results and the bytes."""
         self._roomier = threading.Condition(self._lock)
@@ -173,9 +180,11 @@ class Dispatcher:
             limit = self._wait_for_room(lane)
             if limit < LEAST_ROOM:
                 continue
+            if self._is_time(lane):
+                lane.listener.look()
             ids = lane.listener.take(limit, self._patience(lane), rung_first=True)
             part.tick()
-            if ids == [] and not self._is_time(lane):
+            if ids == []:
                 continue
             with self._lock:
                 lane.claiming = len(ids) if ids else limit
@@ -205,14 +214,18 @@ class Dispatcher:
         return min(ROOM[lane.name] - lane.busy, MOST - under_way)
 
     def _patience(self, lane: Lane) -> float:
-        if lane.look_at is None:
-            return IDLE_SECONDS
-        return min(IDLE_SECONDS, max(0.0, (lane.look_at - self._clock()).total_seconds()))
+        waits = [IDLE_SECONDS, lane.look_again - time.monotonic()]
+        if lane.look_at is not None:
+            waits.append((lane.look_at - self._clock()).total_seconds())
+        return max(0.0, min(waits))
 
     def _is_time(self, lane: Lane) -> bool:
-        if lane.look_at is None or self._clock() < lane.look_at:
+        if lane.look_at is not None and self._clock() >= lane.look_at:
+            lane.look_at = None
+        elif time.monotonic() >= lane.look_again:
+            lane.look_again = float("inf")
+        else:
             return False
-        lane.look_at = None
         return True
 
     def _claim(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> None:
@@ -236,6 +249,8 @@ class Dispatcher:
         self._hand_out(lane, claimed.token, claimed.jobs)
         if claimed.more:
             lane.listener.look()  # there may be more behind what was found
+        if self._limits.ramps(lane.name):
+            lane.look_again = min(lane.look_again, time.monotonic() + RAMP_SECONDS)
         if claimed.left is None or claimed.left:
             return self._take_by_the_rules(lane, claimed.left, limit)
         return None
@@ -308,9 +323,7 @@ class Dispatcher:
         with self._lock:
             lane.busy -= 1
             self._bytes -= len(job.message.body)
-            self._results.append(result)
-            if span is not None:
-                self._attempts.append(span.traceparent)
+            self._results.add(result, None if span is None else span.traceparent)
             if len(self._results) == 1:
                 self._to_settle.notify()
             if lane.busy % LEAST_ROOM == 0:
@@ -323,7 +336,8 @@ class Dispatcher:
     # Settling.
 
     def _settle(self, part: Part) -> None:
-        """Write what has come back, everything at once; while one transaction runs, the next batch gathers."""
+        """Write what has come back, as much at once as holds nobody up; while one transaction runs, the next batch
+        gathers."""
         again_at = float("-inf")
         while True:
             part.rest()
@@ -336,11 +350,10 @@ class Dispatcher:
             if (seconds := again_at - time.monotonic()) > 0:
                 self._ended.wait(seconds)
             with self._lock:
-                results, self._results = self._results, []
-                attempts, self._attempts = self._attempts, []
-            if results:
-                with self._settling(attempts):
-                    self._write(results)
+                taken = self._results.take()
+            if taken:
+                with self._settling(taken):
+                    self._write([result for result, _ in taken])
                 again_at = time.monotonic() + GATHER_SECONDS
             self._pull_forward()
             self._put_off()
@@ -348,9 +361,10 @@ class Dispatcher:
     def _settlers_patience(self) -> float:
         return IDLE_SECONDS if not self._passed_over else max(0.0, self._put_off_at - time.monotonic())
 
-    def _settling(self, attempts: Sequence[str]) -> AbstractContextManager[None]:
+    def _settling(self, taken: Sequence[Traced]) -> AbstractContextManager[None]:
         if self._tracing is None:
             return nullcontext()
+        attempts = [traceparent for _, traceparent in taken if traceparent is not None]
         about = {"queue": self._steps.queue, "count": len(attempts)}
         return self._tracing.together(f"settle {self._steps.queue}", attempts, about)
 
@@ -421,7 +435,8 @@ class Dispatcher:
             if len(rows) == PUT_OFF:
                 self._note_passed_over(lane)
         if lanes:
-            self._put_off_at = time.monotonic() + PUT_OFF_AGAIN_SECONDS
+            pause = PUT_OFF_SOON_SECONDS if self._passed_over else PUT_OFF_AGAIN_SECONDS
+            self._put_off_at = time.monotonic() + pause
 
     def _note_passed_over(self, lane: str) -> None:
         with self._lock:

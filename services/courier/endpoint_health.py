@@ -73,12 +73,18 @@ def concerns(endpoint: Endpoint, attempt: Attempt) -> bool:
     """Whether anything is to be written. Most attempts succeed at endpoints that are well: those cost nothing here."""
     if attempt.status_code == GONE:
         return True
-    if _arrived(attempt):
+    if arrived(attempt):
         return endpoint.failing_since is not None
     return health_after_failure(endpoint.health, attempt.started_at)[0] != endpoint.health
 
 
-def _arrived(attempt: Attempt) -> bool:
+def begins_to_fail(endpoint: Endpoint, attempt: Attempt) -> bool:
+    """Whether since when it fails is all that is to be written of its endpoint: the first failure of one that was
+    well."""
+    return endpoint.failing_since is None and not arrived(attempt) and attempt.status_code != GONE
+
+
+def arrived(attempt: Attempt) -> bool:
     return attempt.outcome == "2xx"
 
 
@@ -90,7 +96,7 @@ def _judged(endpoint: Endpoint, attempts: Sequence[Attempt]) -> tuple[EndpointHe
         since = endpoint.failing_since or gone.started_at
         return health, Told(endpoint, "gone", since, "the endpoint answered 410 Gone")
     for attempt in sorted(attempts, key=lambda attempt: attempt.started_at):
-        if _arrived(attempt):
+        if arrived(attempt):
             health, told = EndpointHealth(), None
             continue
         health, notice = health_after_failure(health, attempt.started_at)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,10 @@ wants any, and others find theirs at once, however many endpoints of it hang."""
 ASSURED = 32
 """What a merchant may have while others fill the room; and never more than a quarter of what is free then, so that the
 next one finds something too, however many merchants have endpoints that hang."""
+
+STARTED_A_SECOND = 320
+"""By how many what may be under way for a merchant grows with time, from `ASSURED` on and beside one for each answer:
+where all its endpoints hang, requests begin a few at a time, and so they time out."""
 
 MOST_NOTED = 1000
 """Endpoints that are busy or not well, of which a claim can be told. Where there are more, the rules are asked."""
@@ -111,11 +116,26 @@ class Traffic:
         return room * 2 >= room + self.busy
 
 
+@dataclass(slots=True)
+class Ramp:
+    """How much more than `ASSURED` a merchant may have under way."""
+
+    answered: int = 0
+    """One for each answer; a failure halves it."""
+    since: float = 0.0
+    """When the first of what is under way began (`time.monotonic()`)."""
+
+    def most(self, now: float) -> int:
+        grown = int(self.answered + (now - self.since) * STARTED_A_SECOND)
+        return min(IN_FLIGHT, ASSURED + grown // WORTH_A_CLAIM * WORTH_A_CLAIM)
+
+
 class EndpointLimits:
     """What one process knows of all endpoints. Claims run in several threads."""
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
+    def __init__(self, now: Callable[[], datetime], *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.now = now
+        self._monotonic = monotonic
         self.lock = threading.Lock()
         self._known: dict[str, Traffic] = {}
         self._noted: dict[str, Traffic] = {}
@@ -124,6 +144,7 @@ class EndpointLimits:
         """And some that take more than one of which nothing is known: what a claim is told of to take more at once."""
         self._busy: Counter[str] = Counter()
         """What is under way for each merchant."""
+        self._ramps: dict[str, Ramp] = {}
         self._all_busy = 0
         self._crowded: dict[str, set[str]] = {}
         """Merchants whose share was used up, with the lanes in which something may be left for them."""
@@ -137,14 +158,31 @@ class EndpointLimits:
         traffic.busy += places
         self._note(endpoint_id, traffic)
         self._all_busy += places
+        if merchant_id not in self._busy:
+            self._ramp(merchant_id).since = self._monotonic()
         self._busy[merchant_id] += places
         if not self._busy[merchant_id]:
             del self._busy[merchant_id]
 
     def share(self, merchant_id: str) -> int:
-        """How many more may go out for a merchant: some always, and more while the others' share is free."""
+        """How many more may go out for a merchant: some always, and more while the others' share is free and its
+        endpoints answer, or as time goes by."""
         room = IN_FLIGHT - self._all_busy
-        return room if room >= WORTH_A_CLAIM else max(0, min(room + BEYOND, self._assured() - self._busy[merchant_id]))
+        if room < WORTH_A_CLAIM:
+            return max(0, min(room + BEYOND, self._assured() - self._busy[merchant_id]))
+        return max(0, min(room, self._most(merchant_id) - self._busy[merchant_id]))
+
+    def _most(self, merchant_id: str) -> int:
+        """How much a merchant may have under way while nobody else wants the room."""
+        ramp, now = self._ramps.get(merchant_id), self._monotonic()
+        if ramp is None:
+            return ASSURED
+        return ramp.most(now if merchant_id in self._busy else ramp.since)
+
+    def _ramp(self, merchant_id: str) -> Ramp:
+        if len(self._ramps) >= MOST_KNOWN:
+            self._ramps = {name: ramp for name, ramp in self._ramps.items() if name in self._busy}
+        return self._ramps.setdefault(merchant_id, Ramp())
 
     def _assured(self) -> int:
         return min(ASSURED, max(1, (IN_FLIGHT + BEYOND - self._all_busy) // 4))
@@ -184,12 +222,13 @@ class EndpointLimits:
             known = {name: traffic.room(now) for name, traffic in told.items()}
             capped = [name for name in known if known[name] and told[name].cap is not None]
             room = IN_FLIGHT - self._all_busy
-            if room >= WORTH_A_CLAIM:  # which is everybody's share
-                # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
-                turn = min(room, ASSURED) if len(self._busy) > 1 else room
-                return Rooms(known, breaker.FIRST_WINDOW, {}, turn, capped), room
             shares = {merchant_id: self.share(merchant_id) for merchant_id in self._busy}
-            return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped), room + BEYOND
+            if room < WORTH_A_CLAIM:
+                return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped), room + BEYOND
+            if len(shares) > 1:
+                # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
+                shares = {merchant_id: min(share, ASSURED) for merchant_id, share in shares.items()}
+            return Rooms(known, breaker.FIRST_WINDOW, shares, min(room, ASSURED), capped), room
 
     def full(self, lane: str) -> tuple[list[str], list[str]]:
         """Endpoints that have no room, and merchants whose share is used up: what is due for them stays where it is,
@@ -220,7 +259,7 @@ class EndpointLimits:
         with self.lock:
             for endpoint_id, merchant_id in waiting:
                 traffic = self.traffic(endpoint_id)
-                if not self.share(merchant_id):
+                if not self.share(merchant_id) or self._ramps_up(merchant_id):
                     self.crowd(merchant_id, lane)
                 elif traffic.has_made_room(now) and traffic.room(now):
                     again = True
@@ -252,6 +291,16 @@ class EndpointLimits:
         """Something may be left for a merchant because its share is used up. Call it with the lock."""
         self._crowded.setdefault(merchant_id, set()).add(lane)
 
+    def ramps(self, lane: str) -> bool:
+        """Whether something may be left in this lane for a merchant who has as much under way as is ever started
+        together, and may have more in a moment."""
+        with self.lock:
+            return any(lane in lanes and self._ramps_up(merchant_id) for merchant_id, lanes in self._crowded.items())
+
+    def _ramps_up(self, merchant_id: str) -> bool:
+        """Whether so little is left to a merchant that what comes with time is worth waiting for."""
+        return self._most(merchant_id) < IN_FLIGHT and self.share(merchant_id) < WORTH_A_CLAIM
+
     def open_breakers(self) -> int:
         now = self.now()
         with self.lock:
@@ -264,13 +313,18 @@ class EndpointLimits:
         now = self.now()
         with self.lock:
             traffic = self.traffic(endpoint_id)
+            ramp = self._ramps.get(traffic.merchant_id)
             traffic.seconds += (seconds - traffic.seconds) / 4
             if answers(outcome, status_code):
                 if traffic.breaker.opened or (traffic.turns_until is not None and traffic.seconds <= SLOW_SECONDS):
                     self.recovered.add(endpoint_id)
                     traffic.turns_until = None
                 self.judge(endpoint_id, breaker.succeeded(traffic.breaker))
+                if ramp is not None:
+                    ramp.answered = min(ramp.answered + 1, IN_FLIGHT)
             else:
+                if ramp is not None:
+                    ramp.answered //= 2
                 self.judge(endpoint_id, breaker.failed(traffic.breaker, now, pause_seconds))
 
     def leave(self, endpoint_id: str) -> set[str]:

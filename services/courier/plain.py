@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from billhook.queue.steps import Steps
@@ -18,7 +18,7 @@ from billhook.store.plain_deliveries import Settled, Wanted, settle, take
 from billhook.store.queues import lane_name
 from billhook.store.work import DUE
 from services.courier.delivery import DeliveryJob, Result, Tried
-from services.courier.endpoint_health import concerns
+from services.courier.endpoint_health import arrived, begins_to_fail, concerns
 from services.courier.limits import EndpointLimits
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class FastPath:
 
     def settle(self, tokens: Mapping[str, str], results: Sequence[Result]) -> Sequence[Result]:
         """Write what came of plain deliveries; returns the results that are still to be settled."""
-        plain = {result[0].id: one for result in results if (one := _plainly(tokens, result)) is not None}
+        answering = {job.endpoint.id for job, _, tried in results if tried is not None and arrived(tried.attempt)}
+        plain = {result[0].id: one for result in results if (one := _plainly(tokens, result, answering)) is not None}
         if not plain:
             return results
         try:
@@ -96,14 +97,18 @@ class FastPath:
         return [result for result in results if result[0].id not in plain]
 
 
-def _plainly(tokens: Mapping[str, str], result: Result) -> Settled | None:
-    """A result as the fast path writes it; None where more follows from it."""
+def _plainly(tokens: Mapping[str, str], result: Result, answering: Collection[str]) -> Settled | None:
+    """A result as the fast path writes it; None where more follows from it. `answering`: endpoints at which another
+    attempt arrived meanwhile, so that a failure may not be the last that is known of them."""
     job, outcome, tried = result
-    if tried is None or job.message.subject is not None or concerns(job.endpoint, tried.attempt):
+    if tried is None or job.message.subject is not None:
+        return None
+    fails = begins_to_fail(job.endpoint, tried.attempt)
+    if job.endpoint.id in answering if fails else concerns(job.endpoint, tried.attempt):
         return None
     match outcome:
         case Done(state):
             return Settled(tokens[job.id], state, None, None, tried.attempt)
         case Retry(at, reason):
-            return Settled(tokens[job.id], DUE, at, reason, tried.attempt)
+            return Settled(tokens[job.id], DUE, at, reason, tried.attempt, job.endpoint.id if fails else None)
     return None

@@ -5,6 +5,7 @@ from billhook.queue.bell import Listener
 from billhook.queue.consumer import BatchConsumer
 from billhook.queue.steps import Steps
 from billhook.runtime.env import Env
+from billhook.runtime.group_commit import give_way
 from billhook.runtime.service import Health, Running, Service, Together
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery
@@ -13,6 +14,7 @@ from services.courier.mailing import Mailing
 
 
 def start(env: Env, health: Health) -> Running:
+    give_way()
     dispatcher = Dispatcher(
         Steps(Delivery(env.vault), env.database, env.bell, env.metrics, env.clock),
         env.database,

@@ -134,7 +134,8 @@ def test_a_courier_that_fills_a_cap_alone_leaves_the_rest_for_when_it_is_done(wo
 
 
 def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> None:
-    limits = EndpointLimits(world.clock)
+    seconds = [0.0]
+    limits = EndpointLimits(world.clock, monotonic=lambda: seconds[0])
     for number in range(16):
         merchant = f"mrc_{number}"
         room = limits.share(merchant)
@@ -144,7 +145,10 @@ def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> No
     assert limits._all_busy < IN_FLIGHT + BEYOND
     for number in range(16):  # what is given back is free for whoever wants it
         limits.enter(f"ep_{number}", f"mrc_{number}", -limits.traffic(f"ep_{number}").busy)
-    assert limits.share("mrc_0") == IN_FLIGHT
+    limits.enter("ep_0", "mrc_0", WORTH_A_CLAIM)
+    assert limits.share("mrc_0") == WORTH_A_CLAIM  # a few begin together,
+    seconds[0] += 2
+    assert limits.share("mrc_0") == IN_FLIGHT - WORTH_A_CLAIM  # and all the room is theirs soon
 
 
 def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_places_are_free(world: World) -> None:
@@ -154,6 +158,8 @@ def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_place
     courier = world.courier()
     limits = courier.limits
     limits.enter("ep_hangs", world.merchant_id, IN_FLIGHT)
+    for _ in range(IN_FLIGHT):  # it was well for long
+        limits.answered("ep_hangs", "2xx", 200, None, 0.01)
     assert courier.take()[1] == []
     assert due(world) == [world.clock()] * 2  # neither tried nor deferred
     assert limits.full("fresh") == (["ep_hangs"], [world.merchant_id])

@@ -24,8 +24,10 @@ from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
 from services.courier import plain
 from services.courier.limits import ASSURED, IN_FLIGHT, EndpointLimits
+from services.courier.returned import SLICE
 
 URL = "https://merchant.test/hook"
+HEALTH = ("failing_since", "last_failure_at", "notices")
 
 
 def test_what_is_due_is_sent_and_settled(world: World) -> None:
@@ -540,3 +542,37 @@ def test_whoever_is_short_of_room_goes_on_as_its_own_are_answered(world: World) 
             return set(office.states()) == {"delivered"}
 
         until(is_over, "settling all of it")
+
+
+def test_what_arrived_is_written_before_a_pile_of_failures_that_came_earlier(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And failures a few at a time, each of which says since when its endpoint fails."""
+    written: list[list[str]] = []
+    write = plain.settle
+
+    def settle(database: Database, results: Sequence[Settled], now: datetime) -> set[str]:
+        written.append([one.attempt.outcome for one in results])
+        if len(written) == 1:
+            pile.wait(20)
+        return write(database, results, now)
+
+    pile = threading.Event()
+    monkeypatch.setattr(plain, "settle", settle)
+    hang = [world.endpoint(URL, "order.*") for _ in range(2 * SLICE)]
+    well = world.endpoint("https://well.test/hook", "cart.*")
+    world.say()
+    world.say("cart.left")
+    with dispatching(world) as office:
+        until(lambda: len(office.client.sent) == len(hang) + 1)
+        office.client.sent.sort(key=lambda sent: sent[0].url == "https://well.test/hook")
+        office.answer(*[Response("timeout", error="no complete answer within 3 s")] * len(hang))
+        pile.set()
+        until(lambda: Counter(office.states()) == {"due": len(hang), "delivered": 1})
+        until(lambda: [lane for (lane,) in world.rows("deliveries", "lane")].count("retry") == len(hang))
+    outcomes = [outcome for batch in written for outcome in batch]
+    assert outcomes.index("2xx") < len(outcomes) - SLICE
+    assert max(batch.count("timeout") for batch in written) <= SLICE
+    failing = {row[0]: row[1] == row[2] == world.clock() for row in world.rows("endpoints", "id", *HEALTH) if row[1]}
+    assert failing == dict.fromkeys(hang, True)
+    assert well not in failing

@@ -113,14 +113,15 @@ SELECT id FROM endpoints WHERE id = ANY (string_to_array(%s::text, ',')) ORDER B
 # not be durable (`Database.begin`), which a statement of its own says by `set_config`.
 #
 # PostgreSQL plans it once for all lists. `<> ALL` of a list that it does not know it takes for nearly nobody, and it
-# sorted the whole backlog for each claim, where the index has it in order. `coalesce` it takes for every second row. To
-# the same end nothing is joined to itself: what becomes of the rows found is told by windows over them.
+# sorted the whole backlog for each claim, where the index has it in order; and it read the whole list anew for each row
+# that is passed over. `NOT IN` a question it takes for every second row, and looks each up in a table that it makes
+# once. To the first end nothing is joined to itself: what becomes of the rows found is told by windows over them.
 _TAKE: Final = """
 WITH found AS MATERIALIZED (
   SELECT id, merchant_id, message_id, endpoint_id, attempts, attempts_before, due_at, subject, token FROM deliveries
    WHERE {among} state = '{due}' AND due_at <= %s AND lane = %s AND {running}
-     AND coalesce(endpoint_id <> ALL (string_to_array(%s::text, ',')), false)
-     AND coalesce(merchant_id <> ALL (string_to_array(%s::text, ',')), false)
+     AND endpoint_id NOT IN (SELECT unnest(string_to_array(%s::text, ',')))
+     AND merchant_id NOT IN (SELECT unnest(string_to_array(%s::text, ',')))
    {order} LIMIT %s FOR UPDATE SKIP LOCKED
 ), room AS (
   SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS r(endpoint_id, places)
@@ -309,6 +310,8 @@ class Settled(msgspec.Struct, frozen=True):
     reason: str | None
     """Why to try again."""
     attempt: Attempt
+    failing: str | None = None
+    """Its endpoint, where this is the first sign that it fails."""
 
 
 def settle(database: Database, settled: Sequence[Settled], now: datetime) -> set[str]:
@@ -325,21 +328,23 @@ def settle(database: Database, settled: Sequence[Settled], now: datetime) -> set
             "state": one.state,
             "due_at": one.due_at,
             "reason": one.reason,
+            "failing": one.failing,
         }
         for one in settled
     ]
+    statement = _SETTLE if all(one.failing is None for one in settled) else _SETTLE_AND_NOTE
     with database.statement() as run:
-        return {row[0] for row in run(_SETTLE, (as_json(rows), now)).fetchall()}
+        return {row[0] for row in run(statement, (as_json(rows), now)).fetchall()}
 
 
 # One JSON for all rows and columns, for the same reason as above. Rows are locked sorted, as everywhere. (A LIMIT would
 # tell the planner how few they are, and it compared each of them with each of those held: three times the processor.)
-_SETTLE: Final = f"""
+_WRITE: Final = f"""
 WITH given AS MATERIALIZED (
   SELECT * FROM json_to_recordset(%s::json) AS one(
     token text, state text, due_at timestamptz, reason text, id text, merchant_id text, delivery_id text, number int,
     started_at timestamptz, duration_ms int, outcome text, status_code int, error text, response text,
-    response_headers json, url text, request_headers json)
+    response_headers json, url text, request_headers json, failing text)
 ), held AS MATERIALIZED (
   SELECT deliveries.id FROM deliveries JOIN given ON delivery_id = deliveries.id
    WHERE deliveries.state = '{DUE}' AND deliveries.token = given.token ORDER BY deliveries.id FOR UPDATE OF deliveries
@@ -356,7 +361,20 @@ WITH given AS MATERIALIZED (
          lane = CASE WHEN given.due_at IS NOT NULL AND lane = '{FRESH}' THEN '{RETRY}' ELSE lane END
     FROM given JOIN held ON held.id = delivery_id WHERE deliveries.id = held.id
 )
-SELECT id FROM held
+"""
+_HELD: Final = "SELECT id FROM held"
+_SETTLE: Final = _WRITE + _HELD
+_SETTLE_AND_NOTE: Final = f"""{_WRITE}, failing AS MATERIALIZED (
+  SELECT endpoints.id, since
+    FROM (SELECT failing AS id, min(started_at) AS since FROM given JOIN held ON held.id = delivery_id GROUP BY failing)
+      AS first JOIN endpoints ON endpoints.id = first.id
+   WHERE failing_since IS NULL AND disabled_at IS NULL AND deleted_at IS NULL
+   ORDER BY endpoints.id FOR NO KEY UPDATE OF endpoints
+), said AS (
+  UPDATE endpoints SET failing_since = since, last_failure_at = since, notices = 0
+    FROM failing WHERE endpoints.id = failing.id
+)
+{_HELD}
 """
 
 
@@ -365,6 +383,10 @@ UPDATE deliveries
    SET state = ?, token = NULL, last_error = ?, due_at = coalesce(?, due_at), finished_at = ?,
        lane = CASE WHEN ? AND lane = '{FRESH}' THEN '{RETRY}' ELSE lane END
  WHERE id = ?
+"""
+_NOTE_FAILING: Final = """
+UPDATE endpoints SET failing_since = ?, last_failure_at = ?, notices = 0
+ WHERE id = ? AND failing_since IS NULL AND disabled_at IS NULL AND deleted_at IS NULL
 """
 
 
@@ -389,4 +411,7 @@ def _settle_on_sqlite(tx: Tx, settled: Sequence[Settled], now: datetime) -> set[
             for one in held
         ]
         tx.exec_driver_sql(_MARK_SETTLED, marked)
+        since = [(at := to_micros(one.attempt.started_at), at, one.failing) for one in held if one.failing is not None]
+        if since:
+            tx.exec_driver_sql(_NOTE_FAILING, sorted(since))
     return {one.attempt.delivery_id for one in held}
