@@ -231,6 +231,11 @@ class Dispatcher:
     def _claim(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> None:
         with self._claims:
             problem = self._take(lane, ids, limit)
+        roomier, soon = self._limits.ramping(lane.name)
+        for name in roomier:
+            self._lanes[name].listener.look()
+        if soon:
+            lane.look_again = min(lane.look_again, time.monotonic() + RAMP_SECONDS)
         if problem is not None:
             self._metrics.store_errors.labels(self._steps.queue).inc()
             if not is_outage(problem):
@@ -249,8 +254,6 @@ class Dispatcher:
         self._hand_out(lane, claimed.token, claimed.jobs)
         if claimed.more:
             lane.listener.look()  # there may be more behind what was found
-        if self._limits.ramps(lane.name):
-            lane.look_again = min(lane.look_again, time.monotonic() + RAMP_SECONDS)
         if claimed.left is None or claimed.left:
             return self._take_by_the_rules(lane, claimed.left, limit)
         return None

@@ -291,11 +291,12 @@ class EndpointLimits:
         """Something may be left for a merchant because its share is used up. Call it with the lock."""
         self._crowded.setdefault(merchant_id, set()).add(lane)
 
-    def ramps(self, lane: str) -> bool:
-        """Whether something may be left in this lane for a merchant who has as much under way as is ever started
-        together, and may have more in a moment."""
+    def ramping(self, lane: str) -> tuple[set[str], bool]:
+        """After a claim in this lane: the lanes in which there is something to look for, since there has come to be
+        room for merchants meanwhile, and whether there will be in a moment in this one."""
         with self.lock:
-            return any(lane in lanes and self._ramps_up(merchant_id) for merchant_id, lanes in self._crowded.items())
+            roomier = self._uncrowded()
+            return roomier, any(lane in self._crowded[name] and self._ramps_up(name) for name in self._crowded)
 
     def _ramps_up(self, merchant_id: str) -> bool:
         """Whether so little is left to a merchant that what comes with time is worth waiting for."""
