@@ -61,7 +61,7 @@ DATABASES = {
     "dunning": ("postgresql",),
     "standing": ("postgresql",),
     "console": ("postgresql",),
-    "memory": ("sqlite",),
+    "memory": ("sqlite", "postgresql"),
     "observability": ("sqlite", "postgresql"),
     "rest": ("sqlite",),
 }

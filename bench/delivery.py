@@ -57,6 +57,8 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
             deliver(product, receiver, product.add_endpoints(receiver.urls), next(numbers), WARM_UP)
             for spread in SPREADS:
                 yield from _compare(product, receiver, poster, spread, numbers, database, scale)
+            if database == "postgresql":
+                yield _two_couriers(product, receiver, numbers, database, scale)
             check_books(product)
     finally:
         poster.close()
@@ -107,6 +109,26 @@ def _compare(
         None,
         conditions,
     )
+
+
+def _two_couriers(product: Product, receiver: Receiver, numbers: Iterator[int], database: str, scale: Scale) -> Figure:
+    ids = product.add_endpoints(receiver.urls)
+    one, two = [], []
+    for _ in range(scale.delivery_rounds):
+        one.append(deliver(product, receiver, ids, next(numbers), scale.deliveries).per_second)
+        with product.another("courier"):
+            two.append(deliver(product, receiver, ids, next(numbers), scale.deliveries).per_second)
+    conditions: dict[str, Any] = {
+        "work": "as above, by two couriers",
+        "floor": "by one, just before",
+        "endpoints": len(ids),
+        "deliveries": scale.deliveries,
+        "rounds": f"{scale.delivery_rounds}; medians",
+        "database": DURABILITY[database],
+        "receiver": "on the same cores, answers at once",
+    }
+    aim = Aim("ratio", "at least", 1.0)
+    return Figure(f"delivery.{database}.two_couriers", median(two), "deliveries/s", median(one), aim, conditions)
 
 
 def _post_barely(poster: BarePoster, receiver: Receiver, work: Round) -> Drained:

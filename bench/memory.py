@@ -6,21 +6,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from bench.generator import Generator, Load
-from bench.pipeline import PATIENCE_SECONDS
-from bench.product import DURABILITY, WHOLE, databases, running
+from bench.pipeline import PATIENCE_SECONDS, Bench
+from bench.product import DURABILITY, WHOLE, databases, installed, running
+from bench.publish import publications
 from bench.receiver import Receiver
 from bench.results import Aim, Figure
 from bench.scale import Scale
+from billhook.store.merchants import create_key
 
 WARM_SHARE = 0.2
 """Of the events, after how many the first look is taken: until then pools and caches fill."""
 
 AT_ONCE = 10_000
+PUBLISHING = ("desk", "courier", "relay")
+MOST_TOGETHER = 180.0
+"""MB, of these three after 20,000 messages."""
 MOST_GROWTH = 1.05
 
 
@@ -35,6 +41,42 @@ def memory_of(pid: int) -> float:
 
 
 def measure(database: str, scale: Scale) -> Iterator[Figure]:
+    with databases(database) as made:
+        yield from _publishing(made.new(), database, scale)
+    if database == "sqlite":
+        yield from _events(database, scale)
+
+
+def _publishing(url: str, database: str, scale: Scale) -> Iterator[Figure]:
+    """What a merchant's own messages need: desk, courier and relay, run as `billhook run` runs them."""
+    bench = Bench()
+    try:
+        with installed(url) as product:
+            product.add_endpoints([bench.receiver.url])
+            pids = product.run_together(PUBLISHING)
+            with product.env.database.begin() as tx:
+                _, key = create_key(tx, product.merchant_id, "bench", product.env.clock())
+
+            def publish(_: int, count: int) -> None:
+                requests = partial(publications, key)
+                passage = bench.pass_through(product.settings.desk_port, "/v1/messages", count, requests=requests)
+                if passage.lost:
+                    raise RuntimeError(f"{passage.lost} of {count} messages did not arrive")
+
+            name = f"memory.{database}.messages"
+            yield from _growth(name, pids, scale.message_memory, publish, database)
+            conditions = {
+                "work": ", ".join(PUBLISHING) + f" together after {scale.message_memory} messages: what each has for"
+                " itself, and its part of what they share (PSS)",
+                "database": DURABILITY[database],
+            }
+            together = sum(memory_of(pid) for pid in pids.values())
+            yield Figure(f"{name}.together", together, "MB", None, Aim("value", "at most", MOST_TOGETHER), conditions)
+    finally:
+        bench.close()
+
+
+def _events(database: str, scale: Scale) -> Iterator[Figure]:
     generator, receiver = Generator(), Receiver()
     try:
         with databases(database) as made:

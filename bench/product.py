@@ -13,11 +13,14 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
+import psutil
+
 from bench.events import SECRET
 from bench.waiting import wait_until
 from billhook.actions.sources import new_signing_secret
 from billhook.runtime.env import Env
 from billhook.runtime.health import is_ready
+from billhook.runtime.nursery import process_name
 from billhook.runtime.settings import Settings, read_settings
 from billhook.runtime.valkey import HOST, ending_with_parent, free_port
 from billhook.store import migrate
@@ -100,14 +103,35 @@ class Product:
     def run(self, services: Sequence[str]) -> None:
         """Start a process for each, and wait until all are ready."""
         for name in services:
-            self._processes[name] = start(self.settings, name)
+            self._processes[name] = start(self.settings, "billhook.runtime.process", name)
         for name in services:
             wait_until(lambda: self._ready(name), 60, f"{name} to be ready")  # noqa: B023
         if "ingress" in services:
             _open_the_door(self.port, self.path)
 
-    def _ready(self, name: str) -> bool:
-        code = self._processes[name].poll()
+    def run_together(self, services: Sequence[str]) -> dict[str, int]:
+        """Start them as `billhook run` and `billhook up` do, as forks of one process that has imported what they need.
+        Returns who they are."""
+        supervisor = self._processes["supervisor"] = start(self.settings, "billhook.cli.main", "run", *services)
+        for name in services:
+            wait_until(lambda: self._ready(name, "supervisor"), 60, f"{name} to be ready")  # noqa: B023
+        family = {process.name(): process.pid for process in psutil.Process(supervisor.pid).children(recursive=True)}
+        return {name: family[process_name(name)] for name in services}
+
+    @contextmanager
+    def another(self, name: str) -> Iterator[None]:
+        """One more process of a service that runs already, as long as the block does."""
+        port = {f"{name}_port": free_port()}
+        process = start(self.settings.model_copy(update=port), "billhook.runtime.process", name)
+        try:
+            wait_until(lambda: is_ready(HOST, port[f"{name}_port"]), 60, f"another {name} to be ready")
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+    def _ready(self, name: str, started: str | None = None) -> bool:
+        code = self._processes[started or name].poll()
         if code is not None:
             raise RuntimeError(f"the {name} ended with {code} while it was to start")
         return is_ready(HOST, self.settings.port_of(name))
@@ -167,8 +191,8 @@ def _open_the_door(port: int, path: str) -> None:
         raise RuntimeError(f"the ingress answered {status} to an unsigned event")
 
 
-def start(settings: Settings, name: str) -> subprocess.Popen[bytes]:
-    """A process of a service."""
+def start(settings: Settings, *module: str) -> subprocess.Popen[bytes]:
+    """A process of the product: a module, and what it is told."""
     given = {
         "VAR": settings.var,
         "DATABASE_URL": settings.database_url,
@@ -182,7 +206,7 @@ def start(settings: Settings, name: str) -> subprocess.Popen[bytes]:
         **{f"{service.upper()}_PORT": settings.port_of(service) for service in SERVICES},
     }
     return subprocess.Popen(
-        ending_with_parent([sys.executable, "-m", "billhook.runtime.process", name], SIGTERM),
+        ending_with_parent([sys.executable, "-m", *module], SIGTERM),
         env={**os.environ, **{f"BILLHOOK_{key}": str(value) for key, value in given.items()}},
         stdin=subprocess.DEVNULL,
     )

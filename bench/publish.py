@@ -11,11 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.effort import Effort, Relay, commands, efforts
+from bench.generator import Generator, Load
 from bench.messages import BODY_BYTES, EVENT_TYPE, body_of, data_of
 from bench.pipeline import CONNECTIONS, FLOOR_SHARE, PATIENCE_SECONDS, Bench, Passage
 from bench.product import DURABILITY, HOST, Product, databases, installed
+from bench.receiver import Receiver
 from bench.results import Aim, Figure, percentile
 from bench.scale import Scale
+from bench.waiting import wait_until
 from billhook.rules.signing import new_secret, signed_headers
 from billhook.store.merchants import create_key
 
@@ -29,6 +32,8 @@ MOST_EVENTS = 2_000
 MOST_MS, MOST_SWITCHES, MOST_TRIPS, MOST_COMMANDS = 1.5, 15, 6, 3
 """What a message may cost all processes together: of processor time, and in numbers."""
 REST_SECONDS = 10.0
+FAN = 100
+"""To how many endpoints each message goes where it goes to many."""
 
 
 def measure(database: str, scale: Scale) -> Iterator[Figure]:
@@ -54,6 +59,7 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
             yield _idle(database, sum(after[name].since(rest[name]).seconds for name in after))
         with databases(database) as made:
             yield from _round_trips(bench, made.new(), database, int(COUNTED_RATE * scale.publish_seconds))
+            yield _fan_out(bench.generator, made.new(), database, scale.fanned_out)
     finally:
         bench.close()
 
@@ -111,6 +117,36 @@ def _round_trips(bench: Bench, url: str, database: str, events: int) -> Iterator
     for what, count, most in (("sql", trips, MOST_TRIPS), ("redis", asked, MOST_COMMANDS)):
         aim = Aim("value", "at most", most)
         yield Figure(f"publish.{database}.{COUNTED_RATE}.{what}", count / events, "a message", None, aim, conditions)
+
+
+def _fan_out(generator: Generator, url: str, database: str, messages: int) -> Figure:
+    """Each message to many endpoints."""
+    receiver = Receiver(FAN)
+    try:
+        with installed(url) as product:
+            product.add_endpoints(receiver.urls)
+            product.run(SERVICES)
+            _wait_for_routes(product)
+            with product.env.database.begin() as tx:
+                _, key = create_key(tx, product.merchant_id, "bench", product.env.clock())
+            load = partial(Load, HOST, product.settings.desk_port, "/v1/messages", requests=partial(publications, key))
+            for first, count in ((1, 10), (11, messages)):  # the first ones make the connections
+                posted = generator.post(load(first, count, connections=CONNECTIONS))
+                wait_until(lambda: receiver.requests() >= count * FAN, PATIENCE_SECONDS, "all deliveries")  # noqa: B023
+                ended = time.monotonic_ns()
+                receiver.take()
+    finally:
+        receiver.close()
+    conditions = {
+        "work": f"POST of {messages} events at the desk, as fast as it takes them, to the receiver having the last of"
+        f" {messages * FAN} signed webhooks; one of each: " + ", ".join(SERVICES),
+        "body_bytes": BODY_BYTES,
+        "endpoints": FAN,
+        "database": DURABILITY[database],
+        "generator": "on the same cores, as is the receiver",
+    }
+    per_second = messages * FAN / ((ended - posted.started) / 1e9)
+    return Figure(f"publish.{database}.fan_out", per_second, "deliveries/s", None, None, conditions)
 
 
 def _through_the_desk(bench: Bench, product: Product, events: int, rate: float) -> Passage:

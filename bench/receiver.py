@@ -65,6 +65,11 @@ class Receiver:
         count: int = self._child.ask("count")
         return count
 
+    def requests(self) -> int:
+        """How many requests have come."""
+        requests: int = self._child.ask("requests")
+        return requests
+
     def wait_for(self, count: int, within_seconds: float) -> bool:
         """Whether that many different events came in time."""
         deadline = time.monotonic() + within_seconds
@@ -112,6 +117,8 @@ async def _serve(parent: Connection, endpoints: list[_Endpoint]) -> None:
             return
         if question == "count":
             parent.send(len(arrivals.first))
+        elif question == "requests":
+            parent.send(arrivals.requests)
         elif question == "take":
             arrivals.at_once = {endpoint.number: endpoint.at_once for endpoint in endpoints}
             parent.send(arrivals)

@@ -16,6 +16,7 @@ class Scale:
     steady_seconds: float = 15.0
     ingress_memory: int = 100_000
     pipeline_memory: int = 20_000
+    message_memory: int = 20_000
     delivery_rounds: int = 2
     deliveries: int = 20_000
     herd: int = 10_000
@@ -23,6 +24,8 @@ class Scale:
     isolation_rounds: int = 5
     isolation_seconds: float = 5.0
     publish_seconds: float = 10.0
+    fanned_out: int = 200
+    """Messages to a hundred endpoints each."""
     document_rounds: int = 2
     documents: int = 600
     """Of 8 lines, a round; of 200 lines a sixth of that."""
@@ -48,12 +51,14 @@ QUICK = Scale(
     steady_seconds=5.0,
     ingress_memory=20_000,
     pipeline_memory=5_000,
+    message_memory=2_000,
     delivery_rounds=1,
     deliveries=1_000,
     herd=1_000,
     isolation_rounds=1,
     isolation_seconds=1.0,
     publish_seconds=0.4,
+    fanned_out=10,
     document_rounds=1,
     documents=60,
     document_memory=100,
@@ -70,6 +75,7 @@ FULL = Scale(
     burst=50_000,
     steady_seconds=60.0,
     pipeline_memory=100_000,
+    message_memory=100_000,
     delivery_rounds=5,
     isolation_rounds=15,
     publish_seconds=60.0,
