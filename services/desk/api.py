@@ -1,4 +1,4 @@
-"""The desk's API but for publishing: FastAPI's routes, behind the gate, and the OpenAPI document."""
+"""The desk's API but for publishing: FastAPI's routes, behind `authentication.py`, and the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Optional = SkipJsonSchema[None]
 """May be left out of a query; a query has no way to say null."""
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="A merchant's key, or the operator's."))
-"""Only for the document: the gate has looked at the key before any route runs."""
+"""Only for the document: `authentication.py` has looked at the key before any route runs."""
 
 
 def _instant(value: Any) -> Any:

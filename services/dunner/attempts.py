@@ -17,13 +17,14 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from billhook.actions.book_update import NewWork, merged
+from billhook.actions.book_update import merged
 from billhook.actions.dunning import close
 from billhook.actions.dunning_attempts import Failure, attempts_failed, attempts_succeeded
 from billhook.actions.invoices import pay
 from billhook.errors import NotYet, Refused, TryAgain, Unprocessable
 from billhook.metrics import Metrics
 from billhook.providers.payments import Collected, PaymentsApi
+from billhook.queue.handler import Rings
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.dunning import invoice_cause
 from billhook.rules.payment_attempts import (
@@ -296,9 +297,9 @@ class Attempts:
     def about(self, job: AttemptJob, verdict: Verdict) -> dict[str, Any]:
         return {"case_id": job.case.id, "invoice_id": job.case.invoice_id, "status": verdict.status}
 
-    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> NewWork:
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         # Own invoices before cases, as everybody locks them.
-        parts: list[NewWork] = []
+        parts: list[Rings] = []
         for job, _, verdict in results:
             if verdict.status == "succeeded" and job.attempt.status != "succeeded" and job.case.source_id == OWN:
                 parts.append(_pay_own(tx, job, verdict, now))
@@ -329,7 +330,7 @@ def _failed(attempt: Attempt, verdict: Verdict) -> bool:
     return verdict.status == "failed" or (verdict.status == "requires_action" and attempt.status != "requires_action")
 
 
-def _written(tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, now: datetime) -> NewWork:
+def _written(tx: Tx, job: AttemptJob, verdict: Verdict, case: Case, now: datetime) -> Rings:
     answer = verdict.answer
     match verdict.status:
         case "canceled":
@@ -389,7 +390,7 @@ def _mode(attempt: Attempt, case: Case, now: datetime) -> Mode:
             return "settled"
 
 
-def _pay_own(tx: Tx, job: AttemptJob, verdict: Verdict, now: datetime) -> NewWork:
+def _pay_own(tx: Tx, job: AttemptJob, verdict: Verdict, now: datetime) -> Rings:
     """The money came: the invoice is paid, and its case closed with it. Where it was settled by other means in the very
     moment, a person has to give the money back."""
     reference = verdict.answer.reference if verdict.answer else None

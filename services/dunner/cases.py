@@ -16,12 +16,13 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from billhook.actions.book_update import NewWork, merged
+from billhook.actions.book_update import merged
 from billhook.actions.dunning import close, opened, write_of_failure
 from billhook.actions.dunning_attempts import begin_attempt
-from billhook.actions.dunning_mails import Letter, write_to_customers
+from billhook.actions.dunning_mails import CaseMail, write_to_customers
 from billhook.actions.dunning_news import calendar_of, next_attempt_at, progress_of, tell, tell_standings
 from billhook.errors import TryAgain
+from billhook.queue.handler import Rings
 from billhook.rules.dunning import after, ended
 from billhook.rules.dunning_calendar import Step
 from billhook.rules.payment_attempts import Answer
@@ -137,10 +138,10 @@ class Cases:
             Move(step),
         )
 
-    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> NewWork:
+    def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         return merged(self._effect(tx, job, move, now) for job, _, move in results)
 
-    def _effect(self, tx: Tx, job: CaseJob, move: Move, now: datetime) -> NewWork:
+    def _effect(self, tx: Tx, job: CaseJob, move: Move, now: datetime) -> Rings:
         case = job.case
         if move.final is not None:
             change_case(tx, case, replace(case, final_done_at=now))
@@ -170,13 +171,13 @@ class Cases:
                 return begin_attempt(tx, changed, job.version, "dunning", now)
             case "reminder":
                 add_steps(tx, [NewStep(changed, "reminder", detail=move.step.tone)], now)
-                letter = Letter(changed, job.version, move.step.tone, f"reminder:{changed.reminders}")
-                return write_to_customers(tx, [letter], now, public=self._public)
+                mail = CaseMail(changed, job.version, move.step.tone, f"reminder:{changed.reminders}")
+                return write_to_customers(tx, [mail], now, public=self._public)
             case kind:
                 add_steps(tx, [NewStep(changed, kind)], now)
                 next_at = next_attempt_at(changed, job.version)
-                letter = Letter(changed, job.version, "upcoming", f"upcoming:{move.step.index}", next_at)
-                return write_to_customers(tx, [letter], now, public=self._public)
+                mail = CaseMail(changed, job.version, "upcoming", f"upcoming:{move.step.index}", next_at)
+                return write_to_customers(tx, [mail], now, public=self._public)
 
 
 def _looked(case: Case, said: Answer | None, now: datetime) -> Case:
@@ -190,9 +191,9 @@ def _looked(case: Case, said: Answer | None, now: datetime) -> Case:
     return moved(looked, after(case.stage, "declined_for_good") or case.stage, "declined_for_good", now)
 
 
-def _write_look(tx: Tx, job: CaseJob, looked: Case, now: datetime) -> NewWork:
+def _write_look(tx: Tx, job: CaseJob, looked: Case, now: datetime) -> Rings:
     change_case(tx, job.case, looked)
-    parts: list[NewWork] = []
+    parts: list[Rings] = []
     if looked.cause in ("declined", "declined_for_good"):  # else another method came, and is tried at once
         parts.append(write_of_failure(tx, looked, job.version, now))
     if looked.cause == "declined_for_good":

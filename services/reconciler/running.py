@@ -70,7 +70,7 @@ PAUSE = timedelta(seconds=0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunJob:
     """One claimed run."""
 
     id: str
@@ -93,7 +93,7 @@ class Step:
     """Whether the key may not see the connected account."""
 
 
-Result = tuple[Job, Outcome, Step]
+Result = tuple[RunJob, Outcome, Step]
 
 
 class Reconciling:
@@ -127,17 +127,17 @@ class Reconciling:
         self._clock = clock
         self._settle = settle
 
-    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[Job]:
+    def prepare(self, tx: Tx, rows: Sequence[Row]) -> Sequence[RunJob]:
         sources = sources_of(tx, {row["source_id"] for row in rows})
         return [
-            Job(row["id"], row["merchant_id"], row["attempts"], Run(**row), sources.get(row["source_id"]))
+            RunJob(row["id"], row["merchant_id"], row["attempts"], Run(**row), sources.get(row["source_id"]))
             for row in rows
         ]
 
-    def perform(self, jobs: Sequence[Job]) -> Sequence[Result]:
+    def perform(self, jobs: Sequence[RunJob]) -> Sequence[Result]:
         return [self._step(job) for job in jobs]
 
-    def _step(self, job: Job) -> Result:
+    def _step(self, job: RunJob) -> Result:
         name = job.run.list_name
         if name is None:
             return self._look_again(job)
@@ -172,7 +172,7 @@ class Reconciling:
         key, mode = ("live", "test") if live else ("test", "live")
         return f"not compared with the provider: the API key is for {key} mode, and the source is for {mode} mode"
 
-    def _walk(self, job: Job, source: Source, name: str) -> Result:
+    def _walk(self, job: RunJob, source: Source, name: str) -> Result:
         api, asked_at = self._apis.of(source), self._clock()
         if job.run.mode == IMPORT:
             with self._database.read() as tx:
@@ -192,14 +192,14 @@ class Reconciling:
         with self._database.read() as tx:
             return met_at(tx, source.id, run.account) or source.created_at
 
-    def _walked(self, job: Job, page: Looked, following: dict[str, Any], asked_at: datetime | None = None) -> Result:
+    def _walked(self, job: RunJob, page: Looked, following: dict[str, Any], asked_at: datetime | None = None) -> Result:
         run = job.run
         changes: dict[str, Any] = {"compared": run.compared + page.compared, **following}
         if following["cursor"] is None:
             changes |= self._place(job, run.place + 1)
         return job, Defer(self._next_at(run, changes), ""), Step(changes, page, notes=page.notes, asked_at=asked_at)
 
-    def _place(self, job: Job, place: int) -> dict[str, Any]:
+    def _place(self, job: RunJob, place: int) -> dict[str, Any]:
         """Where the run stands with the list at `place`. Behind the last of them it begins anew with those of the next
         account that is connected, as far as the book knows of any."""
         run = job.run
@@ -214,22 +214,22 @@ class Reconciling:
             return changes
         return {**changes, "place": 0, "account": account, "accounts": run.accounts + 1}
 
-    def _compares_accounts(self, job: Job) -> bool:
+    def _compares_accounts(self, job: RunJob) -> bool:
         if job.run.accounts == MOST_ACCOUNTS or all(name in CHECKS for name in job.run.lists):
             return False
         return self._cannot_be_asked(job.source) is None
 
-    def _next_list(self, job: Job, reason: str) -> Result:
+    def _next_list(self, job: RunJob, reason: str) -> Result:
         of = f" of {job.run.account}" if job.run.account else ""
         return self._go_on(job, job.run.place + 1, f"not compared{of}: {reason}")
 
-    def _past_provider(self, job: Job, note: str) -> Result:
+    def _past_provider(self, job: RunJob, note: str) -> Result:
         """Go on with what needs no provider."""
         lists = job.run.lists
         inside = (place for place in range(job.run.place, len(lists)) if lists[place] in CHECKS)
         return self._go_on(job, next(inside, len(lists)), note)
 
-    def _go_on(self, job: Job, place: int, *notes: str) -> Result:
+    def _go_on(self, job: RunJob, place: int, *notes: str) -> Result:
         changes = self._place(job, place)
         return job, Defer(self._next_at(job.run, changes), ""), Step(changes, notes=notes)
 
@@ -238,7 +238,7 @@ class Reconciling:
         last = changes.get("place", run.place) >= len(run.lists)
         return self._clock() + (self._settle if last else timedelta(0))
 
-    def _look_again(self, job: Job) -> Result:
+    def _look_again(self, job: RunJob) -> Result:
         run, now = job.run, self._clock()
         with self._database.read() as tx:
             found = suspicions(tx, run.id, limit=AT_ONCE)
@@ -261,7 +261,7 @@ class Reconciling:
         changes = {"looks": run.looks + 1} if moving else {}
         return job, again if moving else Defer(now, ""), Step(changes, verdicts=verdicts)
 
-    def _verdict(self, job: Job, finding: Finding, now: datetime) -> Verdict:
+    def _verdict(self, job: RunJob, finding: Finding, now: datetime) -> Verdict:
         check = check_of(finding.kind)
         if check is not None:
             return verdict_inside(self._database, self._objects, check, job.run, finding, now)
@@ -269,7 +269,7 @@ class Reconciling:
             return Verdict(finding, None, None, finding.local_version, None, now)
         return findings.verdict(self._database, self._apis.of(job.source), finding, now)
 
-    def _over(self, job: Job, step: Step) -> Result:
+    def _over(self, job: RunJob, step: Step) -> Result:
         run = job.run
         if run.accounts == MOST_ACCOUNTS and not run.scheduled:  # of the scheduled the next goes on
             with self._database.read() as tx:
@@ -281,6 +281,7 @@ class Reconciling:
 
     def effects(self, tx: Tx, results: Sequence[Result], now: datetime) -> Rings:
         rings: dict[str, list[str]] = {"inbox": [], "deliveries": []}
+        inside: list[Rings] = []
         for job, outcome, step in results:
             run = job.run
             changes = dict(step.changes)
@@ -306,8 +307,7 @@ class Reconciling:
                 if settled.repairs:
                     assert job.source is not None
                     rings["inbox"] += tell_book(tx, job.source, settled.repairs, now)
-                for one in settled.inside:
-                    rings = merged([rings, repair_inside(tx, one, now, by=run.id)])
+                inside += [repair_inside(tx, one, now, by=run.id) for one in settled.inside]
                 changes |= _counted(run, settled.confirmed, len(settled.repairs) + len(settled.inside))
                 rings["deliveries"] += findings.tell(tx, run, settled.confirmed, now)
                 self._count(tx, settled.confirmed)
@@ -324,9 +324,9 @@ class Reconciling:
                 if run.tells and (shown.confirmed or not run.routine):
                     rings["deliveries"] += findings.tell_of_run(tx, shown, outcome.state, now)
                 after_commit(tx, self._metrics.reconciliation_runs.labels(outcome.state).inc)
-        return rings
+        return merged([rings, *inside])
 
-    def _import(self, tx: Tx, job: Job, step: Step, now: datetime) -> list[str]:
+    def _import(self, tx: Tx, job: RunJob, step: Step, now: datetime) -> list[str]:
         """Let the book take what it has not; how else the two differ is another run's business."""
         assert job.source is not None
         assert step.looked is not None
@@ -343,7 +343,7 @@ class Reconciling:
             after_commit(tx, self._metrics.reconciliation_findings.labels(finding.finding_class).inc)
 
 
-def _is_over_patient(job: Job, error: TryAgain) -> bool:
+def _is_over_patient(job: RunJob, error: TryAgain) -> bool:
     """Whose turn has not come has not failed."""
     return job.attempts >= PATIENCE and not isinstance(error, NotYet)
 

@@ -41,7 +41,7 @@ it is made all the same."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class Stamp:
     """What changes when somebody writes, or sets the clock."""
 
     written: Hashable
@@ -49,7 +49,7 @@ class Standing:
     """Of the time since this machine's start, in seconds."""
 
 
-def _same(one: Standing | None, other: Standing | None) -> bool:
+def _same(one: Stamp | None, other: Stamp | None) -> bool:
     if one is None or other is None:
         return False
     return one.written == other.written and abs(one.clock_ahead - other.clock_ahead) < STEP_SECONDS
@@ -76,7 +76,7 @@ class Sweeper:
         self._first_due = work.FirstDue(
             {queue: (lane.table, lane.only) for queue, lane in BELLS.items()}, database.engine.dialect
         )
-        self._seen: Standing | None = None
+        self._seen: Stamp | None = None
         """How things stood at the last sweep, which found nothing due."""
         self._first: datetime | None = None
         """When the first falls due of what it found."""
@@ -92,32 +92,32 @@ class Sweeper:
 
     def _run(self, part: Part) -> None:
         put_right_at = swept_at = float("-inf")
-        put_right_as: Standing | None = None
+        put_right_as: Stamp | None = None
         while not self._stopping.wait(EVERY_SECONDS):
             part.tick()
             try:
-                now, standing = time.monotonic(), self.standing()
-                if now - swept_at >= UNASKED_SECONDS or not self.would_find_nothing(standing):
-                    self.sweep(standing)
+                now, stamp = time.monotonic(), self.stamp()
+                if now - swept_at >= UNASKED_SECONDS or not self.would_find_nothing(stamp):
+                    self.sweep(stamp)
                     self._database.checkpoint()
                     swept_at = now
-                if now - put_right_at >= PUT_RIGHT_EVERY_SECONDS and not _same(standing, put_right_as):
+                if now - put_right_at >= PUT_RIGHT_EVERY_SECONDS and not _same(stamp, put_right_as):
                     self.put_right()
-                    put_right_at, put_right_as = now, standing
+                    put_right_at, put_right_as = now, stamp
             except Exception as error:
                 if not is_outage(error):
                     log.error("sweep failed", extra={"reason": str(error)})
                 continue
             self._metrics.swept_at.set_to_current_time()
 
-    def sweep(self, standing: Standing | None = None) -> dict[str, int]:
-        """Ring for what is due; returns how much that is in each queue, up to `LIMIT`. `standing`: how things stood
+    def sweep(self, stamp: Stamp | None = None) -> dict[str, int]:
+        """Ring for what is due; returns how much that is in each queue, up to `LIMIT`. `stamp`: how things stood
         before it began, where that is to be remembered."""
         now = self._clock() - GRACE
         with self._database.question() as run:
             first = self._first_due.ask(run)
         due = {queue for queue, at in first.items() if at <= now}
-        self._seen, self._first = None if due else standing, min(first.values(), default=None)
+        self._seen, self._first = None if due else stamp, min(first.values(), default=None)
         rung = dict.fromkeys(BELLS.keys() - due, 0)
         for queue, lane in BELLS.items():
             if queue not in due or self._has_rings(queue):
@@ -133,15 +133,15 @@ class Sweeper:
             rung[queue] = len(ids)
         return rung
 
-    def would_find_nothing(self, standing: Standing | None) -> bool:
+    def would_find_nothing(self, stamp: Stamp | None) -> bool:
         """Whether another sweep would find what the last one did, which was nothing."""
-        if not _same(self._seen, standing):
+        if not _same(self._seen, stamp):
             return False
         return self._first is None or self._first > self._clock() - GRACE
 
-    def standing(self) -> Standing | None:
+    def stamp(self) -> Stamp | None:
         written = self._database.last_write()
-        return None if written is None else Standing(written, self._clock().timestamp() - time.monotonic())
+        return None if written is None else Stamp(written, self._clock().timestamp() - time.monotonic())
 
     def _has_rings(self, queue: str) -> bool:
         try:

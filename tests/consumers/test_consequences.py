@@ -10,7 +10,8 @@ from consumers.lifecycle import BEGAN, checkout, customer, event
 from consumers.world import World
 
 from billhook.actions import consequences
-from billhook.actions.book_update import BookUpdate, NewWork, merged
+from billhook.actions.book_update import BookUpdate, merged
+from billhook.queue.handler import Rings
 from billhook.rules.invoicing_settings import InvoicingSettings
 from billhook.store.database import Tx
 from billhook.store.merchants import set_invoicing
@@ -24,7 +25,7 @@ def attach(monkeypatch: pytest.MonkeyPatch, one: consequences.Consequence) -> No
 def test_a_new_line_hears_of_mirrored_and_of_own_objects(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str, bool]] = []
 
-    def listen(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+    def listen(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
         for update in updates:
             heard.extend((update.source_id, fact.type, bool(update.event_id)) for fact in update.facts)
         return {}
@@ -44,7 +45,7 @@ def test_a_new_line_hears_of_mirrored_and_of_own_objects(world: World, monkeypat
 
 
 def test_work_is_there_exactly_when_what_it_follows_from_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+    def fail(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
         raise ValueError("no work could be made")
 
     attach(monkeypatch, fail)

@@ -62,10 +62,10 @@ def test_at_rest_nothing_is_asked_until_somebody_writes_something_falls_due_or_t
     exporter = Exporter(database, line.metrics, clock, Parts())
 
     def would_find_nothing() -> bool:
-        return sweeper.would_find_nothing(sweeper.standing())
+        return sweeper.would_find_nothing(sweeper.stamp())
 
     def rests() -> tuple[bool, bool]:
-        sweeper.sweep(sweeper.standing())
+        sweeper.sweep(sweeper.stamp())
         exporter.read()
         time.sleep(0.02)  # in the same instant two writes on SQLite would look like one
         return would_find_nothing(), exporter.is_at_rest()

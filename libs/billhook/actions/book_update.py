@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from billhook.queue.handler import Rings
 from billhook.rules.book.change import Change, Fact
 from billhook.store.documents import NewDocument
 from billhook.store.merchants import Merchant
-
-NewWork = dict[str, list[str]]
-"""What to ring for after the commit: ids, by bell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,9 @@ class BookUpdate:
     """The trace that what follows belongs to."""
 
 
-def merged(rings: Iterable[NewWork]) -> NewWork:
+def merged(rings: Iterable[Rings]) -> Rings:
     """All of them as one."""
-    ids_of: NewWork = defaultdict(list)
+    ids_of: dict[str, list[str]] = defaultdict(list)
     for part in rings:
         for bell, ids in part.items():
             ids_of[bell] += ids

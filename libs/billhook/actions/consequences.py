@@ -16,8 +16,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from billhook.actions.book_update import BookUpdate, NewWork, merged
+from billhook.actions.book_update import BookUpdate, merged
 from billhook.actions.dunning import dunning
+from billhook.queue.handler import Rings
 from billhook.rules.book.objects import book_id
 from billhook.rules.webhook_body import about, body_of
 from billhook.store import book
@@ -27,11 +28,11 @@ from billhook.store.documents import add_documents, undocumented
 from billhook.store.messages import Message, add_messages
 from billhook.store.schema import new_id
 
-Consequence = Callable[[Tx, Sequence[BookUpdate], datetime], NewWork]
+Consequence = Callable[[Tx, Sequence[BookUpdate], datetime], Rings]
 """Adds the work that follows from updates, which the book has taken in by then, and says what to ring for."""
 
 
-def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
     """Write updates into the book, with all that follows from them. The caller rings after its commit."""
     entries = [
         book.Entry(update.merchant.id, update.source_id, update.account, change, update.livemode)
@@ -42,7 +43,7 @@ def record(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
     return merged(consequence(tx, updates, now) for consequence in CONSEQUENCES)
 
 
-def deliveries(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+def deliveries(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
     """A message of each fact, and a delivery of it to each endpoint that wants it."""
     said = add_messages(tx, [message for update in updates for message in _messages(update)], now)
     return {"deliveries": address(tx, said, now)}
@@ -69,7 +70,7 @@ def _messages(update: BookUpdate) -> Iterator[Message]:
         )
 
 
-def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+def documents(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
     """The documents to make, of which each is made once."""
     wanted = [replace(document, traceparent=update.traceparent) for update in updates for document in update.documents]
     return {"documents": add_documents(tx, undocumented(tx, wanted), now)}

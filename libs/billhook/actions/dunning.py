@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from billhook.actions.book_update import BookUpdate, NewWork, merged
-from billhook.actions.dunning_mails import Letter, withdraw, write_to_customers
+from billhook.actions.book_update import BookUpdate, merged
+from billhook.actions.dunning_mails import CaseMail, withdraw, write_to_customers
 from billhook.actions.dunning_news import (
     ENDS,
     calendar_of,
@@ -23,6 +23,7 @@ from billhook.actions.dunning_news import (
     tell_all,
     tell_standings,
 )
+from billhook.queue.handler import Rings
 from billhook.rules.book.customer import Customer
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.objects import book_id
@@ -59,7 +60,7 @@ LATEST: Final = timedelta(days=1)
 what nobody told them."""
 
 
-def dunning(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> NewWork:
+def dunning(tx: Tx, updates: Sequence[BookUpdate], now: datetime) -> Rings:
     """The consequence of book updates. Merchants that never set a policy cost one query a batch."""
     versions = current_policies(tx, {update.merchant.id for update in updates if _concerns(update)})
     concerned = [update for update in updates if update.merchant.id in versions]
@@ -103,7 +104,7 @@ def _follow(
     cases: dict[str, Case],
     versions: Mapping[str, Sequence[PolicyVersion]],
     now: datetime,
-) -> Iterator[NewWork]:
+) -> Iterator[Rings]:
     told = {fact.object.external_id for fact in update.facts if fact.type in (*OPENING, "invoice.finalized")}
     for change in update.changes:
         thing = change.object
@@ -139,7 +140,7 @@ def _is_of(case: Case, update: BookUpdate, thing: Customer | Subscription) -> bo
     return case.source_id in (update.source_id, OWN) and case.customer == thing.external_id
 
 
-def _settle_case(tx: Tx, case: Case, invoice: Invoice, now: datetime) -> NewWork:
+def _settle_case(tx: Tx, case: Case, invoice: Invoice, now: datetime) -> Rings:
     """What the invoice's state means for a case that is there."""
     cause = invoice_cause(invoice)
     if cause is not None:
@@ -159,14 +160,14 @@ class Closing:
     recovered_attempt: int | None = None
 
 
-def close(tx: Tx, case: Case, cause: Cause, now: datetime, **more: Any) -> NewWork:
+def close(tx: Tx, case: Case, cause: Cause, now: datetime, **more: Any) -> Rings:
     return close_all(tx, [Closing(case, cause, **more)], now)
 
 
-def close_all(tx: Tx, closings: Sequence[Closing], now: datetime) -> NewWork:
+def close_all(tx: Tx, closings: Sequence[Closing], now: datetime) -> Rings:
     """End cases, whatever they are at. One that has ended stays as it did, and what was given up and then paid does not
     count against the customer any longer."""
-    parts: list[NewWork] = []
+    parts: list[Rings] = []
     ended: list[tuple[Closing, Case]] = []
     for one in closings:
         stage = after(one.case.stage, one.cause)
@@ -202,7 +203,7 @@ def _pending(case: Case) -> bool:
     return case.stage == "exhausted" and case.final_action != "none"
 
 
-def _paid_after_all(tx: Tx, one: Closing, now: datetime) -> NewWork:
+def _paid_after_all(tx: Tx, one: Closing, now: datetime) -> Rings:
     case = one.case
     if case.stage != "exhausted" or not case.owing or after("grace", one.cause) is None:
         return {}
@@ -228,7 +229,7 @@ def _open(
     invoice: Invoice,
     versions: Sequence[PolicyVersion],
     now: datetime,
-) -> NewWork:
+) -> Rings:
     """Open a case if this invoice calls for one: its payment failed, or it is past its due date; an own one that was
     just finalized is scheduled for that date."""
     own = update.source_id == OWN
@@ -264,7 +265,7 @@ def _open(
     return opened(tx, case, version, now)
 
 
-def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> Rings:
     """Tell that a case is open. The customer hears of it after the first look, if there is one."""
     add_steps(tx, [NewStep(case, case.cause or "due")], now)
     parts = [tell(tx, "dunning.case_opened", case, version, now), tell_standings(tx, [case], now)]
@@ -277,11 +278,11 @@ def opened(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork
     return merged(parts)
 
 
-def write_of_failure(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+def write_of_failure(tx: Tx, case: Case, version: PolicyVersion, now: datetime) -> Rings:
     """Tell the customer of the failure that opened the case."""
     if not version.policy.remind_after_failure:
         return {}
-    return write_to_customers(tx, [Letter(case, version, "failed", "opened", next_attempt_at(case, version))], now)
+    return write_to_customers(tx, [CaseMail(case, version, "failed", "opened", next_attempt_at(case, version))], now)
 
 
 def _new_case(
@@ -362,7 +363,7 @@ def method_of(tx: Tx, source_id: str, account: str, customer: Customer | None, s
 
 def _after_person(
     tx: Tx, case: Case, update: BookUpdate, thing: Customer | Subscription, at: datetime, now: datetime
-) -> NewWork:
+) -> Rings:
     """What became of a customer or a subscription means for a case: gone, or with another payment method."""
     if not case.open:
         return {}

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from billhook.actions.book_update import NewWork, merged
+from billhook.actions.book_update import merged
 from billhook.actions.dunning import Closing, close_all
-from billhook.actions.dunning_mails import Letter, write_to_customers
+from billhook.actions.dunning_mails import CaseMail, write_to_customers
 from billhook.actions.dunning_news import calendar_of, next_attempt_at, tell_all
+from billhook.queue.handler import Rings
 from billhook.rules.dunning import Cause, after
 from billhook.rules.payment_attempts import Answer, Trigger
 from billhook.store.database import Tx
@@ -32,7 +33,7 @@ _CAUSES: Final[dict[str, Cause]] = {
 
 def begin_attempt(
     tx: Tx, case: Case, version: PolicyVersion, trigger: Trigger, now: datetime, *, by: str | None = None
-) -> NewWork:
+) -> Rings:
     """Make an attempt, due at once. Nothing where one is under way already; the caller holds the case."""
     source_id = version.source_id if case.source_id == OWN else case.source_id
     if source_id is None:
@@ -61,7 +62,7 @@ def begin_attempt(
     return {"payment_attempts": [attempt.id]}
 
 
-def attempts_succeeded(tx: Tx, succeeded: Sequence[tuple[Case, Attempt]], now: datetime) -> NewWork:
+def attempts_succeeded(tx: Tx, succeeded: Sequence[tuple[Case, Attempt]], now: datetime) -> Rings:
     """The cases are recovered. Where the provider's event has said so before, it is only noted by which attempt."""
     closings = []
     for case, attempt in succeeded:
@@ -83,7 +84,7 @@ class Failure:
     answer: Answer
 
 
-def attempts_failed(tx: Tx, failures: Sequence[Failure], now: datetime, *, public: str | None = None) -> NewWork:
+def attempts_failed(tx: Tx, failures: Sequence[Failure], now: datetime, *, public: str | None = None) -> Rings:
     """What failed attempts mean for their cases, of which each has one here. These are looked at again at once."""
     gone = [one for one in failures if one.answer.code == "customer_deleted"]
     parts = [close_all(tx, [Closing(one.case, "customer_deleted", detail=one.answer.message) for one in gone], now)]
@@ -93,7 +94,7 @@ def attempts_failed(tx: Tx, failures: Sequence[Failure], now: datetime, *, publi
     change_cases(tx, [(one.case, case, woken) for one, case in after_them])
     add_steps(tx, [_failed_step(one, case) for one, case in after_them], now)
     news: list[tuple[str, Case, PolicyVersion]] = []
-    letters = []
+    mails = []
     for one, case in after_them:
         version = one.version
         next_at = next_attempt_at(case, version)
@@ -102,8 +103,8 @@ def attempts_failed(tx: Tx, failures: Sequence[Failure], now: datetime, *, publi
         if next_at is not None:
             news.append(("dunning.attempt_scheduled", case, version))
         if version.policy.remind_after_failure:
-            letters.append(Letter(case, version, "failed", f"attempt:{one.attempt.number}", next_at))
-    parts += [tell_all(tx, news, now), write_to_customers(tx, letters, now, public=public)]
+            mails.append(CaseMail(case, version, "failed", f"attempt:{one.attempt.number}", next_at))
+    parts += [tell_all(tx, news, now), write_to_customers(tx, mails, now, public=public)]
     return merged([*parts, {"dunning_cases": [case.id for _, case in after_them]}])
 
 

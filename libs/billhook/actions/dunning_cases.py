@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from billhook.actions.book_update import NewWork, merged
+from billhook.actions.book_update import merged
 from billhook.actions.dunning import close
 from billhook.actions.dunning_attempts import begin_attempt
 from billhook.actions.dunning_news import next_attempt_at, tell, tell_standings
 from billhook.errors import Refused
+from billhook.queue.handler import Rings
 from billhook.rules.dunning_calendar import attempt_times, ends_at
 from billhook.rules.dunning_policy import LONGEST_DAYS, Policy, refusals
 from billhook.store.database import Tx
@@ -27,12 +28,12 @@ _REASON: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
 @dataclass(frozen=True)
-class Done:
+class ChangedCase:
     case: Case
-    rings: NewWork
+    rings: Rings
 
 
-def attempt_now(tx: Tx, case_id: str, *, by: str, now: datetime) -> Done:
+def attempt_now(tx: Tx, case_id: str, *, by: str, now: datetime) -> ChangedCase:
     """Try to collect it at once. It does not count towards the policy."""
     case, version = _locked(tx, case_id)
     if version.policy.owner == "provider":
@@ -45,10 +46,10 @@ def attempt_now(tx: Tx, case_id: str, *, by: str, now: datetime) -> Done:
     if not rings:
         raise Refused("dunning_state", "An attempt is under way. What became of it decides what comes next.")
     wake_case(tx, case.id, now)
-    return Done(case, rings)
+    return ChangedCase(case, rings)
 
 
-def extend_grace(tx: Tx, case_id: str, days: int, *, by: str, now: datetime) -> Done:
+def extend_grace(tx: Tx, case_id: str, days: int, *, by: str, now: datetime) -> ChangedCase:
     """Let the customer keep what they have for so many days longer; the end is not before that."""
     if not 1 <= days <= LONGEST_DAYS:
         raise Refused("days_invalid", f"`days` must be 1 to {LONGEST_DAYS}.")
@@ -59,10 +60,10 @@ def extend_grace(tx: Tx, case_id: str, days: int, *, by: str, now: datetime) -> 
     change_case(tx, case, longer)
     wake_case(tx, case.id, now)
     add_steps(tx, [NewStep(longer, "grace_extended", by, f"{days} days, until {until:%Y-%m-%d %H:%M} UTC")], now)
-    return Done(longer, merged([{"dunning_cases": [case.id]}, tell_standings(tx, [longer], now)]))
+    return ChangedCase(longer, merged([{"dunning_cases": [case.id]}, tell_standings(tx, [longer], now)]))
 
 
-def change_plan(tx: Tx, case_id: str, policy: Policy, *, by: str, now: datetime) -> Done:
+def change_plan(tx: Tx, case_id: str, policy: Policy, *, by: str, now: datetime) -> ChangedCase:
     """Another policy for this case alone, counted from its opening. What was tried stays tried."""
     if found := refusals(policy):
         raise Refused("policy_invalid", "; ".join(found))
@@ -83,19 +84,19 @@ def change_plan(tx: Tx, case_id: str, policy: Policy, *, by: str, now: datetime)
     change_case(tx, case, changed)
     wake_case(tx, case.id, now)
     add_steps(tx, [NewStep(changed, "plan_changed", by, policy.name)], now)
-    parts: list[NewWork] = [{"dunning_cases": [case.id]}]
+    parts: list[Rings] = [{"dunning_cases": [case.id]}]
     if next_attempt_at(changed, version) is not None:
         parts.append(tell(tx, "dunning.attempt_scheduled", changed, version, now))
-    return Done(changed, merged(parts))
+    return ChangedCase(changed, merged(parts))
 
 
-def stop(tx: Tx, case_id: str, reason: str, *, by: str, now: datetime) -> Done:
+def stop(tx: Tx, case_id: str, reason: str, *, by: str, now: datetime) -> ChangedCase:
     """End it: nobody is tried or reminded any more, and it does not count against the customer."""
     if not _REASON.fullmatch(reason):
         raise Refused("reason_invalid", "`reason` must be one line of 1 to 255 characters.")
     case, _ = _locked(tx, case_id)
     rings = close(tx, case, "stopped", now, by=by, detail=reason)
-    return Done(get_case(tx, case.id) or case, rings)
+    return ChangedCase(get_case(tx, case.id) or case, rings)
 
 
 def _locked(tx: Tx, case_id: str) -> tuple[Case, PolicyVersion]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from billhook.actions.book_update import NewWork
 from billhook.documents import colours
 from billhook.documents.mail_page import Action, MailPage, mail_html
 from billhook.documents.wording import Wording
 from billhook.documents.words import DunningWords, direction_of, dunning_words, words_for
 from billhook.outlets.mail.mime import can_be_reached, header_text
+from billhook.queue.handler import Rings
 from billhook.rules.dunning_policy import MailKind, filled_in
 from billhook.rules.money import parse_locale
 from billhook.store import book
@@ -33,7 +33,7 @@ LINK_OUTLIVES: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Letter:
+class CaseMail:
     """What the customer of a case is to be told."""
 
     case: Case
@@ -44,26 +44,26 @@ class Letter:
     """When the payment is tried again."""
 
 
-def write_to_customers(tx: Tx, letters: Sequence[Letter], now: datetime, *, public: str | None = None) -> NewWork:
+def write_to_customers(tx: Tx, mails: Sequence[CaseMail], now: datetime, *, public: str | None = None) -> Rings:
     """A mail for each. Nothing where nobody knows the customer's address. `public` is where customers reach the desk:
     an own invoice without a link of its merchant's is shown there."""
-    if not letters:
+    if not mails:
         return {}
-    merchants = merchants_of(tx, {letter.case.merchant_id for letter in letters})
-    billed = book.billed_to(tx, {letter.case.invoice_id for letter in letters})
+    merchants = merchants_of(tx, {mail.case.merchant_id for mail in mails})
+    billed = book.billed_to(tx, {mail.case.invoice_id for mail in mails})
     new = []
-    for letter in letters:
-        merchant = merchants.get(letter.case.merchant_id)
-        email, name = billed.get(letter.case.invoice_id, (None, None))
+    for mail in mails:
+        merchant = merchants.get(mail.case.merchant_id)
+        email, name = billed.get(mail.case.invoice_id, (None, None))
         if merchant is not None and can_be_reached(email):
-            new.append(_mail(tx, letter, merchant, email, name or "", now, public))
+            new.append(_mail(tx, mail, merchant, email, name or "", now, public))
     return {"mails": add_mails(tx, new, now)}
 
 
 def _mail(
-    tx: Tx, letter: Letter, merchant: Merchant, email: str, name: str, now: datetime, public: str | None
+    tx: Tx, mail: CaseMail, merchant: Merchant, email: str, name: str, now: datetime, public: str | None
 ) -> NewMail:
-    case, kind, next_at = letter.case, letter.kind, letter.next_at
+    case, kind, next_at = mail.case, mail.kind, mail.next_at
     own = get_own_invoice(tx, case.invoice_id) if case.source_id == OWN else None
     locale = (own.terms.locale if own else None) or merchant.locale
     link = case.pay_url
@@ -80,7 +80,7 @@ def _mail(
         "customer": name,
         "merchant": merchant.name,
     }
-    theirs = letter.version.policy.mails.get(kind)
+    theirs = mail.version.policy.mails.get(kind)
     if theirs is not None:
         subject, text = filled_in(theirs.subject, values), filled_in(theirs.text, values)
     else:
@@ -100,7 +100,7 @@ def _mail(
     )
     return NewMail(
         case.merchant_id,
-        f"{_about(case)}{letter.occasion}",
+        f"{_about(case)}{mail.occasion}",
         email,
         subject,
         text,

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from billhook.actions.book_update import NewWork
 from billhook.events import DunningNews, StandingNews
+from billhook.queue.handler import Rings
 from billhook.rules.dunning import Stage
 from billhook.rules.dunning_calendar import Calendar, Progress
 from billhook.rules.standing import standing_of
@@ -59,11 +59,11 @@ def next_attempt_at(case: Case, version: PolicyVersion) -> datetime | None:
     return next((step.at for step in steps if step.kind == "attempt"), None)
 
 
-def tell(tx: Tx, event_type: str, case: Case, version: PolicyVersion, now: datetime) -> NewWork:
+def tell(tx: Tx, event_type: str, case: Case, version: PolicyVersion, now: datetime) -> Rings:
     return tell_all(tx, [(event_type, case, version)], now)
 
 
-def tell_all(tx: Tx, told: Sequence[tuple[str, Case, PolicyVersion]], now: datetime) -> NewWork:
+def tell_all(tx: Tx, told: Sequence[tuple[str, Case, PolicyVersion]], now: datetime) -> Rings:
     return _say(tx, [_news(event_type, case, version, now) for event_type, case, version in told], now)
 
 
@@ -94,7 +94,7 @@ def _news(event_type: str, case: Case, version: PolicyVersion, now: datetime) ->
     return _message(case, event_type, "dunning_case", case.id, news, now)
 
 
-def tell_standings(tx: Tx, cases: Sequence[Case], now: datetime) -> NewWork:
+def tell_standings(tx: Tx, cases: Sequence[Case], now: datetime) -> Rings:
     """Send the standing of these cases' customers as it is now, where it differs from what the merchant was told
     last."""
     of: dict[str, dict[str, Case]] = defaultdict(dict)
@@ -143,5 +143,5 @@ def _message(
     )
 
 
-def _say(tx: Tx, said: Sequence[Message], now: datetime) -> NewWork:
+def _say(tx: Tx, said: Sequence[Message], now: datetime) -> Rings:
     return {"deliveries": address(tx, add_messages(tx, said, now), now)} if said else {}

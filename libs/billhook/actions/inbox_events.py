@@ -8,12 +8,13 @@ from datetime import datetime
 
 import msgspec
 
-from billhook.actions.book_update import BookUpdate, NewWork, merged
+from billhook.actions.book_update import BookUpdate, merged
 from billhook.actions.checkout_invoices import paid_terms, refuse_unbillable, unbilled
 from billhook.actions.consequences import record
 from billhook.actions.invoices import invoice_payments
 from billhook.decoding import decode
 from billhook.providers import PROVIDERS
+from billhook.queue.handler import Rings
 from billhook.rules.book.change import Change, Fact, Related, Translation, complete
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.kinds import KINDS
@@ -112,7 +113,7 @@ def check_billable(event: Event, facts: Sequence[Fact]) -> None:
             refuse_unbillable(session)
 
 
-def take_effect(tx: Tx, done: Sequence[tuple[Event, Interpretation]], now: datetime) -> NewWork:
+def take_effect(tx: Tx, done: Sequence[tuple[Event, Interpretation]], now: datetime) -> Rings:
     """The book, what follows from it, and own invoices of payments. Doing it again changes nothing."""
     rings = record(tx, [_update(event, meaning) for event, meaning in done], now)
     paid = [
@@ -123,7 +124,7 @@ def take_effect(tx: Tx, done: Sequence[tuple[Event, Interpretation]], now: datet
         for fact in meaning.facts
         if (session := unbilled(event.merchant, event.source, fact)) is not None
     ]
-    return merged([rings, invoice_payments(tx, paid, now)])
+    return merged([rings, invoice_payments(tx, paid, now)]) if paid else rings
 
 
 def entry_of(event: Event, change: Change) -> book.Entry:

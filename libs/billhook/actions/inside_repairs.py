@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from billhook.actions import invoices
-from billhook.actions.book_update import BookUpdate, NewWork
+from billhook.actions.book_update import BookUpdate
 from billhook.actions.consequences import documents as make_documents
 from billhook.actions.dunning import dunning
 from billhook.actions.inbox_events import documents_of
@@ -18,6 +18,7 @@ from billhook.actions.ledger import invoice_documents
 from billhook.decoding import decode
 from billhook.errors import Refused
 from billhook.providers import seller_of
+from billhook.queue.handler import Rings
 from billhook.rules.book.change import Change, Fact
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.objects import BookObject
@@ -38,7 +39,7 @@ from billhook.store.series import count_on_from
 from billhook.store.sources import get_source
 
 
-def repair_inside(tx: Tx, finding: Finding, now: datetime, *, by: str) -> NewWork:
+def repair_inside(tx: Tx, finding: Finding, now: datetime, *, by: str) -> Rings:
     """Returns the ids to ring for. Raises `Refused` for what only somebody else can mend. What is gone meanwhile needs
     no repair."""
     verb = _VERBS.get(finding.kind)
@@ -47,13 +48,13 @@ def repair_inside(tx: Tx, finding: Finding, now: datetime, *, by: str) -> NewWor
     return verb(tx, finding, now, by)
 
 
-def _event(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _event(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """It is processed again."""
     found = inbox_ids(tx, finding.source_id, finding.external_id)
     return queues.replay(tx, "inbox", found, by=by, now=now)
 
 
-def _document(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _document(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """It is drawn again; one that was never asked for is asked for."""
     subject_id, _, kind = finding.external_id.rpartition(" ")
     row = latest_document(tx, subject_id, kind, merchant_id=finding.merchant_id)
@@ -79,13 +80,13 @@ def _document(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     return make_documents(tx, [new], now)
 
 
-def _file(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _file(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """It is drawn again, and is the same: what it shows was kept."""
     rows = documents_by_id(tx, [finding.external_id])
     return queues.replay(tx, "documents", [row["id"] for row in rows], by=by, now=now)
 
 
-def _case(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _case(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """The case follows its invoice as the book holds it; where there is none, it is opened."""
     invoice, update = _held(tx, finding, finding.external_id)
     if invoice is None or update is None:
@@ -96,12 +97,12 @@ def _case(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     return dunning(tx, [told], now)
 
 
-def _own_invoice(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _own_invoice(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """The book takes what the row says."""
     return invoices.tell_book_again(tx, finding.external_id, now=now)
 
 
-def _payment(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _payment(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """The invoice that it was collected for is paid by it."""
     row = book.get(tx, "payment", finding.external_id, merchant_id=finding.merchant_id)
     if row is None or finding.finding_class != "orphan_payment" or ATTEMPT_OF_INVOICE not in (row["metadata"] or {}):
@@ -112,14 +113,14 @@ def _payment(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     return step.rings
 
 
-def _series(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _series(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """It counts on from the highest number that was taken."""
     series = finding.external_id.partition(" ")[2].rpartition(" ")[0]
     count_on_from(tx, finding.merchant_id, series, int(finding.differences["last"][1]))
     return {}
 
 
-def _delivery(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _delivery(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """It is made, below what is fresh."""
     message_id, _, endpoint_id = finding.external_id.rpartition(" ")
     endpoint = endpoints_of(tx, [endpoint_id], lock=True).get(endpoint_id)
@@ -129,7 +130,7 @@ def _delivery(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
     return {queues.lane_name(REPLAY): add_missing(tx, endpoint, [message], now)}
 
 
-def _attempts(tx: Tx, finding: Finding, now: datetime, by: str) -> NewWork:
+def _attempts(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
     """It is sent again: the receiver knows by its id what it had."""
     return queues.replay(tx, "deliveries", [finding.external_id], by=by, now=now)
 
@@ -144,7 +145,7 @@ def _held(tx: Tx, finding: Finding, object_id: str) -> tuple[Invoice | None, Boo
     return value, BookUpdate(merchant, finding.source_id, row["account"], livemode=row["livemode"])
 
 
-_VERBS: Final[Mapping[str, Callable[[Tx, Finding, datetime, str], NewWork]]] = {
+_VERBS: Final[Mapping[str, Callable[[Tx, Finding, datetime, str], Rings]]] = {
     "event": _event,
     "document": _document,
     "file": _file,

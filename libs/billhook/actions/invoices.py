@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from billhook.actions.book_update import NewWork, merged
+from billhook.actions.book_update import merged
 from billhook.actions.credit_notes import credit, prepared_credit
 from billhook.actions.document_mails import heads, send
 from billhook.actions.invoice_terms import (
@@ -44,6 +44,7 @@ from billhook.actions.ledger import (
 )
 from billhook.decoding import decode
 from billhook.errors import Refused, Unprocessable
+from billhook.queue.handler import Rings
 from billhook.rules.book.change import Change
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.book.objects import book_id
@@ -199,7 +200,7 @@ def write_off(tx: Tx, invoice_id: str, *, now: datetime) -> Step:
     return _changed(tx, merchant, invoice, _frozen(invoice), [("invoice.marked_uncollectible", written_off)], now)
 
 
-def tell_book_again(tx: Tx, invoice_id: str, *, now: datetime) -> NewWork:
+def tell_book_again(tx: Tx, invoice_id: str, *, now: datetime) -> Rings:
     """Let the book take what is known of it here. Nothing of the invoice itself changes."""
     merchant, invoice = locked(tx, invoice_id)
     same = replace(invoice, updated_at=later(invoice, now))
@@ -221,10 +222,10 @@ class PaidTerms:
     traceparent: str | None = None
 
 
-def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> NewWork:
+def invoice_payments(tx: Tx, paid: Sequence[PaidTerms], now: datetime) -> Rings:
     """An invoice of each payment: drafted, finalized and paid in one step, if there is none yet. It is issued now,
     because dates must rise with the numbers, and keeps the payment's own date."""
-    rings: list[NewWork] = []
+    rings: list[Rings] = []
     by_id: dict[str, tuple[PaidTerms, OwnInvoice, Snapshot]] = {}
     for one in paid:
         checked = check(one.terms, paid=True)

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from billhook.actions.book_update import BookUpdate, NewWork
+from billhook.actions.book_update import BookUpdate
 from billhook.actions.consequences import record
 from billhook.actions.publishing import KEY
 from billhook.errors import Refused
+from billhook.queue.handler import Rings
 from billhook.rules.book.change import Change, Fact
 from billhook.rules.book.invoice import Invoice, InvoiceLine
 from billhook.rules.book.objects import BookObject
@@ -34,7 +35,7 @@ class Step:
     """The result of a verb."""
 
     invoice: OwnInvoice
-    rings: NewWork = field(default_factory=dict)
+    rings: Rings = field(default_factory=dict)
     credit_note: OwnCreditNote | None = None
     replayed: bool = False
     """The verb was done before under the same key, and changed nothing now."""
@@ -185,7 +186,7 @@ def write(
     documents: Sequence[NewDocument],
     now: datetime,
     traceparent: str | None = None,
-) -> NewWork:
+) -> Rings:
     """Put own objects into the book, with all that follows from it."""
     facts = tuple(Fact(event_type, thing, now) for event_type, thing in news)
     update = BookUpdate(merchant, OWN, "", tuple(entries), facts, tuple(documents), traceparent=traceparent)

@@ -10,13 +10,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from billhook.actions.book_update import NewWork
 from billhook.actions.inside_repairs import repair_inside
 from billhook.decoding import decode
 from billhook.errors import BillhookError, KeyRefused, Refused, TryAgain, Unprocessable
 from billhook.outlets.objects import Objects
 from billhook.providers import PROVIDERS
 from billhook.providers.listing import ListedEvent
+from billhook.queue.handler import Rings
 from billhook.rules.book.objects import BookObject
 from billhook.rules.export import text_row
 from billhook.rules.reconcile import OBSERVED, OPEN, UNSIGNED, Drift, Observed, news_of
@@ -205,7 +205,7 @@ def repair_finding(
     *,
     by: str,
     objects: Callable[[], Objects] | None = None,
-) -> NewWork:
+) -> Rings:
     """Ask the provider once more and tell the book, or make billhook's own work again; returns the ids to ring for. A
     damaged document needs the storage. Repairing twice is repairing once."""
     _check_open(finding)
@@ -264,7 +264,7 @@ def _news(finding: Finding) -> Callable[[BookObject], str | None]:
 
 def _repair_inside(
     database: Database, clock: Clock, finding: Finding, by: str, objects: Callable[[], Objects] | None
-) -> NewWork:
+) -> Rings:
     if finding.finding_class == "corrupt_document":
         if objects is None:
             raise Refused("not_repairable", "The document is drawn again by whoever has the storage: the desk can.")

@@ -22,7 +22,7 @@ from billhook.store.dunning_cases import Case, get_case, list_cases, steps_of
 from billhook.store.dunning_policies import current_policies, policies_of
 
 if TYPE_CHECKING:
-    from billhook.actions.dunning_cases import Done
+    from billhook.actions.dunning_cases import ChangedCase
 
 commands = command_group("dunning")
 
@@ -154,7 +154,7 @@ def show_case(case_id: CaseId, as_json: Json = False) -> None:
         show(rows, columns, as_json=False, empty="Nothing.")
 
 
-def _do(case_id: str, verb: Callable[[Tx, datetime], Done], said: str, as_json: bool) -> None:
+def _do(case_id: str, verb: Callable[[Tx, datetime], ChangedCase], said: str, as_json: bool) -> None:
     from billhook.actions.ringing import ring
 
     with opened() as env:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 
 
-class Job(Protocol):
+class Followed(Protocol):
     """A row of work that is done in many steps."""
 
     @property
@@ -31,7 +31,7 @@ class Job(Protocol):
     def progress(self) -> float: ...
 
 
-J = TypeVar("J", bound=Job)
+J = TypeVar("J", bound=Followed)
 
 
 def follow(find: Callable[[], J], describe: Callable[[J], str], queue: str, *, quiet: bool = False) -> J:

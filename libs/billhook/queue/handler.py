@@ -13,7 +13,7 @@ from billhook.store import work
 from billhook.store.database import Tx
 
 Rings = Mapping[str, Sequence[str]]
-"""Queue name → ids of rows that are due there now."""
+"""What to ring for after the commit: ids of rows that are due now, by bell."""
 
 
 class Job(Protocol):

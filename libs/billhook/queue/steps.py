@@ -199,7 +199,8 @@ class Steps(Generic[J, E]):
                 lease=handler.lease,
             )
             jobs = prepare(tx, self._spans.begun(claim.rows)) if claim.rows else []
-            self._bury_worn_out(tx, claim.worn_out, now)
+            if claim.worn_out:
+                self._bury_worn_out(tx, claim.worn_out, now)
         self._count("dead", len(claim.worn_out))
         return claim.token, claim.rows, jobs
 
@@ -359,8 +360,9 @@ class Steps(Generic[J, E]):
             work.finish(tx, table, ids, state, now)
         work.defer_claimed(tx, table, retries)
         work.defer_claimed(tx, table, deferred, counted=False)
-        work.give_up(tx, table, [(letter.work_id, letter.reason) for letter in letters], now)
-        dead_letters.bury(tx, self.queue, letters, now)
+        if letters:
+            work.give_up(tx, table, [(letter.work_id, letter.reason) for letter in letters], now)
+            dead_letters.bury(tx, self.queue, letters, now)
         counts = {state: len(ids) for state, ids in done.items()}
         counts |= {"retry": len(retries), "deferred": len(deferred), "dead": len(letters)}
         after_commit(tx, partial(self.note_attempts, ended))

@@ -105,12 +105,12 @@ def claim(
     return Claim(token, alive, [row for row in rows if row["attempts"] > max_attempts])
 
 
-Finding = Callable[[sa.Table, Only | None, bool, bool], sa.Select[*tuple[Any, ...]]]
+Search = Callable[[sa.Table, Only | None, bool, bool], sa.Select[*tuple[Any, ...]]]
 
 
 def _found(
     tx: Tx,
-    finding: Finding,
+    search: Search,
     table: sa.Table,
     only: Only | None,
     looked_for: Mapping[str, Any],
@@ -120,15 +120,15 @@ def _found(
     each of them up by way of its column."""
     names, given = table.c.keys(), {**looked_for, **taking}
     if only is None:
-        rows = _finding(finding, table, "ids" in looked_for).rows(tx, **given)
+        rows = _searching(search, table, "ids" in looked_for).rows(tx, **given)
     else:  # which may be another condition each time
-        rows = tx.execute(finding(table, only, "ids" in looked_for, tx.dialect.name == "sqlite"), given).all()
+        rows = tx.execute(search(table, only, "ids" in looked_for, tx.dialect.name == "sqlite"), given).all()
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 @functools.cache
-def _finding(finding: Finding, table: sa.Table, by_id: bool) -> Statement:
-    return Statement(lambda sqlite: finding(table, None, by_id, sqlite))
+def _searching(search: Search, table: sa.Table, by_id: bool) -> Statement:
+    return Statement(lambda sqlite: search(table, None, by_id, sqlite))
 
 
 def _found_due(table: sa.Table, only: Only | None, by_id: bool, sqlite: bool) -> sa.Select[*tuple[Any, ...]]:
@@ -231,9 +231,9 @@ class FirstDue:
     """When the first work of each of these queues falls due, be it held by somebody or not: one question, for nothing
     is due most of the time. Its statement is made once, as text: to make it takes ten times as long as to answer it."""
 
-    def __init__(self, lanes: Mapping[str, tuple[sa.Table, Only | None]], dialect: sa.Dialect) -> None:
-        query = sa.select(*(_first_due(table, only) for table, only in lanes.values()))
-        self._names = list(lanes)
+    def __init__(self, parts: Mapping[str, tuple[sa.Table, Only | None]], dialect: sa.Dialect) -> None:
+        query = sa.select(*(_first_due(table, only) for table, only in parts.values()))
+        self._names = list(parts)
         self._statement = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
     def ask(self, run: Run) -> dict[str, datetime]:
@@ -291,15 +291,15 @@ class Backlog:
 
 COUNT_LIMIT = 100_000
 
-Lane = tuple[sa.Table, Only | None]
+QueuePart = tuple[sa.Table, Only | None]
 """A queue, or a part of one."""
 
 
-def backlogs(tx: Tx, lanes: Sequence[Lane], *, now: datetime, most: int = COUNT_LIMIT) -> list[Backlog]:
+def backlogs(tx: Tx, parts: Sequence[QueuePart], *, now: datetime, most: int = COUNT_LIMIT) -> list[Backlog]:
     """The state of each, counted up to `most`, by one question: two walks for each along the index of what is due, both
     from the row that is due first."""
-    found = {row[0]: row[1:] for row in tx.execute(_walks(tuple(lanes), most), {"now": now})}
-    return [_backlog(found[2 * place], found[2 * place + 1], now) for place in range(len(lanes))]
+    found = {row[0]: row[1:] for row in tx.execute(_walks(tuple(parts), most), {"now": now})}
+    return [_backlog(found[2 * place], found[2 * place + 1], now) for place in range(len(parts))]
 
 
 def _backlog(due: Sequence[Any], later: Sequence[Any], now: datetime) -> Backlog:
@@ -313,11 +313,11 @@ def _backlog(due: Sequence[Any], later: Sequence[Any], now: datetime) -> Backlog
 
 
 @functools.cache
-def _walks(lanes: tuple[Lane, ...], most: int) -> sa.CompoundSelect[int, int, int, Any]:
+def _walks(parts: tuple[QueuePart, ...], most: int) -> sa.CompoundSelect[int, int, int, Any]:
     """How many rows, how many of them under a lease, and since when the first: of what is due, then of what is later.
     Put together once: that costs more than the answer does."""
-    places = enumerate((lane, due) for lane in lanes for due in (True, False))
-    return sa.union_all(*(_walk(place, *lane, due=due, most=most) for place, (lane, due) in places))
+    places = enumerate((part, due) for part in parts for due in (True, False))
+    return sa.union_all(*(_walk(place, *part, due=due, most=most) for place, (part, due) in places))
 
 
 def _walk(place: int, table: sa.Table, only: Only | None, *, due: bool, most: int) -> sa.Select[int, int, int, Any]:

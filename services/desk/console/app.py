@@ -57,7 +57,7 @@ def beside(api: ASGIApp, env: Env) -> ASGIApp:
 def build(env: Env) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.env = env
-    app.state.traffic = overview.Traffic()
+    app.state.traffic = overview.InAndOut()
     app.state.tries = Rate(sign_in.TRIES_PER_SECOND)
     app.router.routes.extend(_routes())
     app.add_api_route("/console/{name}", _static, methods=["GET", "HEAD"])

@@ -99,7 +99,7 @@ def stop(acting: OperateIn, case_id: Id) -> Response:
 
 
 def _do(
-    acting: Acting, case_id: str, action: str, verb: Callable[[Tx], verbs.Done], detail: int | str | None = None
+    acting: Acting, case_id: str, action: str, verb: Callable[[Tx], verbs.ChangedCase], detail: int | str | None = None
 ) -> Response:
     with acting.env.database.begin() as tx:
         case = _find(tx, case_id)

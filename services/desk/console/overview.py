@@ -65,7 +65,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class InAndOut:
     """What came in and what went out."""
 
     incoming: Remembered = field(default_factory=lambda: Remembered(received))
@@ -83,7 +83,7 @@ def live(request: Request, env: EnvIn, session: SessionIn) -> Response:
     return page(request, "overview_live.html", **_figures(env, request.app.state.traffic))
 
 
-def _figures(env: Env, traffic: Traffic) -> dict[str, Any]:
+def _figures(env: Env, traffic: InAndOut) -> dict[str, Any]:
     now = env.clock()
     with env.database.read() as tx:
         shown = HOUR

@@ -312,7 +312,7 @@ def _find(tx: Tx, case_id: str, caller: Caller) -> Case:
     return case
 
 
-def _do(env: EnvIn, caller: Caller, case_id: str, verb: Callable[[Tx], verbs.Done]) -> CaseWhole:
+def _do(env: EnvIn, caller: Caller, case_id: str, verb: Callable[[Tx], verbs.ChangedCase]) -> CaseWhole:
     with env.database.begin() as tx:
         _find(tx, case_id, caller)
         done = verb(tx)

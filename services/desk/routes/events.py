@@ -16,7 +16,7 @@ from billhook.runtime.env import Env
 from billhook.store import inbox
 from billhook.store.database import Tx
 from billhook.store.merchants import Caller
-from billhook.store.replays import Replay as Job
+from billhook.store.replays import Replay as StoredReplay
 from billhook.store.replays import event_replay
 from billhook.store.sources import get_source
 from services.desk.dependencies import (
@@ -42,7 +42,7 @@ from services.desk.routes.replays import ReplayShown, show_replay
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
 State = Literal["due", "processed", "ignored", "dead"]
-Done = Literal["processed", "ignored", "dead"]
+Over = Literal["processed", "ignored", "dead"]
 
 MOST_TRIED = 1000
 """Events that a request tries: a command has no such limit."""
@@ -88,7 +88,7 @@ class NewEventReplay(Body):
     event_types: list[Text] | None = Field(
         None, min_length=1, max_length=50, description="The provider's names, `invoice.*`, or `*`. Left out: all."
     )
-    states: list[Done] | None = Field(None, min_length=1, max_length=10, description="Left out: all that are over.")
+    states: list[Over] | None = Field(None, min_length=1, max_length=10, description="Left out: all that are over.")
     since: Time | None = Field(None, description="What came then or later. Left out: 30 days before.")
     until: Time | None = Field(None, description="And earlier than then. Left out: now.")
 
@@ -177,7 +177,7 @@ def preview_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewEventRe
     return PreviewShown(**preview_job(env.database, job, env.clock(), limit=MOST_TRIED).shown())
 
 
-def _job(tx: Tx, env: Env, caller: Caller, owner: str, new: NewEventReplay) -> Job:
+def _job(tx: Tx, env: Env, caller: Caller, owner: str, new: NewEventReplay) -> StoredReplay:
     merchant_id = known_merchant(tx, owner)
     if new.source_id is not None and get_source(tx, new.source_id, merchant_id=merchant_id) is None:
         raise not_found("source")

@@ -50,7 +50,7 @@ FINISHED_AT_ONCE: Final = 32
 SWEEP_SECONDS: Final = 2.0
 """How often idle connections are looked through while nothing else happens, for those that are to be closed."""
 
-Done = Callable[[Response], None]
+OnResponse = Callable[[Response], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class WebhookClient:
         self._directory = Directory(self._names.lookup if self._names else lookup, reach.allowed)  # type: ignore[arg-type]
         self._target = lru_cache(maxsize=10_000)(self._read)
         self._why_not = lru_cache(maxsize=10_000)(lambda address: refusal(address, reach.allowed))
-        self._inbox: deque[tuple[Request, Done]] = deque()
+        self._inbox: deque[tuple[Request, OnResponse]] = deque()
         self._found: deque[tuple[str, Found | OSError]] = deque()
-        self._waiting: deque[tuple[Request, Done, float]] = deque()
+        self._waiting: deque[tuple[Request, OnResponse, float]] = deque()
         self._asking: dict[str, _Asking] = {}
         self._under_way: dict[pycurl.Curl, Exchange] = {}
         self._idle: list[Exchange] = []
@@ -120,7 +120,7 @@ class WebhookClient:
         self._sweeper = self._make_sweeper()
         self._thread = (parts or Parts()).start("webhook client", self._run)
 
-    def send(self, request: Request, done: Done) -> None:
+    def send(self, request: Request, done: OnResponse) -> None:
         """Post once, and call `done` with what came of it. Every way to fail is an answer, none an exception.
 
         Once, whatever happens: a request that meets a kept connection in the moment its server closes it is a `reset`,
@@ -225,7 +225,7 @@ class WebhookClient:
         if self._asking:
             self._look_at_lookups()
 
-    def _begin(self, request: Request, done: Done, since: float) -> None:
+    def _begin(self, request: Request, done: OnResponse, since: float) -> None:
         try:
             target = self._target(request.url)
         except Forbidden as why:

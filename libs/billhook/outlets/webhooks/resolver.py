@@ -30,9 +30,9 @@ class Found:
     ttl_seconds: float = CACHE_SECONDS
 
 
-Answer = Callable[["Found | OSError"], None]
+Deliver = Callable[["Found | OSError"], None]
 
-Lookup = Callable[[str, Answer], None]
+Lookup = Callable[[str, Deliver], None]
 """Asks for all addresses of a name and returns at once; the answer may come in any thread. A name that has none is an
 `OSError`."""
 
@@ -59,7 +59,7 @@ class Names:
         # outlast LOOKUP_SECONDS also then.
         return pycares.Channel(servers=self._servers or None, timeout=1.0, tries=5)
 
-    def lookup(self, host: str, answer: Answer) -> None:
+    def lookup(self, host: str, answer: Deliver) -> None:
         with self._lock:
             if time.monotonic() >= self._until:
                 # A fresh channel has an empty cache. Queries under way end with the former one, long before it is gone.
@@ -103,7 +103,7 @@ class Directory:
         addresses, until = self._known.get(host, (frozenset[Address](), 0.0))
         return addresses if time.monotonic() < until else frozenset()
 
-    def ask(self, host: str, deliver: Answer) -> None:
+    def ask(self, host: str, deliver: Deliver) -> None:
         """Find the addresses of a host that is no address itself."""
         if (address := literal(host)) is not None:
             deliver(Found([address]))
