@@ -76,27 +76,31 @@ def heard(database: Database) -> Iterator[list[tuple[str, Any]]]:
         sa.event.remove(database.engine, "before_cursor_execute", hear)
 
 
+def plan(tx: Tx, statement: str, parameters: Any) -> list[str]:
+    """What the database means to do."""
+    if tx.dialect.name == "sqlite":
+        return [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    return [row[0] for row in tx.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+
+
 def walks(tx: Tx, statement: str, parameters: Any) -> list[str]:
     """The lines of a plan that go through all of a big table."""
-    if tx.dialect.name == "sqlite":
-        plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-        return [line for line in plan if re.match(rf"SCAN ({'|'.join(BIG)})\b(?!.* USING )", line)]
-    plan = [row[0] for row in tx.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
-    return [line for line in plan if re.search(rf"Seq Scan on ({'|'.join(BIG)})\b", line)]
+    all_of_it = rf"^SCAN ({'|'.join(BIG)})\b(?!.* USING )|Seq Scan on ({'|'.join(BIG)})\b"
+    return [line for line in plan(tx, statement, parameters) if re.search(all_of_it, line)]
 
 
 def plan_for_all(tx: Tx, statement: str, parameters: Any) -> list[str]:
     """A plan as it is made once for whatever parameters come."""
     if tx.dialect.name == "sqlite":  # which knows none when it plans
-        return [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        return plan(tx, statement, parameters)
     numbers = itertools.count(1)
     prepared = re.sub("%s", lambda _: f"${next(numbers)}", statement)
     tx.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL seq_page_cost TO DEFAULT")
     tx.exec_driver_sql(f"PREPARE asked AS {prepared}")
     nothing = ", ".join(["NULL"] * len(parameters))
-    plan = [row[0] for row in tx.exec_driver_sql(f"EXPLAIN EXECUTE asked({nothing})")]
+    made = [row[0] for row in tx.exec_driver_sql(f"EXPLAIN EXECUTE asked({nothing})")]
     tx.exec_driver_sql("DEALLOCATE asked")
-    return plan
+    return made
 
 
 OLD = NOW - timedelta(days=3)
@@ -110,6 +114,7 @@ HOT: dict[str, Callable[[Tx], object]] = {
     "messages of a merchant": lambda tx: messages.list_messages(tx, merchant_id="mrc_1", limit=50),
     "events of a merchant": lambda tx: came.list_events(tx, merchant_id="mrc_1", limit=50),
     "open dead letters": lambda tx: dead_letters.list_dead(tx, merchant_id="mrc_1", limit=50),
+    "open dead letters of all": lambda tx: dead_letters.list_dead(tx, limit=50),
     "a claim of events": lambda tx: work.claim(tx, came.inbox, ids=None, limit=50, **CLAIM),
     "a claim of events that were rung for": lambda tx: work.claim(tx, came.inbox, ids=["evt_1"], limit=50, **CLAIM),
     "the end of events": lambda tx: [

@@ -177,6 +177,29 @@ def test_sqlite_keeps_its_promises_through_a_power_cut(tmp_path: Path) -> None:
     database.close()
 
 
+def test_the_log_of_sqlite_is_cut_when_nobody_reads_what_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billhook.store.sqlite.LONGEST_LOG", 100_000)
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+
+    def write(size: int) -> int:
+        with database.begin() as tx:
+            tx.exec_driver_sql("INSERT INTO t VALUES (zeroblob(?))", (size,))
+        database.checkpoint()
+        return (tmp_path / "x.db-wal").stat().st_size
+
+    with database.begin() as tx:
+        tx.exec_driver_sql("CREATE TABLE t (x)")
+    with database.read() as reader:
+        reader.exec_driver_sql("SELECT * FROM t").all()
+        write(500_000)
+        assert write(500_000) > 1_000_000
+    write(1)
+    assert write(1) <= 100_000
+    database.close()
+
+
 @settings(max_examples=60, deadline=None)
 @example(at=datetime(1969, 12, 31, 23, 59, 58, 500_000, tzinfo=UTC))
 @example(at=datetime(2999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))

@@ -15,8 +15,9 @@ import pytest
 import sqlalchemy as sa
 
 from billhook.store.database import Database
+from billhook.store.dead_letters import list_dead
 from tests.plans.history import fill
-from tests.plans.hot import HOT, ask, claims_of_plain_deliveries, plan_for_all, walks, walks_of_claims
+from tests.plans.hot import HOT, ask, claims_of_plain_deliveries, heard, plan, plan_for_all, walks, walks_of_claims
 
 ROWS = 6_000
 SORTED = r"Sort Key: (\w+\.)?due_at|FOR ORDER BY"
@@ -58,6 +59,16 @@ def test_a_claim_takes_the_longest_due_as_the_index_has_them(history: Database) 
         )
         tx.exec_driver_sql("ANALYZE")
         assert [line for line in plan_for_all(tx, claim, parameters) if re.search(SORTED, line)] == []
+        tx.rollback()
+
+
+def test_open_letters_are_read_past_those_that_were_resolved(history: Database) -> None:
+    with history.begin() as tx:
+        for merchant, index in ((None, "ix_dead_letters_open"), ("mrc_1", "ix_dead_letters_open_of_merchant")):
+            with heard(history) as statements:
+                list_dead(tx, merchant_id=merchant, limit=50)
+            [(statement, parameters)] = statements
+            assert re.search(rf"\b{index}\b", "\n".join(plan(tx, statement, parameters)))
         tx.rollback()
 
 

@@ -28,7 +28,9 @@ dead_letters = sa.Table(
     sa.Column("resolved_by", sa.Text),
     # One open letter for one piece of work; the resolved ones stay as its history.
     partial_index("uq_dead_letters_open", "queue", "work_id", where=_OPEN, unique=True),
-    sa.Index("ix_dead_letters_merchant_id", "merchant_id", "id"),
+    # Pages of the open ones, which are few among all that there ever were.
+    partial_index("ix_dead_letters_open", "id", where=_OPEN),
+    partial_index("ix_dead_letters_open_of_merchant", "merchant_id", "id", where=_OPEN),
 )
 
 

@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from billhook.errors import StoreAway
 from billhook.store.silence import Silence
+
+LONGEST_LOG: Final = 64 * 1024 * 1024
+"""Nothing is folded back while somebody reads what was before, a backup or an export, and the log grows by all that is
+written meanwhile. The file would keep that length for good; behind this it is cut off when it is begun anew."""
 
 
 def engine(url: URL, alike: Mapping[str, Any], answer_seconds: float | None) -> sa.Engine:
@@ -39,6 +43,7 @@ def engine(url: URL, alike: Mapping[str, Any], answer_seconds: float | None) -> 
         # the time (`checkpoint`); a commit does only when it is 40 MB long all the same.
         cursor.execute("PRAGMA cache_size = -8192")
         cursor.execute("PRAGMA wal_autocheckpoint = 10000")
+        cursor.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG}")
         cursor.close()
 
     @sa.event.listens_for(made, "begin")
