@@ -134,7 +134,7 @@ def _bearer(authorization: str) -> str:
 
 def refuse_two_keys(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """A proxy may have looked at the one, and we would go by the other."""
-    if sum(name.lower() == b"authorization" for name, _ in headers) > 1:
+    if [name.lower() for name, _ in headers].count(b"authorization") > 1:
         raise Refusal(400, "two_keys", "Send one `Authorization` header.")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from billhook.rules import bucket
@@ -13,15 +12,13 @@ from billhook.rules import bucket
 MOST_KNOWN: Final = 10_000
 """Whose buckets are kept; whoever was longest away begins with a full one again."""
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-
 
 class Rate:
     """So many a second for each, and as many at once."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
-        self._spent: OrderedDict[str, datetime] = OrderedDict()
+        self._spent: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def take(self, who: str) -> bool:
@@ -33,11 +30,12 @@ class Rate:
         return self._ask(who, keep=False)
 
     def _ask(self, who: str, *, keep: bool) -> bool:
-        now = _EPOCH + timedelta(seconds=time.monotonic())  # no clock that is set can open or close it
+        now = time.monotonic()  # no clock that is set can open or close it
         with self._lock:
-            granted, spent = bucket.take(self._spent.get(who), self.per_second, 1, now)
+            spent = self._spent.get(who)
+            granted, until = bucket.take_now(None if spent is None else spent - now, self.per_second, 1)
             if keep and granted:
-                self._spent[who] = spent
+                self._spent[who] = now + until
                 self._spent.move_to_end(who)
                 if len(self._spent) > MOST_KNOWN:
                     self._spent.popitem(last=False)

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final
@@ -45,8 +44,7 @@ ROUNDS: Final = 5
 """How often endpoints may change under a publication before it is given back."""
 
 
-@dataclass(frozen=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True, gc=False):
     """What is to be published."""
 
     event_type: str
@@ -57,8 +55,7 @@ class Publication:
     occurred_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, gc=False):
     message_id: str
     deliveries: int
     """Endpoints that it goes to."""

@@ -16,13 +16,18 @@ BURST_SECONDS: Final = 1.0
 
 def take(spent: datetime | None, rate: float, wanted: int, now: datetime) -> tuple[int, datetime]:
     """How many of `wanted` tokens there are, and the instant after taking them."""
-    start = now - timedelta(seconds=max(BURST_SECONDS, 1 / rate))
+    granted, until = take_now(None if spent is None else (spent - now).total_seconds(), rate, wanted)
+    return granted, now + timedelta(seconds=until)
+
+
+def take_now(spent: float | None, rate: float, wanted: int) -> tuple[int, float]:
+    """Likewise, with instants as seconds from now, which those that are past are less than."""
+    start = -max(BURST_SECONDS, 1 / rate)
     # Never later than now, unless a clock was ahead when they were given and has been set back.
-    spent = start if spent is None else min(max(spent, start), now)
-    # A microsecond is the resolution of the instant: without it the last token of a full bucket would be missing.
-    there = floor(((now - spent).total_seconds() + 1e-6) * rate)
-    granted = max(0, min(wanted, there))
-    return granted, spent + timedelta(seconds=granted / rate)
+    spent = start if spent is None else min(max(spent, start), 0.0)
+    # A microsecond is the resolution of an instant: without it the last token of a full bucket would be missing.
+    granted = max(0, min(wanted, floor((1e-6 - spent) * rate)))
+    return granted, spent + granted / rate
 
 
 def next_at(spent: datetime, rate: float, ahead: int) -> datetime:

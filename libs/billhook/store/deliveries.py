@@ -85,8 +85,7 @@ CUT: Final = "cut"
 """The outcome of an attempt of which nothing is known but that it began."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
+class NewDelivery(msgspec.Struct, frozen=True, gc=False):
     merchant_id: str
     message_id: str
     endpoint_id: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import msgspec
 import sqlalchemy as sa
 
 from billhook.store.bulk import among
@@ -43,8 +43,9 @@ messages = sa.Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """(A struct, as are the other values that are made for each message: a tenth of a dataclass's time.)"""
+
     id: str
     """The `webhook-id` that receivers deduplicate by; the same over all endpoints and attempts."""
     merchant_id: str
@@ -83,7 +84,7 @@ def add_messages(tx: Tx, new: Sequence[Message], now: datetime) -> list[Message]
     """Store those that are not there yet (a replayed event adds none twice); returns them."""
     if not new:
         return []
-    rows = [{**{field: getattr(m, field) for field in Message.__slots__}, "created_at": now} for m in new]
+    rows = [{**{field: getattr(m, field) for field in Message.__struct_fields__}, "created_at": now} for m in new]
     added = {row[0] for row in _ADD.rows(tx, rows)}
     return [message for message in new if message.id in added]
 

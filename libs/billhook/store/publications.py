@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 
 from billhook.rules.delivery import HELD
@@ -40,8 +41,7 @@ Identity = tuple[str, str]
 """A merchant and an idempotency key of theirs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A message to be published, with its idempotency key and the key of its caller."""
 
     message: Message
