@@ -313,3 +313,15 @@ def test_a_rate_of_a_fraction_is_written_out() -> None:
     line = msgspec.structs.replace(made.lines[0], tax=TaxRate(percent="8.875"))
     document = shown(samples.invoice(msgspec.structs.replace(made, lines=(line,)), locale="de"))
     assert document.lines[0].tax == "8,875\N{NO-BREAK SPACE}%"
+
+
+def test_rows_of_an_address_are_rows_but_not_a_hundred_of_them() -> None:
+    def lines(line1: str) -> tuple[str, ...]:
+        buyer = Party(name="Acme", address=Address(line1=line1, city="Springfield", country="US"))
+        party = shown(samples.invoice(samples.terms(1, buyer=buyer))).buyer
+        assert party is not None
+        return party.lines
+
+    street = "123 Technology Drive\r\n\n Suite 500\nFloor 3"
+    assert lines(street) == ("123 Technology Drive", "Suite 500", "Floor 3", "Springfield", "United States")
+    assert lines("x\n" * 100) == (" ".join("x" * 100), "Springfield", "United States")

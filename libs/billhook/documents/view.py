@@ -15,11 +15,15 @@ import msgspec
 from billhook.documents import colours
 from billhook.documents.wording import Wording
 from billhook.documents.words import Words, direction_of, hosted_words, words_for
+from billhook.rules.book.customer import Address
 from billhook.rules.document import Allowance, DocumentKind, Line, Paper, Snapshot, TaxTotal
 from billhook.rules.terms import VAT, Party
 
 _LETTER: Final = frozenset({"US", "CA", "MX", "PH", "CL", "CO", "CR", "GT", "PA", "SV", "VE", "DO", "PR"})
 """Countries whose paper is Letter. A locale that names no country is of A4."""
+
+_MOST_ROWS: Final = 10
+"""Of an address. One with more has each part on a line, so that it does not push what it stands beside off the page."""
 
 
 class ShownParty(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,16 +196,23 @@ class _Writer:
         name = to.name or (buyer.name if buyer else "")
         if buyer and (name, to.address) == (buyer.name, buyer.address):
             return None
-        lines = tuple(_on_one_line(line) for line in self.write.address(to.address) if line != name)
+        lines = tuple(line for line in self.address(to.address) if line != name)
         return ShownParty(label=self.words.shipped_to, name=_on_one_line(name), lines=lines)
 
     def party(self, party: Party) -> Iterator[str]:
         if party.address:
-            yield from map(_on_one_line, self.write.address(party.address))
+            yield from self.address(party.address)
         if party.email:
             yield party.email
         for tax_id in party.tax_ids:
             yield f"{self.words.tax_id} {_on_one_line(tax_id)}"
+
+    def address(self, address: Address) -> Iterator[str]:
+        """Each of its parts on a line, and each row of a part: a street may have the building and the floor in rows of
+        their own."""
+        parts = list(self.write.address(address))
+        rows = [row.strip() for part in parts for row in part.splitlines() if row.strip()]
+        yield from map(_on_one_line, rows if len(rows) <= _MOST_ROWS else parts)
 
     def facts(self) -> Iterator[ShownFact]:
         snapshot, words = self.snapshot, self.words
