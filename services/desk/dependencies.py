@@ -117,14 +117,20 @@ class Page(BaseModel, Generic[T]):
 def page_of(found: Sequence[Any], limit: int, show: Callable[[Any], T], id_of: Callable[[Any], str]) -> Page[T]:
     """A page of at most `limit`, from a query that asked for one more: the one too many says that there is a next. It
     ends earlier where its objects are large."""
-    data: list[T] = []
+    data = first_that_fit(found[:limit], show)
+    return Page(data=data, next=id_of(found[len(data) - 1]) if len(found) > len(data) else None)
+
+
+def first_that_fit(found: Sequence[Any], show: Callable[[Any], T]) -> list[T]:
+    """As many as an answer holds."""
+    shown: list[T] = []
     size = 0
-    for row in found[:limit]:
-        data.append(show(row))
-        size += _size(data[-1])
+    for row in found:
+        shown.append(show(row))
+        size += _size(shown[-1])
         if size > LARGEST_PAGE:
             break
-    return Page(data=data, next=id_of(found[len(data) - 1]) if len(found) > len(data) else None)
+    return shown
 
 
 def _size(shown: Any) -> int:

@@ -14,7 +14,7 @@ from billhook.events import OPERATIONAL_EVENTS
 from billhook.rules.signing import new_secret, public_key
 from billhook.store import work
 from billhook.store.database import Database
-from billhook.store.deliveries import NewDelivery, add_deliveries, deliveries
+from billhook.store.deliveries import Attempt, NewDelivery, add_attempts, add_deliveries, deliveries
 from billhook.store.endpoints import Endpoint, endpoints_of, save_health
 from billhook.store.messages import Message, add_messages
 from billhook.store.replays import get_replay
@@ -396,6 +396,33 @@ def test_a_deleted_endpoint_is_gone_but_what_it_was_sent_is_not(
     assert untouched["state"] == "due", "another endpoint's"
 
 
+def test_however_often_it_was_tried_an_answer_has_an_end(desk: Desk, world: World) -> None:
+    ours, delivery_id = world.ours, world.ours.ids["delivery_id"]
+    long = b"x" * 64 * 1024
+    with desk.env.database.begin() as tx:
+        add_attempts(
+            tx,
+            [Attempt(ours.merchant_id, delivery_id, number, NOW, 9, "5xx", 500, None, long) for number in range(2, 60)],
+        )
+    delivery = desk.get(f"/v1/deliveries/{delivery_id}", key=ours.key).json()
+    assert [attempt["number"] for attempt in delivery["tries"]] == list(range(40, 60))
+    assert delivery["earlier_tries"]
+    message = desk.get(f"/v1/messages/{delivery['message_id']}", key=ours.key).json()
+    [sent] = [one for one in message["deliveries"] if one["id"] == delivery_id]
+    assert ([attempt["number"] for attempt in sent["tries"]], sent["earlier_tries"]) == ([57, 58, 59], True)
+
+    seen, before = [], None
+    while True:
+        query = {} if before is None else {"before": before}
+        page = desk.get(f"/v1/deliveries/{delivery_id}/attempts", key=ours.key, limit=100, **query).json()
+        assert len(page["data"]) < 40, "a page ends where it is large"
+        seen += [attempt["number"] for attempt in page["data"]]
+        before = page["next"]
+        if before is None:
+            break
+    assert seen == list(range(59, 0, -1))
+
+
 def test_a_delivery_is_shown_with_every_attempt(desk: Desk, world: World) -> None:
     ours = world.ours
     delivery = desk.get(f"/v1/deliveries/{ours.ids['delivery_id']}", key=ours.key).json()
@@ -403,6 +430,7 @@ def test_a_delivery_is_shown_with_every_attempt(desk: Desk, world: World) -> Non
     assert (attempt["status_code"], attempt["outcome"], attempt["duration_ms"]) == (500, "5xx", 12)
     assert attempt["response_headers"] == [{"name": "Server", "value": "old"}]
     assert attempt["response"] == {"encoding": "base64", "content": "/yBvaA=="}
+    assert not delivery["earlier_tries"]
     with desk.env.database.begin() as tx:
         work.finish(tx, deliveries, [delivery["id"]], "expired", NOW)
     [expired] = desk.get("/v1/deliveries", key=ours.key, state="expired").json()["data"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 from desk.world import (
@@ -156,6 +157,19 @@ def test_an_event_is_shown_as_it_came_with_what_else_came_under_its_id(desk: Des
     assert event["body"] == {"encoding": "utf-8", "content": '{"a": 1}'}
     assert event["headers"] == {"webhook-id": "evt"}
     assert [conflict["body"] for conflict in event["conflicts"]] == [{"encoding": "base64", "content": "/wA="}]
+    assert not event["more_conflicts"]
+    with desk.env.database.begin() as tx:
+        for number in range(20):
+            accept(
+                tx,
+                [msgspec.structs.replace(other, id=new_id("evt"), body=b"%d" % number, sha256=b"%032d" % number)],
+                NOW,
+            )
+    event = desk.get(f"/v1/events/{event_id}", key=ours.key).json()
+    assert (len(event["conflicts"]), event["more_conflicts"]) == (20, True)
+    first = desk.get(f"/v1/events/{event_id}/conflicts", key=ours.key).json()
+    last = desk.get(f"/v1/events/{event_id}/conflicts", key=ours.key, before=first["next"]).json()
+    assert (first["data"], len(last["data"]), last["next"]) == (event["conflicts"], 1, None)
     [dead] = desk.get("/v1/events", key=ours.key, state="dead", type="invoice.paid").json()["data"]
     assert dead["external_id"] == "evt_2"
     assert desk.get("/v1/events", key=ours.key, type="something.else").json()["data"] == []

@@ -150,6 +150,7 @@ HOT: dict[str, Callable[[Tx], object]] = {
     "a key that was used": lambda tx: find_used_keys(tx, [("mrc_1", "k1")]),
     "messages of an event": lambda tx: messages.messages_of_event(tx, "msg_1", limit=20),
     "attempts at a delivery": lambda tx: out.list_attempts(tx, ["dlv_1"], merchant_id="mrc_1"),
+    "the newest of them": lambda tx: out.newest_attempts(tx, "dlv_1", merchant_id="mrc_1", before=7, limit=20),
     "mails of a day": lambda tx: next_turn(tx, "mrc_1", 100, NOW),
     "mails about an invoice": lambda tx: written(tx, "mrc_1", ["inv_7"]),
     "the letter of a piece of work": lambda tx: dead_letters.open_letter(tx, "inbox", "evt_7"),

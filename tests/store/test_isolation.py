@@ -209,6 +209,9 @@ QUESTIONS: dict[str, Question] = {
     "deliveries.list_attempts": lambda tx, shop, merchant: deliveries.list_attempts(
         tx, [shop.delivery], merchant_id=merchant
     ),
+    "deliveries.newest_attempts": lambda tx, shop, merchant: deliveries.newest_attempts(
+        tx, shop.delivery, merchant_id=merchant, limit=10
+    ),
     "deliveries.list_deliveries": lambda tx, shop, merchant: deliveries.list_deliveries(tx, merchant_id=merchant),
     "documents.list_documents": lambda tx, shop, merchant: documents.list_documents(
         tx, shop.invoice, merchant_id=merchant

@@ -375,6 +375,17 @@ def list_deliveries(
     return list(tx.execute(query.limit(limit)).mappings())
 
 
+def newest_attempts(
+    tx: Tx, delivery_id: str, *, merchant_id: str, before: int | None = None, limit: int
+) -> list[sa.RowMapping]:
+    """The newest first; with `before` those that were made before the one of this number."""
+    c = delivery_attempts.c
+    query = sa.select(delivery_attempts).where(c.delivery_id == delivery_id, c.merchant_id == merchant_id)
+    if before is not None:
+        query = query.where(c.number < before)
+    return list(tx.execute(query.order_by(c.number.desc()).limit(limit)).mappings())
+
+
 def list_attempts(
     tx: Tx, delivery_ids: Collection[str], *, merchant_id: str, latest: int | None = None
 ) -> list[sa.RowMapping]:

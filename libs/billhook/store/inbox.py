@@ -306,10 +306,17 @@ SHOWN = [column for column in inbox.c if column.name not in ("body", "headers")]
 
 
 def list_conflicts(
-    tx: Tx, event_id: str | None = None, *, merchant_id: str | None = None, limit: int = 100
+    tx: Tx,
+    event_id: str | None = None,
+    *,
+    merchant_id: str | None = None,
+    before: str | None = None,
+    limit: int = 100,
 ) -> list[sa.RowMapping]:
     """Other bytes that came under a known id, newest first: those of one event, or of all."""
     query = sa.select(inbox_conflicts).order_by(inbox_conflicts.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(inbox_conflicts.c.id < before)
     for column, wanted in ((inbox_conflicts.c.inbox_id, event_id), (inbox_conflicts.c.merchant_id, merchant_id)):
         if wanted is not None:
             query = query.where(column == wanted)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.inbox_replay import begin_replay, preview_job, replay_events
 from billhook.actions.limits import check_room
@@ -32,6 +32,7 @@ from services.desk.dependencies import (
     Text,
     Time,
     bytes_shown,
+    first_that_fit,
     known_merchant,
     page_of,
     row_id,
@@ -43,6 +44,9 @@ router = APIRouter(prefix="/v1/events", tags=["events"])
 
 State = Literal["due", "processed", "ignored", "dead"]
 Over = Literal["processed", "ignored", "dead"]
+
+MOST_CONFLICTS = 20
+"""That are shown with an event: a sender may send other bytes under its id without an end."""
 
 MOST_TRIED = 1000
 """Events that a request tries: a command has no such limit."""
@@ -77,10 +81,18 @@ class Conflict(BaseModel):
     received_at: datetime
 
 
+class ConflictQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100, description="A page ends earlier where what is on it is large.")
+    before: Id | Optional = Field(None, description="The `next` of the page before.")
+
+
 class EventWhole(EventShown):
     headers: dict[str, str] = Field(description="Those that the signature needs.")
     body: Bytes = Field(description="The signed bytes.")
-    conflicts: list[Conflict] = Field(description="Other bytes that came under the same id.")
+    conflicts: list[Conflict] = Field(description="Other bytes that came under the same id: the newest.")
+    more_conflicts: bool = Field(description="There are others: `/v1/events/{id}/conflicts` has all.")
 
 
 class NewEventReplay(Body):
@@ -145,16 +157,34 @@ def list_events(env: EnvIn, caller: CallerIn, query: Annotated[EventQuery, Query
 @router.get("/{event_id}")
 def get_event(env: EnvIn, caller: CallerIn, event_id: Id) -> EventWhole:
     with env.database.read() as tx:
-        row = inbox.get_event(tx, event_id, merchant_id=caller.merchant_id)
-        if row is None:
-            raise not_found("event")
-        conflicts = inbox.list_conflicts(tx, event_id, merchant_id=row["merchant_id"])
+        row = _find_event(tx, caller, event_id)
+        conflicts = inbox.list_conflicts(tx, event_id, merchant_id=row["merchant_id"], limit=MOST_CONFLICTS + 1)
+    shown = first_that_fit(conflicts[:MOST_CONFLICTS], _conflict)
     return EventWhole(
         **_show(row).model_dump(),
         headers=decode(row["headers"], dict[str, str]),
         body=bytes_shown(bytes(row["body"])),
-        conflicts=[_conflict(conflict) for conflict in conflicts],
+        conflicts=shown,
+        more_conflicts=len(conflicts) > len(shown),
     )
+
+
+@router.get("/{event_id}/conflicts")
+def list_conflicts(
+    env: EnvIn, caller: CallerIn, event_id: Id, query: Annotated[ConflictQuery, Query()]
+) -> Page[Conflict]:
+    """All other bytes that came under this event's id, the newest first."""
+    with env.database.read() as tx:
+        owner = _find_event(tx, caller, event_id)["merchant_id"]
+        found = inbox.list_conflicts(tx, event_id, merchant_id=owner, before=query.before, limit=query.limit + 1)
+    return page_of(found, query.limit, _conflict, row_id)
+
+
+def _find_event(tx: Tx, caller: Caller, event_id: str) -> Any:
+    row = inbox.get_event(tx, event_id, merchant_id=caller.merchant_id)
+    if row is None:
+        raise not_found("event")
+    return row
 
 
 @router.post("/replays", status_code=201)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.store import deliveries, messages
+from billhook.store.database import Tx
+from billhook.store.merchants import Caller
 from services.desk.dependencies import (
     Bytes,
     CallerIn,
@@ -20,12 +22,19 @@ from services.desk.dependencies import (
     Page,
     Text,
     bytes_shown,
+    first_that_fit,
     page_of,
     row_id,
 )
 from services.desk.refusals import not_found
 
 router = APIRouter(prefix="/v1", tags=["messages"])
+
+MOST_TRIES: Final = 20
+"""Attempts that are shown with a delivery: each replay brings more of them, without an end."""
+
+TRIES_OF_MANY: Final = 3
+"""And with each of a message's."""
 
 
 class MessageQuery(NewestFirst):
@@ -90,8 +99,16 @@ class AttemptShown(BaseModel):
     response: Bytes = Field(description="The first bytes of what the endpoint answered.")
 
 
+class AttemptQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(50, ge=1, le=100, description="A page ends earlier where what is on it is large.")
+    before: int | Optional = Field(None, ge=1, le=2**31 - 1, description="The `next` of the page before.")
+
+
 class DeliveryWhole(DeliveryShown):
-    tries: list[AttemptShown]
+    tries: list[AttemptShown] = Field(description="The newest attempts, in the order in which they were made.")
+    earlier_tries: bool = Field(description="There are attempts before these: `/v1/deliveries/{id}/attempts` has all.")
 
 
 class MessageWhole(MessageShown):
@@ -115,11 +132,21 @@ def _attempt(row: Any) -> AttemptShown:
     return AttemptShown(**{**row, **headers, "response": bytes_shown(bytes(row["response"]))})
 
 
-def _whole(delivery: Any, attempts: Sequence[Any]) -> DeliveryWhole:
-    return DeliveryWhole(
-        **_delivery(delivery).model_dump(),
-        tries=[_attempt(attempt) for attempt in attempts if attempt["delivery_id"] == delivery["id"]],
-    )
+def _whole(delivery: Any, tries: list[AttemptShown], *, earlier: bool) -> DeliveryWhole:
+    return DeliveryWhole(**_delivery(delivery).model_dump(), tries=tries[::-1], earlier_tries=earlier)
+
+
+def _wholes(sent: Sequence[Any], attempts: Sequence[Any]) -> list[DeliveryWhole]:
+    """The attempts are the newest of each delivery, one more than is shown."""
+    mine = {row["id"]: [one for one in attempts if one["delivery_id"] == row["id"]][::-1] for row in sent}
+    wanted = [attempt for tries in mine.values() for attempt in tries[:TRIES_OF_MANY]]
+    shown = first_that_fit(wanted, _attempt)
+    fit = {id(attempt): one for attempt, one in zip(wanted, shown, strict=False)}
+    wholes = []
+    for row in sent:
+        tries = [fit[id(attempt)] for attempt in mine[row["id"]] if id(attempt) in fit]
+        wholes.append(_whole(row, tries, earlier=len(tries) < len(mine[row["id"]])))
+    return wholes
 
 
 @router.get("/messages")
@@ -138,18 +165,19 @@ def list_messages(env: EnvIn, caller: CallerIn, query: Annotated[MessageQuery, Q
 
 @router.get("/messages/{message_id}")
 def get_message(env: EnvIn, caller: CallerIn, message_id: Id) -> MessageWhole:
-    """A message with its deliveries (the newest hundred) and every attempt."""
+    """A message with its deliveries (the newest hundred), and the newest attempts at each."""
     with env.database.read() as tx:
         row = messages.get_message(tx, message_id, merchant_id=caller.merchant_id)
         if row is None:
             raise not_found("message")
         merchant_id = row["merchant_id"]
         sent = deliveries.list_deliveries(tx, merchant_id=merchant_id, message_id=message_id, limit=100)
-        attempts = deliveries.list_attempts(tx, [delivery["id"] for delivery in sent], merchant_id=merchant_id)
+        ids = [delivery["id"] for delivery in sent]
+        attempts = deliveries.list_attempts(tx, ids, merchant_id=merchant_id, latest=TRIES_OF_MANY + 1)
     return MessageWhole(
         **_message(row).model_dump(),
         body=bytes_shown(bytes(row["body"])),
-        deliveries=[_whole(delivery, attempts) for delivery in sent],
+        deliveries=_wholes(sent, attempts),
     )
 
 
@@ -171,9 +199,30 @@ def list_deliveries(env: EnvIn, caller: CallerIn, query: Annotated[DeliveryQuery
 
 @router.get("/deliveries/{delivery_id}")
 def get_delivery(env: EnvIn, caller: CallerIn, delivery_id: Id) -> DeliveryWhole:
-    """A delivery with every attempt: what an endpoint's developer needs to see."""
+    """A delivery with its newest attempts: what an endpoint's developer needs to see."""
     with env.database.read() as tx:
-        row = deliveries.get_delivery(tx, delivery_id, merchant_id=caller.merchant_id)
-        if row is None:
-            raise not_found("delivery")
-        return _whole(row, deliveries.list_attempts(tx, [delivery_id], merchant_id=row["merchant_id"]))
+        row = _find_delivery(tx, caller, delivery_id)
+        merchant_id = row["merchant_id"]
+        found = deliveries.newest_attempts(tx, delivery_id, merchant_id=merchant_id, limit=MOST_TRIES + 1)
+    tries = first_that_fit(found[:MOST_TRIES], _attempt)
+    return _whole(row, tries, earlier=len(found) > len(tries))
+
+
+@router.get("/deliveries/{delivery_id}/attempts")
+def list_attempts(
+    env: EnvIn, caller: CallerIn, delivery_id: Id, query: Annotated[AttemptQuery, Query()]
+) -> Page[AttemptShown]:
+    """Every attempt at a delivery, the newest first."""
+    with env.database.read() as tx:
+        owner = _find_delivery(tx, caller, delivery_id)["merchant_id"]
+        found = deliveries.newest_attempts(
+            tx, delivery_id, merchant_id=owner, before=query.before, limit=query.limit + 1
+        )
+    return page_of(found, query.limit, _attempt, lambda row: str(row["number"]))
+
+
+def _find_delivery(tx: Tx, caller: Caller, delivery_id: str) -> Any:
+    row = deliveries.get_delivery(tx, delivery_id, merchant_id=caller.merchant_id)
+    if row is None:
+        raise not_found("delivery")
+    return row
