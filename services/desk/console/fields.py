@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from markupsafe import Markup, escape
 
+from billhook.rules.book.customer import Address
 from billhook.rules.book.kinds import KINDS
 from billhook.rules.book.objects import Amount, BookObject
 from billhook.rules.money import format_money
@@ -105,6 +106,10 @@ def plainly(value: Any, currency: str | None = None) -> Markup:
         return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), f"{value:%Y-%m-%d %H:%M:%S} UTC")
     if isinstance(value, tuple):
         return _listed(value, currency)
+    if isinstance(value, Address):
+        return escape(_cut(", ".join(str(part) for part in msgspec.structs.astuple(value) if part)))
+    if isinstance(value, dict) and value and all(isinstance(one, (str, int)) for one in value.values()):
+        return escape(_cut(", ".join(f"{name}: {one}" for name, one in value.items())))
     if isinstance(value, (dict, list, msgspec.Struct)):
         return escape(_cut(msgspec.json.encode(value).decode()))
     return escape(_cut(str(value)))

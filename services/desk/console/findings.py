@@ -12,6 +12,7 @@ from billhook.actions.reconciliation import accept_finding, repair_finding
 from billhook.actions.ringing import ring
 from billhook.rules.reconcile import OPEN
 from billhook.store.database import Tx
+from billhook.store.merchants import merchants_of
 from billhook.store.operator_actions import list_actions
 from billhook.store.reconciliation import Finding, get_finding, list_runs
 from billhook.store.reconciliation import list_findings as stored
@@ -80,6 +81,7 @@ def list_findings(request: Request, env: EnvIn, session: SessionIn) -> Response:
         )
         runs = [] if is_more(request) else list_runs(tx, merchant_id=filters.id("merchant"), limit=8)
         sources = sources_of(tx, {one.source_id for one in found} | {run.source_id for run in runs})
+        merchants = merchants_of(tx, {run.merchant_id for run in runs})
     shown = found[:PAGE]
     more = filters.behind(shown[-1].id if len(found) > PAGE else None)
     template = "findings_rows.html" if is_more(request) else "findings.html"
@@ -89,6 +91,7 @@ def list_findings(request: Request, env: EnvIn, session: SessionIn) -> Response:
         findings=shown,
         runs=runs,
         sources=sources,
+        merchants=merchants,
         more=more,
         filters=filters,
         states=list(STATES),
