@@ -1,4 +1,5 @@
-"""The floors: the same work on the wire with no product in it, under the same server.
+"""The floors: the same work on the wire with no product in it, under uvicorn as it comes. (The product's servers are
+uvicorn's too, with connections of their own.)
 
 `commit_floor`: check Stripe's signature and put the event into the same table by the same grouped commit.
 `forward_floor`: check the signature, sign anew, post to the receiver, answer when it has answered. No storage.
@@ -163,7 +164,7 @@ def _serve_answers(parent: Connection, body: bytes) -> None:
 
 
 def _serve(parent: Connection, endpoint: Callable[[bytes, bytes], Awaitable[bytes]]) -> None:
-    """A bare ASGI app that checks Stripe's signature and hands on, under the product's server with its settings."""
+    """A bare ASGI app that checks Stripe's signature and hands on, as the product does."""
     key = SECRET.encode()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -41,7 +41,7 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
             generator.close()
     conditions = {
         "work": "POST of a signed Stripe event to its 200; one ingress process, a real Valkey, no consumers",
-        "floor": "bare ASGI app under the same server: HMAC and the same grouped commit into the same table",
+        "floor": "bare ASGI app under uvicorn: HMAC and the same grouped commit into the same table",
         "event_bytes": BODY_BYTES,
         "connections": CONNECTIONS,
         "events": sum(len(posted.latencies) for posted in products),
@@ -54,7 +54,7 @@ def measure(database: str, scale: Scale) -> Iterator[Figure]:
         median(posted.per_second for posted in products),
         "events/s",
         median(posted.per_second for posted in floors),
-        Aim("ratio", "at least", 0.6),
+        Aim("ratio", "at least", 0.8),
         conditions,
     )
     for share in (50, 99):

@@ -31,7 +31,7 @@ LARGE = 8 * 1024 * 1024
 class App:
     """Reads the body and answers with its length; waits for a word before it answers `/held`, and at `/streamed`
     between the head and the rest; reads nothing at `/early`, says much at `/large`, says it in `/pieces`, and fails at
-    `/broken`."""
+    `/broken`, as at `/short`, where it says less than it was to."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -62,7 +62,7 @@ class App:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         while scope["path"] == "/streamed" and not self.go.is_set():
             await asyncio.sleep(0.01)
-        await send({"type": "http.response.body", "body": said})
+        await send({"type": "http.response.body", "body": b"" if scope["path"] == "/short" else said})
 
 
 @dataclass
@@ -406,13 +406,14 @@ def test_an_answer_without_a_length_goes_in_chunks_and_one_that_cannot_be_said_i
         head, _, body = pieces.partition(b"\r\n\r\n")
         assert b"x-word: /pieces" in head
         assert body == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
-        for path in ("/broken", "/pieces%0d%0aa:b"):
+        for path in ("/broken", "/pieces%0d%0aa:b", "/short"):
             connection = server.connect()
             connection.sendall(request(path=path))
             status, said = answer(connection)
             assert (status, json.loads(said)["error"]["code"]) == (500, "internal"), path
             assert ended(connection)
-    assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [ValueError] * 2
+    errors = [type(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert errors == [ValueError, ValueError, RuntimeError]
 
 
 @pytest.mark.timeout(60)

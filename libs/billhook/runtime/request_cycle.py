@@ -197,10 +197,11 @@ class RequestCycle:
         await self._answer(500, "internal", "The request could not be answered.")
 
     async def _answer(self, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
-        """In place of the application, and close; only that where it has begun to."""
-        if self.response_started:
+        """In place of the application, and close; only that where something of its answer has gone out."""
+        if self.response_started and not self._head:
             self._connection.end()
             return
+        self.response_started = self._chunked = False
         given, body = json_answer(status, code, message, *headers, CLOSE)
         await self.send({"type": "http.response.start", "status": status, "headers": given})
         await self.send({"type": "http.response.body", "body": body})
