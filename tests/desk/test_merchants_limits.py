@@ -56,9 +56,9 @@ def test_each_thing_has_a_limit_that_is_shown_and_refused_with_a_sentence(databa
         revoke_key(tx, key_id, now)
         for what in ("sources", "templates", "keys"):
             assert count_of(tx, what, mine, now) == 0, "what is over makes room"
-            check_room(env, tx, mine, what)
+            check_room(env, tx, mine, what, env.clock())
         with pytest.raises(Refused, match="wait for one to end"):
-            check_room(env, tx, mine, "replays")
+            check_room(env, tx, mine, "replays", env.clock())
     env.close()
 
 

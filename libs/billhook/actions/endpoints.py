@@ -45,23 +45,22 @@ def register_endpoint(
     url: str,
     secret: str | None = None,
     signing: Scheme | None = None,
+    now: datetime,
     **settings: Any,
 ) -> tuple[Endpoint, str | None]:
     """A new endpoint, and its secret if that must be told. `settings` are those of `rules.endpoint_settings`; one left
     out is the default, as None is. Raises `Refused` for what cannot work."""
     fields = _to_store(env, {"event_types": None, **settings, "url": url})
-    check_room(env, tx, merchant_id, "endpoints")
+    check_room(env, tx, merchant_id, "endpoints", now)
     key, public, revealed = _secret(secret, signing, "v1")
-    endpoint = create_endpoint(
-        tx, merchant_id, secret=env.vault.seal(key), public_key=public, now=env.clock(), **fields
-    )
+    endpoint = create_endpoint(tx, merchant_id, secret=env.vault.seal(key), public_key=public, now=now, **fields)
     return endpoint, revealed
 
 
-def change_endpoint(env: Env, tx: Tx, endpoint_id: str, **changes: Any) -> None:
+def change_endpoint(env: Env, tx: Tx, endpoint_id: str, now: datetime, /, **changes: Any) -> None:
     """Set its URL and settings; what is not named stays. Raises `Refused` for what cannot work."""
     if changes:
-        chosen = {"wants_since": env.clock()} if "event_types" in changes else {}
+        chosen = {"wants_since": now} if "event_types" in changes else {}
         update_endpoint(tx, endpoint_id, **_to_store(env, changes), **chosen)
 
 
@@ -73,6 +72,7 @@ def rotate(
     overlap_seconds: int = OVERLAP_SECONDS,
     secret: str | None = None,
     signing: Scheme | None = None,
+    now: datetime,
 ) -> str | None:
     """Sign with a new secret, and for as long as they overlap with the one before too; in the same scheme, if nothing
     else is said. Returns the secret if it must be told."""
@@ -81,7 +81,6 @@ def rotate(
     # Locked: of two rotations at the same time the second must see the first one's secret, or that is lost.
     endpoint = endpoints_of(tx, [endpoint_id], lock=True)[endpoint_id]
     key, public, revealed = _secret(secret, signing, _signing(endpoint))
-    now = env.clock()
     if overlap_seconds and len(endpoint.overlapping(now)) >= MOST_PREVIOUS_SECRETS:
         raise Refused(
             "secrets_too_many",
@@ -135,18 +134,17 @@ def delete_endpoint(tx: Tx, endpoint_id: str, now: datetime) -> None:
     update_endpoint(tx, endpoint_id, deleted_at=now, headers=None, previous_secrets=None)
 
 
-def cancel_all(env: Env, endpoint_id: str) -> None:
+def cancel_all(env: Env, endpoint_id: str, now: datetime) -> None:
     """Cancel all that is due or held for an endpoint that was deleted: in transactions of its own, for there may be
     more than fits into one."""
     more = True
     while more:
         with env.database.begin() as tx:
-            more = cancel_waiting(tx, endpoint_id, env.clock())
+            more = cancel_waiting(tx, endpoint_id, now)
 
 
-def endpoint_shown(env: Env, endpoint: Endpoint) -> dict[str, Any]:
+def endpoint_shown(env: Env, endpoint: Endpoint, now: datetime) -> dict[str, Any]:
     """What may be seen of an endpoint: no secret, and of the headers their names."""
-    now = env.clock()
     ends = [until for _, until in endpoint.overlapping(now)]
     return {
         "id": endpoint.id,

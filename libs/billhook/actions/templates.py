@@ -30,7 +30,7 @@ _LOGO: Final = (
 """One pixel."""
 
 
-def add_template(env: Env, merchant_id: str, name: str, source: str) -> Template:
+def add_template(env: Env, merchant_id: str, name: str, source: str, now: datetime) -> Template:
     """Check a template and keep it. Raises `Refused` with the line that is wrong."""
     if len(source.encode()) > LARGEST_TEMPLATE:
         raise Refused("template_too_large", f"A template may have at most {LARGEST_TEMPLATE // 1024} KiB.")
@@ -40,8 +40,8 @@ def add_template(env: Env, merchant_id: str, name: str, source: str) -> Template
     with env.template_trials.of(merchant_id):
         _try(source)
     with env.database.begin() as tx:
-        check_room(env, tx, merchant_id, "templates")
-        return create_template(tx, merchant_id, name, source, env.clock())
+        check_room(env, tx, merchant_id, "templates", now)
+        return create_template(tx, merchant_id, name, source, now)
 
 
 def _try(source: str) -> None:

@@ -81,7 +81,7 @@ def show_limits(merchant: Owner = None, as_json: Json = False) -> None:
     from billhook.actions.limits import room_of
 
     with opened() as env, env.database.read() as tx:
-        found = room_of(env, tx, owner_of(tx, merchant))
+        found = room_of(env, tx, owner_of(tx, merchant), env.clock())
         rows = [{"what": what, "used": used, "limit": limit} for what, (used, limit) in found.items()]
         show(rows, ("what", "used", "limit"), as_json=as_json, empty="")
 
@@ -104,7 +104,7 @@ def add_key(
         with env.database.begin() as tx:
             owner = None if operator else owner_of(tx, merchant)
             if owner is not None:
-                check_room(env, tx, owner, "keys")
+                check_room(env, tx, owner, "keys", env.clock())
             now = env.clock()
             expires_at = None if expires_in_days is None else now + timedelta(days=expires_in_days)
             key_id, key = merchants.create_key(

@@ -95,7 +95,7 @@ def _find(tx: Tx, endpoint_id: str) -> Endpoint:
 def _whole(env: Env, tx: Tx, endpoint_id: str) -> dict[str, Any]:
     from billhook.actions.endpoints import endpoint_shown
 
-    return endpoint_shown(env, _find(tx, endpoint_id)) | {"held": held_for(tx, endpoint_id)}
+    return endpoint_shown(env, _find(tx, endpoint_id), env.clock()) | {"held": held_for(tx, endpoint_id)}
 
 
 def _secret_row(secret: str | None) -> dict[str, str]:
@@ -126,9 +126,9 @@ def add_endpoint(
         given = secret_of(secret)
         with env.database.begin() as tx:
             endpoint, revealed = register_endpoint(
-                env, tx, owner_of(tx, merchant), url=url, secret=given, signing=signing, **settings
+                env, tx, owner_of(tx, merchant), url=url, secret=given, signing=signing, now=env.clock(), **settings
             )
-        show_one(endpoint_shown(env, endpoint) | _secret_row(revealed), as_json=as_json)
+        show_one(endpoint_shown(env, endpoint, env.clock()) | _secret_row(revealed), as_json=as_json)
 
 
 @commands.command("list")
@@ -137,7 +137,7 @@ def list_endpoints(merchant: Narrow = None, as_json: Json = False) -> None:
     from billhook.actions.endpoints import endpoint_shown
 
     with opened() as env, env.database.read() as tx:
-        found = [endpoint_shown(env, endpoint) for endpoint in endpoints.list_endpoints(tx, merchant)]
+        found = [endpoint_shown(env, endpoint, env.clock()) for endpoint in endpoints.list_endpoints(tx, merchant)]
         columns = ("id", "merchant_id", "url", "event_types", "state", "failing_since", "disabled_reason")
         show(found, columns, as_json=as_json, empty="No endpoints yet. Make one: `billhook endpoints add URL`.")
 
@@ -179,8 +179,8 @@ def set_endpoint(
             changes["url"] = url
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
-            change_endpoint(env, tx, endpoint_id, **changes)
-            endpoint = endpoint_shown(env, _find(tx, endpoint_id))
+            change_endpoint(env, tx, endpoint_id, env.clock(), **changes)
+            endpoint = endpoint_shown(env, _find(tx, endpoint_id), env.clock())
         show_one(endpoint, as_json=as_json)
 
 
@@ -217,8 +217,11 @@ def rotate_endpoint(
         given = secret_of(secret)
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
-            revealed = rotate(env, tx, endpoint_id, overlap_seconds=overlap_seconds, secret=given, signing=signing)
-            endpoint = endpoint_shown(env, _find(tx, endpoint_id))
+            now = env.clock()
+            revealed = rotate(
+                env, tx, endpoint_id, overlap_seconds=overlap_seconds, secret=given, signing=signing, now=now
+            )
+            endpoint = endpoint_shown(env, _find(tx, endpoint_id), env.clock())
         show_one(endpoint | _secret_row(revealed), as_json=as_json)
 
 
@@ -273,5 +276,5 @@ def remove_endpoint(endpoint_id: EndpointId, as_json: Json = False) -> None:
         with env.database.begin() as tx:
             _find(tx, endpoint_id)
             delete_endpoint(tx, endpoint_id, env.clock())
-        cancel_all(env, endpoint_id)
+        cancel_all(env, endpoint_id, env.clock())
         say(f"{endpoint_id} is deleted.", as_json=as_json, id=endpoint_id, state="deleted")

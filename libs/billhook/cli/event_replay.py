@@ -70,7 +70,7 @@ def replay(
             with env.database.begin() as tx:
                 job = _job(tx, env, merchant, source, event_types, states, since, until)
                 if not dry_run:
-                    check_room(env, tx, job.merchant_id, "replays")
+                    check_room(env, tx, job.merchant_id, "replays", env.clock())
                     add_replay(tx, job)
             if dry_run:
                 _show(preview_job(env.database, job, now, limit=10**9), as_json)

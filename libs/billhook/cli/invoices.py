@@ -139,7 +139,7 @@ def draft(
             assert owner is not None
         prepared = invoices.prepare(owner, asked.terms, env.clock(), asked.charged) if finalize else None
         with env.database.begin() as tx:
-            check_room(env, tx, owner.id, "drafts")
+            check_room(env, tx, owner.id, "drafts", env.clock())
             steps = [invoices.draft(tx, owner, asked, key, now=env.clock())]
             made = steps[0].invoice
             if finalize and made.state == "draft":

@@ -60,7 +60,7 @@ def resend(
         with env.database.begin() as tx:
             found = None if endpoint is None else _endpoint(tx, endpoint, merchant)
             owner = owner_of(tx, merchant) if found is None else found.merchant_id
-            check_room(env, tx, owner, "replays")
+            check_room(env, tx, owner, "replays", env.clock())
             replay = replays.create_replay(
                 tx,
                 owner,

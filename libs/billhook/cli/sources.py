@@ -77,7 +77,7 @@ def add_source(
         given = secret_of(secret)
         with env.database.begin() as tx:
             owner = owner_of(tx, merchant)
-            check_room(env, tx, owner, "sources")
+            check_room(env, tx, owner, "sources", env.clock())
             source, made = register_source(
                 tx,
                 env.vault,

@@ -67,7 +67,7 @@ def shown_of(env: Env, tx: Tx, endpoint: Endpoint) -> dict[str, Any]:
     ids = [row["id"] for row in sent]
     attempts = list_attempts(tx, ids, merchant_id=endpoint.merchant_id, latest=LATEST_TRIES)
     return {
-        "endpoint": endpoint_shown(env, endpoint),
+        "endpoint": endpoint_shown(env, endpoint, env.clock()),
         "held": held_for(tx, endpoint.id),
         "most": HELD_LIMIT,
         "deliveries": [(row, [one for one in attempts if one["delivery_id"] == row["id"]]) for row in sent],

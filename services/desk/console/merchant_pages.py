@@ -172,7 +172,7 @@ def rotate_secret(request: Request, visit: ChangeIn, form: FormIn, endpoint_id: 
     overlap = 0 if form.one("at_once") else OVERLAP_SECONDS
     with visit.env.database.begin() as tx:
         find_endpoint(tx, endpoint_id, visit.merchant_id)
-        secret = rotate(visit.env, tx, endpoint_id, overlap_seconds=overlap)
+        secret = rotate(visit.env, tx, endpoint_id, overlap_seconds=overlap, now=visit.env.clock())
         visit.note(tx, "endpoint.rotate", endpoint_id)
         shown = shown_of(visit.env, tx, find_endpoint(tx, endpoint_id, visit.merchant_id))
     return visit.page(request, "m_endpoint.html", **shown, secret=secret or shown["endpoint"]["public_key"])

@@ -50,7 +50,7 @@ def rotate_secret(env: EnvIn, caller: CallerIn, endpoint_id: Id, asked: Rotation
     """Sign with a new secret from now on, and for a while with the one before it too. It is shown this once."""
     with env.database.begin() as tx:
         find(tx, endpoint_id, caller)
-        secret = rotate(env, tx, endpoint_id, **({} if asked is None else asked.model_dump()))
+        secret = rotate(env, tx, endpoint_id, now=env.clock(), **({} if asked is None else asked.model_dump()))
         return show_made(env, find(tx, endpoint_id, caller), secret)
 
 

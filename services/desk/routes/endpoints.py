@@ -162,15 +162,15 @@ class EndpointWhole(EndpointShown):
 
 
 def show(env: Env, endpoint: Endpoint) -> EndpointShown:
-    return EndpointShown(**endpoint_shown(env, endpoint))
+    return EndpointShown(**endpoint_shown(env, endpoint, env.clock()))
 
 
 def show_whole(env: Env, tx: Tx, endpoint: Endpoint) -> EndpointWhole:
-    return EndpointWhole(**endpoint_shown(env, endpoint), held=held_for(tx, endpoint.id))
+    return EndpointWhole(**endpoint_shown(env, endpoint, env.clock()), held=held_for(tx, endpoint.id))
 
 
 def show_made(env: Env, endpoint: Endpoint, secret: str | None) -> EndpointMade:
-    return EndpointMade(**endpoint_shown(env, endpoint), secret=secret)
+    return EndpointMade(**endpoint_shown(env, endpoint, env.clock()), secret=secret)
 
 
 def find(tx: Tx, endpoint_id: str, caller: Caller) -> Endpoint:
@@ -184,7 +184,7 @@ def find(tx: Tx, endpoint_id: str, caller: Caller) -> Endpoint:
 def create_endpoint(env: EnvIn, owner: OwnerIn, new: NewEndpoint) -> EndpointMade:
     """Make an endpoint. Its secret is shown this once."""
     with env.database.begin() as tx:
-        endpoint, secret = register_endpoint(env, tx, known_merchant(tx, owner), **new.model_dump())
+        endpoint, secret = register_endpoint(env, tx, known_merchant(tx, owner), now=env.clock(), **new.model_dump())
     return show_made(env, endpoint, secret)
 
 
@@ -207,7 +207,7 @@ def update_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id, changes: Endp
     next message on."""
     with env.database.begin() as tx:
         find(tx, endpoint_id, caller)
-        change_endpoint(env, tx, endpoint_id, **changes.model_dump(exclude_unset=True))
+        change_endpoint(env, tx, endpoint_id, env.clock(), **changes.model_dump(exclude_unset=True))
         return show(env, find(tx, endpoint_id, caller))
 
 
@@ -217,4 +217,4 @@ def remove_endpoint(env: EnvIn, caller: CallerIn, endpoint_id: Id) -> None:
     with env.database.begin() as tx:
         find(tx, endpoint_id, caller)
         delete_endpoint(tx, endpoint_id, env.clock())
-    cancel_all(env, endpoint_id)
+    cancel_all(env, endpoint_id, env.clock())

@@ -193,7 +193,7 @@ def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewEventRepl
     Follow and cancel it at `/v1/replays/{id}`."""
     with env.database.begin() as tx:
         job = _job(tx, env, caller, owner, new)
-        check_room(env, tx, job.merchant_id, "replays")
+        check_room(env, tx, job.merchant_id, "replays", env.clock())
         rings = begin_replay(tx, job)
     ring(env, rings)
     return show_replay(job)

@@ -125,7 +125,7 @@ def create_template(env: EnvIn, caller: CallerIn, merchant_id: Id, new: NewTempl
     another look is another template."""
     with env.database.read() as tx:
         find_merchant(tx, merchant_id, caller)
-    return _template(add_template(env, merchant_id, new.name, new.source))
+    return _template(add_template(env, merchant_id, new.name, new.source, env.clock()))
 
 
 @router.get("/templates")

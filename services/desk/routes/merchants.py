@@ -156,7 +156,10 @@ def get_limits(env: EnvIn, caller: CallerIn, merchant_id: Id) -> dict[str, Limit
     """How many of each thing the merchant has, and may have; and how many requests it may make a second."""
     with env.database.read() as tx:
         find_merchant(tx, merchant_id, caller)
-        return {what: LimitShown(used=n, limit=limit) for what, (n, limit) in room_of(env, tx, merchant_id).items()}
+        return {
+            what: LimitShown(used=n, limit=limit)
+            for what, (n, limit) in room_of(env, tx, merchant_id, env.clock()).items()
+        }
 
 
 @router.post("/{merchant_id}/keys", status_code=201, dependencies=OPERATORS)
@@ -166,7 +169,7 @@ def create_key(env: EnvIn, merchant_id: Id, new: NewKey) -> KeyMade:
     expires_at = None if new.expires_in_days is None else now + timedelta(days=new.expires_in_days)
     with env.database.begin() as tx:
         known_merchant(tx, merchant_id)
-        check_room(env, tx, merchant_id, "keys")
+        check_room(env, tx, merchant_id, "keys", env.clock())
         key_id, key = merchants.create_key(tx, merchant_id, new.name, now, scope=new.scope, expires_at=expires_at)
     return KeyMade(id=key_id, merchant_id=merchant_id, name=new.name, scope=new.scope, expires_at=expires_at, key=key)
 

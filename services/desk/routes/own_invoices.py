@@ -137,7 +137,7 @@ def create_invoice(
         raise not_found("merchant")
     prepared = invoices.prepare(merchant, checked.terms, env.clock(), checked.charged) if new.finalize else None
     with env.database.begin() as tx:
-        check_room(env, tx, merchant.id, "drafts")
+        check_room(env, tx, merchant.id, "drafts", env.clock())
         step = invoices.draft(tx, merchant, checked, key, now=env.clock())
         rings = [step.rings]
         if new.finalize and step.invoice.state == "draft":

@@ -98,7 +98,7 @@ def start_replay(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewReplay) -
             endpoint = get_endpoint(tx, new.endpoint_id, merchant_id=merchant_id)
             if endpoint is None:
                 raise not_found("endpoint")
-        check_room(env, tx, merchant_id, "replays")
+        check_room(env, tx, merchant_id, "replays", env.clock())
         asked = new.model_dump(exclude={"endpoint_id"})
         replay = replays.create_replay(tx, merchant_id, endpoint=endpoint, by=caller.key_id, now=env.clock(), **asked)
     ring(env, {replays.replays.name: [replay.id]})

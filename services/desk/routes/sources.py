@@ -130,7 +130,7 @@ def create_source(env: EnvIn, caller: CallerIn, owner: OwnerIn, new: NewSource) 
     _check_base(caller, new.api_base)
     with env.database.begin() as tx:
         merchant_id = known_merchant(tx, owner)
-        check_room(env, tx, merchant_id, "sources")
+        check_room(env, tx, merchant_id, "sources", env.clock())
         source, secret = register_source(tx, env.vault, env.clock(), merchant_id=merchant_id, **new.model_dump())
     return _made(env, source, secret)
 
