@@ -59,6 +59,7 @@ def shoot(browser: Browser, desk: str, environment: dict[str, str]) -> None:
     page.emulate_media(color_scheme="light")
     page.goto(f"{desk}/events?type=invoice.paid&state=processed")
     page.locator("table.rows tbody a").first.click()
+    page.wait_for_url(f"{desk}/events/evt_*")
     # A screen as high as the page: what is within the frame is not drawn where a picture reaches beyond the screen.
     height = int(page.evaluate("document.documentElement.scrollHeight"))
     page.set_viewport_size({"width": 1280, "height": height})
