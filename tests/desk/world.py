@@ -183,7 +183,7 @@ def settle(env: Env, name: str) -> Belongings:
         source, _ = register_source(
             tx, env.vault, NOW, merchant_id=merchant.id, provider="standard", name=f"{name}'s billing"
         )
-        endpoint, _ = register_endpoint(env, tx, merchant.id, url="https://example.com/hook")
+        endpoint, _ = register_endpoint(env, tx, merchant.id, url="https://example.com/hook", now=NOW)
     ids = {
         "merchant_id": merchant.id,
         "key_id": spare_id,
