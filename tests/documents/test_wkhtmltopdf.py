@@ -21,6 +21,7 @@ from billhook.documents.wkhtmltopdf import HtmlPage, RendererMissing, RenderErro
 from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import Seller
 from billhook.rules.invoice import snapshot_of
+from billhook_testing import samples
 
 __all__ = ["canary"]
 
@@ -51,6 +52,19 @@ def test_the_pdf_says_what_the_page_says(renderer: Wkhtmltopdf, make_invoice: Ma
     text = text_of(pdf)
     for said in ("ACME-2026-0042", "Acme Cloud", "Müller & Söhne", "Service 1", "20,02", "62,86", "31. März 2026"):
         assert said in text
+
+
+def test_short_labels_stay_on_one_line(renderer: Wkhtmltopdf) -> None:
+    """Beside a long value, and over a narrow column."""
+    asked = (samples.mirrored(), samples.invoice(samples.terms(1), locale="pt-BR"))
+    beside, narrow = map(lines_of, renderer.render([document_html(shown(snapshot)) for snapshot in asked]))
+    assert "Purchase order" in beside
+    assert "Imposto" in narrow
+
+
+def lines_of(pdf: bytes | RenderError) -> str:
+    assert isinstance(pdf, bytes), pdf
+    return pypdf.PdfReader(io.BytesIO(pdf)).pages[0].extract_text().replace("\t", " ")
 
 
 def test_a_long_invoice_has_all_its_lines_and_cuts_none_in_two(
