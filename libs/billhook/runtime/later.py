@@ -63,7 +63,8 @@ class Later:
         elif scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in self._by_path:
             await self._by_path[scope["path"]](scope, receive, send)
         else:
-            self._begin()
-            # Whoever gives up waiting must not cancel it for the others.
-            app = await asyncio.shield(asyncio.wrap_future(self._made))
-            await app(scope, receive, send)
+            if not self._made.done():
+                self._begin()
+                # Whoever gives up waiting must not cancel it for the others.
+                await asyncio.shield(asyncio.wrap_future(self._made))
+            await self._made.result()(scope, receive, send)
