@@ -36,6 +36,7 @@ ELSEWHERE = {
     "BatchConsumer": "a thread",
     "Dispatcher": "threads; here its steps are done one after another",
     "FastPath": "the dispatcher's",
+    "Returned": "the dispatcher's",
     "Rendering": "draws",
     "shown": "draws",
     "choose": "draws",
