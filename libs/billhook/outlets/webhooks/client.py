@@ -44,8 +44,8 @@ RESET_MEMORY_SECONDS: Final = 3600.0
 LOOK_SECONDS: Final = 0.05
 """How often lookups under way are looked at: c-ares knows nothing of our deadlines."""
 
-FINISHED_AT_ONCE: Final = 32
-"""Transfers whose results are made before the sockets are looked at again: a few milliseconds' worth."""
+FINISHED_AT_ONCE: Final = 16
+"""Transfers whose results are made before the sockets are looked at again: a millisecond or two."""
 
 SWEEP_SECONDS: Final = 2.0
 """How often idle connections are looked through while nothing else happens, for those that are to be closed."""
