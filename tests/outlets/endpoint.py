@@ -16,7 +16,7 @@ from typing import Any, ParamSpec
 
 from billhook.outlets.webhooks.client import Reach, WebhookClient
 from billhook.outlets.webhooks.exchange import Request as Posted
-from billhook.outlets.webhooks.resolver import Answer, Found, Lookup
+from billhook.outlets.webhooks.resolver import Deliver, Found, Lookup
 from billhook.outlets.webhooks.response import Response
 from billhook.rules.addresses import parse_networks
 from billhook.rules.delivery import DEADLINE_SECONDS
@@ -145,7 +145,7 @@ async def endpoint(story: Story, *, tls: ssl.SSLContext | None = None) -> AsyncI
 def names(zone: Mapping[str, Sequence[str]]) -> Lookup:
     """Names under the test's control. What is not in the zone does not exist."""
 
-    def lookup(host: str, answer: Answer) -> None:
+    def lookup(host: str, answer: Deliver) -> None:
         if host in zone:
             answer(Found([ip_address(address) for address in zone[host]]))
         else:
