@@ -38,6 +38,7 @@ async def test_no_more_connections_are_kept_than_were_granted() -> None:
 @in_a_loop
 async def test_no_more_requests_are_under_way_than_were_granted() -> None:
     under_way = most = 0
+    three = asyncio.Event()
 
     async def story(peer: Peer) -> None:
         nonlocal under_way, most
@@ -45,6 +46,9 @@ async def test_no_more_requests_are_under_way_than_were_granted() -> None:
             await peer.request()
             under_way += 1
             most = max(most, under_way)
+            if under_way == 3:
+                three.set()
+            await three.wait()
             for _ in range(20):
                 await asyncio.sleep(0)
             under_way -= 1
