@@ -221,14 +221,16 @@ class EndpointLimits:
             told = {**self._roomy, **self._noted}
             known = {name: traffic.room(now) for name, traffic in told.items()}
             capped = [name for name in known if known[name] and told[name].cap is not None]
+            # Of one about which nothing is known here its record may say that it was down: that is for the rules.
+            judged = [name for name in known if known[name] and told[name].breaker != Breaker()]
             room = IN_FLIGHT - self._all_busy
             shares = {merchant_id: self.share(merchant_id) for merchant_id in self._busy}
             if room < WORTH_A_CLAIM:
-                return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped), room + BEYOND
+                return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped, judged), room + BEYOND
             if len(shares) > 1:
                 # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
                 shares = {merchant_id: min(share, ASSURED) for merchant_id, share in shares.items()}
-            return Rooms(known, breaker.FIRST_WINDOW, shares, min(room, ASSURED), capped), room
+            return Rooms(known, breaker.FIRST_WINDOW, shares, min(room, ASSURED), capped, judged), room
 
     def full(self, lane: str) -> tuple[list[str], list[str]]:
         """Endpoints that have no room, and merchants whose share is used up: what is due for them stays where it is,

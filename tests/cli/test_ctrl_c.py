@@ -25,6 +25,7 @@ SHOWN_ONCE = "Your operator key for the desk, shown this once:"
 @pytest.fixture(autouse=True)
 def signals_are_nobodys_afterwards() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background begins without it
     yield
     signal.set_wakeup_fd(-1)
     for number, action in before.items():

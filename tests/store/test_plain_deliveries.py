@@ -35,8 +35,9 @@ def rooms(
     shares: dict[str, int] | None = None,
     other_shares: int = 100,
     capped: Sequence[str] = (),
+    judged: Sequence[str] = (),
 ) -> Rooms:
-    return Rooms(known, others, shares or {}, other_shares, capped)
+    return Rooms(known, others, shares or {}, other_shares, capped, judged)
 
 
 MANY = rooms({}, 100)
@@ -93,6 +94,18 @@ def test_a_claim_brings_all_that_is_needed_to_send(world: World) -> None:
     assert (row["token"], row["due_at"]) == (found.token, world.clock() + LEASE)
     assert found.due == [world.clock()]
     assert claim(world, [delivery]).messages == []  # it is ours
+
+
+def test_an_endpoint_that_is_known_to_fail_is_plain_and_has_the_room_that_it_is_known_by(world: World) -> None:
+    """By the rules, a hundred endpoints that hang were a tenth of a second for whoever came behind them."""
+    now = world.clock()
+    known, unknown = (world.endpoint(URL, failing_since=now, last_failure_at=now) for _ in range(2))
+    for _ in range(3):
+        world.say()
+    found = claim(world, room=rooms({known: 2}, 100, judged=[known]))
+    assert [message.endpoint.id for message in found.messages] == [known, known]
+    assert [endpoint for _, endpoint, _ in found.waiting] == [known]
+    assert [endpoint for _, endpoint in found.left] == [unknown] * 3
 
 
 def test_what_rules_have_to_be_asked_for_is_left(world: World) -> None:

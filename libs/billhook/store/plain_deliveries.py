@@ -2,8 +2,9 @@
 each on PostgreSQL and in as few as can be on SQLite.
 
 Plain is a delivery for which no rule has to be asked. It has no order to keep, nobody holds it or died with it, and its
-endpoint is on, well, and without limits of its own but a cap that the claim is told of. Everything else is left as it
-is, for `work.claim` and the settling that all consumers share: what is not taken here is not lost here.
+endpoint is on, well or known not to be, and without limits of its own but a cap that the claim is told of. Everything
+else is left as it is, for `work.claim` and the settling that all consumers share: what is not taken here is not lost
+here.
 
     claim    found (locked, skipping what others lock) ─▶ plain ─▶ as many to each endpoint and for each merchant as
              there is room ─▶ taken
@@ -59,6 +60,8 @@ class Rooms:
     capped: Collection[str] = ()
     """Endpoints that are known to have a cap. It holds over all couriers, so they are locked while what is under way to
     them is counted."""
+    judged: Collection[str] = ()
+    """Endpoints that fail, and are known to: their room says already what they may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,8 @@ WITH found AS MATERIALIZED (
 ), judged AS (
   SELECT found.*, free,
          subject IS NULL AND token IS NULL AND attempts < %s AND deleted_at IS NULL AND disabled_at IS NULL
-         AND (max_in_flight IS NULL OR free IS NOT NULL) AND rate_limit IS NULL AND failing_since IS NULL AS plain
+         AND (max_in_flight IS NULL OR free IS NOT NULL) AND rate_limit IS NULL
+         AND (failing_since IS NULL OR endpoint_id IN (SELECT unnest(string_to_array(%s::text, ',')))) AS plain
     FROM found JOIN endpoints ON endpoints.id = endpoint_id LEFT JOIN capped USING (endpoint_id)
 ), placed AS (
   SELECT judged.*, row_number() OVER (PARTITION BY endpoint_id, plain ORDER BY id) AS place FROM judged
@@ -178,6 +182,7 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         claim.now,
         ",".join(rooms.capped),
         claim.max_attempts,
+        ",".join(rooms.judged),
         rooms.others,
         rooms.other_shares,
         claim.token,
@@ -216,7 +221,7 @@ _FIND_LONGEST_DUE: Final = _FIND.format(among="", due=DUE, running=_RUNNING, ord
 _WELL: Final = f"""
 SELECT {_COLUMNS} FROM endpoints
  WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND disabled_at IS NULL AND rate_limit IS NULL
-   AND failing_since IS NULL
+   AND (failing_since IS NULL OR id IN (SELECT value FROM json_each(?)))
 """
 _UNDER_WAY: Final = "SELECT count(*) FROM deliveries WHERE endpoint_id = ? AND token IS NOT NULL AND due_at > ?"
 _MARK_TAKEN: Final = """
@@ -232,7 +237,7 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
     else:
         rows = tx.exec_driver_sql(_FIND_AMONG, (claim.max_attempts, as_json(wanted.ids), *given)).fetchall()
     asked = {row[1] for row in rows if row[0]}
-    found = tx.exec_driver_sql(_WELL, (as_json(asked),)).fetchall() if asked else []
+    found = tx.exec_driver_sql(_WELL, (as_json(asked), as_json(rooms.judged))).fetchall() if asked else []
     well = {row[0]: _endpoint(row) for row in found}
     well = {
         endpoint_id: one
