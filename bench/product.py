@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -122,7 +123,7 @@ class Product:
     def another(self, name: str) -> Iterator[None]:
         """One more process of a service that runs already, as long as the block does."""
         port = {f"{name}_port": free_port()}
-        process = start(self.settings.model_copy(update=port), "billhook.runtime.process", name)
+        process = start(dataclasses.replace(self.settings, **port), "billhook.runtime.process", name)
         try:
             wait_until(lambda: is_ready(HOST, port[f"{name}_port"]), 60, f"another {name} to be ready")
             yield

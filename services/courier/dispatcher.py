@@ -59,7 +59,7 @@ BYTES_IN_HAND: Final = 64 * 1024 * 1024
 
 GATHER_SECONDS: Final = 0.025
 """How long after one transaction the settler begins the next: one costs the same for one attempt and for twenty. What
-comes back to a quiet courier is settled at once."""
+comes back to a quiet courier is settled at once, and so is what a capped place waits for."""
 
 IDLE_SECONDS: Final = 5.0
 """How long a claimer waits for a ring, where nothing is put off until then."""
@@ -327,7 +327,9 @@ class Dispatcher:
             lane.busy -= 1
             self._bytes -= len(job.message.body)
             self._results.add(result, None if span is None else span.traceparent)
-            if len(self._results) == 1:
+            if _is_counted_in_sql(job):
+                self._results.is_awaited = True
+            if len(self._results) == 1 or self._results.is_awaited:
                 self._to_settle.notify()
             if lane.busy % LEAST_ROOM == 0:
                 self._roomier.notify_all()
@@ -350,9 +352,9 @@ class Dispatcher:
                 if not self._results and self._is_over():
                     return
             part.tick()
-            if (seconds := again_at - time.monotonic()) > 0:
-                self._ended.wait(seconds)
             with self._lock:
+                if (seconds := again_at - time.monotonic()) > 0:
+                    self._to_settle.wait_for(lambda: self._results.is_awaited, seconds)
                 taken = self._results.take()
             if taken:
                 with self._settling(taken):

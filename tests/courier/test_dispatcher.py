@@ -199,6 +199,19 @@ def test_a_capped_place_is_free_only_when_the_attempt_is_written(world: World, m
     assert office.dispatcher._limits.traffic(endpoint).busy == 0
 
 
+def test_what_a_capped_place_waits_for_is_written_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gathers nothing: an endpoint that takes one at a time had twenty a second."""
+    monkeypatch.setattr("services.courier.dispatcher.GATHER_SECONDS", 600.0)
+    world.endpoint(URL, max_in_flight=1)
+    for _ in range(3):
+        world.say()
+    with dispatching(world) as office:
+        for _ in range(3):
+            until(lambda: office.client.sent, "taking the next")
+            office.answer()
+        until(lambda: office.states() == ["delivered"] * 3)
+
+
 def test_a_cap_that_is_known_is_no_reason_to_ask_the_rules_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = world.endpoint(URL, max_in_flight=1)
     asked: list[object] = []
