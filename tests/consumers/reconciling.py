@@ -26,6 +26,12 @@ from services.reconciler.running import Reconciling
 SETTLE = timedelta(seconds=30)
 
 
+def steps_of(world: World, objects: Objects) -> Steps[Any, Any]:
+    """The reconciler of this world."""
+    handler = Reconciling(world.database, world.apis, lambda: objects, world.metrics, world.clock, settle=SETTLE)
+    return Steps(handler, world.database, Silence(), world.metrics, world.clock)
+
+
 @dataclass
 class Shop:
     """A merchant whose Stripe is a fake one. Webhooks come when `hear` says so."""
@@ -57,16 +63,7 @@ class Shop:
             return verbs.begin_run(tx, verbs.run_of(source, since, now, by=by, **options), now)
 
     def steps(self) -> Steps[Any, Any]:
-        world = self.world
-        handler = Reconciling(
-            world.database,
-            world.apis,
-            lambda: self.objects,
-            world.metrics,
-            world.clock,
-            settle=SETTLE,
-        )
-        return Steps(handler, world.database, Silence(), world.metrics, world.clock)
+        return steps_of(self.world, self.objects)
 
     def go_on(self, run_id: str) -> Run:
         """Until the run is over; events that it takes in are processed meanwhile."""

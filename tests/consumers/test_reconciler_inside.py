@@ -12,12 +12,12 @@ import pytest
 import sqlalchemy as sa
 from actions.office import TERMS
 from consumers.lifecycle import life
-from consumers.world import Silence, World, run_until_quiet
+from consumers.reconciling import steps_of
+from consumers.world import World, run_until_quiet
 
 from billhook.actions import invoices
 from billhook.actions import reconciliation as verbs
 from billhook.outlets.objects import DirectoryObjects
-from billhook.queue.steps import Steps
 from billhook.rules.book.change import Change
 from billhook.rules.book.invoice import Invoice, InvoicePayment
 from billhook.rules.book.objects import book_id
@@ -39,9 +39,6 @@ from billhook.store.schema import instant_of, new_id
 from billhook.store.series import number_series
 from billhook.store.work import DUE
 from services.reconciler import inside
-from services.reconciler.running import Reconciling
-
-SETTLE = timedelta(seconds=30)
 
 FOUND_INSIDE = ("missing_document", "corrupt_document", "double_retry_owner", "duplicate_remote", "orphan_payment")
 """The classes of findings that no provider's list shows, each planted below."""
@@ -99,16 +96,9 @@ class House:
             whose = world.merchant_id if source_id == OWN else sources.get_source(tx, source_id)
             assert whose is not None
             run_id = verbs.begin_run(tx, verbs.run_of(whose, since, now, by=by, **options), now)
-        handler = Reconciling(
-            world.database,
-            world.apis,
-            lambda: self.objects,
-            world.metrics,
-            world.clock,
-            settle=SETTLE,
-        )
+        steps = steps_of(world, self.objects)
         for _ in range(50):
-            run_until_quiet(Steps(handler, world.database, Silence(), world.metrics, world.clock))
+            run_until_quiet(steps)
             world.post()
             self.draw()
             with world.database.read() as tx:

@@ -61,7 +61,8 @@ class Rooms:
     """Endpoints that are known to have a cap. It holds over all couriers, so they are locked while what is under way to
     them is counted."""
     judged: Collection[str] = ()
-    """Endpoints that fail, and are known to: their room says already what they may have."""
+    """Endpoints that this process has judged by their answers: their room says what they may have, also where their
+    record says that they fail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,19 @@ def by_id(table: sa.Table, prefix: str, *where: sa.ColumnElement[bool]) -> Calla
     return page
 
 
+def by_time(at: sa.Column[Any]) -> Callable[[Tx, Scope, str | None], Page]:
+    """Rows of the merchant that have a time within the scope's there, by their ids."""
+    c = at.table.c
+
+    def page(tx: Tx, scope: Scope, cursor: str | None) -> Page:
+        query = sa.select(c.id).where(
+            c.merchant_id == scope.merchant_id, at >= scope.since, at < scope.until, c.id > (cursor or "")
+        )
+        return cut(list(tx.execute(query.order_by(c.id).limit(PAGE)).scalars()))
+
+    return page
+
+
 def cut(found: list[str], cursor_of: Callable[[str], str] = lambda one: one) -> Page:
     return Page(found, cursor_of(found[-1]) if len(found) == PAGE else None)
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from billhook.rules.reconcile import drift_of
 from billhook.store.bulk import among
-from billhook.store.consistency.check import PAGE, Difference, Page, Scope, cut
+from billhook.store.consistency.check import PAGE, Difference, Page, Scope
 from billhook.store.database import Tx
 from billhook.store.inbox import inbox, inbox_conflicts
 from billhook.store.reconciliation import reconciliation_findings
@@ -35,17 +35,6 @@ def given_up_page(tx: Tx, scope: Scope, cursor: str | None) -> Page:
     )
     found = list(tx.execute(query.order_by(c.id).limit(PAGE)))
     return Page([row[1] for row in found], found[-1][0] if len(found) == PAGE else None)
-
-
-def conflicts_page(tx: Tx, scope: Scope, cursor: str | None) -> Page:
-    c = inbox_conflicts.c
-    query = sa.select(c.id).where(
-        c.merchant_id == scope.merchant_id,
-        c.received_at >= scope.since,
-        c.received_at < scope.until,
-        c.id > (cursor or ""),
-    )
-    return cut(list(tx.execute(query.order_by(c.id).limit(PAGE)).scalars()))
 
 
 def conflicts(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference]:

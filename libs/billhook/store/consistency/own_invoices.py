@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from billhook.rules.reconcile import drift_of
 from billhook.store.bulk import among
-from billhook.store.consistency.check import PAGE, Difference, Page, Scope, cut, values_of
+from billhook.store.consistency.check import Difference, Scope, values_of
 from billhook.store.database import Tx
 from billhook.store.own_invoices import own_invoices
 
@@ -36,14 +36,3 @@ def own_that_differ(tx: Tx, scope: Scope, ids: Sequence[str]) -> list[Difference
         drift = drift_of("own_invoice", row["id"], told)
         found += [Difference(drift, row["total"], row["currency"])] if drift else []
     return found
-
-
-def own_by_change(tx: Tx, scope: Scope, cursor: str | None) -> Page:
-    c = own_invoices.c
-    query = sa.select(c.id).where(
-        c.merchant_id == scope.merchant_id,
-        c.updated_at >= scope.since,
-        c.updated_at < scope.until,
-        c.id > (cursor or ""),
-    )
-    return cut(list(tx.execute(query.order_by(c.id).limit(PAGE)).scalars()))
