@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from actions.office import TERMS, Office
 
 from billhook.actions import invoices
@@ -64,6 +65,20 @@ def test_what_is_ready_goes_out_at_once_with_its_file(office: Office) -> None:
     assert mail["subject"] == "Invoice INV-0001 – Acme"
     assert "https://pay.test/7" in mail["body"]
     assert "130.90" in mail["body"]
+
+
+def test_the_mail_of_a_test_says_so(office: Office) -> None:
+    invoice = office.issued()
+    (issued,) = office.shown(invoice.id).values()
+    test = msgspec.json.encode(msgspec.structs.replace(issued, livemode=False))
+    with office.env.database.begin() as tx:
+        tx.execute(sa.update(documents).values(snapshot=test))
+    make_ready(office)
+    send(office, invoice.id)
+    [mail] = office.rows("mails")
+    assert mail["subject"] == "TEST Invoice INV-0001 – Acme"
+    assert [attachment["name"] for attachment in mail["attachments"]] == ["TEST-Invoice-INV-0001.pdf"]
+    assert all("Made in test mode." in text for text in (mail["body"], mail["html"]))
 
 
 def test_a_mail_is_the_sellers_has_a_page_and_leads_to_the_invoice(office: Office) -> None:

@@ -34,7 +34,8 @@ def test_each_failure_is_told_with_what_comes_next_and_where_to_pay(shop: Shop) 
     customer, case = shop.renewal_fails()
     shop.dun()
     ((subject, body),) = written(shop)
-    assert subject == f"Payment for invoice {case.number} failed"
+    assert subject == f"TEST Payment for invoice {case.number} failed", "its source is in test mode"
+    assert body.startswith("Made in test mode.")
     assert "€19.00" in body
     assert "We will try again on" in body
     assert f"You can pay here: {case.pay_url}" in body
@@ -87,8 +88,10 @@ def test_it_is_in_the_language_of_the_invoice_or_in_the_merchants_own_words(shop
     _, case = shop.renewal_fails()
     shop.pass_days(1)
     (failed, _), (own, text) = written(shop)
-    assert failed == f"Zahlung der Rechnung {case.number} fehlgeschlagen"
-    assert own == f"Noch offen: {case.number}"
+    assert failed == f"TEST Zahlung der Rechnung {case.number} fehlgeschlagen"
+    assert own == f"TEST Noch offen: {case.number}"
+    note, _, text = text.partition("\n\n")
+    assert note.startswith("Im Testmodus erstellt.")
     assert text == f"Hallo Ada, 19,00\N{NO-BREAK SPACE}€! {case.pay_url}"
 
 

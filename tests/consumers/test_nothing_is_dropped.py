@@ -67,6 +67,8 @@ def test_events_of_the_other_mode_are_kept_and_ignored(world: World) -> None:
         queues.replay(tx, "inbox", [ignored], by="test", now=world.clock())
     world.post()
     assert world.rows("invoices", "external_id", "livemode") == [("in_1", False), ("in_2", True)]
+    modes = [read_snapshot(snapshot).livemode for (snapshot,) in world.rows("documents", "snapshot")]
+    assert sorted(modes) == [False, False, True, True], "the documents of a test say that they are of one"
 
 
 def test_whether_a_source_is_for_tests_is_what_is_said_or_what_its_key_says(world: World) -> None:

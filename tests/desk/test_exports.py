@@ -89,6 +89,22 @@ def test_credit_notes_have_an_export_of_their_own(desk: Desk, world: World) -> N
     refused(desk.get("/v1/exports/credit-notes.csv", key=ours.key, status="open"), 422, "invalid", "status")
 
 
+def test_what_is_a_test_is_never_beside_what_is_real(desk: Desk, world: World) -> None:
+    ours = world.ours
+    real = {what: [row["id"] for row in rows(desk, ours, what)] for what in ("invoices", "credit-notes")}
+    test, note = (
+        new_invoice(external_id="in_t"),
+        CreditNote(external_id="cn_t", invoice="in_t", status="issued", currency="eur", subtotal=1, total=1),
+    )
+    ids = [add_to_book(desk.env, ours.merchant_id, ours.ids["source_id"], one, livemode=False) for one in (test, note)]
+    for what, made in zip(real, ids, strict=True):
+        assert [row["id"] for row in rows(desk, ours, what)] == real[what]
+        assert [(row["id"], row["livemode"]) for row in rows(desk, ours, what, mode="test")] == [(made, "false")]
+        assert [line["livemode"] for line in lines(desk, ours, what)] == [True] * len(real[what])
+    answer = desk.get("/v1/exports/invoices.csv", key=ours.key, mode="test")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="test-invoices.csv"'
+
+
 def test_the_order_is_that_of_the_numbers(desk: Desk, world: World) -> None:
     ours = world.ours
     draft = add(desk, ours, "none", status="draft", number=None)

@@ -392,8 +392,8 @@ def new_invoice(**changed: Any) -> Invoice:
     return Invoice(**{**fields, **changed})
 
 
-def add_to_book(env: Env, merchant_id: str, source_id: str, value: Any) -> str:
-    entry = book.Entry(merchant_id, source_id, "", Change(value, NOW))
+def add_to_book(env: Env, merchant_id: str, source_id: str, value: Any, *, livemode: bool = True) -> str:
+    entry = book.Entry(merchant_id, source_id, "", Change(value, NOW), livemode)
     with env.database.begin() as tx:
         book.apply(tx, [entry], NOW)
     return entry.id

@@ -138,6 +138,23 @@ def test_totals_stand_with_the_last_two_lines_and_how_to_pay_is_not_cut(engines:
         assert bare(one.shown.totals[-1].amount) in bare(page)
 
 
+def test_a_test_says_so_at_its_head_and_on_every_page(engines: Engines) -> None:
+    """No page of one may be taken for a real document's, nor one of a real document for a test's."""
+    asked = [request(samples.receipt(samples.terms(30), livemode=livemode)) for livemode in (False, True)]
+    test, live = draw(engines, *asked)
+    assert asked[0].shown.test
+    assert bare(f"TEST – {asked[0].shown.test.note}") in bare(reader(test).pages[0].extract_text())
+    assert len(reader(test).pages) > 1
+    assert all(is_marked(page) for page in reader(test).pages)
+    assert not any(is_marked(page) for page in reader(live).pages)
+    assert "TEST" not in text_of(live)
+
+
+def is_marked(page: pypdf.PageObject) -> bool:
+    """As a word, or as a pattern: wkhtmltopdf tiles the page with a picture."""
+    return bool(page["/Resources"].get("/Pattern")) or page.extract_text().replace("TEST Receipt", "").count("TEST") > 0
+
+
 def test_two_hundred_lines_are_all_there_in_their_order_over_many_pages(engines: Engines) -> None:
     one = request(samples.invoice(samples.terms(200)))
     [pdf] = draw(engines, one)
@@ -280,8 +297,10 @@ def test_a_merchants_template_is_drawn_and_a_broken_one_spoils_only_itself(wkhtm
             engines.route(plain),
             engines.route(plain, own="<h1>Ours: {{ document.title }}</h1>"),
             engines.route(plain, own="{{ document.nothing.at.all }}"),
+            engines.route(request(samples.invoice(samples.terms(1), livemode=False)), own="<h1>No word of it</h1>"),
         ]
         drawn = dict(engines.draw(orders))
+    assert [is_marked(reader(drawn[place]).pages[0]) for place in (1, 3)] == [False, True], "whatever it leaves out"
     assert "INV-2026-0042" in text_of(drawn[0])
     assert text_of(drawn[1]) == "Ours:Invoice"
     assert not isinstance(drawn[2], bytes)

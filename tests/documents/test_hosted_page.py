@@ -49,6 +49,17 @@ def test_an_open_invoice_says_what_its_document_says() -> None:
     assert shown_now(ISSUED, now(ISSUED)) == shown(ISSUED)
 
 
+def test_a_test_says_so_before_all_else() -> None:
+    """Also when it was paid, or is void, since."""
+    for later in ({}, {"status": "paid", "amount_paid": ISSUED.total, "amount_remaining": 0}, {"status": "void"}):
+        document = shown_now(msgspec.structs.replace(ISSUED, livemode=False), now(ISSUED, **later))
+        assert document.test
+        html = page(document)
+        assert html.index(document.test.note) < html.index("<h1>")
+        assert f"<title>TEST {document.title}" in html
+        assert "TEST" not in page(shown_now(ISSUED, now(ISSUED, **later)))
+
+
 def test_where_it_is_shipped_to() -> None:
     document = shown(samples.mirrored())
     assert document.ship_to is not None

@@ -51,6 +51,16 @@ def test_an_open_invoice_says_what_is_due_when_and_how_to_pay_it() -> None:
     assert document.legal == ("Registered in England and Wales, company no. 01234567",)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_source_in_test_mode_told_is_called_a_test(language: str) -> None:
+    made = samples.invoice(samples.terms(1), locale=language)
+    live, test = shown(made), shown(msgspec.structs.replace(made, livemode=False))
+    assert live.test is None
+    assert test.test is not None
+    assert test.name == f"{test.test.mark} {live.name}"
+    assert len(test.test.note) > 2 * len(test.test.mark)
+
+
 def test_a_receipt_says_what_was_paid_and_when_and_asks_for_nothing() -> None:
     document = shown(samples.receipt(samples.terms(1)))
     assert (document.title, document.stamp) == ("Receipt", "Paid")

@@ -188,7 +188,8 @@ def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, 
     pay = [Action(said.labels.pay_online, said.pay_url)] if said.pay_url else []
     actions = [*pay, Action(hosted_words(said.language).view, page)]
     links = [f"{action.label}: {action.url}" for action in actions]
-    paragraphs = [said.name, said.headline, *links, "\n".join([said.seller.name, *said.seller.lines])]
+    test = (said.test.note,) if said.test else ()
+    paragraphs = [said.name, *test, said.headline, *links, "\n".join([said.seller.name, *said.seller.lines])]
     return NewMail(
         row["merchant_id"],
         about,
@@ -209,7 +210,7 @@ def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, 
                 direction=said.direction,
                 seller=said.seller.name,
                 title=said.headline,
-                paragraphs=(said.name,),
+                paragraphs=(said.name, *test),
                 actions=tuple(actions),
                 foot=(said.seller.name, *said.seller.lines),
                 accent=said.accent,

@@ -54,14 +54,14 @@ def write_to_customers(tx: Tx, mails: Sequence[CaseMail], now: datetime, *, publ
     new = []
     for mail in mails:
         merchant = merchants.get(mail.case.merchant_id)
-        email, name = billed.get(mail.case.invoice_id, (None, None))
-        if merchant is not None and can_be_reached(email):
-            new.append(_mail(tx, mail, merchant, email, name or "", now, public))
+        to = billed.get(mail.case.invoice_id)
+        if merchant is not None and to is not None and can_be_reached(to.email):
+            new.append(_mail(tx, mail, merchant, to.email, to, now, public))
     return {"mails": add_mails(tx, new, now)}
 
 
 def _mail(
-    tx: Tx, mail: CaseMail, merchant: Merchant, email: str, name: str, now: datetime, public: str | None
+    tx: Tx, mail: CaseMail, merchant: Merchant, email: str, to: book.BilledTo, now: datetime, public: str | None
 ) -> NewMail:
     case, kind, next_at = mail.case, mail.kind, mail.next_at
     own = get_own_invoice(tx, case.invoice_id) if case.source_id == OWN else None
@@ -77,7 +77,7 @@ def _mail(
         "amount": wording.money(case.amount),
         "date": wording.day(next_at if kind in ("failed", "upcoming") and next_at else case.opened_at),
         "link": link or "",
-        "customer": name,
+        "customer": to.name or "",
         "merchant": merchant.name,
     }
     theirs = mail.version.policy.mails.get(kind)
@@ -85,8 +85,10 @@ def _mail(
         subject, text = filled_in(theirs.subject, values), filled_in(theirs.text, values)
     else:
         subject, text = _ours(words, kind, case.cause, values, next_at is not None)
-    subject, seller = header_text(subject)[:200], merchant.seller
     language, labels = words_for(wording.locale)
+    if not to.livemode:
+        subject, text = f"{labels.test} {subject}", f"{labels.test_note}\n\n{text}"
+    subject, seller = header_text(subject)[:200], merchant.seller
     accent = colours.accent(seller.accent)
     page = MailPage(
         language=language,

@@ -8,7 +8,7 @@ from typing import Final
 
 from billhook.errors import Refused
 from billhook.rules.days import zone_of
-from billhook.rules.export import PLAIN, Format, Kind, Style, csv_header, csv_row, json_line
+from billhook.rules.export import PLAIN, Format, Kind, Mode, Style, csv_header, csv_row, json_line
 from billhook.runtime.env import Env
 from billhook.store.exports import exported_ids, exported_rows
 from billhook.store.merchants import get_merchant
@@ -56,13 +56,14 @@ def export(
     since: datetime | None = None,
     until: datetime | None = None,
     status: str | None = None,
+    mode: Mode = "live",
     style: Style = PLAIN,
 ) -> Iterator[bytes]:
     """The file, a page at a time. Which are in it is settled when it begins; each page is a transaction of its own, so
     that a slow reader holds nothing up."""
     zone = _zone(env, merchant_id)
     with env.database.read() as tx:
-        ids = exported_ids(tx, kind, merchant_id, since=since, until=until, status=status)
+        ids = exported_ids(tx, kind, merchant_id, since=since, until=until, status=status, livemode=mode == "live")
     if form == "csv":
         yield csv_header(kind, style)
     for place in range(0, len(ids), PAGE):

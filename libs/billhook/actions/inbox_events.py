@@ -160,16 +160,18 @@ def _documents(event: Event, meaning: Interpretation) -> list[NewDocument]:
         document
         for change in meaning.event_changes
         if isinstance(change.object, Invoice) and not document_waits(event, change)
-        for document in documents_of(event.merchant, entry_of(event, change).id, change.object)
+        for document in documents_of(
+            event.merchant, entry_of(event, change).id, change.object, livemode=event.source.livemode
+        )
     ]
 
 
-def documents_of(merchant: Merchant, invoice_id: str, shown: Invoice) -> list[NewDocument]:
+def documents_of(merchant: Merchant, invoice_id: str, shown: Invoice, *, livemode: bool) -> list[NewDocument]:
     """What a provider's invoice calls for."""
-    return [_document(merchant, invoice_id, shown, kind) for kind in documents_due(shown)]
+    return [_document(merchant, invoice_id, shown, kind, livemode) for kind in documents_due(shown)]
 
 
-def _document(merchant: Merchant, subject_id: str, shown: Invoice, kind: DocumentKind) -> NewDocument:
+def _document(merchant: Merchant, subject_id: str, shown: Invoice, kind: DocumentKind, livemode: bool) -> NewDocument:
     snapshot = snapshot_of(
         shown,
         kind=kind,
@@ -178,5 +180,6 @@ def _document(merchant: Merchant, subject_id: str, shown: Invoice, kind: Documen
         zone=merchant.invoicing.zone,
         template=merchant.invoicing.template,
         paper=merchant.invoicing.paper_wish,
+        livemode=livemode,
     )
     return NewDocument(merchant.id, subject_id, kind, snapshot.template, msgspec.json.encode(snapshot))

@@ -75,7 +75,7 @@ def _document(tx: Tx, finding: Finding, now: datetime, by: str) -> Rings:
         shown = None if own is None or own.snapshot is None else decode(own.snapshot, Snapshot)
         wanted = [] if own is None or shown is None else invoice_documents(update.merchant, own, invoice, shown)
     else:
-        wanted = documents_of(update.merchant, subject_id, invoice)
+        wanted = documents_of(update.merchant, subject_id, invoice, livemode=update.livemode)
     new = BookUpdate(update.merchant, finding.source_id, update.account, documents=tuple(wanted))
     return make_documents(tx, [new], now)
 

@@ -15,7 +15,7 @@ from billhook.cli.arguments import Owner, owner_of
 from billhook.cli.groups import command_group
 from billhook.cli.output import CommandError, Json, Narrow, done_by, opened, say, show, show_one
 from billhook.decoding import convert
-from billhook.rules.export import Decimals, Delimiter, Format, Kind, Preset, style_of
+from billhook.rules.export import Decimals, Delimiter, Format, Kind, Mode, Preset, style_of
 from billhook.rules.terms import CreditTerms, Terms
 from billhook.store import book
 from billhook.store.database import Tx
@@ -300,6 +300,9 @@ def export_invoices(
     until: Annotated[str | None, typer.Option("--to", help="Before then, likewise.")] = None,
     status: Annotated[str | None, typer.Option(help="Only those.")] = None,
     form: Annotated[Format, typer.Option("--format", help="csv (major units) or jsonl (minor units).")] = "csv",
+    mode: Annotated[
+        Mode, typer.Option(help="test: what sources in test mode told, in place of what is real.")
+    ] = "live",
     credit_notes: Annotated[bool, typer.Option("--credit-notes", help="The credit notes instead.")] = False,
     preset: Annotated[
         Preset | None, typer.Option(help="excel: for one with decimal commas: semicolons, a BOM, plain times.")
@@ -318,7 +321,8 @@ def export_invoices(
     form = "jsonl" if as_json else form
     with opened() as env:
         begins, ends = period(env, merchant, since, until)
-        for page in export(env, kind, merchant, form, since=begins, until=ends, status=status, style=style):
+        pages = export(env, kind, merchant, form, since=begins, until=ends, status=status, mode=mode, style=style)
+        for page in pages:
             sys.stdout.buffer.write(page)
 
 

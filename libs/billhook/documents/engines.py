@@ -14,6 +14,7 @@ from typing import Literal
 from billhook.documents.page import document_html
 from billhook.documents.templating import own_html
 from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
+from billhook.documents.watermark import watermarked
 from billhook.documents.wkhtmltopdf import HtmlPage, RenderError, Wkhtmltopdf
 from billhook.rules.engine import Engine
 
@@ -80,6 +81,7 @@ class Engines:
                 request = routed[place].request
                 page = own.get(place)
                 html = page if isinstance(page, str) else document_html(request.shown, logo=_data_uri(request.logo))
+                html = watermarked(html, request.shown.test)
                 yield HtmlPage(html, request.dated, request.shown.paper)
 
         yield from zip(good, self._wkhtmltopdf.draw(pages()), strict=True)

@@ -59,6 +59,14 @@ class ShownRow(msgspec.Struct, frozen=True, kw_only=True):
     """`plain`, `strong` (the total) or `grand` (what is to be paid, or was)."""
 
 
+class ShownTest(msgspec.Struct, frozen=True, kw_only=True):
+    """That nothing here is real."""
+
+    mark: str
+    """One word, such as "TEST"."""
+    note: str
+
+
 class ShownLabels(msgspec.Struct, frozen=True, kw_only=True):
     """The words around the values."""
 
@@ -87,6 +95,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """For a window's title or a file: "Invoice INV-0001"."""
     stamp: str | None
     """Such as "Void" or "Paid", to be seen at first sight."""
+    test: ShownTest | None
+    """Of what a source in test mode told. Its mark is in `name` too."""
     seller: ShownParty
     buyer: ShownParty | None
     ship_to: ShownParty | None
@@ -137,6 +147,7 @@ class _Writer:
         snapshot, words = self.snapshot, self.words
         accent = colours.accent(snapshot.seller.accent)
         title = {"receipt": words.receipt, "credit_note": words.credit_note}.get(snapshot.kind, words.invoice)
+        test = None if snapshot.livemode else ShownTest(mark=words.test, note=words.test_note)
         pay_url = snapshot.pay_url if self.open and snapshot.pay_url and _is_web_address(snapshot.pay_url) else None
         return Shown(
             kind=snapshot.kind,
@@ -144,8 +155,10 @@ class _Writer:
             direction=direction_of(self.language),
             paper=snapshot.paper or ("us-letter" if self.write.locale.territory in _LETTER else "a4"),
             title=title,
-            name=f"{title} {_on_one_line(snapshot.number)}" if snapshot.number else title,
+            # With the mark, since the name is what files, windows, subjects of mails and feet of pages say.
+            name=" ".join(filter(None, (test.mark if test else "", title, _on_one_line(snapshot.number or "")))),
             stamp=self.stamp(),
+            test=test,
             seller=self.seller(),
             buyer=self.buyer(),
             ship_to=self.ship_to(),

@@ -28,6 +28,9 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     stamp_void: str
     stamp_paid: str
     stamp_credit: str
+    test: str
+    """On what a source in test mode told: one word, in capitals where there are any. It stands before names."""
+    test_note: str
 
     billed_to: str
     received_from: str

@@ -128,6 +128,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where nothing is said: that of the locale's country."""
     profile: Profile = "en16931"
     """Of its e-invoice."""
+    livemode: bool = True
+    """False where its source is for tests: nobody may take it for a document of the books."""
     currency: str
     number: str | None = None
     status: Literal["open", "paid", "void", "uncollectible"] = "open"

@@ -19,6 +19,8 @@ Delimiter = Literal["comma", "semicolon", "tab"]
 Decimals = Literal["point", "comma"]
 Format = Literal["csv", "jsonl"]
 Preset = Literal["excel"]
+Mode = Literal["live", "test"]
+"""Whether what real money was meant for is exported, or what a source in test mode told: never both in one file."""
 
 AMOUNTS: Final = frozenset(
     (
@@ -65,6 +67,7 @@ _INVOICE: Final[dict[str, str]] = {
     "credited_after_payment": "by credit notes, of what had been paid",
     "amount_credited": "by credit notes, in all",
     "tax_by_rate": _BY_RATE,
+    "livemode": "false: a test, which belongs into no book",
 }
 
 _CREDIT_NOTE: Final[dict[str, str]] = {
@@ -87,6 +90,7 @@ _CREDIT_NOTE: Final[dict[str, str]] = {
     "created": "when it was issued",
     "voided_at": "when it was declared void",
     "tax_by_rate": _BY_RATE,
+    "livemode": "false: a test, which belongs into no book",
 }
 
 COLUMNS: Final[Mapping[Kind, dict[str, str]]] = {"invoice": _INVOICE, "credit_note": _CREDIT_NOTE}
@@ -183,7 +187,7 @@ def _cell(name: str, value: Any, currency: str, zone: str, style: Style) -> str:
     if isinstance(value, datetime):
         at = value.astimezone(zone_of(zone))
         return _quoted(f"{at:%Y-%m-%d %H:%M:%S}" if style.excel_times else at.isoformat().replace("+00:00", "Z"))
-    return _quoted(_defused(str(value)))
+    return _quoted(str(value).lower() if isinstance(value, bool) else _defused(str(value)))
 
 
 def _amount(amount: int, currency: str, style: Style) -> str:

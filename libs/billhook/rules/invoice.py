@@ -44,6 +44,7 @@ def snapshot_of(
     zone: str = "UTC",
     template: str | None = None,
     paper: Paper | None = None,
+    livemode: bool = True,
 ) -> Snapshot:
     """What a document of this kind shows of this invoice.
 
@@ -62,6 +63,7 @@ def snapshot_of(
         locale=locale,
         zone=zone,
         paper=paper,
+        livemode=livemode,
         currency=invoice.currency,
         number=invoice.number,
         status=status,

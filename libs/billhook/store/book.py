@@ -331,11 +331,19 @@ def get(tx: Tx, kind: str, object_id: str, *, merchant_id: str | None = None) ->
     return tx.execute(query).mappings().first()
 
 
-def billed_to(tx: Tx, invoice_ids: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
-    """The address and the name that invoices say of their customers."""
+class BilledTo(NamedTuple):
+    """Who is to pay an invoice, as the invoice says."""
+
+    email: str | None
+    name: str | None
+    livemode: bool
+    """Whether real money is meant."""
+
+
+def billed_to(tx: Tx, invoice_ids: Collection[str]) -> dict[str, BilledTo]:
     c = TABLES["invoice"].c
-    query = sa.select(c.id, c.customer_email, c.customer_name).where(among(tx, c.id, invoice_ids))
-    return {row[0]: (row[1], row[2]) for row in tx.execute(query)}
+    query = sa.select(c.id, c.customer_email, c.customer_name, c.livemode).where(among(tx, c.id, invoice_ids))
+    return {row[0]: BilledTo(*row[1:]) for row in tx.execute(query)}
 
 
 def list_objects(

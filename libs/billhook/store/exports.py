@@ -35,9 +35,11 @@ def exported_ids(
     since: datetime | None = None,
     until: datetime | None = None,
     status: str | None = None,
+    livemode: bool = True,
 ) -> list[str]:
     """The ids of a merchant's invoices or credit notes (None: of all), mirrored and own ones, that were issued, or
-    where they are not yet, made in the period; in the order of their numbers, and what has none at the end.
+    where they are not yet, made in the period; in the order of their numbers, and what has none at the end. Either
+    those of live sources or those of sources in test mode, for no book has both.
 
     All at once, since SQL would have to sort the whole for each page: a million are 90 MB.
     """
@@ -46,7 +48,7 @@ def exported_ids(
     at = sa.func.coalesce(c.finalized_at, c.created, type_=c.created.type) if kind == "invoice" else c.created
     # The series, then how long the number is: INV-9999 comes before INV-10000.
     order = (c.number.is_(None), sa.func.rtrim(c.number, "0123456789"), sa.func.length(c.number), c.number, c.id)
-    query = sa.select(c.id).where(~c.deleted).order_by(c.merchant_id, *order)
+    query = sa.select(c.id).where(~c.deleted, c.livemode == livemode).order_by(c.merchant_id, *order)
     if merchant_id is not None:
         query = query.where(c.merchant_id == merchant_id)
     if since is not None:

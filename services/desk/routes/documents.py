@@ -89,7 +89,9 @@ def find_invoice(tx: Tx, invoice_id: str, caller: Caller) -> Any:
 
 def invoice_subject(row: Any) -> Subject:
     path = f"/v1/invoices/{row['id']}/documents"
-    return Subject(row["id"], row["merchant_id"], path, row["number"] or row["id"], f"the invoice is {row['status']}")
+    name = "" if row["livemode"] else "TEST-"
+    name += row["number"] or row["id"]
+    return Subject(row["id"], row["merchant_id"], path, name, f"the invoice is {row['status']}")
 
 
 def documents_of(tx: Tx, subject: Subject) -> list[DocumentShown]:

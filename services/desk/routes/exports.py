@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billhook.actions.exports import export, period
 from billhook.rules.book.invoice import CreditNoteStatus, InvoiceStatus
-from billhook.rules.export import COLUMNS, PLAIN, Decimals, Delimiter, Format, Kind, Preset, Style, style_of
+from billhook.rules.export import COLUMNS, PLAIN, Decimals, Delimiter, Format, Kind, Mode, Preset, Style, style_of
 from services.desk.dependencies import CallerIn, EnvIn, Id, Optional, Text
 from services.desk.lengthy import Lengthy
 from services.desk.refusals import not_found
@@ -38,6 +38,7 @@ class Period(BaseModel):
         " `2026-01-01`, or a time with its offset.",
     )
     until: Text | Optional = Field(None, alias="to", description="Before then, likewise: that day is not in it.")
+    mode: Mode = Field("live", description="`test`: what sources in test mode told, in place of what is real.")
 
 
 class Spreadsheet(BaseModel):
@@ -79,11 +80,19 @@ def _file(
     merchant_id = caller.merchant_id or query.merchant_id
     since, until = period(env, merchant_id, query.since, query.until)
     form: Format = "jsonl" if style is None else "csv"
-    lines = export(env, kind, merchant_id, form, since=since, until=until, status=query.status, style=style or PLAIN)
+    lines = export(
+        *(env, kind, merchant_id, form),
+        since=since,
+        until=until,
+        status=query.status,
+        mode=query.mode,
+        style=style or PLAIN,
+    )
+    name = f"{kind}s" if query.mode == "live" else f"test-{kind}s"
     return StreamingResponse(
         lines,
         media_type=_MEDIA_TYPES[form],
-        headers={"Content-Disposition": f'attachment; filename="{kind}s.{form}"'},
+        headers={"Content-Disposition": f'attachment; filename="{name}.{form}"'},
     )
 
 

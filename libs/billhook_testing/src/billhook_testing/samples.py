@@ -231,6 +231,12 @@ def samples() -> Iterator[tuple[str, Snapshot]]:
     plain = Seller(name="Plain & Simple", address=Address(country="US"), accent="#ffe14d")
     yield "light-accent", invoice(terms(3), seller=plain)
     yield "mirrored", mirrored()
+    for locale in LOCALES:
+        yield f"test-{locale}", invoice(terms(30, locale), livemode=False)
+    yield "test-receipt", receipt(terms(3), livemode=False)
+    yield "test-credit-note", credit_note(terms(2), livemode=False)
+    yield "letter", invoice(terms(30), locale="en-US")
+    yield "billions", invoice(_billions(terms(3)), buyer=_long_name(_BUYERS["en"]))
     yield "swedish", invoice(msgspec.structs.replace(terms(3), locale="en"), locale="sv-SE")
 
 
@@ -298,6 +304,18 @@ def _several_rates(made: Terms) -> Terms:
     lines = tuple(msgspec.structs.replace(line, tax=rates[place % len(rates)]) for place, line in enumerate(made.lines))
     discounts = (Discount(percent="12.5", label="Treuerabatt"), Discount(amount=500, label="Gutschein MÄRZ"))
     return msgspec.structs.replace(made, lines=lines, discounts=discounts)
+
+
+def _billions(made: Terms) -> Terms:
+    figures = [{"quantity": "1", "unit_amount": str(amount)} for amount in (123_456_789_012, 987_654_321_098, -5_000)]
+    lines = [
+        msgspec.structs.replace(line, discounts=(), **figure) for line, figure in zip(made.lines, figures, strict=True)
+    ]
+    return msgspec.structs.replace(made, lines=tuple(lines))
+
+
+def _long_name(buyer: Party) -> Party:
+    return msgspec.structs.replace(buyer, name="Bartholomew-Featherstonehaugh Worldwide Logistics Holdings 1")
 
 
 def _long_texts(made: Terms) -> Terms:
