@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from billhook.documents.engines import Drawn, Engines, choose
-from billhook.documents.typst import Picture, RenderRequest
+from billhook.documents.typst import Pdf, Picture, RenderRequest
 from billhook.documents.view import Shown, shown
 from billhook.documents.wkhtmltopdf import FIXED_DATE, RendererMissing, Wkhtmltopdf
 from billhook.rules.book.invoice import CustomField
@@ -117,6 +118,20 @@ def test_a_date_stays_on_one_line(engines: Engines) -> None:
     note = samples.credit_note(samples.terms(1), locale="es", issued_at=day, corrects_issued_at=day)
     page = reader(draw(engines, request(note))[0]).pages[0].extract_text().replace("\N{NO-BREAK SPACE}", " ")
     assert page.replace("\t", " ").count("30 de septiembre de 2026") == 2
+
+
+def test_letters_that_no_font_has_are_marks_and_are_told(engines: Engines) -> None:
+    """Whichever engine draws: a blank in a name is seen by nobody. What leads to a payment stays as it is."""
+    farmer, pay_url = "\U00050001\u200d\U0001f33e", "https://pay.test/\U00050001"
+    made = samples.invoice(samples.terms(1), description=f"Thanks {farmer}e\u0301\u202f!", pay_url=pay_url)
+    plain, odd = draw(engines, request(samples.invoice(samples.terms(1))), request(made))
+    assert "Thanks?é!" in unicodedata.normalize("NFC", text_of(odd))
+    assert isinstance(odd, Pdf)
+    assert odd.unshown == (farmer,)
+    assert getattr(plain, "unshown", ()) == ()
+    notes = [note.get_object() for note in reader(odd).pages[0]["/Annots"]]
+    assert notes
+    assert not any("?" in note["/A"]["/URI"] for note in notes)
 
 
 def test_the_typeface_is_ours_on_every_machine(engines: Engines) -> None:

@@ -45,7 +45,8 @@ def _is_flag(char: str) -> bool:
 
 
 def replaced(json: bytes, missing: Collection[str], mark: str) -> tuple[bytes, list[str]]:
-    """The JSON with a mark for each letter in its texts that has any of these characters in it, and those letters."""
+    """The JSON with a mark for each letter in its texts that has any of these characters in it, and those letters. An
+    address is no text: with a mark in it, it would lead elsewhere."""
     characters, found = set("".join(missing)), dict[str, None]()
 
     def mended(value: Any) -> Any:
@@ -55,7 +56,7 @@ def replaced(json: bytes, missing: Collection[str], mark: str) -> tuple[bytes, l
             case list():
                 return [mended(one) for one in value]
             case dict():
-                return {key: mended(one) for key, one in value.items()}
+                return {key: one if key == "pay_url" else mended(one) for key, one in value.items()}
         return value
 
     def mark_of(cluster: str) -> str:

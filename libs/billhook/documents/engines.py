@@ -7,13 +7,15 @@ setting says so.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from billhook.documents.letters import Letters
 from billhook.documents.page import document_html
 from billhook.documents.templating import own_html
-from billhook.documents.typst import Picture, RenderRequest, TypstRenderer
+from billhook.documents.typst import Pdf, Picture, RenderRequest, TypstRenderer
+from billhook.documents.view import Shown
 from billhook.documents.watermark import watermarked
 from billhook.documents.wkhtmltopdf import HtmlPage, RenderError, Wkhtmltopdf
 from billhook.rules.engine import Engine
@@ -52,6 +54,7 @@ class Engines:
         self._setting = setting
         self._wkhtmltopdf = wkhtmltopdf or Wkhtmltopdf()
         self._typst = typst or TypstRenderer()
+        self._letters = Letters()
 
     def route(self, request: RenderRequest, *, wish: Engine = "auto", own: str | None = None) -> RoutedRequest:
         engine = choose(wish=wish, setting=self._setting, own=own is not None)
@@ -71,7 +74,9 @@ class Engines:
         yield from zip(typst, self._typst.draw(routed[place].request for place in typst), strict=True)
 
     def _draw_html(self, routed: Sequence[RoutedRequest], places: Sequence[int]) -> Iterator[tuple[int, Drawn]]:
-        own = _own_pages(routed, places)
+        legible = {place: self._letters.legible(routed[place].request.shown) for place in places}
+        shown = {place: document for place, (document, _) in legible.items()}
+        own = _own_pages(routed, shown)
         failed = {place: page for place, page in own.items() if isinstance(page, RenderError)}
         yield from failed.items()
         good = [place for place in places if place not in failed]
@@ -80,21 +85,23 @@ class Engines:
             for place in good:
                 request = routed[place].request
                 page = own.get(place)
-                html = page if isinstance(page, str) else document_html(request.shown, logo=_data_uri(request.logo))
+                html = page if isinstance(page, str) else document_html(shown[place], logo=_data_uri(request.logo))
                 html = watermarked(html, request.shown.test)
                 yield HtmlPage(html, request.dated, request.shown.paper)
 
-        yield from zip(good, self._wkhtmltopdf.draw(pages()), strict=True)
+        for place, drawn in zip(good, self._wkhtmltopdf.draw(pages()), strict=True):
+            unshown = legible[place][1]
+            yield place, Pdf(drawn, unshown) if unshown and isinstance(drawn, bytes) else drawn
 
     def close(self) -> None:
         self._wkhtmltopdf.close()
         self._typst.close()
 
 
-def _own_pages(routed: Sequence[RoutedRequest], places: Sequence[int]) -> dict[int, str | RenderError]:
+def _own_pages(routed: Sequence[RoutedRequest], shown: Mapping[int, Shown]) -> dict[int, str | RenderError]:
     """The pages of merchants' own templates. All at once, because each call starts a process."""
-    asked = [(place, own) for place in places if (own := routed[place].own) is not None]
-    requests = [(own, routed[place].request.shown, _data_uri(routed[place].request.logo)) for place, own in asked]
+    asked = [(place, own) for place in shown if (own := routed[place].own) is not None]
+    requests = [(own, shown[place], _data_uri(routed[place].request.logo)) for place, own in asked]
     made = own_html(requests) if requests else []
     return {place: page for (place, _), page in zip(asked, made, strict=True)}
 

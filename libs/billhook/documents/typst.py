@@ -71,7 +71,12 @@ _MESSAGE_LIMIT: Final = 500
 class Pdf(bytes):
     """A file, and what of its text no font here could show: a mark stands for each of these letters."""
 
-    unshown: tuple[str, ...] = ()
+    unshown: tuple[str, ...]
+
+    def __new__(cls, content: bytes, unshown: tuple[str, ...] = ()) -> Pdf:
+        made = super().__new__(cls, content)
+        made.unshown = unshown
+        return made
 
 
 @dataclass(frozen=True)
@@ -146,9 +151,7 @@ class TypstRenderer:
             self._idle.append(process)
         if not answer.pdf:
             return RenderError("Typst cannot draw this document", answer.error[:_MESSAGE_LIMIT])
-        pdf = Pdf(answer.pdf)
-        pdf.unshown = answer.unshown
-        return pdf
+        return Pdf(answer.pdf, answer.unshown)
 
     def _taken(self) -> _Process | None:
         """An idle process that is still alive; None if there is none."""
