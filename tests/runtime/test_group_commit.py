@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -44,6 +45,67 @@ def test_what_comes_while_a_call_is_under_way_shares_the_next() -> None:
 
     assert asyncio.run(ask()) == [2, 4, 6, 8, 10, 12, 14]
     assert calls == [1, 4, 2]
+    line.stop()
+
+
+def test_what_lies_in_the_sockets_when_a_call_ends_shares_the_next() -> None:
+    calls: list[int] = []
+    busy, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def do(items: Sequence[int]) -> list[int]:
+        calls.append(len(items))
+        busy.set()
+        go_on.wait(30)
+        ended.set()
+        return list(items)
+
+    line = GroupCommit("sockets", do, largest=4)
+
+    async def ask() -> None:
+        first = asyncio.create_task(line.submit(1))
+        await asyncio.to_thread(busy.wait, 30)
+        ours, theirs = socket.socketpair()
+        asked: list[asyncio.Task[int]] = []
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ours, lambda: asked.append(asyncio.create_task(line.submit(int(ours.recv(1))))))
+        second = asyncio.create_task(line.submit(2))
+        await asyncio.sleep(0)
+        theirs.send(b"3")
+        go_on.set()
+        ended.wait(30)
+        threading.Event().wait(0.05)  # the loop is busy: a thread that begins the next call at once does so now
+        assert await asyncio.gather(first, second) == [1, 2]
+        assert await asked[0] == 3
+        loop.remove_reader(ours)
+        ours.close()
+        theirs.close()
+
+    asyncio.run(ask())
+    assert calls == [1, 2]
+    line.stop()
+
+
+@pytest.mark.parametrize("ends", ["before it is told", "when it was told"])
+def test_a_loop_that_ends_with_answers_to_give_out_holds_up_no_other(ends: str) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def do(items: Sequence[int]) -> list[int]:
+        busy.set()
+        go_on.wait(30)
+        return list(items)
+
+    line: GroupCommit[int, int] = GroupCommit("left", do, largest=4)
+    loop = asyncio.new_event_loop()
+    asked = loop.create_task(line.submit(1))
+    loop.run_until_complete(asyncio.to_thread(busy.wait, 30))
+    if ends == "before it is told":
+        loop.close()
+    go_on.set()
+    while ends == "when it was told" and line._lags is None:
+        threading.Event().wait(0.001)
+    loop.close()
+    assert answers(line, [2]) == [2]
+    assert not asked.done()
     line.stop()
 
 
