@@ -319,6 +319,9 @@ class EndpointLimits:
             ramp = self._ramps.get(traffic.merchant_id)
             traffic.seconds += (seconds - traffic.seconds) / 4
             if answers(outcome, status_code):
+                if traffic.breaker.failures:
+                    # How long nobody answered does not say how long an answer takes.
+                    traffic.seconds = min(traffic.seconds, seconds)
                 if traffic.breaker.opened or (traffic.turns_until is not None and traffic.seconds <= SLOW_SECONDS):
                     self.recovered.add(endpoint_id)
                     traffic.turns_until = None

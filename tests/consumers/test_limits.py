@@ -110,6 +110,19 @@ def test_whoever_was_slow_and_is_quick_again_gets_what_was_put_off(world: World)
     assert limits.recovered == {endpoint}
 
 
+def test_whoever_hung_and_answers_again_is_not_taken_for_slow(world: World) -> None:
+    """Nor is an endpoint all of whose requests were under way while the machine was suspended."""
+    endpoint = world.endpoint(URL)
+    limits = world.courier().limits
+    for _ in range(3):
+        limits.answered(endpoint, "timeout", None, None, 90.0)
+    ((_, at),) = limits.turns([Waiting("dlv_1", endpoint, 0, off=False)])
+    assert at > world.clock() + timedelta(seconds=30)
+    limits.answered(endpoint, "2xx", 200, None, 0.8)
+    assert limits.recovered == {endpoint}
+    assert limits.turns([Waiting("dlv_2", endpoint, 0, off=False)])[0][1] < world.clock() + timedelta(seconds=1)
+
+
 def test_a_cap_of_a_merchant_holds_over_all_couriers(world: World) -> None:
     endpoint = world.endpoint(URL, max_in_flight=3)
     for _ in range(10):
