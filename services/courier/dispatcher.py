@@ -31,6 +31,7 @@ from billhook.queue.bell import Listener
 from billhook.queue.spans import end_of_attempt
 from billhook.queue.steps import Steps
 from billhook.rules.delivery import FRESH, LANES, REPLAY, RETRY
+from billhook.rules.retry import Defer
 from billhook.runtime.clock import Clock
 from billhook.store import work
 from billhook.store.database import Database, is_outage
@@ -279,6 +280,9 @@ class Dispatcher:
         return None
 
     def _hand_out(self, lane: Lane, token: str, jobs: Sequence[DeliveryJob]) -> None:
+        if again := [job for job in jobs if self._leases.holds(job.id)]:
+            self._give_back(token, again)
+            jobs = [job for job in jobs if job not in again]
         if not jobs:
             return
         self._leases.take(token, [job.id for job in jobs])
@@ -288,6 +292,18 @@ class Dispatcher:
             self._bytes += sum(len(job.message.body) for job in jobs)
         for job in jobs:
             self._send(lane, job)
+
+    def _give_back(self, token: str, jobs: Sequence[DeliveryJob]) -> None:
+        """What is in hand here still: its lease ran out, and another courier has tried it meanwhile and failed. It is
+        tried again once ours is over."""
+        later = self._clock() + self._delivery.lease
+        results = [(job, Defer(later, "an attempt at it is still under way"), None) for job in jobs]
+        try:
+            self._steps.settle(dict.fromkeys((job.id for job in jobs), token), results)
+        except Exception as error:  # it falls due by itself, and counts as an attempt that was cut
+            log.warning("not given back", extra={"reason": str(error)[:200], "count": len(jobs)})
+        for job in jobs:
+            self._leave(job)
 
     def _remember(self, lane: Lane, deferred: Sequence[tuple[str, datetime]]) -> None:
         """Look for what was put off when the first of it falls due; the relay would find it up to a second later."""

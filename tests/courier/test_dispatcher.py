@@ -65,6 +65,30 @@ def test_a_delivery_under_way_is_not_sent_again_when_the_clock_jumps_ahead(world
     assert world.rows("deliveries", "attempts") == [(1,)] * 2
 
 
+def test_what_another_courier_tried_meanwhile_is_not_sent_while_ours_is_under_way(world: World) -> None:
+    """A database that stood still for longer than a lease: the other one came first, failed, and it is due again."""
+    endpoint = world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        with world.database.begin() as tx:
+            tx.execute(sa.update(deliveries).values(token=None, due_at=world.clock(), attempts=2, lane="retry"))
+        office.look()
+        put_off = world.clock() + courier_delivery.Delivery.lease
+        until(lambda: world.rows("deliveries", "due_at", "token") == [(put_off, None)], "giving it back")
+        until(lambda: office.dispatcher._limits.traffic(endpoint).busy == 1, "leaving its place")
+        assert len(office.client.sent) == 1
+        office.answer()  # comes too late to count
+        until(lambda: len(office.dispatcher._leases) == 0)
+        assert world.rows("deliveries", "state", "attempts", "token") == [("due", 2, None)]
+        world.clock.move(seconds=courier_delivery.Delivery.lease.total_seconds())
+        office.look()
+        until(lambda: office.client.sent, "trying it again")
+        office.answer()
+        until(lambda: office.states() == ["delivered"])
+    assert office.parts.problem is None
+
+
 def test_leases_are_short_and_renewed_while_a_request_is_under_way(world: World) -> None:
     assert courier_delivery.Delivery.lease <= timedelta(seconds=10)
     world.endpoint(URL)
@@ -315,16 +339,20 @@ def test_what_was_put_off_is_looked_for_at_its_time_without_a_ring(world: World)
 
 def test_a_receiver_that_asks_for_a_pause_gets_it_from_all_its_webhooks(world: World) -> None:
     endpoint = world.endpoint(URL)
-    world.say()
     with dispatching(world) as office:
-        until(lambda: office.client.sent)
-        office.answer(Response("4xx", 429, retry_after="120"))
-        until(lambda: world.rows("deliveries", "lane") == [("retry",)])
+        for told in (Response("5xx", 500, retry_after="120"), Response("4xx", 429, retry_after="120")):
+            assert not office.dispatcher._limits.traffic(endpoint).breaker.is_open(world.clock())  # 500 is no reason
+            world.say()
+            office.look()
+            until(lambda: office.client.sent)
+            office.answer(told)
+            until(lambda: {lane for (lane,) in world.rows("deliveries", "lane")} == {"retry"})
         pause = world.clock() + timedelta(seconds=120)
-        assert world.rows("deliveries", "due_at")[0][0] >= pause
+        waits = [at for (at,) in world.rows("deliveries", "due_at")]
+        assert waits[0] < pause <= waits[1]
         world.say()
         office.look()
-        until(lambda: all(at >= pause for (at,) in world.rows("deliveries", "due_at")), "putting it off")
+        until(lambda: sum(at >= pause for (at,) in world.rows("deliveries", "due_at")) == 2, "putting it off")
         assert office.client.sent == []
         assert office.dispatcher._limits.traffic(endpoint).breaker.is_open(world.clock())
 
