@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from store.databases import NOW
 from store.history import endpoint_of, said, sent
 
-from billhook.store import queues
+from billhook.store import queues, work
 from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries
 from billhook.store.endpoints import Endpoint
-from billhook.store.ordering import in_turn, release
+from billhook.store.ordering import SOON, in_turn, release
 from billhook.store.replays import create_replay
 
 BEFORE, LATER = NOW - timedelta(hours=1), NOW - timedelta(minutes=1)
@@ -65,6 +65,24 @@ def test_what_holds_up_a_later_delivery(
         tx.execute(sa.update(deliveries).where(deliveries.c.id == later).values(replayed=replayed))
         assert waits(tx, later) is expected[replayed]
         assert not waits(tx, earlier)
+
+
+def test_what_is_just_being_settled_is_asked_about_again_in_a_moment(postgres_database: Database) -> None:
+    """Whoever settles it looked for those that wait before this one was there: nobody would ring for it."""
+    with postgres_database.begin() as tx:
+        _, first, second = two_in_a_row(tx, "due")
+        lease = NOW + timedelta(seconds=8)
+        tx.execute(sa.update(deliveries).where(deliveries.c.id == first).values(token="tok_1", due_at=lease))
+        row = dict(tx.execute(sa.select(deliveries).where(deliveries.c.id == second)).mappings().one())
+    with postgres_database.begin() as settling:
+        work.lock_claimed(settling, deliveries, {first: "tok_1"})
+        with postgres_database.begin() as claiming:
+            assert in_turn(claiming, [row], NOW) == ([], [(row, NOW + SOON)])
+    with postgres_database.begin() as claiming:
+        assert in_turn(claiming, [row], NOW) == ([], [(row, lease)])
+        with postgres_database.begin() as settling:  # has to wait for the claim, and sees what that leaves
+            locked = sa.select(deliveries.c.id).where(deliveries.c.id == first).with_for_update(skip_locked=True)
+            assert settling.execute(locked).all() == []
 
 
 def test_a_turn_comes_when_the_one_before_is_over_also_behind_one_that_is_replayed(database: Database) -> None:

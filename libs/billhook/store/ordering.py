@@ -35,6 +35,9 @@ OrderingKey = tuple[str, str]
 ASK_AGAIN = timedelta(seconds=1)
 """A turn is rung for when the one before is over; this is for the case that the ring is lost, and for what is held."""
 
+SOON = timedelta(seconds=0.05)
+"""When to ask again whether what is just being settled is over: a transaction's time."""
+
 
 @dataclass(frozen=True, slots=True)
 class InLine:
@@ -44,6 +47,8 @@ class InLine:
     due_at: datetime | None
     """None while it is held."""
     lane: str
+    in_hand: bool
+    """A courier has it, or had it a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +67,30 @@ class Line:
 def in_turn(tx: Tx, rows: Sequence[Row], now: datetime) -> tuple[list[Row], list[tuple[Row, datetime]]]:
     """Of due deliveries those whose turn it is, and those that wait, each with the moment to ask again."""
     found = lines(tx, {key_of(row) for row in rows if row["subject"] is not None})
-    ready, waiting = [], []
+    ready: list[Row] = []
+    behind: list[tuple[Row, InLine]] = []
     for row in rows:
         line = found.get(key_of(row)) if row["subject"] is not None else None
         ahead = None if line is None else line.ahead_of(row)
         if ahead is None:
             ready.append(row)
         else:
-            waiting.append((row, max(ahead.due_at or now, now + ASK_AGAIN)))
-    return ready, waiting
+            behind.append((row, ahead))
+    ending = _ending(tx, {ahead.delivery_id for _, ahead in behind if ahead.in_hand})
+    return ready, [
+        (row, now + SOON if ahead.delivery_id in ending else max(ahead.due_at or now, now + ASK_AGAIN))
+        for row, ahead in behind
+    ]
+
+
+def _ending(tx: Tx, in_hand: set[str]) -> set[str]:
+    """Which of these are over, or just being settled: whoever does that has looked already for those that wait, and may
+    not have seen what is due since. The others stay as they are until this transaction ends, and it will be seen."""
+    if not in_hand:
+        return set()
+    c = deliveries.c
+    held = sa.select(c.id).where(c.id.in_(in_hand), c.state == DUE, c.token.is_not(None))
+    return in_hand - set(tx.execute(held.with_for_update(read=True, skip_locked=True)).scalars())
 
 
 def key_of(row: Row) -> OrderingKey:
@@ -94,8 +114,11 @@ def lines(tx: Tx, keys: Collection[OrderingKey], *, excluding: Collection[str] =
         both = firsts.get((held[0], held[1]), [None, None])
         firsts[(held[0], held[1])] = [held[2] if id_ is None else min(held[2], id_) for id_ in both]
     ids = {delivery_id for both in firsts.values() for delivery_id in both if delivery_id is not None}
-    shown = sa.select(c.id, c.due_at, c.lane, c.state).where(c.id.in_(ids))
-    known = {row[0]: InLine(row[0], row[1] if row[3] == DUE else None, row[2]) for row in tx.execute(shown)}
+    shown = sa.select(c.id, c.due_at, c.lane, c.state, c.token.is_not(None)).where(c.id.in_(ids))
+    known = {
+        row[0]: InLine(row[0], row[1] if row[3] == DUE else None, row[2], row[4] or row[3] not in (DUE, HELD))
+        for row in tx.execute(shown)
+    }
     return {
         key: Line(known[first], None if new_id is None else known[new_id])
         for key, (first, new_id) in firsts.items()
