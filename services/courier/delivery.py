@@ -26,6 +26,7 @@ from billhook.rules.delivery import (
     SCHEDULE_SECONDS,
     after_attempt,
     as_told,
+    patience,
 )
 from billhook.rules.retry import Dead, Done, Outcome, Retry, after_failure
 from billhook.rules.signing import signed_headers
@@ -142,7 +143,7 @@ class Delivery:
             log.info("not connected", extra={"endpoint": message.endpoint.id, "reason": response.error})
             response = msgspec.structs.replace(response, outcome=outcome_told, error=error)
         ended_at = started + timedelta(milliseconds=response.duration_ms)
-        pause = retry_after_seconds(response.retry_after, ended_at)
+        pause = patience(response.status_code, retry_after_seconds(response.retry_after, ended_at))
         outcome = after_attempt(
             status_code=response.status_code,
             error=response.error,

@@ -146,6 +146,7 @@ WHOLE = {
     "a 204 with a body": b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nnull",
     "a 204 in chunks": b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two equal lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    "a length said twice": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
     "seventy headers": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"X-A: a\r\n" * 70 + b"\r\n",
     "a header of 9 KB": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: " + b"a" * 9000 + b"\r\n\r\n",
 }
@@ -423,7 +424,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
         ("9" * 400, 10**9),
         ("Sun, 01 Mar 2026 12:01:00 GMT", 60),
         ("Sun, 01 Mar 2026 11:00:00 GMT", 0),
-        ("Sun, 01 Mar 2026 12:01:00", None),
+        ("Sunday, 01-Mar-26 12:01:00 GMT", 60),
+        ("Sun Mar  1 12:01:00 2026", 60),
         ("-1", None),
         ("1.5", None),
         ("soon", None),

@@ -61,6 +61,11 @@ def subject_of(ordering: str, customer: str | None, subscription: str | None) ->
     return {"customer": customer, "subscription": subscription}.get(ordering)
 
 
+def patience(status_code: int | None, retry_after_seconds: float | None) -> float | None:
+    """For how long an endpoint asks to be left alone: `Retry-After` counts with the statuses in `PATIENT`."""
+    return retry_after_seconds if status_code in PATIENT else None
+
+
 def outcome_class(status_code: int) -> str:
     return f"{status_code // 100}xx"
 
@@ -79,7 +84,7 @@ def after_attempt(
     410 the message is held, for its endpoint wants no more.
 
     An `error` beside a status is an answer that broke off: the status is for information, and no success.
-    `retry_after_seconds` counts with the statuses in `PATIENT`. `jitter` in 0…1 only ever adds, by at most a tenth.
+    `jitter` in 0…1 only ever adds, by at most a tenth.
     """
     if error is None and status_code is not None and 200 <= status_code < 300:
         return Done(DELIVERED)
@@ -89,8 +94,8 @@ def after_attempt(
     if attempts > len(schedule):
         return Dead(f"{GAVE_UP} {attempts} attempts: {reason}")
     wait = float(schedule[attempts - 1])
-    if retry_after_seconds is not None and status_code in PATIENT:
-        wait = max(wait, min(retry_after_seconds, RETRY_AFTER_LIMIT_SECONDS))
+    if (asked := patience(status_code, retry_after_seconds)) is not None:
+        wait = max(wait, min(asked, RETRY_AFTER_LIMIT_SECONDS))
     return Retry(now + timedelta(seconds=wait * (1 + 0.1 * jitter)), reason)
 
 

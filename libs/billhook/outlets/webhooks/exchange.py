@@ -43,7 +43,9 @@ INTERIM_LIMIT = 16
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: .*)?\r?\n", re.DOTALL)
 _FIELD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:|[ \t]")  # a token of RFC 9110 section 5.6.2
-_LENGTH: Final = re.compile(rb"\s*\d{1,18}\s*")
+_LENGTH: Final = re.compile(
+    rb"\s*(\d{1,18})(?:\s*,\s*\1)*\s*"
+)  # one, however often a proxy says it (RFC 9110 section 8.6)
 _BLANK: Final = (b"\r\n", b"\n")
 
 _EVERY_REQUEST: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Content-Type": "application/octet-stream"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
@@ -56,7 +56,8 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return float(min(int(header.strip()[:12]), 10**9))
     try:
         at = parsedate_to_datetime(header)
-        return max(0.0, (at - now).total_seconds()) if at.tzinfo is not None else None
+        # Without a zone it is asctime's format, which every recipient must take, and which is in GMT (section 5.6.7).
+        return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
     except (ValueError, OverflowError):
         return None
 
