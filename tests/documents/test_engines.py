@@ -170,6 +170,22 @@ def is_marked(page: pypdf.PageObject) -> bool:
     return bool(page["/Resources"].get("/Pattern")) or page.extract_text().replace("TEST Receipt", "").count("TEST") > 0
 
 
+def test_figures_stand_one_below_the_other_also_where_words_run_to_the_left(engines: Engines) -> None:
+    """They end at one place, so the longer begins farther left."""
+    snapshot = samples.invoice(samples.terms(2, "ar"))
+    amounts = (12_345_678, 131)
+    lines = tuple(msgspec.structs.replace(line, amount=to) for line, to in zip(snapshot.lines, amounts, strict=True))
+    begins: dict[str, float] = {}
+
+    def visit(text: str, transformed: list[float], placed: list[float], *_: object) -> None:
+        if (figure := re.search(r"123,456\.78|(?<![\d,.])1\.31", text)) and figure[0] not in begins:
+            begins[figure[0]] = transformed[0] * placed[4] + transformed[4]
+
+    page = reader(draw(engines, request(msgspec.structs.replace(snapshot, lines=lines)))[0]).pages[0]
+    page.extract_text(visitor_text=visit)
+    assert begins["123,456.78"] + 20 < begins["1.31"]
+
+
 def test_two_hundred_lines_are_all_there_in_their_order_over_many_pages(engines: Engines) -> None:
     one = request(samples.invoice(samples.terms(200)))
     [pdf] = draw(engines, one)

@@ -139,6 +139,14 @@ def test_every_document_is_an_archives_and_a_screen_readers(renderer: TypstRende
         assert root["/Lang"].startswith(locale)
 
 
+def test_what_the_law_wants_at_the_foot_has_no_page_to_itself(renderer: TypstRenderer) -> None:
+    """However full the page before is: one line stands between its text and its number."""
+    asked = [request(samples.invoice(samples.terms(9), footer="Thanks\n" * rows)) for rows in range(1, 9)]
+    ends = [pages_of(pdf)[-1] for pdf in renderer.render(asked)]
+    assert all("Registered in England" in page for page in ends)
+    assert all("Thanks" in page for page in ends)
+
+
 def test_totals_are_never_alone_on_a_page(renderer: TypstRenderer) -> None:
     """The last two lines and the head of the table stand with them. So many lines fill a page and a bit."""
     for count in (13, 17, 18, 19, 40, 44, 45):

@@ -253,6 +253,8 @@ def test_addresses_are_written_in_the_order_of_their_place() -> None:
 
     assert lines(japan, "ja") == ("〒100-0005", "東京都千代田区", "丸の内1-9-1", "日本")
     assert lines(japan, "en") == ("丸の内1-9-1", "千代田区, 東京都 100-0005", "Japan")
+    london = Address(line1="12 Finsbury Square", city="London", postal_code="EC2A 1AB", country="GB")
+    assert lines(london, "en") == ("12 Finsbury Square", "London EC2A 1AB", "United Kingdom")
     assert lines(Address(city="Köln", postal_code="50667", country="de"), "fr") == ("50667 Köln", "Allemagne")
 
 

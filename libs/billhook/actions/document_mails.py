@@ -188,8 +188,14 @@ def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, 
     pay = [Action(said.labels.pay_online, said.pay_url)] if said.pay_url else []
     actions = [*pay, Action(hosted_words(said.language).view, page)]
     links = [f"{action.label}: {action.url}" for action in actions]
-    test = (said.test.note,) if said.test else ()
-    paragraphs = [said.name, *test, said.headline, *links, "\n".join([said.seller.name, *said.seller.lines])]
+    notice = said.test.note if said.test else None
+    paragraphs = [
+        *filter(None, (notice,)),
+        said.name,
+        said.headline,
+        *links,
+        "\n".join([said.seller.name, *said.seller.lines]),
+    ]
     return NewMail(
         row["merchant_id"],
         about,
@@ -209,8 +215,9 @@ def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, 
                 language=said.language,
                 direction=said.direction,
                 seller=said.seller.name,
+                notice=notice,
                 title=said.headline,
-                paragraphs=(said.name, *test),
+                paragraphs=(said.name,),
                 actions=tuple(actions),
                 foot=(said.seller.name, *said.seller.lines),
                 accent=said.accent,

@@ -24,6 +24,8 @@ class MailPage(msgspec.Struct, frozen=True, kw_only=True):
     language: str
     direction: str
     seller: str
+    notice: str | None = None
+    """What has to be known before all else."""
     title: str
     paragraphs: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()

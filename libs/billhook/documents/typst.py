@@ -338,6 +338,7 @@ def work_of(request: RenderRequest, seconds: float) -> Work:
     look["kept"] = _kept(shown, columns, room)
     look["tall"] = _tall(shown.lines, room)
     look["tall_notes"] = [place for place, note in enumerate(shown.notes) if _tall_text(note, _TEXT, _WIDTH)]
+    look["low_legal"] = len(shown.legal) == 1 and width_of(shown.legal[0], _LABEL) <= _WIDTH
     look["tall_footer"] = _tall_text(shown.footer or "", _LABEL, _WIDTH)
     look["headline"] = _headline_size(shown, beside_code=look["code"] is not None)
     picture = None

@@ -41,6 +41,11 @@ _UNITS: Final = {
 
 _LARGEST_FIRST: Final = frozenset({"JP", "CN", "TW", "KR"})
 """Where an address begins with the region, as long as it is written in the language of the place."""
+_CODE_LAST: Final = frozenset(
+    {"AU", "BD", "CA", "EG", "GB", "GG", "GI", "HK", "IE", "IL", "IM", "IN", "JE", "JO", "KE", "LB", "LK", "MT", "NG"}
+    | {"NP", "NZ", "PK", "SA", "SG", "TH", "TW", "UA", "US", "ZA"}
+)
+"""Where the postal code follows the city, though no state stands between."""
 _EAST_ASIAN: Final = frozenset({"ja", "zh", "ko"})
 
 
@@ -97,11 +102,12 @@ class Wording:
             region = f"{address.state or ''}{address.city or ''}"
             yield from filter(None, (code, region, *street, country))
             return
-        locality = (
-            f"{address.city or ''}, {address.state} {address.postal_code or ''}".strip(" ,")
-            if address.state
-            else f"{address.postal_code or ''} {address.city or ''}".strip()
-        )
+        code, city = address.postal_code or "", address.city or ""
+        if address.state:
+            locality = f"{city}, {address.state} {code}".strip(" ,")
+        else:
+            order = (city, code) if (address.country or "").upper() in _CODE_LAST else (code, city)
+            locality = " ".join(filter(None, order))
         yield from filter(None, (*street, locality, country))
 
 
