@@ -279,6 +279,17 @@ def test_any_other_address_is_not_a_link(url: str) -> None:
     assert shown(samples.invoice(samples.terms(1), pay_url=url)).pay_url is None
 
 
+def test_nobody_turns_a_number_around() -> None:
+    made = samples.invoice(samples.terms(1), number="INV-12\u202e34", description="\u202dNote \u2067\u05d0\u2069")
+    lines = tuple(msgspec.structs.replace(line, description="Plan \u202e100") for line in made.lines)
+    buyer = Party(name="Acme \u202eLtd", address=Address(line1="\u202e12 Row"), tax_ids=("\u202eDE1",))
+    document = shown(msgspec.structs.replace(made, lines=lines, buyer=buyer))
+    assert document.name == "Invoice INV-1234"
+    assert document.lines[0].description == "Plan 100"
+    assert document.notes[-1] == "Note \u2067\u05d0\u2069", "what Hebrew needs stays"
+    assert "\u202e" not in str(msgspec.to_builtins(document))
+
+
 def test_where_nothing_is_due_nothing_is_to_pay() -> None:
     free = msgspec.structs.replace(samples.terms(1), discounts=(Discount(percent="100"),))
     document = shown(samples.invoice(free))

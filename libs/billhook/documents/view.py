@@ -26,6 +26,11 @@ _MOST_ROWS: Final = 10
 """Of an address. One with more has each part on a line, so that it does not push what it stands beside off the page."""
 
 
+_OVERRIDES: Final = {0x202D: None, 0x202E: None}
+"""They turn what follows around, whatever it is: the file would show another number than the one it has. What Arabic
+and Hebrew need between words of other scripts (marks, isolates) stays."""
+
+
 class ShownParty(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     """Such as "Billed to"."""
@@ -216,7 +221,7 @@ class _Writer:
         if party.address:
             yield from self.address(party.address)
         if party.email:
-            yield party.email
+            yield _on_one_line(party.email)
         for tax_id in party.tax_ids:
             yield f"{self.words.tax_id} {_on_one_line(tax_id)}"
 
@@ -420,12 +425,12 @@ class _Writer:
 
 def _written(text: str) -> str:
     """With line breaks of one kind, and without tabs: no font has a letter for those."""
-    return "\n".join(text.splitlines()).expandtabs(4)
+    return "\n".join(text.splitlines()).expandtabs(4).translate(_OVERRIDES)
 
 
 def _on_one_line(text: str) -> str:
     """A name, a number or a label: a hundred line breaks in it would push what it stands beside off the page."""
-    return text if text.isprintable() else " ".join(text.splitlines()).expandtabs(1)
+    return text if text.isprintable() else " ".join(text.splitlines()).expandtabs(1).translate(_OVERRIDES)
 
 
 def _whole(date: str) -> str:
