@@ -39,6 +39,7 @@ from billhook.store.deliveries import deliveries, due_for, pull_forward
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
 from services.courier.limits import BEYOND, IN_FLIGHT, Admission, EndpointLimits
+from services.courier.places import Places
 from services.courier.plain import FastPath
 from services.courier.returned import Returned, Traced
 
@@ -60,7 +61,7 @@ BYTES_IN_HAND: Final = 64 * 1024 * 1024
 
 GATHER_SECONDS: Final = 0.025
 """How long after one transaction the settler begins the next: one costs the same for one attempt and for twenty. What
-comes back to a quiet courier is settled at once, and so is what a capped place waits for."""
+comes back to a quiet courier is settled at once."""
 
 IDLE_SECONDS: Final = 5.0
 """How long a claimer waits for a ring, where nothing is put off until then."""
@@ -130,12 +131,13 @@ class Dispatcher:
         self._parts = parts
         self._tracing = tracing
         self._limits = EndpointLimits(clock)
-        self._plain = FastPath(steps, database, self._limits)
         self._claims = threading.Lock()
         """One claim at a time: what each may take depends on what the others have."""
         self._lanes = {name: Lane(name, listen(name)) for name in LANES}
         self._leases = steps.leases()
         """All that is in hand: claimed, and not settled yet."""
+        self._plain = FastPath(steps, database, self._limits, self._leases)
+        self._places: Places[tuple[Lane, DeliveryJob]] = Places(self._limits.places)
         self._bytes = 0
         self._passed_over: set[str] = set()
         """Lanes in which claims passed over what is due for endpoints that are slow or down."""
@@ -163,6 +165,7 @@ class Dispatcher:
     def stop(self, timeout: float) -> bool:
         """Finish the requests under way and stop. What does not end in time keeps its lease and is sent again."""
         self._stopping.set()
+        self._send_no_more(self._places.give_all_back(), "the courier stopped before it could be sent")
         with self._lock:
             self._roomier.notify_all()
             self._to_settle.notify()
@@ -291,7 +294,8 @@ class Dispatcher:
             lane.busy += len(jobs)
             self._bytes += sum(len(job.message.body) for job in jobs)
         for job in jobs:
-            self._send(lane, job)
+            if not _has_cap(job) or self._places.take(job.endpoint.id, (lane, job)):
+                self._send(lane, job)
 
     def _give_back(self, token: str, jobs: Sequence[DeliveryJob]) -> None:
         """What is in hand here still: its lease ran out, and another courier has tried it meanwhile and failed. It is
@@ -320,14 +324,30 @@ class Dispatcher:
         span = None if self._tracing is None else _span(self._tracing, job)
         outgoing = self._delivery.request(job, started)
         if not isinstance(outgoing, Outgoing):
-            self._back(lane, (job, outgoing, None), span)
+            self._over(lane, (job, outgoing, None), span)
             return
         shown = outgoing.shown
 
         def done(response: Response) -> None:
-            self._back(lane, self._delivery.result(job, response, started, shown), span)
+            self._over(lane, self._delivery.result(job, response, started, shown), span)
 
         self._client.send(outgoing.request, done)
+
+    def _over(self, lane: Lane, result: Result, span: Span | None) -> None:
+        """What was under way is over, and its place free."""
+        self._back(lane, result, span)
+        job = result[0]
+        if not _has_cap(job):
+            return
+        endpoint_id = job.endpoint.id
+        if self._limits.fails(endpoint_id):
+            self._send_no_more(self._places.give_back(endpoint_id), "its endpoint failed before it could be sent")
+        for others_lane, other in self._places.leave(endpoint_id):
+            self._send(others_lane, other)
+
+    def _send_no_more(self, waiting: Sequence[tuple[Lane, DeliveryJob]], reason: str) -> None:
+        for lane, job in waiting:
+            self._back(lane, (job, Defer(self._clock(), reason), None), None)
 
     def _back(self, lane: Lane, result: Result, span: Span | None) -> None:
         job, outcome, tried = result
@@ -337,15 +357,12 @@ class Dispatcher:
         if tried is not None:
             attempt, seconds = tried.attempt, tried.attempt.duration_ms / 1000
             self._limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
-        if not _is_counted_in_sql(job):
-            self._leave(job)
+        self._leave(job)
         with self._lock:
             lane.busy -= 1
             self._bytes -= len(job.message.body)
             self._results.add(result, None if span is None else span.traceparent)
-            if _is_counted_in_sql(job):
-                self._results.is_awaited = True
-            if len(self._results) == 1 or self._results.is_awaited:
+            if len(self._results) == 1:
                 self._to_settle.notify()
             if lane.busy % LEAST_ROOM == 0:
                 self._roomier.notify_all()
@@ -368,9 +385,9 @@ class Dispatcher:
                 if not self._results and self._is_over():
                     return
             part.tick()
+            if (seconds := again_at - time.monotonic()) > 0:
+                self._ended.wait(seconds)
             with self._lock:
-                if (seconds := again_at - time.monotonic()) > 0:
-                    self._to_settle.wait_for(lambda: self._results.is_awaited, seconds)
                 taken = self._results.take()
             if taken:
                 with self._settling(taken):
@@ -408,9 +425,6 @@ class Dispatcher:
             self._steps.took([self._leases.seconds(row_id) for row_id in ids])
             self._steps.in_hand(-len(ids))
             self._leases.release(ids)
-        for job, _, _ in results:
-            if _is_counted_in_sql(job):
-                self._leave(job)
 
     def _count(self, results: Sequence[Result]) -> None:
         attempts = [tried for _, _, tried in results if tried is not None]
@@ -474,6 +488,5 @@ def _span(tracing: Tracing, job: DeliveryJob) -> Span:
     return tracing.begin("deliver", "client", job.message.traceparent, about)
 
 
-def _is_counted_in_sql(job: DeliveryJob) -> bool:
-    """Whether its place is free only when SQL says so: the endpoint's cap holds over all couriers."""
+def _has_cap(job: DeliveryJob) -> bool:
     return job.endpoint.max_in_flight is not None

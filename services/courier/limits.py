@@ -63,6 +63,10 @@ MOST_NOTED = 1000
 MOST_ROOMY = 64
 """Endpoints that answer, the last ones used, whose windows a claim is told of although nothing is under way to them."""
 
+AHEAD_SECONDS = 0.1
+MOST_AHEAD = 16
+"""Of what an endpoint with a cap answers in such a time so much is in hand beyond its places (`places.py`)."""
+
 WORTH_A_CLAIM = 16
 """Places that have become free for a merchant."""
 
@@ -83,7 +87,9 @@ class Traffic:
     turns_until: datetime | None = None
     """Up to when its turns are given to what was put off because it is slow or down."""
     cap: int | None = None
-    """What its merchant allows to be under way at once."""
+    """What its merchant allows to be under way at once,"""
+    places: int | None = None
+    """and what other couriers left of that when it was last claimed for."""
     merchant_id: str = ""
     left: set[str] = field(default_factory=set)
     """Lanes in whose table something due was left because the endpoint had no room."""
@@ -93,8 +99,19 @@ class Traffic:
         """How many may be under way at once."""
         return self.breaker.window if self.cap is None else min(self.breaker.window, self.cap)
 
+    @property
+    def fails(self) -> bool:
+        return self.breaker.failures > 1
+
+    @property
+    def ahead(self) -> int:
+        """How many more may be in hand: what is soon sent, and none where nothing is known or it fails."""
+        if self.cap is None or self.fails or not self.seconds:
+            return 0
+        return min(MOST_AHEAD, int(self.most * AHEAD_SECONDS / self.seconds))
+
     def room(self, now: datetime) -> int:
-        return 0 if self.breaker.is_open(now) else max(0, self.most - self.busy)
+        return 0 if self.breaker.is_open(now) else max(0, self.most + self.ahead - self.busy)
 
     def next_turn(self, now: datetime, *, tried: bool) -> datetime:
         """When the next of what has to wait may be sent. While the endpoint is down one is a probe, and the others
@@ -212,6 +229,17 @@ class EndpointLimits:
         if len(self._roomy) > MOST_ROOMY:
             del self._roomy[next(iter(self._roomy))]
 
+    def places(self, endpoint_id: str) -> int:
+        """How many may be under way from here to an endpoint that has a cap."""
+        with self.lock:
+            traffic = self.traffic(endpoint_id)
+            return traffic.most if traffic.places is None else min(traffic.most, traffic.places)
+
+    def fails(self, endpoint_id: str) -> bool:
+        """Whether nothing is to wait in hand for it."""
+        with self.lock:
+            return self.traffic(endpoint_id).fails
+
     def rooms(self) -> tuple[Rooms, int]:
         """How many may go to each endpoint and for each merchant without asking further, and how many in all."""
         now = self.now()
@@ -220,12 +248,15 @@ class EndpointLimits:
                 return Rooms({}, 0, {}, 0), 0
             told = {**self._roomy, **self._noted}
             known = {name: traffic.room(now) for name, traffic in told.items()}
-            capped = [name for name in known if known[name] and told[name].cap is not None]
+            capped = {n: told[n].ahead - told[n].busy for n in known if known[n] and told[n].cap is not None}
             # Of one about which nothing is known here its record may say that it was down: that is for the rules.
             judged = [name for name in known if known[name] and told[name].breaker != Breaker()]
             room = IN_FLIGHT - self._all_busy
             shares = {merchant_id: self.share(merchant_id) for merchant_id in self._busy}
             if room < WORTH_A_CLAIM:
+                # Nothing waits in hand while others wait for room.
+                known |= {name: max(0, known[name] - told[name].ahead) for name in capped}
+                capped = {name: -told[name].busy for name in capped if known[name]}
                 return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped, judged), room + BEYOND
             if len(shares) > 1:
                 # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
@@ -382,13 +413,13 @@ class Admission:
             self._defer(row, at, now)
         for row in ready:
             waiting[row["endpoint_id"]].append(row)
-        endpoints, under_way = _read(tx, waiting, now)
+        endpoints, elsewhere = _read(tx, waiting, self._mine(), now)
         admitted: list[Row] = []
         spent: list[tuple[str, datetime]] = []
         for endpoint_id, queue in waiting.items():
             endpoint = endpoints[endpoint_id]
             with self._limits.lock:
-                count = self._places(endpoint, self._limits.traffic(endpoint_id), queue, under_way, now)
+                count = self._places(endpoint, self._limits.traffic(endpoint_id), queue, elsewhere, now)
                 if endpoint.rate_limit is not None and count:
                     count, at = self._tokens(endpoint, endpoint.rate_limit, queue, count, now)
                     spent.append((endpoint_id, at))
@@ -406,6 +437,9 @@ class Admission:
                 self._limits.enter(endpoint_id, self._limits.traffic(endpoint_id).merchant_id, -places)
         self._taken = Counter()
 
+    def _mine(self) -> Collection[str]:
+        return () if self._leases is None else self._leases.tokens()
+
     def _not_in_hand(self, tx: Tx, rows: Sequence[Row], now: datetime) -> Sequence[Row]:
         """Whose lease has run out by the wall clock although it is under way here keeps it: it is not sent twice."""
         leases = self._leases
@@ -416,7 +450,7 @@ class Admission:
         return rows if not mine else [row for row in rows if not leases.holds(row["id"])]
 
     def _places(
-        self, endpoint: Endpoint, traffic: Traffic, queue: Sequence[Row], under_way: Mapping[str, int], now: datetime
+        self, endpoint: Endpoint, traffic: Traffic, queue: Sequence[Row], with_others: Mapping[str, int], now: datetime
     ) -> int:
         """How many of the queue there is room for. The rest is left, or put off."""
         if endpoint.disabled_at is not None or endpoint.deleted_at is not None:
@@ -429,11 +463,12 @@ class Admission:
             self._limits.judge(endpoint.id, breaker.SUSPECT)  # it was down when the process before this one ended
         traffic.cap = endpoint.max_in_flight
         places = traffic.room(now)
-        elsewhere = 0
+        elsewhere = with_others.get(endpoint.id, 0)
         if endpoint.max_in_flight is not None:
-            busy = under_way.get(endpoint.id, 0)
-            elsewhere = busy - traffic.busy
-            places = min(places, endpoint.max_in_flight - busy)
+            left = endpoint.max_in_flight - elsewhere
+            if left > 0:
+                traffic.places = left
+            places = min(places, left + traffic.ahead - traffic.busy if left > 0 else 0)
         share = self._limits.share(endpoint.merchant_id)
         crowded = share < min(places, len(queue))
         places = max(0, min(places, share, len(queue)))
@@ -441,7 +476,7 @@ class Admission:
             return places
         if crowded:
             self._limits.crowd(endpoint.merchant_id, self._lane)
-        elif elsewhere <= 0 and traffic.seconds <= SLOW_SECONDS:
+        elif not elsewhere and traffic.seconds <= SLOW_SECONDS:
             traffic.left.add(self._lane)  # somebody will leave soon, and look
         else:
             for row in queue[places:]:
@@ -464,11 +499,14 @@ class Admission:
         self.deferred.append((row["id"], min(at, now + LONGEST_WAIT)))
 
 
-def _read(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> tuple[dict[str, Endpoint], Mapping[str, int]]:
-    """The endpoints, and what is under way to those that have a cap. Those with limits of their own are locked."""
+def _read(
+    tx: Tx, endpoint_ids: Collection[str], mine: Collection[str], now: datetime
+) -> tuple[dict[str, Endpoint], Mapping[str, int]]:
+    """The endpoints, and what other couriers have in hand for those that have a cap. Those with limits of their own
+    are locked."""
     found = endpoints_of(tx, endpoint_ids)
     limited = [ep.id for ep in found.values() if ep.rate_limit is not None or ep.max_in_flight is not None]
     if not limited:
         return found, {}
     found |= endpoints_of(tx, limited, lock=True)
-    return found, deliveries.under_way(tx, limited, now)
+    return found, deliveries.with_others(tx, limited, mine, now)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from billhook.queue.leases import Leases
 from billhook.queue.steps import Steps
 from billhook.rules.retry import Done, Retry
 from billhook.store.database import Database, is_store_away
@@ -39,10 +40,14 @@ class Claimed:
 class FastPath:
     """Claims and settles what is plain."""
 
-    def __init__(self, steps: Steps[DeliveryJob, Tried | None], database: Database, limits: EndpointLimits) -> None:
+    def __init__(
+        self, steps: Steps[DeliveryJob, Tried | None], database: Database, limits: EndpointLimits, leases: Leases
+    ) -> None:
+        """`leases`: what this process has in hand."""
         self._steps = steps
         self._database = database
         self._limits = limits
+        self._leases = leases
 
     def claim(self, lane: str, ids: Sequence[str] | None, limit: int) -> Claimed:
         """Take what is plain; the places of these are taken in the limits too. One claim at a time: between the look
@@ -51,7 +56,8 @@ class FastPath:
         if most < 1:
             return Claimed("", (), ids, more=False)
         now, handler = self._limits.now(), self._steps.handler
-        wanted = Wanted(lane, ids, min(limit, most), *self._limits.full(lane))
+        mine = self._leases.tokens() if rooms.capped else ()
+        wanted = Wanted(lane, ids, min(limit, most), *self._limits.full(lane), mine)
         try:
             taken = take(self._database, wanted, rooms, max_attempts=handler.max_attempts, now=now, lease=handler.lease)
         except Exception as error:
@@ -66,6 +72,9 @@ class FastPath:
                 endpoint = endpoints[endpoint_id]
                 self._limits.traffic(endpoint_id).cap = endpoint.max_in_flight
                 self._limits.enter(endpoint_id, endpoint.merchant_id, places)
+            for endpoint_id, places in taken.places.items():
+                if places > 0:
+                    self._limits.traffic(endpoint_id).places = places
         self._steps.note_claimed(taken.due, now, lane_name(lane))
         again = self._limits.wait_for_room({(endpoint, merchant) for _, endpoint, merchant in taken.waiting}, lane)
         roomy = self._limits.with_room({endpoint for _, endpoint in taken.left}, lane)

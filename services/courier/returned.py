@@ -31,8 +31,6 @@ class Returned:
         self._behind: deque[Traced] = deque()
         self._endpoints: Counter[str] = Counter()
         """Of those behind: what came from one endpoint is written in the order in which it came."""
-        self.is_awaited = False
-        """Whether something that came since the last turn has a place that is free once it is written."""
 
     def __len__(self) -> int:
         return len(self._well) + len(self._behind)
@@ -49,7 +47,7 @@ class Returned:
 
     def take(self) -> list[Traced]:
         """What is to be written next."""
-        taken, self._well, self.is_awaited = self._well, [], False
+        taken, self._well = self._well, []
         for _ in range(min(len(self._behind), max(SLICE, int(len(self._behind) * SHARE)))):
             result, traceparent = self._behind.popleft()
             endpoint_id = result[0].endpoint.id

@@ -197,45 +197,6 @@ def test_what_cannot_be_written_for_long_is_sent_again_under_the_same_id(
         assert office.parts.problem is None
 
 
-def test_a_capped_place_is_free_only_when_the_attempt_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQL counts it until then: whoever left earlier would take his own for those of another courier."""
-    endpoint = world.endpoint(URL, max_in_flight=1, ordering="customer")
-    for number in range(2):
-        world.say(customer=f"cus_{number}")
-    settle, go_on, writing = courier_delivery.Delivery.effects, threading.Event(), threading.Event()
-
-    def effects(self: courier_delivery.Delivery, *given: object) -> object:
-        writing.set()
-        assert go_on.wait(60)
-        return settle(self, *given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(courier_delivery.Delivery, "effects", effects)
-    with dispatching(world) as office:
-        until(lambda: office.client.sent)
-        office.answer()
-        assert writing.wait(60)
-        assert office.dispatcher._limits.traffic(endpoint).busy == 1
-        go_on.set()
-        until(lambda: office.client.sent, "taking the next without a ring")
-        assert world.rows("deliveries", "due_at", "state").count((world.clock(), "due")) == 0
-        office.answer()
-        until(lambda: office.states() == ["delivered"] * 2)
-    assert office.dispatcher._limits.traffic(endpoint).busy == 0
-
-
-def test_what_a_capped_place_waits_for_is_written_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And gathers nothing: an endpoint that takes one at a time had twenty a second."""
-    monkeypatch.setattr("services.courier.dispatcher.GATHER_SECONDS", 600.0)
-    world.endpoint(URL, max_in_flight=1)
-    for _ in range(3):
-        world.say()
-    with dispatching(world) as office:
-        for _ in range(3):
-            until(lambda: office.client.sent, "taking the next")
-            office.answer()
-        until(lambda: office.states() == ["delivered"] * 3)
-
-
 def test_a_cap_that_is_known_is_no_reason_to_ask_the_rules_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = world.endpoint(URL, max_in_flight=1)
     asked: list[object] = []

@@ -110,7 +110,7 @@ CLAIM: dict[str, Any] = {"max_attempts": 5, "now": LATER, "lease": timedelta(sec
 HOT: dict[str, Callable[[Tx], object]] = {
     "a look at an endpoint": lambda tx: out.held_for(tx, "ep_1"),
     "deliveries of an endpoint": lambda tx: out.list_deliveries(tx, merchant_id="mrc_1", endpoint_id="ep_1", limit=50),
-    "what is under way": lambda tx: out.under_way(tx, ["ep_1", "ep_2"], NOW),
+    "what is under way": lambda tx: out.with_others(tx, ["ep_1", "ep_2"], ["tok_1"], NOW),
     "messages of a merchant": lambda tx: messages.list_messages(tx, merchant_id="mrc_1", limit=50),
     "events of a merchant": lambda tx: came.list_events(tx, merchant_id="mrc_1", limit=50),
     "open dead letters": lambda tx: dead_letters.list_dead(tx, merchant_id="mrc_1", limit=50),

@@ -37,7 +37,7 @@ def rooms(
     capped: Sequence[str] = (),
     judged: Sequence[str] = (),
 ) -> Rooms:
-    return Rooms(known, others, shares or {}, other_shares, capped, judged)
+    return Rooms(known, others, shares or {}, other_shares, dict.fromkeys(capped, 0), judged)
 
 
 MANY = rooms({}, 100)
@@ -169,9 +169,15 @@ def test_a_cap_that_the_claim_is_told_of_is_counted_over_all_couriers(world: Wor
     found = claim(world, None, rooms({endpoint: 100}, 100, capped=[endpoint]))
     assert sorted(message.delivery_id for message in found.messages) == sorted([*ids[3:7], plain])
     assert {message.endpoint.id for message in found.messages} == {endpoint, other}
-    assert sorted(row_id for row_id, _ in found.left) == sorted([died, ids[7]])  # the rules say when there will be room
-    assert found.waiting == []
-    assert claim(world, [ids[7]], rooms({}, 100, capped=[endpoint])).messages == []
+    assert found.left == [(died, endpoint)]
+    assert found.waiting == [(ids[7], endpoint, world.merchant_id)]
+    assert found.places == {endpoint: 4}
+    again = claim(world, [ids[7]], rooms({}, 100, capped=[endpoint]))
+    assert (again.messages, again.left) == ([], [(ids[7], endpoint)])  # the rules say when there will be room
+    # What is in hand here takes no place from itself: as much more may be taken as is to be in hand.
+    room = Rooms({}, 100, {}, 100, {endpoint: 1 - 4})
+    assert len(claim(world, [ids[7]], room, mine=[found.token]).messages) == 1
+    change(world, deliveries, ids[7], token=None, due_at=world.clock(), attempts=0)
     change(world, deliveries, ids[3], state=DELIVERED, token=None)
     assert len(claim(world, [ids[7]], rooms({}, 100, capped=[endpoint])).messages) == 1
 

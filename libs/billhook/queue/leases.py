@@ -70,6 +70,11 @@ class Leases:
     def token(self, row_id: str) -> str:
         return self._held[row_id].token
 
+    def tokens(self) -> set[str]:
+        """All under which something is in hand."""
+        with self._lock:
+            return {lease.token for lease in self._held.values()}
+
     def seconds(self, row_id: str) -> float:
         """How long it has been in hand."""
         return self._monotonic() - self._held[row_id].taken_at

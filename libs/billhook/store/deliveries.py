@@ -151,11 +151,17 @@ def delivery_for(message: Message, endpoint: Endpoint | Subscriber, lane: str = 
     )
 
 
-def under_way(tx: Tx, endpoint_ids: Collection[str], now: datetime) -> dict[str, int]:
-    """How many deliveries to these endpoints any courier has in hand."""
+def with_others(tx: Tx, endpoint_ids: Collection[str], mine: Collection[str], now: datetime) -> dict[str, int]:
+    """How many deliveries to these endpoints other couriers have in hand: all that is held under tokens which are not
+    `mine`."""
     query = (
         sa.select(deliveries.c.endpoint_id, sa.func.count())
-        .where(deliveries.c.token.is_not(None), deliveries.c.endpoint_id.in_(endpoint_ids), deliveries.c.due_at > now)
+        .where(
+            deliveries.c.token.is_not(None),
+            deliveries.c.endpoint_id.in_(endpoint_ids),
+            deliveries.c.due_at > now,
+            ~among(tx, deliveries.c.token, mine),
+        )
         .group_by(deliveries.c.endpoint_id)
     )
     return {row[0]: row[1] for row in tx.execute(query)}

@@ -14,7 +14,7 @@ here.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -43,7 +43,9 @@ class Taken:
     waiting: list[tuple[str, str, str]]
     """Plain ones for which there is no room: (delivery, endpoint, merchant)."""
     left: list[tuple[str, str]]
-    """Those that are due and not plain: (delivery, endpoint)."""
+    """Those that are due and not plain, and those whose endpoint's places others have taken: (delivery, endpoint)."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """How many of the places of an endpoint that has a cap other couriers leave, of those that the claim came upon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,9 @@ class Rooms:
     """Of merchants."""
     other_shares: int
     """Of each merchant that is not among them."""
-    capped: Collection[str] = ()
-    """Endpoints that are known to have a cap. It holds over all couriers, so they are locked while what is under way to
-    them is counted."""
+    capped: Mapping[str, int] = field(default_factory=dict)
+    """Endpoints that are known to have a cap, with how many more may be taken for each than other couriers leave of it
+    (fewer, if negative). It holds over all couriers, so they are locked while what those have in hand is counted."""
     judged: Collection[str] = ()
     """Endpoints that this process has judged by their answers: their room says what they may have, also where their
     record says that they fail."""
@@ -77,6 +79,8 @@ class Wanted:
     """Endpoints whose deliveries stay where they are."""
     passing_over_all_of: Collection[str]
     """Merchants whose deliveries do."""
+    mine: Collection[str] = ()
+    """The tokens of what this process has in hand: what is held under others is another courier's."""
 
 
 def take(
@@ -132,11 +136,15 @@ WITH found AS MATERIALIZED (
 ), share AS (
   SELECT * FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS s(merchant_id, places)
 ), capped AS (
-  SELECT id AS endpoint_id, max_in_flight - (SELECT count(*) FROM deliveries AS held
-          WHERE held.endpoint_id = endpoints.id AND held.token IS NOT NULL AND held.due_at > %s) AS free
-    FROM endpoints WHERE id = ANY (string_to_array(%s::text, ',')) AND max_in_flight IS NOT NULL
+  SELECT endpoint_id, others_leave, CASE WHEN others_leave > 0 THEN others_leave + more ELSE 0 END AS free
+    FROM (SELECT endpoints.id AS endpoint_id, more, max_in_flight - (
+            SELECT count(*) FROM deliveries AS held
+             WHERE held.endpoint_id = endpoints.id AND held.token IS NOT NULL AND held.due_at > %s
+               AND held.token NOT IN (SELECT unnest(string_to_array(%s::text, ',')))) AS others_leave
+            FROM unnest(string_to_array(%s::text, ','), string_to_array(%s::text, ',')::int[]) AS known(id, more)
+            JOIN endpoints ON endpoints.id = known.id WHERE max_in_flight IS NOT NULL) AS counted
 ), judged AS (
-  SELECT found.*, free,
+  SELECT found.*, free, others_leave,
          subject IS NULL AND token IS NULL AND attempts < %s AND deleted_at IS NULL AND disabled_at IS NULL
          AND (max_in_flight IS NULL OR free IS NOT NULL) AND rate_limit IS NULL
          AND (failing_since IS NULL OR endpoint_id IN (SELECT unnest(string_to_array(%s::text, ',')))) AS plain
@@ -155,8 +163,8 @@ WITH found AS MATERIALIZED (
     FROM decided WHERE deliveries.id = decided.id AND fits
 )
 SELECT fits, decided.endpoint_id, due_at, decided.id, decided.merchant_id, message_id, attempts + 1, attempts_before,
-       type, body, pruned_at IS NOT NULL, inbox_id, traceparent, {endpoint}, plain AND free IS NULL,
-       set_config('synchronous_commit', 'off', true)
+       type, body, pruned_at IS NOT NULL, inbox_id, traceparent, {endpoint},
+       plain AND coalesce(others_leave, 1) > 0, others_leave, set_config('synchronous_commit', 'off', true)
   FROM decided
   LEFT JOIN messages ON messages.id = message_id AND fits
   LEFT JOIN endpoints ON endpoints.id = decided.endpoint_id AND fits AND place = 1
@@ -181,7 +189,9 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         ",".join(rooms.shares),
         ",".join(map(str, rooms.shares.values())),
         claim.now,
+        ",".join(wanted.mine),
         ",".join(rooms.capped),
+        ",".join(map(str, rooms.capped.values())),
         claim.max_attempts,
         ",".join(rooms.judged),
         rooms.others,
@@ -202,6 +212,7 @@ def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -
         [row[2] for row in mine],
         [(row[3], row[1], row[4]) for row in others if row[_PLAIN_AT]],
         [(row[3], row[1]) for row in others if not row[_PLAIN_AT]],
+        {row[1]: row[_PLAIN_AT + 1] for row in rows if row[_PLAIN_AT + 1] is not None} if rooms.capped else {},
     )
 
 
@@ -224,7 +235,10 @@ SELECT {_COLUMNS} FROM endpoints
  WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND disabled_at IS NULL AND rate_limit IS NULL
    AND (failing_since IS NULL OR id IN (SELECT value FROM json_each(?)))
 """
-_UNDER_WAY: Final = "SELECT count(*) FROM deliveries WHERE endpoint_id = ? AND token IS NOT NULL AND due_at > ?"
+_WITH_OTHERS: Final = """
+SELECT count(*) FROM deliveries
+ WHERE endpoint_id = ? AND token IS NOT NULL AND due_at > ? AND token NOT IN (SELECT value FROM json_each(?))
+"""
 _MARK_TAKEN: Final = """
 UPDATE deliveries SET attempts = attempts + 1, token = ?, due_at = ? WHERE id IN (SELECT value FROM json_each(?))
 """
@@ -247,9 +261,11 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
     }
     places = {endpoint_id: rooms.known.get(endpoint_id, rooms.others) for endpoint_id in well}
     caps = {endpoint_id: one.max_in_flight for endpoint_id, one in well.items() if one.max_in_flight is not None}
+    others_leave = {}
     for endpoint_id, cap in caps.items():
-        under_way = tx.exec_driver_sql(_UNDER_WAY, (endpoint_id, to_micros(claim.now))).scalar_one()
-        places[endpoint_id] = min(places[endpoint_id], cap - under_way)
+        counted = (endpoint_id, to_micros(claim.now), as_json(wanted.mine))
+        others_leave[endpoint_id] = left = cap - tx.exec_driver_sql(_WITH_OTHERS, counted).scalar_one()
+        places[endpoint_id] = min(places[endpoint_id], left + rooms.capped[endpoint_id] if left > 0 else 0)
     shares = {row[4]: rooms.shares.get(row[4], rooms.other_shares) for row in rows}
     mine = []
     for row in sorted(rows, key=lambda row: row[3]):
@@ -261,13 +277,14 @@ def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Take
         tx.exec_driver_sql(_MARK_TAKEN, (claim.token, to_micros(claim.until), as_json([row[3] for row in mine])))
     taken = {row[3] for row in mine}
     others = [row for row in rows if row[3] not in taken]
-    plain = {row[3] for row in others if row[0] and row[1] in well and row[1] not in caps}
+    plain = {row[3] for row in others if row[0] and row[1] in well and others_leave.get(row[1], 1) > 0}
     return Taken(
         claim.token,
         [_message(wanted.lane, well[row[1]], row[3:]) for row in mine],
         [as_instant(row[2]) for row in mine],
         [(row[3], row[1], row[4]) for row in others if row[3] in plain],
         [(row[3], row[1]) for row in others if row[3] not in plain],
+        others_leave,
     )
 
 
