@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -141,6 +142,20 @@ def test_raw_markup_reaches_neither_network_nor_files_nor_its_neighbours(
     assert calls == []
 
 
+def test_no_print_server_is_asked_for_its_printers(
+    wkhtmltopdf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qt does so before each page, be there one or not."""
+    with socket.create_server(("127.0.0.1", 0)) as server, closing(Wkhtmltopdf(wkhtmltopdf, seconds=10)) as renderer:
+        (tmp_path / ".cups").mkdir()
+        (tmp_path / ".cups/client.conf").write_text(f"ServerName 127.0.0.1:{server.getsockname()[1]}\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        renderer.render([plain("one")])
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 def test_markup_in_a_customers_words_is_drawn_as_words(
     renderer: Wkhtmltopdf, canary: tuple[str, list[str]], secret: Path, make_invoice: MakeInvoice
 ) -> None:
@@ -199,6 +214,20 @@ def test_one_page_that_kills_the_engine_does_not_spoil_the_batch(mortal: Wkhtmlt
     assert isinstance(poisoned, RenderError)
     assert isinstance(rest[1], RenderError)
     assert "a crash" in poisoned.detail
+
+
+def test_an_engine_that_ends_without_a_word_is_known_at_once_and_what_it_drew_before_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It draws one page, and ends over the next without a byte of it."""
+    body = """
+read -r source target; printf '%%PDF-1.4 drawn %%%%EOF' > "$target"
+read -r source target; : > "$target"; exit 3"""
+    monkeypatch.setattr("billhook.documents.wkhtmltopdf.AT_ONCE", 1)
+    with closing(Wkhtmltopdf(script(tmp_path / "engine", body), seconds=600)) as renderer:
+        first, second, third = renderer.render([plain("first"), plain("second"), plain("third")])
+    assert first == third == b"%PDF-1.4 drawn %%EOF"
+    assert second == RenderError("wkhtmltopdf ended and left no document", "it ended with 3. ")
 
 
 def test_one_page_that_hangs_is_given_up_at_its_deadline_and_the_others_are_drawn(mortal: Wkhtmltopdf) -> None:

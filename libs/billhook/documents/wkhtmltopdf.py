@@ -89,9 +89,10 @@ FIXED_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _CREATION_DATE: Final = re.compile(rb"/CreationDate \(D:\d{14}")
 _MESSAGE_LIMIT: Final = 500
 
-_DONE: Final = re.compile(rb"\rDone *\n")
-"""What the engine says after each page, and nothing else tells that a file is whole. No page can say it: there is no
-line break in what it says of pages."""
+_OF_TROUBLE: Final[Mapping[str, str]] = {"log-level": "warn"}
+"""What it is told to say. It would say of each page forty times how far it is, and this process would wake for it."""
+_LAST_WORDS: Final = 1.0
+"""Seconds that an engine has to end, once it left half a PDF."""
 
 _PAGES_A_PROCESS: Final = 500
 """It grows by 4 MB in a hundred pages."""
@@ -165,27 +166,34 @@ def _not_started(error: OSError) -> RenderError:
 
 
 class _Engine:
-    """A directory with numbered pages in it, and an engine that draws them in their order."""
+    """A directory with numbered pages in it, and an engine that draws them in their order, each into a named pipe: its
+    end tells that the page is drawn, and no PDF lies on a disk before it is stored."""
 
     def __init__(self, binary: Path, seconds: float) -> None:
         self._seconds = seconds
         self._directory = tempfile.TemporaryDirectory(prefix="billhook-pdf-")
         self._place = Path(self._directory.name)
         configuration = pdfkit.configuration(wkhtmltopdf=str(binary), meta_tag_prefix=secrets.token_hex())
-        kit = pdfkit.PDFKit("", "string", OPTIONS, configuration=configuration, verbose=True)
+        kit = pdfkit.PDFKit("", "string", {**OPTIONS, **_OF_TROUBLE}, configuration=configuration, verbose=True)
         *command, _, _ = kit.command()
         self._command = ["/bin/sh", "-c", _LIMITED, str(_MEMORY // 1024), *command]
         self._environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         (self._place / "fonts.conf").write_text(fonts_conf(self._environment.get("FONTCONFIG_FILE")), encoding="utf-8")
         self._environment["FONTCONFIG_FILE"] = str(self._place / "fonts.conf")
         self._environment |= {"TZ": "UTC", "XDG_RUNTIME_DIR": str(self._place), "TMPDIR": str(self._place)}
+        # Qt asks the machine's print server for its printers before each page. Here is none.
+        self._environment["CUPS_SERVER"] = str(self._place / "no-printers")
         # Qt seeds its hash tables at random in each process, and a PDF lists its fonts in the order of one: without
         # this, equal pages would be different files.
         self._environment["QT_HASH_SEED"] = "0"
         self._process: subprocess.Popen[bytes] | None = None
+        self._messages = -1
+        """Where the process says what troubles it."""
         self._said = b""
         self._pages: dict[int, HtmlPage] = {}
         """Those that are not taken yet."""
+        self._pipes: dict[int, int] = {}
+        """Of these pages, as far as a process was given them: where their PDFs are read."""
         self._added = 0
         self._drawn = 0
 
@@ -200,7 +208,8 @@ class _Engine:
 
     def add(self, page: HtmlPage) -> None:
         index = self._added
-        (self._place / f"{index}.html").write_bytes(page.html.encode("utf-8", "replace"))
+        with open(f"{self._place}/{index}.html", "wb") as file:
+            file.write(page.html.encode("utf-8", "replace"))
         self._pages[index] = page
         self._added += 1
         if self._process is None:
@@ -213,18 +222,20 @@ class _Engine:
         index = self._drawn
         if self._process is None:
             self._start()
-        failed = self._wait(self._seconds)
+        drawn = self._wait(index)
         self._drawn += 1
-        if failed is not None:
+        if isinstance(drawn, RenderError):
             self._end()  # the next page has a new process
-        pdf = self._file(index)
         page = self._pages.pop(index)
+        os.close(self._pipes.pop(index))
         for name in (f"{index}.html", f"{index}.pdf"):
-            (self._place / name).unlink(missing_ok=True)
-        return _stamped(pdf, page.dated) if pdf else failed or RenderError("wkhtmltopdf left a torn file", self._tail())
+            os.unlink(f"{self._place}/{name}")
+        return drawn if isinstance(drawn, RenderError) else _stamped(drawn, page.dated)
 
     def close(self) -> None:
         self._end()
+        while self._pipes:
+            os.close(self._pipes.popitem()[1])
         self._directory.cleanup()
 
     def _end(self) -> None:
@@ -250,52 +261,71 @@ class _Engine:
             env=self._environment,
             start_new_session=True,
         )
-        self._said = b""
+        assert self._process.stderr is not None
+        self._messages, self._said = self._process.stderr.fileno(), b""
         for index in range(self._drawn, self._added):
             self._feed(index)
 
     def _feed(self, index: int) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
+        pipe = f"{self._place}/{index}.pdf"
+        if index in self._pipes:  # from a process that ended, which may have written into it
+            os.close(self._pipes.pop(index))
+            os.unlink(pipe)
+        os.mkfifo(pipe, 0o600)
+        # Opened before the engine does so, which would wait for that.
+        self._pipes[index] = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         # One line is one document. The engine splits a line at spaces and has its own quoting: our names need none.
         with contextlib.suppress(BrokenPipeError):  # the process died: `_wait` says why
             self._process.stdin.write(f"{_OF_PAPER[self._pages[index].paper]}{index}.html {index}.pdf\n".encode())
 
-    def _wait(self, seconds: float) -> RenderError | None:
-        """Wait until the engine has drawn one more page; returns the reason if it does not."""
-        assert self._process is not None
-        assert self._process.stderr is not None
-        messages = self._process.stderr.fileno()
+    def _wait(self, index: int) -> bytes | RenderError:
+        """Read the PDF of a page until the engine is through with it; returns the reason if it never is."""
+        messages, pipe, pdf = self._messages, self._pipes[index], bytearray()
         ready = select.poll()  # `select` refuses descriptors above 1023
-        ready.register(messages, select.POLLIN)
-        deadline = time.monotonic() + seconds
-        while not (done := _DONE.search(self._said)):
-            left = deadline - time.monotonic()
-            if left <= 0 or not ready.poll(left * 1000):
-                return RenderError(f"not drawn within {seconds:g} s")
-            read = os.read(messages, 65536)
-            if not read:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(left)
-                code = self._process.returncode
-                return RenderError("wkhtmltopdf ended and left no document", f"it ended with {code}. {self._tail()}")
-            self._said = self._said[-_MESSAGE_LIMIT:] + read
-        self._said = self._said[done.end() :]
-        return None
+        # In this order, in which they are looked at: an engine that has ended has written what it wrote.
+        for descriptor in (messages, pipe):
+            ready.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + self._seconds
+        while (left := deadline - time.monotonic()) > 0:
+            told = dict(ready.poll(left * 1000))
+            read = os.read(pipe, 65536) if pipe in told else b""
+            if read:
+                pdf += read
+            elif pdf and pipe in told:
+                return bytes(pdf) if is_whole(pdf) else self._ended()
+            elif messages in told:
+                if not self._listen():
+                    return self._ended()
+            elif told:  # elsewhere than on Linux a pipe that nobody has opened yet is at its end, too
+                time.sleep(0.001)
+        return RenderError(f"not drawn within {self._seconds:g} s")
+
+    def _listen(self) -> bool:
+        """Take in what the engine says; False if it will say no more."""
+        read = os.read(self._messages, 65536)
+        self._said = self._said[-_MESSAGE_LIMIT:] + read
+        return bool(read)
+
+    def _ended(self) -> RenderError:
+        """Of an engine that left no whole PDF: it is dead, or is dying."""
+        assert self._process is not None
+        ready = select.poll()
+        ready.register(self._messages, select.POLLIN)
+        until = time.monotonic() + _LAST_WORDS
+        while (left := until - time.monotonic()) > 0 and ready.poll(left * 1000) and self._listen():
+            pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(left, 0))
+        code = self._process.returncode
+        return RenderError("wkhtmltopdf ended and left no document", f"it ended with {code}. {self._tail()}")
 
     def _tail(self) -> str:
         return self._said[-_MESSAGE_LIMIT:].decode("utf-8", "replace").strip()
 
-    def _file(self, index: int) -> bytes | None:
-        """The PDF of a page, if it is whole."""
-        try:
-            pdf = (self._place / f"{index}.pdf").read_bytes()
-        except FileNotFoundError:
-            return None
-        return pdf if is_whole(pdf) else None
 
-
-def is_whole(pdf: bytes) -> bool:
+def is_whole(pdf: bytes | bytearray) -> bool:
     """Whether a file is a PDF from its beginning to its end."""
     return pdf.startswith(b"%PDF-") and pdf[-32:].rstrip().endswith(b"%%EOF")
 
