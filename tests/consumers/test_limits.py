@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store.deliveries import Waiting, deliveries
 from billhook.store.endpoints import set_disabled, update_endpoint
-from services.courier.limits import BEYOND, IN_FLIGHT, WORTH_A_CLAIM, EndpointLimits
+from billhook.store.plain_deliveries import Rooms
+from services.courier.limits import ASSURED, BEYOND, IN_FLIGHT, WORTH_A_CLAIM, EndpointLimits
 
 URL = "https://merchant.test/hook"
 
@@ -45,6 +46,7 @@ def test_an_endpoint_that_is_full_is_passed_over_until_there_is_room(world: Worl
     courier = world.courier()
     courier.take()
     assert courier.limits.full("fresh") == ([endpoint], [])
+    assert courier.limits.stuck() == []  # some will be over in a moment
     courier.limits.answered(endpoint, "2xx", 200, None, 0.01)
     # A claim for each single place would cost more than it brings: half of the window is worth one.
     assert [courier.limits.leave(endpoint) for _ in range(2)] == [set(), {"fresh"}]
@@ -63,6 +65,7 @@ def test_what_is_due_for_a_slow_endpoint_is_deferred(world: World) -> None:
     assert len(courier.take()[1]) == window
     assert [7 <= (at - world.clock()).total_seconds() <= 17 for at in due(world)] == [True] * 3
     assert courier.limits.full("fresh") == ([endpoint], [])  # no claim comes upon it
+    assert courier.limits.stuck() == [endpoint]
 
 
 def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: World) -> None:
@@ -162,6 +165,38 @@ def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> No
     assert limits.share("mrc_0") == WORTH_A_CLAIM  # a few begin together,
     seconds[0] += 2
     assert limits.share("mrc_0") == IN_FLIGHT - WORTH_A_CLAIM  # and all the room is theirs soon
+
+
+def test_what_a_merchant_may_have_grows_with_answers_by_as_much_as_is_worth_a_claim(world: World) -> None:
+    limits = EndpointLimits(world.clock, monotonic=lambda: 0.0)
+    limits.enter("ep", "mrc", 1)
+    for _ in range(3 * WORTH_A_CLAIM - 1):
+        limits.answered("ep", "2xx", 200, None, 0.01)
+    assert limits.share("mrc") == ASSURED + 2 * WORTH_A_CLAIM - 1
+    limits.answered("ep", "5xx", 500, None, 0.01)
+    assert limits.share("mrc") == ASSURED + WORTH_A_CLAIM - 1  # half of what it had earned
+    assert limits.rooms()[0].shares["mrc"] == ASSURED + WORTH_A_CLAIM - 1
+    limits.enter("ep_other", "mrc_other", 1)
+    assert limits.rooms()[0].shares["mrc"] == ASSURED  # a claim that another one wants too is filled by none
+    assert limits.rooms()[0].judged == ["ep"]
+
+
+def test_what_is_remembered_is_bounded_and_nothing_under_way_is_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MOST_KNOWN", "MOST_ROOMY"):
+        monkeypatch.setattr(f"services.courier.limits.{name}", 4)
+    limits = EndpointLimits(world.clock)
+    limits.enter("ep_busy", "mrc_busy", 2)
+    for number in range(40):
+        for places in (1, -1):
+            limits.enter(f"ep_{number}", f"mrc_{number}", places)
+    for held in (limits._known, limits._ramps, limits._roomy):
+        assert len(held) <= 5
+    assert limits.traffic("ep_busy").busy == 2
+    assert limits.rooms()[0].known["ep_busy"] == FIRST_WINDOW - 2
+    monkeypatch.setattr("services.courier.limits.MOST_NOTED", 0)
+    assert limits.rooms() == (Rooms({}, 0, {}, 0), 0)  # too many to tell a claim of: the rules are asked
 
 
 def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_places_are_free(world: World) -> None:

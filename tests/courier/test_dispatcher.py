@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from consumers.world import World
-from courier.dispatching import Client, dispatching, until
+from courier.dispatching import Client, Office, dispatching, until
 
 from billhook.outlets.webhooks.response import Response
 from billhook.queue.steps import Steps
@@ -23,8 +23,8 @@ from billhook.store.messages import Message, add_messages
 from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
 from services.courier import plain
-from services.courier.limits import ASSURED, IN_FLIGHT, EndpointLimits
-from services.courier.returned import SLICE
+from services.courier.limits import ASSURED, IN_FLIGHT, Admission, EndpointLimits
+from services.courier.returned import SLICE, Returned
 
 URL = "https://merchant.test/hook"
 HEALTH = ("failing_since", "last_failure_at", "notices")
@@ -81,6 +81,7 @@ def test_what_another_courier_tried_meanwhile_is_not_sent_while_ours_is_under_wa
         office.answer()  # comes too late to count
         until(lambda: len(office.dispatcher._leases) == 0)
         assert world.rows("deliveries", "state", "attempts", "token") == [("due", 2, None)]
+        assert world.metrics.jobs_finished.labels("deliveries", "stale")._value.get() == 1
         world.clock.move(seconds=courier_delivery.Delivery.lease.total_seconds())
         office.look()
         until(lambda: office.client.sent, "trying it again")
@@ -192,6 +193,7 @@ def test_what_cannot_be_written_for_long_is_sent_again_under_the_same_id(
         office.look()
         until(lambda: office.client.sent)
         assert office.client.sent[0][0].headers["webhook-id"] == first
+        assert office.client.sent[0][0].retry
         office.answer()
         until(lambda: office.states() == ["delivered"])
         assert office.parts.problem is None
@@ -283,25 +285,79 @@ def test_a_claim_that_fails_gives_its_places_back(world: World, monkeypatch: pyt
 
 def test_what_was_put_off_is_looked_for_at_its_time_without_a_ring(world: World) -> None:
     world.endpoint(URL, rate_limit=1.0)
-    for _ in range(2):
+    for _ in range(3):
         world.say()
     with dispatching(world) as office:
         until(lambda: office.client.sent)
         office.answer()
-        until(lambda: Counter(office.states()) == {"delivered": 1, "due": 1})
+        until(lambda: Counter(office.states()) == {"delivered": 1, "due": 2})
         assert office.client.sent == []
-        assert world.metrics.deferred._value.get() == 1
+        assert world.metrics.deferred._value.get() == 2
+        world.say()
+        office.look()
+        until(lambda: world.metrics.deferred._value.get() == 3, "putting off for longer what comes later")
         world.clock.move(seconds=1)
         until(lambda: office.client.sent, "looking again")
         office.answer()
-        until(lambda: office.states() == ["delivered"] * 2)
+        until(lambda: Counter(office.states()) == {"delivered": 2, "due": 2})
         assert office.dispatcher._lanes["fresh"].look_at is None  # or it would claim again and again
+
+
+def test_where_there_is_room_again_in_a_lane_it_is_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    with dispatching(world) as office:
+        until(lambda: not any(bell._rung.is_set() for bell in office.bells.values()))
+        monkeypatch.setattr(office.bells["retry"], "look", looked.set)
+        with office.dispatcher._limits.lock:
+            office.dispatcher._limits.crowd("mrc", "retry")  # and its share is free
+        office.bells["fresh"].look()
+        assert looked.wait(60)
+
+
+def test_by_the_rules_too_what_lies_behind_a_full_claim_is_looked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.courier.limits.MOST_NOTED", -1)
+    endpoint = world.endpoint(URL)
+    for _ in range(20):
+        world.say()
+    with dispatching(world, batch=16) as office:
+        until(lambda: len(office.client.sent) == FIRST_WINDOW)
+        for _ in range(20):
+            office.dispatcher._limits.answered(endpoint, "2xx", 200, None, 0.01)
+        office.bells["fresh"].look()
+        until(lambda: len(office.client.sent) == 20, "coming past the full claim")
+
+
+def test_more_that_is_rung_for_than_there_is_room_is_left_to_the_rules(world: World) -> None:
+    world.endpoint(URL)
+    for _ in range(5):
+        world.say()
+    ids = [row_id for (row_id,) in world.rows("deliveries", "id")]
+    claimed = Office(world).dispatcher._plain.claim("fresh", ids, 2)
+    assert sorted([*(job.id for job in claimed.jobs), *(claimed.left or ())]) == ids
+    assert len(claimed.jobs) == 2
+
+
+def test_a_long_line_of_failures_is_written_in_eighths(world: World) -> None:
+    world.endpoint(URL)
+    world.say()
+    office = Office(world)
+    (job,) = office.steps.claim(None, 1, None, Admission(office.dispatcher._limits, "fresh").admit)[1]
+    failed = office.delivery.result(job, Response("5xx", 500), world.clock())
+    line = Returned()
+    for _ in range(32 * SLICE):
+        line.add(failed)
+    assert [len(line.take()) for _ in range(2)] == [4 * SLICE, 3.5 * SLICE]
 
 
 def test_a_receiver_that_asks_for_a_pause_gets_it_from_all_its_webhooks(world: World) -> None:
     endpoint = world.endpoint(URL)
     with dispatching(world) as office:
-        for told in (Response("5xx", 500, retry_after="120"), Response("4xx", 429, retry_after="120")):
+        for told in (
+            Response("5xx", 500, retry_after="120"),
+            Response("4xx", 429, retry_after="120", duration_ms=7000),
+        ):
             assert not office.dispatcher._limits.traffic(endpoint).breaker.is_open(world.clock())  # 500 is no reason
             world.say()
             office.look()
@@ -309,6 +365,7 @@ def test_a_receiver_that_asks_for_a_pause_gets_it_from_all_its_webhooks(world: W
             office.answer(told)
             until(lambda: {lane for (lane,) in world.rows("deliveries", "lane")} == {"retry"})
         pause = world.clock() + timedelta(seconds=120)
+        assert world.rows("deliveries", "due_at")[1][0] >= pause + timedelta(seconds=7)  # from its answer on
         waits = [at for (at,) in world.rows("deliveries", "due_at")]
         assert waits[0] < pause <= waits[1]
         world.say()

@@ -338,7 +338,7 @@ def test_a_consumer_does_its_work_without_redis(clerk: Clerk, database: Database
 
 
 def test_work_that_takes_longer_than_its_lease_is_not_taken_away(office: Office, clerk: Clerk) -> None:
-    clerk.lease = timedelta(milliseconds=60)
+    clerk.lease = office.steps._leases.lease = timedelta(milliseconds=60)
     (event,) = put(office.database, 1)
 
     def two_leases() -> None:
