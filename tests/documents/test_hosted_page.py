@@ -139,6 +139,23 @@ class Reading(HTMLParser):
         self.text += data
 
 
+@pytest.mark.parametrize("made", [samples.invoice(samples.terms(5, "de")), samples.mirrored()])
+def test_the_page_says_all_that_the_document_says_in_its_order(made: Snapshot) -> None:
+    document = shown(made)
+    parties = [party for party in (document.seller, document.buyer, document.ship_to) if party]
+    facts = [text for fact in document.facts for text in (fact.label, fact.value)]
+    lines = [
+        text
+        for line in document.lines
+        for text in (line.description, *line.notes, line.quantity, line.unit_price, line.tax, line.amount)
+    ]
+    totals = [text for row in document.totals for text in (row.label, row.amount)]
+    text, place = Reading(page(document)).text, 0
+    said = [text for party in parties for text in (party.name, *party.lines)]
+    for value in (document.name, document.headline, *said, *facts, *lines, *totals, *document.notes):
+        place = text.index(value, place) + len(value)
+
+
 HOSTILE = (
     "<script>alert(1)</script>",
     "</td></table><iframe src=file:///etc/passwd></iframe>",
