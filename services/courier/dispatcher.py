@@ -249,7 +249,7 @@ class Dispatcher:
 
     def _take(self, lane: Lane, ids: Sequence[str] | None, limit: int) -> Exception | None:
         """Claim and send; returns why nothing (more) was claimed, if it could not be."""
-        if self._limits.stuck() and lane.name not in self._passed_over:
+        if lane.name not in self._passed_over and self._limits.stuck():
             self._note_passed_over(lane.name)
         try:
             claimed = self._plain.claim(lane.name, ids, limit)

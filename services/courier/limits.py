@@ -113,6 +113,11 @@ class Traffic:
     def room(self, now: datetime) -> int:
         return 0 if self.breaker.is_open(now) else max(0, self.most + self.ahead - self.busy)
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether there will be room soon where there is none."""
+        return self.busy > 0 and self.seconds <= SLOW_SECONDS
+
     def next_turn(self, now: datetime, *, tried: bool) -> datetime:
         """When the next of what has to wait may be sent. While the endpoint is down one is a probe, and the others
         follow so far apart that each is put off once, not again and again: they fall due with its first success. What
@@ -131,6 +136,25 @@ class Traffic:
         """For half of what may be under way, since a claim costs as much as sending 50 messages."""
         room = self.room(now)
         return room * 2 >= room + self.busy
+
+
+NEW = Breaker()
+"""Of an endpoint about which nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a claim is told."""
+
+    rooms: Rooms
+    """How many may go to each endpoint and for each merchant without asking further,"""
+    most: int
+    """and how many in all."""
+    full: list[str]
+    """Endpoints that have no room,"""
+    crowded: list[str]
+    """and merchants whose share is used up: what is due for them stays where it is, and the claim does not come upon it
+    before what is due for others."""
 
 
 @dataclass(slots=True)
@@ -240,41 +264,59 @@ class EndpointLimits:
         with self.lock:
             return self.traffic(endpoint_id).fails
 
-    def rooms(self) -> tuple[Rooms, int]:
-        """How many may go to each endpoint and for each merchant without asking further, and how many in all."""
+    def look(self, lane: str) -> Look:
+        """What a claim in this lane has to know of all that is under way: read once, in one moment, since where a
+        hundred endpoints hang each look takes as long as a claim does otherwise."""
         now = self.now()
         with self.lock:
             if len(self._noted) > MOST_NOTED:
-                return Rooms({}, 0, {}, 0), 0
-            told = {**self._roomy, **self._noted}
-            known = {name: traffic.room(now) for name, traffic in told.items()}
-            capped = {n: told[n].ahead - told[n].busy for n in known if known[n] and told[n].cap is not None}
-            # Of one about which nothing is known here its record may say that it was down: that is for the rules.
-            judged = [name for name in known if known[name] and told[name].breaker != Breaker()]
+                return Look(Rooms({}, 0, {}, 0), 0, [], [])
             room = IN_FLIGHT - self._all_busy
+            is_tight = room < WORTH_A_CLAIM
+            known, full, capped, judged = {}, [], {}, []
+            for name, traffic in {**self._roomy, **self._noted}.items():
+                places = traffic.room(now)
+                if not places:
+                    full.append(name)
+                    traffic.left.add(lane)
+                    continue
+                if traffic.cap is not None:
+                    ahead = traffic.ahead
+                    if is_tight:  # nothing waits in hand while others wait for room
+                        places, ahead = max(0, places - ahead), 0
+                    capped[name] = ahead - traffic.busy
+                # Of one about which nothing is known here its record may say that it was down: that is for the rules.
+                if traffic.breaker != NEW:
+                    judged.append(name)
+                known[name] = places
             shares = {merchant_id: self.share(merchant_id) for merchant_id in self._busy}
-            if room < WORTH_A_CLAIM:
-                # Nothing waits in hand while others wait for room.
-                known |= {name: max(0, known[name] - told[name].ahead) for name in capped}
-                capped = {name: -told[name].busy for name in capped if known[name]}
-                return Rooms(known, breaker.FIRST_WINDOW, shares, self._assured(), capped, judged), room + BEYOND
-            if len(shares) > 1:
-                # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
-                shares = {merchant_id: min(share, ASSURED) for merchant_id, share in shares.items()}
-            return Rooms(known, breaker.FIRST_WINDOW, shares, min(room, ASSURED), capped, judged), room
+            crowded = self._crowd_out(shares, lane)
+            if is_tight:
+                others, most = self._assured(), room + BEYOND
+            else:
+                others, most = min(room, ASSURED), room
+                if len(shares) > 1:
+                    # Where several want to send, none fills a claim: whoever comes next waits for the whole of it.
+                    shares = {merchant_id: min(share, ASSURED) for merchant_id, share in shares.items()}
+            return Look(Rooms(known, breaker.FIRST_WINDOW, shares, others, capped, judged), most, full, crowded)
 
     def full(self, lane: str) -> tuple[list[str], list[str]]:
         """Endpoints that have no room, and merchants whose share is used up: what is due for them stays where it is,
         and no claim in this lane comes upon it before what is due for others."""
         now = self.now()
         with self.lock:
-            merchants = [merchant_id for merchant_id in self._busy if not self.share(merchant_id)]
-            for merchant_id in merchants:
-                self.crowd(merchant_id, lane)
+            crowded = self._crowd_out({merchant_id: self.share(merchant_id) for merchant_id in self._busy}, lane)
             endpoints = [name for name, traffic in self._noted.items() if not traffic.room(now)]
             for name in endpoints:
                 self._noted[name].left.add(lane)
-            return endpoints, merchants
+            return endpoints, crowded
+
+    def _crowd_out(self, shares: Mapping[str, int], lane: str) -> list[str]:
+        """Those whose share is used up."""
+        merchants = [merchant_id for merchant_id, share in shares.items() if not share]
+        for merchant_id in merchants:
+            self.crowd(merchant_id, lane)
+        return merchants
 
     def with_room(self, endpoint_ids: Collection[str], lane: str) -> set[str]:
         """Which of these have room. A claim in this lane came upon something due for each."""
@@ -304,7 +346,7 @@ class EndpointLimits:
         """Endpoints that have no room and will not soon: what is due for them is to be put off."""
         now = self.now()
         with self.lock:
-            return [name for name, traffic in self._noted.items() if not traffic.room(now) and not _soon(traffic, now)]
+            return [name for name, traffic in self._noted.items() if not traffic.room(now) and not traffic.is_quick]
 
     def turns(self, waiting: Sequence[deliveries.Waiting]) -> list[tuple[str, datetime]]:
         """When each of these may go out, by its id. To an endpoint that was switched off nothing goes: claims are to
@@ -383,10 +425,6 @@ class EndpointLimits:
             if self.share(merchant_id) >= min(WORTH_A_CLAIM, max(1, self._busy[merchant_id])):
                 lanes |= self._crowded.pop(merchant_id)
         return lanes
-
-
-def _soon(traffic: Traffic, now: datetime) -> bool:
-    return traffic.busy > 0 and traffic.seconds <= SLOW_SECONDS and traffic.room(now) == 0
 
 
 class Admission:

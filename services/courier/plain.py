@@ -52,14 +52,15 @@ class FastPath:
     def claim(self, lane: str, ids: Sequence[str] | None, limit: int) -> Claimed:
         """Take what is plain; the places of these are taken in the limits too. One claim at a time: between the look
         at the limits and the taking of places nobody else may take any. Raises if the database is away."""
-        rooms, most = self._limits.rooms()
-        if most < 1:
+        look = self._limits.look(lane)
+        if look.most < 1:
             return Claimed("", (), ids, more=False)
         now, handler = self._limits.now(), self._steps.handler
-        mine = self._leases.tokens() if rooms.capped else ()
-        wanted = Wanted(lane, ids, min(limit, most), *self._limits.full(lane), mine)
+        mine = self._leases.tokens() if look.rooms.capped else ()
+        wanted = Wanted(lane, ids, min(limit, look.most), look.full, look.crowded, mine)
+        most_attempts, lease = handler.max_attempts, handler.lease
         try:
-            taken = take(self._database, wanted, rooms, max_attempts=handler.max_attempts, now=now, lease=handler.lease)
+            taken = take(self._database, wanted, look.rooms, max_attempts=most_attempts, now=now, lease=lease)
         except Exception as error:
             if is_store_away(error):
                 raise

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
 from billhook.store.deliveries import Waiting, deliveries
 from billhook.store.endpoints import set_disabled, update_endpoint
-from billhook.store.plain_deliveries import Rooms
 from services.courier.limits import ASSURED, BEYOND, IN_FLIGHT, WORTH_A_CLAIM, EndpointLimits
 
 URL = "https://merchant.test/hook"
@@ -175,10 +174,10 @@ def test_what_a_merchant_may_have_grows_with_answers_by_as_much_as_is_worth_a_cl
     assert limits.share("mrc") == ASSURED + 2 * WORTH_A_CLAIM - 1
     limits.answered("ep", "5xx", 500, None, 0.01)
     assert limits.share("mrc") == ASSURED + WORTH_A_CLAIM - 1  # half of what it had earned
-    assert limits.rooms()[0].shares["mrc"] == ASSURED + WORTH_A_CLAIM - 1
+    assert limits.look("fresh").rooms.shares["mrc"] == ASSURED + WORTH_A_CLAIM - 1
     limits.enter("ep_other", "mrc_other", 1)
-    assert limits.rooms()[0].shares["mrc"] == ASSURED  # a claim that another one wants too is filled by none
-    assert limits.rooms()[0].judged == ["ep"]
+    assert limits.look("fresh").rooms.shares["mrc"] == ASSURED  # a claim that another one wants too is filled by none
+    assert limits.look("fresh").rooms.judged == ["ep"]
 
 
 def test_what_is_remembered_is_bounded_and_nothing_under_way_is_forgotten(
@@ -194,9 +193,9 @@ def test_what_is_remembered_is_bounded_and_nothing_under_way_is_forgotten(
     for held in (limits._known, limits._ramps, limits._roomy):
         assert len(held) <= 5
     assert limits.traffic("ep_busy").busy == 2
-    assert limits.rooms()[0].known["ep_busy"] == FIRST_WINDOW - 2
+    assert limits.look("fresh").rooms.known["ep_busy"] == FIRST_WINDOW - 2
     monkeypatch.setattr("services.courier.limits.MOST_NOTED", 0)
-    assert limits.rooms() == (Rooms({}, 0, {}, 0), 0)  # too many to tell a claim of: the rules are asked
+    assert limits.look("fresh").most == 0  # too many to tell a claim of: the rules are asked
 
 
 def test_what_is_left_for_a_crowded_merchant_is_passed_over_and_taken_when_places_are_free(world: World) -> None:

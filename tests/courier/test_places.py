@@ -43,7 +43,12 @@ def test_a_place_is_taken_again_in_the_moment_of_an_answer(world: World, monkeyp
             here.answer(QUICK)
             assert len(here.client.sent) == 1
         with dispatching(world) as there:  # to which all this is under way
-            until(lambda: there.dispatcher._lanes["fresh"].look_at, "putting off the rest")
+
+            def has_put_off() -> bool:
+                there.look()  # the other one may just be looking at it
+                return there.dispatcher._lanes["fresh"].look_at is not None
+
+            until(has_put_off)
             assert there.client.sent == []
 
 

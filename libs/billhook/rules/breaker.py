@@ -31,6 +31,8 @@ OPEN_SECONDS_LIMIT: Final = 300.0
 """It stays open for 5 s a dozen times, so that an outage of a minute is over for us too when it is over; then for 10,
 20 … 300 s. While an endpoint is down, messages wait for it without using up attempts."""
 
+_LONGEST: Final = timedelta(seconds=OPEN_SECONDS_LIMIT)
+
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
@@ -43,8 +45,7 @@ class Breaker:
 
     def is_open(self, now: datetime) -> bool:
         # A time further away than that was set by a clock that has been set back since.
-        limit = timedelta(seconds=OPEN_SECONDS_LIMIT)
-        return self.open_until is not None and now < self.open_until <= now + limit
+        return self.open_until is not None and now < self.open_until <= now + _LONGEST
 
 
 WELL: Final = Breaker(LARGEST_WINDOW)
