@@ -42,8 +42,13 @@ class Rows(Protocol):
     def fetchall(self) -> Sequence[Sequence[Any]]: ...
 
 
-Run = Callable[[str, Any], Rows]
-"""Executes a statement in the driver's own words: `run_in(tx)`, or what `Database.statement` yields."""
+
+class Run(Protocol):
+    """Executes a statement in the driver's own words: `run_in(tx)`, or what `Database.statement` yields."""
+
+    def __call__(self, text: str, parameters: Any, /, **options: Any) -> Rows:
+        """`options` are the driver's own: with `binary` PostgreSQL's brings values as they are and not as text."""
+
 
 _AFTER_COMMIT: Final = "billhook_after_commit"
 _OPENED_AFTER: Final = "billhook_opened_after"
@@ -86,9 +91,9 @@ def run_in(tx: Tx) -> Run:
         tx.begin()  # as SQLAlchemy would with its first statement
     driver: Any = tx.connection.driver_connection
 
-    def run(text: str, parameters: Any) -> Rows:
+    def run(text: str, parameters: Any, /, **options: Any) -> Rows:
         try:
-            rows: Rows = driver.execute(text, parameters)
+            rows: Rows = driver.execute(text, parameters, **options)
         except tx.dialect.loaded_dbapi.Error as error:
             # As for statements of its own: what it raises is told apart, and of a pool whose server is gone no
             # connection is lent any more.

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from billhook.store import dead_letters
 from billhook.store.bulk import among
-from billhook.store.database import Run, Tx, insert_into
+from billhook.store.database import Run, Tx, insert_into, run_in
 from billhook.store.schema import (
     Instant,
     id_at,
@@ -122,7 +122,7 @@ def accept(tx: Tx, arrivals: Sequence[Arrival], now: datetime) -> list[Receipt]:
     """Store a batch of arrivals and say what became of each."""
     if not arrivals:
         return []
-    if insert_new(tx.exec_driver_sql, arrivals, now, sqlite=tx.dialect.name == "sqlite"):
+    if insert_new(run_in(tx), arrivals, now, sqlite=tx.dialect.name == "sqlite"):
         return [Receipt(a.id, "accepted", to_do=True) for a in arrivals]
     return _with_duplicates(tx, arrivals, now)
 
