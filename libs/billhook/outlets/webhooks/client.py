@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import selectors
+import select
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -72,6 +73,21 @@ class _Asking:
     waiting: list[Exchange] = field(default_factory=list)
 
 
+class _Poll:
+    """As `select.epoll`, for systems without it. (`selectors`, which has it for all, takes five times as long over a
+    socket, and libcurl's are registered for each request.)"""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register, self.modify, self.unregister = self._poll.register, self._poll.modify, self._poll.unregister
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        return self._poll.poll(None if timeout is None else timeout * 1000)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 class WebhookClient:
     """A pooled HTTP client. `send` may be called in any thread."""
 
@@ -108,10 +124,10 @@ class WebhookClient:
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._poll = select.epoll() if sys.platform == "linux" else _Poll()
+        self._poll.register(self._woken.fileno(), select.POLLIN)
         self._watched: set[int] = set()
-        """libcurl's sockets in it: to ask the selector itself takes as long as to register one."""
+        """libcurl's sockets in it."""
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -145,16 +161,17 @@ class WebhookClient:
 
     def _run(self, part: Part) -> None:
         try:
+            woken = self._woken.fileno()
             while not self._closing:
                 part.rest()
-                events = self._selector.select(self._patience())
+                events = self._poll.poll(self._patience())
                 part.tick()
-                for key, happened in events:
-                    if key.fileobj is self._woken:
+                for descriptor, happened in events:
+                    if descriptor == woken:
                         self._woken.recv(4096)
                     else:
-                        self._served = key.fd
-                        self._multi.socket_action(key.fd, _BITS[happened])
+                        self._served = descriptor
+                        self._multi.socket_action(descriptor, _bits(happened))
                         self._collect()
                 self._served = None
                 self._awake = False
@@ -176,7 +193,7 @@ class WebhookClient:
         for exchange in self._made:
             exchange.curl.close()
         self._sweeper.close()
-        self._selector.close()
+        self._poll.close()
         self._woken.close()
         self._waker.close()
         self._trust.close()
@@ -201,12 +218,13 @@ class WebhookClient:
         if what == pycurl.POLL_REMOVE:
             if descriptor in self._watched:
                 self._watched.remove(descriptor)
-                self._selector.unregister(descriptor)
+                with contextlib.suppress(OSError):  # it is closed already
+                    self._poll.unregister(descriptor)
         elif descriptor in self._watched:
-            self._selector.modify(descriptor, _EVENTS[what])
+            self._poll.modify(descriptor, _EVENTS[what])
         else:
             self._watched.add(descriptor)
-            self._selector.register(descriptor, _EVENTS[what])
+            self._poll.register(descriptor, _EVENTS[what])
 
     def _on_timer(self, milliseconds: int) -> None:
         self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
@@ -287,8 +305,10 @@ class WebhookClient:
         more = 1
         while more:
             more, well, ill = self._multi.info_read()
-            self._finished.extend((curl, 0, "", self._served) for curl in well)
-            self._finished.extend((curl, code, message, self._served) for curl, code, message in ill)
+            for curl in well:
+                self._finished.append((curl, 0, "", self._served))
+            for curl, code, message in ill:
+                self._finished.append((curl, code, message, self._served))
             if not well and not ill:
                 return
 
@@ -400,16 +420,17 @@ class WebhookClient:
             self._multi.add_handle(self._sweeper)
 
 
-_BITS: Final = {
-    selectors.EVENT_READ: pycurl.CSELECT_IN,
-    selectors.EVENT_WRITE: pycurl.CSELECT_OUT,
-    selectors.EVENT_READ | selectors.EVENT_WRITE: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
-}
 _EVENTS: Final = {
-    pycurl.POLL_IN: selectors.EVENT_READ,
-    pycurl.POLL_OUT: selectors.EVENT_WRITE,
-    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
+    pycurl.POLL_IN: select.POLLIN,
+    pycurl.POLL_OUT: select.POLLOUT,
+    pycurl.POLL_INOUT: select.POLLIN | select.POLLOUT,
 }
+
+
+def _bits(happened: int) -> int:
+    """What happened on a socket, in libcurl's words. It finds out about trouble when it reads or writes."""
+    reads = pycurl.CSELECT_IN if happened & ~select.POLLOUT else 0
+    return reads | (pycurl.CSELECT_OUT if happened & ~select.POLLIN else 0)
 
 
 def _wire(text: str, host: str, ascii_host: str) -> bytes:
