@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
 
 from billhook.queue.leases import Leases
 from billhook.queue.steps import Steps
 from billhook.rules.retry import Done, Retry
 from billhook.store.database import Database, is_store_away
-from billhook.store.plain_deliveries import Settled, Wanted, settle, take
+from billhook.store.plain_deliveries import LONG_AGO, Settled, Wanted, settle, take
 from billhook.store.queues import lane_name
 from billhook.store.work import DUE
 from services.courier.delivery import DeliveryJob, Result, Tried
@@ -23,6 +25,12 @@ from services.courier.endpoint_health import arrived, begins_to_fail, concerns
 from services.courier.limits import EndpointLimits
 
 log = logging.getLogger(__name__)
+
+LOOK_THROUGH_AGAIN: Final = timedelta(seconds=5)
+"""How often a claim walks through a backlog that is passed over, which takes a second for some millions."""
+
+LATE: Final = timedelta(seconds=10)
+"""Work is due by the clock of whoever makes it, and is seen when their transaction ends: some seconds later at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,24 @@ class Claimed:
     """There may be more that is due than was looked at, or more room than there was."""
 
 
+@dataclass(frozen=True, slots=True)
+class LookedThrough:
+    """A lane in which nothing is left of what was due by some time, but for those who are passed over."""
+
+    at: datetime
+    by: datetime
+    endpoints: frozenset[str]
+    merchants: frozenset[str]
+
+    def holds(self, endpoints: Collection[str], merchants: Collection[str], now: datetime) -> bool:
+        """Whether a claim that passes over these need not look there again."""
+        return (
+            self.at <= now < self.at + LOOK_THROUGH_AGAIN
+            and self.endpoints.issubset(endpoints)
+            and self.merchants.issubset(merchants)
+        )
+
+
 class FastPath:
     """Claims and settles what is plain."""
 
@@ -48,6 +74,7 @@ class FastPath:
         self._database = database
         self._limits = limits
         self._leases = leases
+        self._looked_through: dict[str, LookedThrough] = {}
 
     def claim(self, lane: str, ids: Sequence[str] | None, limit: int) -> Claimed:
         """Take what is plain; the places of these are taken in the limits too. One claim at a time: between the look
@@ -57,7 +84,8 @@ class FastPath:
             return Claimed("", (), ids, more=False)
         now, handler = self._limits.now(), self._steps.handler
         mine = self._leases.tokens() if look.rooms.capped else ()
-        wanted = Wanted(lane, ids, min(limit, look.most), look.full, look.crowded, mine)
+        after = LONG_AGO if ids is not None else self._after(lane, look.full, look.crowded, now)
+        wanted = Wanted(lane, ids, min(limit, look.most), look.full, look.crowded, mine, after)
         most_attempts, lease = handler.max_attempts, handler.lease
         try:
             taken = take(self._database, wanted, look.rooms, max_attempts=most_attempts, now=now, lease=lease)
@@ -81,11 +109,28 @@ class FastPath:
         roomy = self._limits.with_room({endpoint for _, endpoint in taken.left}, lane)
         left = [row_id for row_id, endpoint_id in taken.left if endpoint_id in roomy]
         behind = len(jobs) + len(taken.waiting) + len(taken.left) == wanted.limit
+        passes_over = look.full or look.crowded
+        if ids is None and passes_over and not (behind or taken.waiting or taken.left):
+            self._note_looked_through(wanted, now)
         if ids is not None and behind:
             passed = (row_id for row_id, *_ in (*taken.waiting, *taken.left))
             seen = {*passed, *(job.id for job in jobs)}
             left += [row_id for row_id in ids if row_id not in seen]
         return Claimed(taken.token, jobs, left, more=again or (behind and ids is None))
+
+    def _after(self, lane: str, endpoints: Collection[str], merchants: Collection[str], now: datetime) -> datetime:
+        """Since when what a claim that passes over these looks for has been due."""
+        known = self._looked_through.get(lane)
+        return known.by - LATE if known is not None and known.holds(endpoints, merchants, now) else LONG_AGO
+
+    def _note_looked_through(self, wanted: Wanted, now: datetime) -> None:
+        """All that a claim looked at was taken."""
+        known = self._looked_through.get(wanted.lane)
+        if wanted.after == LONG_AGO or known is None:
+            over = frozenset(wanted.passing_over), frozenset(wanted.passing_over_all_of)
+            self._looked_through[wanted.lane] = LookedThrough(now, now, *over)
+        else:
+            self._looked_through[wanted.lane] = replace(known, by=now)
 
     def settle(self, tokens: Mapping[str, str], results: Sequence[Result]) -> Sequence[Result]:
         """Write what came of plain deliveries; returns the results that are still to be settled."""

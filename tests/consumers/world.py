@@ -170,7 +170,7 @@ class Courier:
 
     def __init__(self, world: World) -> None:
         self._delivery = Delivery(world.vault)
-        self._steps = Steps(self._delivery, world.database, Silence(), world.metrics, world.clock)
+        self.steps = Steps(self._delivery, world.database, Silence(), world.metrics, world.clock)
         self._clock = world.clock
         self.limits = EndpointLimits(world.clock)
 
@@ -183,7 +183,7 @@ class Courier:
     def take(self, limit: int = 1000) -> tuple[str, Sequence[DeliveryJob]]:
         """Claim what the limits let through."""
         admission = Admission(self.limits, "fresh")
-        token, jobs = self._steps.claim(None, limit, None, admission.admit)
+        token, jobs = self.steps.claim(None, limit, None, admission.admit)
         admission.settle([job.endpoint.id for job in jobs])
         return token, jobs
 
@@ -191,7 +191,7 @@ class Courier:
         """Settle as if the endpoint had answered this."""
         response = Response(outcome_class(status_code), status_code)
         result = self._delivery.result(job, response, self._clock())
-        self._steps.settle({job.id: token}, [result])
+        self.steps.settle({job.id: token}, [result])
         self.limits.leave(job.endpoint.id)
 
     def _send(self, token: str, jobs: Sequence[DeliveryJob]) -> None:
@@ -202,7 +202,7 @@ class Courier:
                 if result[2] is not None:
                     attempt = result[2].attempt
                     self.limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, None, 0.01)
-                self._steps.settle({job.id: token}, [result])
+                self.steps.settle({job.id: token}, [result])
                 self.limits.leave(job.endpoint.id)
         finally:
             client.close()

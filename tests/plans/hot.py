@@ -53,9 +53,9 @@ def heard(database: Database) -> Iterator[list[tuple[str, Any]]]:
     def listening(run: Run) -> Run:
         """What goes past SQLAlchemy."""
 
-        def listen(text: str, parameters: Any) -> Rows:
+        def listen(text: str, parameters: Any, /, **options: Any) -> Rows:
             statements.append((text, parameters))
-            return run(text, parameters)
+            return run(text, parameters, **options)
 
         return listen
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from billhook.store.queue_pauses import is_running
 from billhook.store.schema import Instant, as_instant, new_id, to_micros
 from billhook.store.statements import as_json
 from billhook.store.work import CLOCK_SKEW, DUE
+
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Wanted:
     """Merchants whose deliveries do."""
     mine: Collection[str] = ()
     """The tokens of what this process has in hand: what is held under others is another courier's."""
+    after: datetime = LONG_AGO
+    """What has been due since before that is not looked at: the caller knows that it is to be passed over."""
 
 
 def take(
@@ -129,7 +133,7 @@ SELECT id FROM endpoints WHERE id = ANY (string_to_array(%s::text, ',')) ORDER B
 _TAKE: Final = """
 WITH found AS MATERIALIZED (
   SELECT id, merchant_id, message_id, endpoint_id, attempts, attempts_before, due_at, subject, token FROM deliveries
-   WHERE {among} state = '{due}' AND due_at <= %s AND lane = %s AND {running}
+   WHERE {among} state = '{due}' AND due_at <= %s AND due_at > %s AND lane = %s AND {running}
      AND endpoint_id NOT IN (SELECT unnest(string_to_array(%s::text, ',')))
      AND merchant_id NOT IN (SELECT unnest(string_to_array(%s::text, ',')))
    {order} LIMIT %s FOR UPDATE SKIP LOCKED
@@ -185,6 +189,7 @@ _TAKE_LONGEST_DUE: Final = _TAKE.format(among="", due=DUE, running=_RUNNING, ord
 def _take_on_postgresql(run: Run, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
     given = (
         claim.horizon,
+        wanted.after,
         wanted.lane,
         ",".join(wanted.passing_over),
         ",".join(wanted.passing_over_all_of),
@@ -227,7 +232,7 @@ _FIND: Final = """
 SELECT subject IS NULL AND token IS NULL AND attempts < ?, endpoint_id, due_at, deliveries.id, deliveries.merchant_id,
        message_id, attempts + 1, attempts_before, type, body, pruned_at IS NOT NULL, inbox_id, traceparent
   FROM deliveries JOIN messages ON messages.id = message_id
- WHERE {among} state = '{due}' AND due_at <= ? AND lane = ? AND {running}
+ WHERE {among} state = '{due}' AND due_at <= ? AND due_at > ? AND lane = ? AND {running}
    AND endpoint_id NOT IN (SELECT value FROM json_each(?))
    AND deliveries.merchant_id NOT IN (SELECT value FROM json_each(?))
  {order} LIMIT ?
@@ -252,7 +257,7 @@ UPDATE deliveries SET attempts = attempts + 1, token = ?, due_at = ? WHERE id IN
 
 def _take_on_sqlite(tx: Tx, wanted: Wanted, rooms: Rooms, claim: _Claim) -> Taken:
     passing_over = (as_json(wanted.passing_over), as_json(wanted.passing_over_all_of))
-    given = (to_micros(claim.horizon), wanted.lane, *passing_over, wanted.limit)
+    given = (to_micros(claim.horizon), to_micros(wanted.after), wanted.lane, *passing_over, wanted.limit)
     if wanted.ids is None:
         rows = tx.exec_driver_sql(_FIND_LONGEST_DUE, (claim.max_attempts, *given)).fetchall()
     else:
