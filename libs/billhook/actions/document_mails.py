@@ -36,7 +36,7 @@ from billhook.store.documents import (
 from billhook.store.links import create_link
 from billhook.store.mails import Attachment, NewMail, add_mails, written
 from billhook.store.own_credit_notes import get_own_credit_note
-from billhook.store.work import DEAD
+from billhook.store.work import DEAD, Row
 
 _UNSAFE: Final = re.compile(r'[\s\x00-\x1f\x7f<>:"/\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069]+')
 """What some system has no files named with, and what turns a name around. Letters of any script may stay."""
@@ -53,6 +53,9 @@ class Sending:
     """The file is still to be made; the mails follow it."""
     rings: dict[str, list[str]] = field(default_factory=dict)
 
+
+_Row = sa.RowMapping | Row
+"""Of a document."""
 
 Heads = Mapping[str, Snapshot]
 """What documents show, without their lines, by their ids. Of thousands of lines that takes a while to read, so it is
@@ -112,7 +115,7 @@ def mails_for(
     ]
 
 
-def _head_of(row: sa.RowMapping, known: Heads) -> Snapshot:
+def _head_of(row: _Row, known: Heads) -> Snapshot:
     found = known.get(row["id"])
     return head(read_snapshot(row["snapshot"])) if found is None else found
 
@@ -124,7 +127,7 @@ def _called_for(tx: Tx, invoice_id: str) -> str:
     return kind if latest_document(tx, invoice_id, kind) is not None else "invoice"
 
 
-def _said(tx: Tx, row: sa.RowMapping, issued: Snapshot) -> Shown:
+def _said(tx: Tx, row: _Row, issued: Snapshot) -> Shown:
     """What an invoice's document says or, where something became of the invoice since, would say now: a mail does not
     ask for money that came, or that nobody wants any more."""
     found = book.get(tx, "invoice", row["subject_id"]) if row["kind"] == "invoice" else None
@@ -159,7 +162,7 @@ def _addresses(snapshot: Snapshot, to: Sequence[str] | None, anyone: bool) -> li
 
 def _mails(
     tx: Tx,
-    row: sa.RowMapping,
+    row: _Row,
     snapshot: Snapshot,
     addresses: Sequence[str],
     occasion: str,
@@ -183,7 +186,7 @@ def _mails(
     return mails
 
 
-def _mail(row: sa.RowMapping, said: Shown, about: str, address: str, page: str, seller_email: str | None) -> NewMail:
+def _mail(row: _Row, said: Shown, about: str, address: str, page: str, seller_email: str | None) -> NewMail:
     seller = header_text(said.seller.name)
     pay = [Action(said.labels.pay_online, said.pay_url)] if said.pay_url else []
     actions = [*pay, Action(hosted_words(said.language).view, page)]

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from billhook.store.database import Tx
-from billhook.store.statements import Insertion, Json, among_all, rows_of
+from billhook.store.statements import Insertion, Json, Statement, among_all, rows_of
 
 
 def among(tx: Tx, column: sa.ColumnElement[str], values: Collection[str]) -> sa.ColumnElement[bool]:
@@ -33,15 +33,37 @@ def update_many(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]], **al
     """Update rows, each of which names its `id` and the same other columns; `alike` are columns that all get."""
     if not rows:
         return
-    names = [*rows[0]]
-    if tx.dialect.name == "sqlite":
-        bound: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in names if name != "id"}
-        statement = sa.update(table).where(table.c.id == sa.bindparam("new_id")).values(bound | alike)
-        tx.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in rows])
+    names, sqlite = tuple(rows[0]), tx.dialect.name == "sqlite"
+    given: list[dict[str, Any]] = [{"rows": [*rows], "count": len(rows)}]
+    if sqlite:
+        given = [{f"new_{name}": value for name, value in row.items()} for row in rows]
+    if alike:
+        tx.execute(_updating(table, names, sqlite, alike), given)
         return
-    given, columns = rows_of(sa.bindparam(None, [*rows], type_=Json()), [table.c[name] for name in names])
+    for one in given:
+        _update(table, names).run(tx, **one)
+
+
+@functools.cache
+def _update(table: sa.Table, names: tuple[str, ...]) -> Statement:
+    return Statement(lambda sqlite: _updating(table, names, sqlite, {}))
+
+
+def _updating(table: sa.Table, names: Sequence[str], sqlite: bool, alike: Mapping[str, Any]) -> sa.Update:
+    if sqlite:
+        new_id, *new = (sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in ("id", *_others(names)))
+        return (
+            sa.update(table)
+            .where(table.c.id == new_id)
+            .values({**dict(zip(_others(names), new, strict=True)), **alike})
+        )
+    rows, columns = rows_of(sa.bindparam("rows", type_=Json()), [table.c[name] for name in names])
     # The planner takes the rows of a JSON for a hundred, and would rather walk through a table than look a hundred up.
-    few = sa.select(*(one.label(name) for name, one in zip(names, columns, strict=True))).select_from(given)
-    new = few.limit(len(rows)).subquery("new")
-    values = {name: new.c[name] for name in names if name != "id"}
-    tx.execute(sa.update(table).where(table.c.id == new.c.id).values(values | alike))
+    few = sa.select(*(one.label(name) for name, one in zip(names, columns, strict=True))).select_from(rows)
+    found = few.limit(sa.bindparam("count", type_=sa.Integer)).subquery("new")
+    values = {name: found.c[name] for name in _others(names)}
+    return sa.update(table).where(table.c.id == found.c.id).values({**values, **alike})
+
+
+def _others(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != "id"]

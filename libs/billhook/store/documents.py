@@ -15,11 +15,11 @@ from billhook.rules.book.invoice import Invoice
 from billhook.rules.document import DocumentKind, Seller, Snapshot
 from billhook.rules.invoice import snapshot_of
 from billhook.store import statements
-from billhook.store.bulk import among
+from billhook.store.bulk import among, update_many
 from billhook.store.database import Tx
 from billhook.store.schema import Instant, merchant_column, metadata, new_id, trace_column
 from billhook.store.statements import Insertion, Statement
-from billhook.store.work import due_index, work_columns
+from billhook.store.work import Row, due_index, work_columns
 
 documents = sa.Table(
     "documents",
@@ -102,29 +102,18 @@ _MADE: Final = Statement(
 
 
 def set_files(tx: Tx, rendered: Sequence[Rendered]) -> None:
-    if rendered:
-        tx.execute(
-            sa.update(documents)
-            .where(documents.c.id == sa.bindparam("row_id"))
-            .values(
-                object_key=sa.bindparam("key"),
-                sha256=sa.bindparam("digest"),
-                size=sa.bindparam("bytes"),
-                engine=sa.bindparam("drawn_by"),
-                warning=sa.bindparam("what_is_wrong"),
-            ),
-            [
-                {
-                    "row_id": r.document_id,
-                    "key": r.object_key,
-                    "digest": r.sha256,
-                    "bytes": r.size,
-                    "drawn_by": r.engine,
-                    "what_is_wrong": r.warning,
-                }
-                for r in rendered
-            ],
-        )
+    made = [
+        {
+            "id": one.document_id,
+            "object_key": one.object_key,
+            "sha256": one.sha256,
+            "size": one.size,
+            "engine": one.engine,
+            "warning": one.warning,
+        }
+        for one in rendered
+    ]
+    update_many(tx, documents, made)
 
 
 def set_mail_to(tx: Tx, document_id: str, addresses: Sequence[str]) -> None:
@@ -137,11 +126,23 @@ def documents_by_id(tx: Tx, ids: Collection[str]) -> list[sa.RowMapping]:
     return list(tx.execute(query).mappings())
 
 
-def documents_to_mail(tx: Tx, ids: Collection[str]) -> list[sa.RowMapping]:
+def documents_to_mail(tx: Tx, ids: Collection[str]) -> list[Row]:
     """Those of them that have a file and wait to be mailed."""
-    c = documents.c
-    query = sa.select(documents).where(among(tx, c.id, ids), c.mail_to.is_not(None), c.object_key.is_not(None))
-    return [row for row in tx.execute(query.order_by(c.id)).mappings() if row["mail_to"]]
+    found = [dict(zip(documents.c.keys(), row, strict=True)) for row in _TO_MAIL.rows(tx, ids=[*ids])]
+    return [row for row in found if row["mail_to"]]
+
+
+_TO_MAIL: Final = Statement(
+    lambda sqlite: (
+        sa.select(documents)
+        .where(
+            statements.among(documents.c.id, "ids", sqlite),
+            documents.c.mail_to.is_not(None),
+            documents.c.object_key.is_not(None),
+        )
+        .order_by(documents.c.id)
+    )
+)
 
 
 def list_documents(tx: Tx, subject_id: str, *, merchant_id: str | None = None) -> list[sa.RowMapping]:
