@@ -111,7 +111,11 @@ class Traffic:
         return min(MOST_AHEAD, int(self.most * AHEAD_SECONDS / self.seconds))
 
     def room(self, now: datetime) -> int:
-        return 0 if self.breaker.is_open(now) else max(0, self.most + self.ahead - self.busy)
+        if self.breaker.is_open(now):
+            return 0
+        if self.breaker.opened:
+            return int(self.busy < (breaker.MOST_PROBES if self.cap is None else 1))
+        return max(0, self.most + self.ahead - self.busy)
 
     @property
     def is_quick(self) -> bool:
@@ -124,8 +128,9 @@ class Traffic:
         was `tried` does not, and is put off for a little at a time."""
         wait = max(SHORTEST_WAIT, timedelta(seconds=self.seconds))
         first, each = now + wait, wait / max(1, self.most)
-        if self.breaker.is_open(now):
-            first, each = self.breaker.open_until or now, timedelta(seconds=breaker.OPEN_SECONDS)
+        if self.breaker.opened:
+            each = timedelta(seconds=breaker.OPEN_SECONDS)
+            first = self.breaker.open_until if self.breaker.is_open(now) and self.breaker.open_until else now + each
         if tried:
             return first + (first - now) * random.random()
         at, furthest = max(first, self.turns_until or first), now + LONGEST_WAIT
@@ -197,6 +202,8 @@ class EndpointLimits:
         traffic = self.traffic(endpoint_id)
         traffic.merchant_id = merchant_id
         traffic.busy += places
+        if places > 0 and traffic.breaker.opened and not traffic.breaker.is_open(now := self.now()):
+            traffic.breaker = breaker.probing(traffic.breaker, now)
         self._note(endpoint_id, traffic)
         self._all_busy += places
         if merchant_id not in self._busy:
@@ -398,7 +405,7 @@ class EndpointLimits:
                 if traffic.breaker.opened or (traffic.turns_until is not None and traffic.seconds <= SLOW_SECONDS):
                     self.recovered.add(endpoint_id)
                     traffic.turns_until = None
-                self.judge(endpoint_id, breaker.succeeded(traffic.breaker))
+                self.judge(endpoint_id, breaker.succeeded(traffic.breaker, max(0, traffic.busy - 1)))
                 if ramp is not None:
                     ramp.answered = min(ramp.answered + 1, IN_FLIGHT)
             else:

@@ -11,7 +11,7 @@ from consumers.world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billhook.rules.breaker import FIRST_WINDOW, OPEN_SECONDS, TRIP
+from billhook.rules.breaker import FIRST_WINDOW, MOST_PROBES, OPEN_SECONDS, TRIP
 from billhook.store.deliveries import Waiting, deliveries
 from billhook.store.endpoints import set_disabled, update_endpoint
 from services.courier.limits import ASSURED, BEYOND, IN_FLIGHT, WORTH_A_CLAIM, EndpointLimits
@@ -80,9 +80,16 @@ def test_an_endpoint_that_is_down_is_left_alone_and_uses_up_no_attempts(world: W
     wait = sorted((at - world.clock()).total_seconds() for at in due(world))
     assert wait == [OPEN_SECONDS * turn for turn in range(1, 31)]
 
-    world.clock.move(seconds=2 * OPEN_SECONDS)
-    assert len(courier.take()[1]) == 1  # the probe
+    taken = []
+    for _ in range(MOST_PROBES + 1):  # all of which hang
+        world.clock.move(seconds=2 * OPEN_SECONDS)
+        taken.append([len(courier.take()[1]) for _ in range(2)])
+    assert taken == [*[[1, 0]] * MOST_PROBES, [0, 0]]
+    courier.limits.answered(endpoint, "2xx", 200, None, 0.01)
     assert courier.limits.open_breakers() == 0
+    assert courier.limits.recovered == {endpoint}
+    courier.limits.leave(endpoint)
+    assert len(courier.take()[1]) == 2  # the others, which still hang, take nobody's place
 
 
 def test_a_retry_is_put_off_for_a_little_at_a_time_since_no_success_pulls_it_forward(world: World) -> None:

@@ -16,6 +16,7 @@ from billhook.rules.breaker import (
     TRIP,
     Breaker,
     failed,
+    probing,
     succeeded,
 )
 
@@ -51,6 +52,19 @@ def test_after_its_time_one_probe_decides() -> None:
     assert breaker.window == 1
     assert seconds_open(failed(breaker, later), later) == OPEN_SECONDS
     assert not succeeded(breaker).is_open(later)
+
+
+def test_a_probe_that_hangs_keeps_the_next_from_nothing() -> None:
+    breaker, now = tripped(), NOW
+    for _ in range(5):
+        assert breaker.open_until is not None
+        now = breaker.open_until
+        breaker = probing(breaker, now)
+        assert seconds_open(breaker, now) == OPEN_SECONDS
+    assert failed(breaker, now) == breaker  # by then the next one's time is known
+    assert seconds_open(failed(breaker, now, 60.0), now) == 60.0
+    assert seconds_open(failed(breaker, now, 1e9), now) == OPEN_SECONDS_LIMIT
+    assert succeeded(breaker).opened == 0
 
 
 def test_it_ramps_up_after_an_outage() -> None:

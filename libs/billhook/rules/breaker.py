@@ -11,7 +11,7 @@ has shown that it answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,6 +32,9 @@ OPEN_SECONDS_LIMIT: Final = 300.0
 20 … 300 s. While an endpoint is down, messages wait for it without using up attempts."""
 
 _LONGEST: Final = timedelta(seconds=OPEN_SECONDS_LIMIT)
+
+MOST_PROBES: Final = 3
+"""Under way at once, where they hang: as many as begin before the first has used up the time that a request has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +65,35 @@ def is_at_ease(breaker: Breaker) -> bool:
     return breaker.window >= FIRST_WINDOW and breaker.failures == 0 and breaker.opened == 0
 
 
-def succeeded(breaker: Breaker) -> Breaker:
-    """After an answer. The window grows by one for each, which doubles it every time it was used up."""
+def succeeded(breaker: Breaker, hanging: int = 0) -> Breaker:
+    """After an answer. The window grows by one for each, which doubles it every time it was used up. Where it is the
+    first after an outage, the probes that are still `hanging` take no place of it."""
     if breaker == WELL:
         return WELL
-    return Breaker(min(breaker.window + 1, LARGEST_WINDOW))
+    return Breaker(min(breaker.window + 1 + (hanging if breaker.opened else 0), LARGEST_WINDOW))
 
 
 def failed(breaker: Breaker, now: datetime, pause_seconds: float | None = None) -> Breaker:
     """After a failure. With `pause_seconds`, which the receiver asked for (`Retry-After`), it opens at once."""
-    if breaker.is_open(now):
-        return breaker  # it was under way before
+    pause = timedelta(seconds=min(pause_seconds or 0.0, OPEN_SECONDS_LIMIT))
+    if breaker.open_until is not None and breaker.is_open(now):
+        # It was under way before, or is the probe that keeps it open.
+        return replace(breaker, open_until=max(breaker.open_until, now + pause))
     failures = breaker.failures + 1
     if failures < TRIP and pause_seconds is None:
         window = breaker.window if failures == 1 else max(1, breaker.window // 2)
         return Breaker(window, failures, breaker.opened)
+    return _opened(breaker, now, pause)
+
+
+def probing(breaker: Breaker, now: datetime) -> Breaker:
+    """While a probe is on its way to one that was down. Whether that comes back or hangs, the next one goes when its
+    time has come."""
+    return _opened(breaker, now, timedelta())
+
+
+def _opened(breaker: Breaker, now: datetime, pause: timedelta) -> Breaker:
     seconds = min(OPEN_SECONDS * 2.0 ** max(0, breaker.opened - PATIENT_AFTER + 1), OPEN_SECONDS_LIMIT)
-    seconds = max(seconds, min(pause_seconds or 0.0, OPEN_SECONDS_LIMIT))
     # The exponent stays where the time does not grow any more.
     opened = min(breaker.opened + 1, PATIENT_AFTER + 10)
-    return Breaker(1, max(failures, TRIP), opened, now + timedelta(seconds=seconds))
+    return Breaker(1, TRIP, opened, now + max(timedelta(seconds=seconds), pause))
