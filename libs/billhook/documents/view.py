@@ -302,7 +302,7 @@ class _Writer:
             return words.headline_nothing
         if at is None:
             return sentences[0].format(amount=self.write.money(amount))
-        return sentences[1].format(amount=self.write.money(amount), date=self.write.day(at))
+        return sentences[1].format(amount=self.write.money(amount), date=_whole(self.write.day(at)))
 
     def line(self, line: Line) -> ShownLine:
         return ShownLine(
