@@ -23,6 +23,7 @@ class Counting:
         self._draw = draw
         self._closed = closed or threading.Event()
         self._pages: deque[str] = deque()
+        self._names: set[str] = set()
         self._added = 0
 
     @property
@@ -33,7 +34,12 @@ class Counting:
     def worn(self) -> bool:
         return self._added >= 4
 
+    def takes(self, page: str) -> bool:
+        return not self._names or page[0] in self._names
+
     def add(self, page: str) -> None:
+        self._names.add(page[0])
+        assert len(self._names) == 1
         assert self._added < 4
         self._added += 1
         self._pages.append(page)
@@ -101,6 +107,14 @@ def test_what_an_engine_dies_of_is_told_and_the_next_batch_has_another() -> None
             list(shared.draw(pages(5)))
         assert "failed: no room" in list(shared.draw(pages(2, "x")))
         assert list(shared.draw(pages(3, "y"))) == ["y0", "y1", "y2"]
+
+
+def test_what_may_not_be_drawn_together_is_drawn_by_engines_one_after_the_other() -> None:
+    """No engine gets pages of two names, whatever lies before it (it would refuse)."""
+    with closing(pool(str.upper)) as shared, ThreadPoolExecutor(2) as threads:
+        mixed = [f"{name}{number}" for number in range(6) for name in ("a", "a", "b", "c")]
+        drawn = [threads.submit(lambda: list(shared.draw(iter(mixed)))) for _ in range(2)]
+        assert [one.result(30) for one in drawn] == [[page.upper() for page in mixed]] * 2
 
 
 def test_an_engine_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:

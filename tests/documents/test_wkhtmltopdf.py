@@ -230,6 +230,25 @@ read -r source target; : > "$target"; exit 3"""
     assert second == RenderError("wkhtmltopdf ended and left no document", "it ended with 3. ")
 
 
+def test_pages_of_two_merchants_templates_never_meet_in_a_process(tmp_path: Path) -> None:
+    """Each process says what it was given to draw, and what else lay in its directory."""
+    body = f"""
+while read -r source target; do
+  echo "$$ $(cat *.html)" >> {tmp_path}/seen
+  printf '%%PDF-1.4 %%%%EOF' > "$target"
+done"""
+    templates = ["one", None, "two", "one", None] * 4
+    pages = [HtmlPage(f"<{template}>", datetime.now(UTC), template=template) for template in templates]
+    with closing(Wkhtmltopdf(script(tmp_path / "engine", body))) as renderer:
+        assert list(renderer.draw(pages)) == [b"%PDF-1.4 %%EOF"] * len(pages)
+    seen: dict[str, set[str]] = {}
+    for line in (tmp_path / "seen").read_text().splitlines():
+        process, drawn = line.split()
+        seen.setdefault(process, set()).update(drawn.replace("><", "> <").split())
+    assert {len(names) for names in seen.values()} == {1}
+    assert set.union(*seen.values()) == {"<one>", "<two>", "<None>"}
+
+
 def test_one_page_that_hangs_is_given_up_at_its_deadline_and_the_others_are_drawn(mortal: Wkhtmltopdf) -> None:
     first, hung, last = mortal.render(list(map(plain, ["first", "SLEEP", "last"])))
     assert (text_of(first), text_of(last)) == ("first", "last")

@@ -67,7 +67,11 @@ class Engines:
     def draw(self, routed: Sequence[RoutedRequest]) -> Iterator[tuple[int, Drawn]]:
         """Yields the index of each document in `routed`, with its PDF or the reason there is none, as soon as it is
         drawn; the engine goes on with the next meanwhile. No document can spoil another."""
-        html = [place for place, one in enumerate(routed) if one.engine == "wkhtmltopdf"]
+        # By template, for pages of two are not drawn by one process.
+        html = sorted(
+            (place for place, one in enumerate(routed) if one.engine == "wkhtmltopdf"),
+            key=lambda place: routed[place].own or "",
+        )
         typst = [place for place, one in enumerate(routed) if one.engine == "typst"]
         if html:  # looking for the engine and making a place for it costs 4 ms a batch
             yield from self._draw_html(routed, html)
@@ -87,7 +91,7 @@ class Engines:
                 page = own.get(place)
                 html = page if isinstance(page, str) else document_html(shown[place], logo=_data_uri(request.logo))
                 html = watermarked(html, request.shown.test)
-                yield HtmlPage(html, request.dated, request.shown.paper)
+                yield HtmlPage(html, request.dated, request.shown.paper, routed[place].own)
 
         for place, drawn in zip(good, self._wkhtmltopdf.draw(pages()), strict=True):
             unshown = legible[place][1]

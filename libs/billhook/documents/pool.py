@@ -38,6 +38,9 @@ class Engine(Protocol[P_contra, D_co]):
     def worn(self) -> bool:
         """Whether it is to end once it has drawn what was added."""
 
+    def takes(self, page: P_contra) -> bool:
+        """Whether a page may be drawn where those before it were."""
+
     def add(self, page: P_contra) -> None: ...
     def take(self) -> D_co: ...
     def close(self) -> None: ...
@@ -120,24 +123,28 @@ class Pool(Generic[P, D]):
     def _run(self) -> None:
         engine: Engine[P, D] | None = None
         laid: deque[_Job[P, D]] = deque()
+        job: _Job[P, D] | None = None
         try:
             while True:
                 full = len(laid) == _LAID or (laid and engine is not None and engine.worn)
-                job = None if full else self._next(0 if laid else _IDLE_SECONDS)
+                if job is None and not full:
+                    job = self._next(0 if laid else _IDLE_SECONDS)
                 if job is None and not laid:
                     return
                 try:
-                    if job is None:
+                    other = job is not None and engine is not None and not engine.takes(job.page)
+                    if job is None or (laid and other):
                         assert engine is not None
                         drawn = engine.take()
                         laid.popleft().drawn.set_result(drawn)
                         continue
-                    if engine is not None and not laid and not engine.fit:
+                    if engine is not None and (other or (not laid and not engine.fit)):
                         engine.close()
                         engine = None
                     laid.append(job)
+                    job = None
                     engine = engine or self._start()
-                    engine.add(job.page)
+                    engine.add(laid[-1].page)
                 except OSError as error:
                     while laid:
                         laid.popleft().drawn.set_result(self._failed(error))
@@ -145,8 +152,8 @@ class Pool(Generic[P, D]):
                         engine.close()
                         engine = None
         except Exception as error:  # whoever waits for the pages has to hear of it
-            for job in laid:
-                job.drawn.set_exception(error)
+            for waiting in [*laid, *filter(None, [job])]:
+                waiting.drawn.set_exception(error)
         finally:
             with self._changed:
                 self._threads.discard(threading.current_thread())

@@ -3,7 +3,8 @@
 The engine is wkhtmltopdf 0.12.6, an old WebKit that nobody maintains any more, so it is confined: no script, no file
 but the page itself, no network, little environment, and a deadline after which it is killed. Many pages go through one
 process, since starting it costs five times what drawing a page does; it is always given a few pages more than have been
-taken from it.
+taken from it. They are pages of one merchant's template, or of our own look: what a page does to the engine meets no
+other merchant's.
 
 pdfkit builds the command line. It is never handed a page: pdfkit turns `<meta name="pdfkit-…">` inside a page into
 command-line options (CVE-2025-26240), which is how a customer's name could read a server's files. It also waits for the
@@ -41,6 +42,8 @@ class HtmlPage:
     dated: datetime
     """What the PDF says of its making, since the real moment would make every copy a different file."""
     paper: Paper = "a4"
+    template: str | None = None
+    """The source of the merchant's template that wrote it. What that does to an engine is to meet no other's pages."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ class _Engine:
         """Those that are not taken yet."""
         self._pipes: dict[int, int] = {}
         """Of these pages, as far as a process was given them: where their PDFs are read."""
+        self._template: str | None = None
         self._added = 0
         self._drawn = 0
 
@@ -206,7 +210,12 @@ class _Engine:
         """It has drawn so many pages that its memory grew."""
         return self._added >= _PAGES_A_PROCESS
 
+    def takes(self, page: HtmlPage) -> bool:
+        """Pages of one template, or of none, are drawn by one process and lie in one directory."""
+        return page.template == self._template
+
     def add(self, page: HtmlPage) -> None:
+        self._template = page.template
         index = self._added
         with open(f"{self._place}/{index}.html", "wb") as file:
             file.write(page.html.encode("utf-8", "replace"))
