@@ -165,6 +165,9 @@ def test_however_many_merchants_hang_the_next_one_finds_room(world: World) -> No
         limits.enter(f"ep_{number}", merchant, room)
         assert limits.share(merchant) == 0
     assert limits._all_busy < IN_FLIGHT + BEYOND
+    limits.enter("ep_0", "mrc_0", rest := IN_FLIGHT + BEYOND - limits._all_busy)
+    assert limits.share("mrc_next") == 0  # there is no more than all
+    limits.enter("ep_0", "mrc_0", -rest)
     for number in range(16):  # what is given back is free for whoever wants it
         limits.enter(f"ep_{number}", f"mrc_{number}", -limits.traffic(f"ep_{number}").busy)
     limits.enter("ep_0", "mrc_0", WORTH_A_CLAIM)

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -553,6 +554,31 @@ def test_stopping_waits_for_what_is_under_way(world: World) -> None:
     with world.database.read() as tx:
         held = sa.select(deliveries.c.token).where(deliveries.c.state == "due")
         assert tx.execute(held).scalar() is not None
+
+
+def test_stopping_waits_for_what_is_being_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, claiming, go_on = plain.FastPath.claim, threading.Event(), threading.Event()
+
+    def claims(self: plain.FastPath, *given: Any) -> plain.Claimed:
+        claimed = claim(self, *given)
+        if claimed.jobs:
+            claiming.set()
+            assert go_on.wait(60)
+        return claimed
+
+    monkeypatch.setattr(plain.FastPath, "claim", claims)
+    world.endpoint(URL)
+    world.say()
+    with dispatching(world) as office:
+        assert claiming.wait(60)
+        stopping = threading.Thread(target=office.dispatcher.stop, args=(60,))
+        stopping.start()
+        until(office.dispatcher._stopping.is_set)
+        go_on.set()
+        until(lambda: office.client.sent)
+        office.answer()
+        stopping.join()
+    assert office.states() == ["delivered"]
 
 
 def test_what_is_left_for_want_of_a_share_is_looked_for_once_there_is_one_and_not_before(world: World) -> None:

@@ -14,8 +14,9 @@ from billhook.store.database import Database, Tx
 from billhook.store.deliveries import deliveries
 from billhook.store.endpoints import Endpoint
 from billhook.store.ordering import SOON, in_turn, release
-from billhook.store.replays import create_replay
+from billhook.store.replays import advance, create_replay
 
+HOUR = timedelta(hours=1)
 BEFORE, LATER = NOW - timedelta(hours=1), NOW - timedelta(minutes=1)
 
 
@@ -43,6 +44,8 @@ def waits(tx: Tx, delivery_id: str) -> bool:
         ("held", (False, False)),
         ("held, and asked for", (True, True)),
         ("held, and asked for elsewhere", (False, False)),
+        ("held, and asked for until it came", (False, False)),
+        ("held, and passed by who asked for it", (False, False)),
         *((state, (False, False)) for state in ("delivered", "dead", "canceled", "expired")),
         ("dead, and replayed", (False, True)),
         ("delivered, and replayed", (False, True)),
@@ -57,11 +60,14 @@ def test_what_holds_up_a_later_delivery(
         endpoint, earlier, later = two_in_a_row(tx, state)
         if asked == "replayed":
             queues.replay(tx, "deliveries", [earlier], by="key_1", now=NOW)
-        if asked.startswith("asked for"):
-            whose = endpoint if asked == "asked for" else endpoint_of(tx, "mrc_a", BEFORE)
-            create_replay(
-                tx, "mrc_a", kind="replay", endpoint=whose, states=["held"], since=BEFORE, by="key_1", now=NOW
+        if "asked for" in asked:
+            whose = endpoint_of(tx, "mrc_a", BEFORE) if asked.endswith("elsewhere") else endpoint
+            span = {"since": BEFORE} if "until" not in asked else {"since": BEFORE - HOUR, "until": BEFORE - HOUR / 2}
+            job = create_replay(
+                tx, "mrc_a", kind="replay", endpoint=whose, states=["held"], by="key_1", now=NOW, **span
             )
+            if asked.startswith("passed"):
+                advance(tx, job.id, earlier, 0)
         tx.execute(sa.update(deliveries).where(deliveries.c.id == later).values(replayed=replayed))
         assert waits(tx, later) is expected[replayed]
         assert not waits(tx, earlier)
@@ -94,3 +100,8 @@ def test_a_turn_comes_when_the_one_before_is_over_also_behind_one_that_is_replay
         nexts = release(tx, {first: (endpoint.id, "cus_1")}, NOW)
         assert {one.delivery_id for one in nexts} == {replayed, new}
         assert set(tx.execute(sa.select(deliveries.c.due_at).where(deliveries.c.id != first)).scalars()) == {NOW}
+
+        retry = NOW + timedelta(minutes=5)  # what was tried waits for its retry, whoever is over
+        tx.execute(sa.update(deliveries).values(due_at=retry, attempts=1))
+        release(tx, {first: (endpoint.id, "cus_1")}, NOW)
+        assert set(tx.execute(sa.select(deliveries.c.due_at)).scalars()) == {retry}
