@@ -14,6 +14,8 @@ from desk.world import Desk, new_env, serving
 from playwright.sync_api import Browser, BrowserContext, Page
 from store.databases import lay_ledger
 
+from billhook.documents.hosted_page import hosted_html
+from billhook.documents.view import shown
 from billhook.rules.terms import Party, Terms
 from billhook_testing import samples
 
@@ -107,6 +109,20 @@ def test_by_keyboard_one_gets_to_the_pdf_and_sees_where_one_is(desk: Desk, conte
     assert {url.split("/")[2] for url in visit.requests if not url.startswith("data:")} == {
         desk.address.removeprefix("http://")
     }
+
+
+def test_figures_end_at_one_place_also_where_words_run_to_the_left(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.set_content(hosted_html(shown(samples.invoice(samples.terms(4, "ar"))), [], nonce="n"))
+    ends = """selector => [...document.querySelectorAll(selector)].map(cell => {
+        const text = document.createRange();
+        text.selectNodeContents(cell);
+        return text.getBoundingClientRect().right;
+    })"""
+    for figures in (".totals dd", "td:last-child"):
+        found = page.evaluate(ends, figures)
+        assert len(found) > 3
+        assert max(found) - min(found) < 1
 
 
 def test_on_the_narrowest_phone_nothing_is_to_the_side(desk: Desk, context: BrowserContext) -> None:
