@@ -31,7 +31,7 @@ LARGE = 8 * 1024 * 1024
 class App:
     """Reads the body and answers with its length; waits for a word before it answers `/held`, and at `/streamed`
     between the head and the rest; reads nothing at `/early`, says much at `/large`, says it in `/pieces`, and fails at
-    `/broken`, as at `/short`, where it says less than it was to."""
+    `/broken`, as at `/short`, where it says less than it was to. `/names` is answered with those of the headers."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -58,6 +58,8 @@ class App:
             await send({"type": "http.response.body", "body": b"two"})
             return
         said = b"x" * LARGE if scope["path"] == "/large" else b"%d" % len(body)
+        if scope["path"] == "/names":
+            said = b" ".join(name for name, _ in scope["headers"])
         headers = [(b"content-length", b"%d" % len(said))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         while scope["path"] == "/streamed" and not self.go.is_set():
@@ -374,6 +376,58 @@ def test_where_a_body_may_or_may_not_come_the_connection_ends() -> None:
         connection.sendall(request(b"", "/early", announced=10, more="Expect: 100-continue\r\n"))
         assert answer(connection) == (200, b"0")
         assert ended(connection)
+
+
+OFFERS = (
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+)
+
+
+@pytest.mark.timeout(60)
+def test_who_offers_another_protocol_is_answered_in_this_one_body_and_all() -> None:
+    chunks = b"POST / HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+    with served() as server:
+        for offer in OFFERS:
+            for whole in (request(b"abcdefg", more=offer), chunks % offer.encode()):
+                connection = server.connect()
+                connection.sendall(request(b"a") + whole + whole + request(b"ab"))
+                assert [answer(connection)[1] for _ in range(4)] == [b"1", b"7", b"7", b"2"]
+                for piece in (whole[:-12], whole[-12:-2], whole[-2:]):
+                    connection.sendall(piece)
+                    time.sleep(0.01)  # or they may come as one
+                assert answer(connection) == (200, b"7")
+        connection = server.connect()
+        connection.sendall(b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n" + request(b"a"))
+        assert answer(connection)[0] == 400
+        assert ended(connection)
+
+
+@pytest.mark.timeout(60)
+def test_what_stands_behind_a_body_says_nothing_of_its_request() -> None:
+    head = b"POST /names HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with served() as server:
+        connection = server.connect()
+        connection.sendall(head + b"1\r\na\r\n0\r\nAuthorization: Bearer other\r\n\r\n" + request(path="/names"))
+        assert answer(connection) == (200, b"host transfer-encoding")
+        assert answer(connection) == (200, b"host content-length")
+
+
+@pytest.mark.timeout(60)
+def test_a_whole_address_may_be_asked_for_and_the_old_protocol_knows_no_chunks_and_no_word() -> None:
+    with served() as server:
+        connection = server.connect()
+        connection.sendall(request(b"ab", "http://x") + request(b"abc", "http://x?y"))
+        assert [answer(connection), answer(connection)] == [(200, b"2"), (200, b"3")]
+        old = request(b"a", "/pieces", more="Expect: 100-continue\r\n").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        connection.sendall(old)
+        said = b""
+        while piece := connection.recv(65536):
+            said += piece
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert b"transfer-encoding" not in head
+        assert body == b"one two"
 
 
 def test_the_head_of_an_answer_goes_out_with_its_body_and_waits_for_none() -> None:

@@ -189,9 +189,7 @@ class BoundedConnection(asyncio.Protocol):
         self._server_state = server_state
         self._app_state = app_state
         self._connections = cast("set[BoundedConnection]", server_state.connections)
-        self._parser: Any = httptools.HttpRequestParser(self)
-        # What follows a request after which the client closes is that client's business.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._new_parser()
         self._addresses: tuple[Any, Any] = (None, None)
         """The server's and the client's."""
         self._cycle: RequestCycle | None = None
@@ -203,6 +201,8 @@ class BoundedConnection(asyncio.Protocol):
         self._url: bytes | None = None  # until it says its first word
         self._headers: list[tuple[bytes, bytes]] = []
         self._expects_word = False
+        self._offers_another = False
+        """Whether it offers to go on in another protocol."""
         self._place: tuple[bytes, str, bytes, bytes] = (b"", "", b"", b"")
         """The address that was asked for last, and what it says: senders ask for one again and again."""
         self._deadline: asyncio.TimerHandle | None = None
@@ -254,9 +254,7 @@ class BoundedConnection(asyncio.Protocol):
         self._began = False
         self._besides += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # no other protocol is spoken here, and who asks for one is answered in this one
+            self._parse(data)
         except httptools.HttpParserError:
             if not self.transport.is_closing():
                 self._refuse("malformed", 400, "malformed", "This is no request of HTTP/1.1.")
@@ -266,6 +264,27 @@ class BoundedConnection(asyncio.Protocol):
             self._refuse("head", 431, "head_too_large", f"Address and headers are more than {HEAD_LIMIT:,} bytes.")
         if self._receiving and self._deadline is None and not self.transport.is_closing():
             self._arm()
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        # What follows a request after which the client closes is that client's business.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _parse(self, data: bytes) -> None:
+        """No other protocol is spoken here, and who offers one is answered in this one (RFC 9110, 7.8). A parser that
+        has heard of the offer takes all that follows for the other one's, the body too: so the request is told to
+        another, without the offer."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+            old, self._parser = self._parser, self._new_parser()
+            lines = b"".join(b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade")
+            head = (old.get_method(), self._url or b"", old.get_http_version().encode(), lines)
+            self._parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % head)
 
     def eof_received(self) -> bool:
         """Who has sent all may still wait for the answer (RFC 9112, 9.6)."""
@@ -320,6 +339,11 @@ class BoundedConnection(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._offers_another = self._parser.should_upgrade()
+        if self._offers_another:
+            if self._parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserInvalidMethodError("nothing is connected to here")
+            return  # it comes again without the offer
         self.bounds.idle.pop(self, None)
         if len(self._pipeline) >= MOST_PIPELINED and not self.transport.is_closing():
             self.bounds.count("pipelined")
@@ -329,7 +353,8 @@ class BoundedConnection(asyncio.Protocol):
         url = self._url or b""
         if url != self._place[0]:
             parsed = httptools.parse_url(url)
-            self._place = url, urllib.parse.unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
+            path = parsed.path or b"/"  # of `http://host`, as a proxy is asked
+            self._place = url, urllib.parse.unquote(path.decode("ascii")), path, parsed.query or b""
         version = self._parser.get_http_version()
         server, client = self._addresses
         scope = {
@@ -347,6 +372,8 @@ class BoundedConnection(asyncio.Protocol):
             "headers": self._headers,
             "state": self._app_state.copy(),
         }
+        self._headers = []  # what comes behind the body is none of the head, and may say nothing of it
+        self._expects_word = self._expects_word and version != "1.0"  # which has no such word
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
         before = self._cycle
         cycle = self._cycle = RequestCycle(self, scope, keep_alive=keep_alive, expects_word=self._expects_word)
@@ -370,6 +397,8 @@ class BoundedConnection(asyncio.Protocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
+        if self._offers_another:
+            return
         self._receiving = False
         self._disarm()
         cycle = self._cycle

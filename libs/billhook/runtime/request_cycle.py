@@ -150,8 +150,8 @@ class RequestCycle:
         self._head = b""
         """What is still to be sent of it."""
         self._chunked = False
-        self._left = 0
-        """Bytes of the body that are to follow."""
+        self._left: int | None = 0
+        """Bytes of the body that are to follow; None: until the connection ends."""
 
     def add(self, body: bytes) -> int:
         """More of the body has come; how many bytes wait to be received."""
@@ -253,6 +253,8 @@ class RequestCycle:
             lines += b"connection: close\r\n"
         if self.scope["method"] == "HEAD" or status in (204, 304):
             pass  # no body follows
+        elif head.length is None and self.scope["http_version"] == "1.0":
+            self._left = None  # it knows no chunks
         elif head.length is None:
             self._chunked = True
             lines += b"transfer-encoding: chunked\r\n"
@@ -266,7 +268,7 @@ class RequestCycle:
             self._left, body = 0, b""
         elif self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        else:
+        elif self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the body of an answer is not as long as its Content-Length says")
