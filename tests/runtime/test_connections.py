@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import resource
@@ -20,7 +21,7 @@ import pytest
 import uvicorn
 
 from billhook.metrics import Metrics
-from billhook.runtime.connections import HEAD_LIMIT, MOST_PIPELINED, Bounds
+from billhook.runtime.connections import HEAD_LIMIT, MOST_PIPELINED, BoundedConnection, Bounds
 from billhook.runtime.request_body import read_body
 from billhook_testing.prompt_server import PromptServer
 
@@ -266,6 +267,30 @@ def test_whoever_closes_their_half_still_hears_the_answer() -> None:
         assert [answer(several) for _ in range(2)] == [(200, b"3"), (200, b"2")]
         assert ended(whole)
         assert ended(several)
+
+
+@pytest.mark.timeout(60)
+def test_connections_that_have_ended_need_no_collector() -> None:
+    def left() -> int:
+        return sum(isinstance(one, BoundedConnection) for one in gc.get_objects())
+
+    with served() as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for more in ("", OFFERS[0]):
+                connection = server.connect()
+                connection.sendall(request(b"a", more=more) * 2)
+                assert answer(connection) == answer(connection) == (200, b"1")
+                connection.close()
+            cut = server.connect()
+            cut.sendall(request(b"a", "/held"))
+            eventually(lambda: left() == 1)
+            cut.close()
+            server.app.go.set()
+            eventually(lambda: left() == 0)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.timeout(60)

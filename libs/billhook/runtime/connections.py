@@ -248,7 +248,8 @@ class BoundedConnection(asyncio.Protocol):
         self._disconnect()
         self._pipeline.clear()
         self.flow.resume_writing()
-        self._parser = None  # it refers to us
+        # They refer to us: where connections come and go, the collector would find them only after many hundreds.
+        self._parser = self._cycle = self._answering = None
 
     def data_received(self, data: bytes) -> None:
         self._began = False
