@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 INK: Final = "#1f2430"
@@ -27,6 +28,7 @@ def ink_on(colour: str) -> str:
     return max(PAPER, INK, key=lambda other: _contrast(colour, other))
 
 
+@lru_cache(maxsize=256)
 def _contrast(one: str, other: str) -> float:
     """WCAG 2's contrast ratio of two colours, from 1 to 21."""
     lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)

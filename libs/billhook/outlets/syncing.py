@@ -15,22 +15,24 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
 
-AT_ONCE: Final = 16
-"""As many as there are documents in a batch."""
+AT_ONCE: Final = 8
+"""Half as many as there are documents in a batch: two one after the other took as long, for they wait for the same
+writes of the filesystem's, and to wake a thread for each cost a sixth more of the processor."""
 
 
 def sync_all(paths: Sequence[Path], pool: Executor) -> None:
     """Files or directories are on the disk when this returns. Raises OSError."""
     if len(paths) == 1:
-        _sync(paths[0])
+        _sync(paths)
     else:
-        for _ in pool.map(_sync, paths):
+        for _ in pool.map(_sync, [paths[share::AT_ONCE] for share in range(min(AT_ONCE, len(paths)))]):
             pass
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync(paths: Sequence[Path]) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
