@@ -320,14 +320,14 @@ def test_by_the_rules_too_what_lies_behind_a_full_claim_is_looked_for(
 ) -> None:
     monkeypatch.setattr("services.courier.limits.MOST_NOTED", -1)
     endpoint = world.endpoint(URL)
-    for _ in range(20):
+    for _ in range(40):
         world.say()
     with dispatching(world, batch=16) as office:
         until(lambda: len(office.client.sent) == FIRST_WINDOW)
-        for _ in range(20):
+        for _ in range(40):
             office.dispatcher._limits.answered(endpoint, "2xx", 200, None, 0.01)
         office.bells["fresh"].look()
-        until(lambda: len(office.client.sent) == 20, "coming past the full claim")
+        until(lambda: len(office.client.sent) == 40, "coming past the full claim")
 
 
 def test_more_that_is_rung_for_than_there_is_room_is_left_to_the_rules(world: World) -> None:
