@@ -422,9 +422,20 @@ def test_who_offers_another_protocol_is_answered_in_this_one_body_and_all() -> N
                     connection.sendall(piece)
                     time.sleep(0.01)  # or they may come as one
                 assert answer(connection) == (200, b"7")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "asked",
+    [b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", request(b"a", more="Host: y\r\n")],
+    ids=["tunnel", "two hosts"],
+)
+def test_what_this_server_cannot_be_asked_is_malformed(asked: bytes) -> None:
+    with served() as server:
         connection = server.connect()
-        connection.sendall(b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n" + request(b"a"))
-        assert answer(connection)[0] == 400
+        connection.sendall(asked + request(b"a"))
+        status, body = answer(connection)
+        assert (status, json.loads(body)["error"]["code"]) == (400, "malformed")
         assert ended(connection)
 
 

@@ -201,6 +201,7 @@ class BoundedConnection(asyncio.Protocol):
         self._url: bytes | None = None  # until it says its first word
         self._headers: list[tuple[bytes, bytes]] = []
         self._expects_word = False
+        self._hosts = 0
         self._offers_another = False
         """Whether it offers to go on in another protocol."""
         self._place: tuple[bytes, str, bytes, bytes] = (b"", "", b"", b"")
@@ -328,18 +329,22 @@ class BoundedConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._receiving = self._began = True
-        self._url, self._headers, self._expects_word = b"", [], False
+        self._url, self._headers, self._expects_word, self._hosts = b"", [], False, 0
 
     def on_url(self, url: bytes) -> None:
         self._url = (self._url or b"") + url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
             self._expects_word = True
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._hosts > 1:  # a proxy may have gone by the one, and we would by the other (RFC 9112, 3.2)
+            raise httptools.HttpParserError("more than one Host")
         self._offers_another = self._parser.should_upgrade()
         if self._offers_another:
             if self._parser.get_method() == b"CONNECT":
