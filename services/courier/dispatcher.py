@@ -96,6 +96,7 @@ class Lane:
     name: str
     listener: Listener
     busy: int = 0
+    """Under way; what waits in hand for a place of an endpoint with a cap is not."""
     claiming: int = 0
     """Room held by a claim that has not come back."""
     look_at: datetime | None = None
@@ -291,7 +292,6 @@ class Dispatcher:
         self._leases.take(token, [job.id for job in jobs])
         self._steps.in_hand(len(jobs))
         with self._lock:
-            lane.busy += len(jobs)
             self._bytes += sum(len(job.message.body) for job in jobs)
         for job in jobs:
             if not _has_cap(job) or self._places.take(job.endpoint.id, (lane, job)):
@@ -320,6 +320,8 @@ class Dispatcher:
     # Sending.
 
     def _send(self, lane: Lane, job: DeliveryJob) -> None:
+        with self._lock:
+            lane.busy += 1
         started = self._clock()
         span = None if self._tracing is None else _span(self._tracing, job)
         outgoing = self._delivery.request(job, started)
@@ -335,7 +337,11 @@ class Dispatcher:
 
     def _over(self, lane: Lane, result: Result, span: Span | None) -> None:
         """What was under way is over, and its place free."""
-        self._back(lane, result, span)
+        with self._lock:
+            lane.busy -= 1
+            if lane.busy % LEAST_ROOM == 0:
+                self._roomier.notify_all()
+        self._back(result, span)
         job = result[0]
         if not _has_cap(job):
             return
@@ -346,10 +352,10 @@ class Dispatcher:
             self._send(others_lane, other)
 
     def _send_no_more(self, waiting: Sequence[tuple[Lane, DeliveryJob]], reason: str) -> None:
-        for lane, job in waiting:
-            self._back(lane, (job, Defer(self._clock(), reason), None), None)
+        for _, job in waiting:
+            self._back((job, Defer(self._clock(), reason), None), None)
 
-    def _back(self, lane: Lane, result: Result, span: Span | None) -> None:
+    def _back(self, result: Result, span: Span | None) -> None:
         job, outcome, tried = result
         if span is not None:
             about = self._delivery.about(job, tried)
@@ -359,13 +365,10 @@ class Dispatcher:
             self._limits.answered(job.endpoint.id, attempt.outcome, attempt.status_code, tried.pause_seconds, seconds)
         self._leave(job)
         with self._lock:
-            lane.busy -= 1
             self._bytes -= len(job.message.body)
             self._results.add(result, None if span is None else span.traceparent)
             if len(self._results) == 1:
                 self._to_settle.notify()
-            if lane.busy % LEAST_ROOM == 0:
-                self._roomier.notify_all()
 
     def _leave(self, job: DeliveryJob) -> None:
         for name in self._limits.leave(job.endpoint.id):

@@ -39,6 +39,7 @@ def test_a_place_is_taken_again_in_the_moment_of_an_answer(world: World, monkeyp
         assert waiting(here) == 0  # nothing is known of it
         here.answer(QUICK)
         until(lambda: waiting(here) == MOST_AHEAD, "claiming ahead")
+        assert here.dispatcher._lanes["fresh"].busy == 1  # others find the room of what waits
         for _ in range(MOST_AHEAD):
             here.answer(QUICK)
             assert len(here.client.sent) == 1
