@@ -17,6 +17,7 @@ from billhook.rules.book.change import Change
 from billhook.rules.book.invoice import CreditNote, InvoiceLine
 from billhook.rules.export import COLUMNS
 from billhook.store import book
+from services.desk.routes.documents import invoice_subject
 
 
 def rows(desk: Desk, whose: Belongings, what: str = "invoices", **query: Any) -> list[dict[str, str]]:
@@ -103,6 +104,9 @@ def test_what_is_a_test_is_never_beside_what_is_real(desk: Desk, world: World) -
         assert [line["livemode"] for line in lines(desk, ours, what)] == [True] * len(real[what])
     answer = desk.get("/v1/exports/invoices.csv", key=ours.key, mode="test")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="test-invoices.csv"'
+    with desk.env.database.read() as tx:
+        named = [invoice_subject(book.get(tx, "invoice", one)).name for one in (ids[0], ours.ids["invoice_id"])]
+    assert [name.startswith("TEST-") for name in named] == [True, False], "so are its PDFs"
 
 
 def test_the_order_is_that_of_the_numbers(desk: Desk, world: World) -> None:
