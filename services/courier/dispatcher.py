@@ -38,7 +38,7 @@ from billhook.store.database import Database, is_outage
 from billhook.store.deliveries import deliveries, due_for, pull_forward
 from billhook.store.queues import lane_name
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
-from services.courier.limits import BEYOND, IN_FLIGHT, Admission, EndpointLimits
+from services.courier.limits import BEYOND, IN_FLIGHT, SLOW_SECONDS, Admission, EndpointLimits
 from services.courier.places import Places
 from services.courier.plain import FastPath
 from services.courier.returned import Returned, Traced
@@ -342,11 +342,12 @@ class Dispatcher:
             if lane.busy % LEAST_ROOM == 0:
                 self._roomier.notify_all()
         self._back(result, span)
-        job = result[0]
+        job, _, tried = result
         if not _has_cap(job):
             return
         endpoint_id = job.endpoint.id
-        if self._limits.fails(endpoint_id):
+        if self._limits.fails(endpoint_id) or (tried is not None and tried.attempt.duration_ms > SLOW_SECONDS * 1000):
+            # Also what waited for long: its merchant may have switched the endpoint off meanwhile.
             self._send_no_more(self._places.give_back(endpoint_id), "its endpoint failed before it could be sent")
         for others_lane, other in self._places.leave(endpoint_id):
             self._send(others_lane, other)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from billhook.outlets.webhooks.exchange import Request
 from billhook.outlets.webhooks.response import Response
 from billhook.rules.breaker import Breaker
+from billhook.store.endpoints import set_disabled
 from services.courier.limits import MOST_AHEAD, Traffic
 from services.courier.places import Places
 
@@ -151,6 +152,27 @@ def test_what_waits_in_hand_goes_back_where_its_endpoint_fails(world: World) -> 
         back = [row for row in world.rows("deliveries", "attempts", "token", "state") if row[1:] == (None, "due")]
         assert [attempts for attempts, *_ in back].count(0) >= 2
         assert office.parts.problem is None
+
+
+def test_what_waited_for_long_is_not_sent_to_an_endpoint_that_was_switched_off_meanwhile(world: World) -> None:
+    endpoint = world.endpoint(URL, max_in_flight=1)
+    for _ in range(8):
+        world.say()
+    with dispatching(world) as office:
+        until(lambda: office.client.sent)
+        office.answer(QUICK)
+        until(lambda: waiting(office) == 6, "claiming ahead")
+        with world.database.begin() as tx:
+            set_disabled(tx, endpoint, world.clock(), "by hand")
+        office.answer(Response("timeout", None, "nothing came", duration_ms=15_000))
+        assert office.client.sent == []
+
+        def is_held() -> bool:
+            office.look()
+            return office.states().count("held") >= 6
+
+        until(is_held)
+        assert office.client.sent == []
 
 
 def test_a_courier_that_stops_keeps_nothing_that_it_has_not_sent(world: World) -> None:
