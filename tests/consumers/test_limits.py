@@ -200,8 +200,13 @@ def test_what_is_remembered_is_bounded_and_nothing_under_way_is_forgotten(
     for number in range(40):
         for places in (1, -1):
             limits.enter(f"ep_{number}", f"mrc_{number}", places)
-    for held in (limits._known, limits._ramps, limits._roomy):
-        assert len(held) <= 5
+    assert len(limits._known) <= 5
+    assert len(limits._ramps) <= 5
+    monkeypatch.setattr("services.courier.limits.MOST_KNOWN", 1000)
+    for number in range(40):
+        for places in (1, -1):
+            limits.enter(f"ep_{number}", f"mrc_{number}", places)
+    assert len(limits._roomy) <= 4
     assert limits.traffic("ep_busy").busy == 2
     assert limits.look("fresh").rooms.known["ep_busy"] == FIRST_WINDOW - 2
     monkeypatch.setattr("services.courier.limits.MOST_NOTED", 0)
