@@ -137,9 +137,8 @@ class Traffic:
         self.turns_until = min(at + each, furthest)
         return at if at < furthest else furthest - LONGEST_WAIT / 2 * random.random()
 
-    def has_made_room(self, now: datetime) -> bool:
+    def is_worth_a_claim(self, room: int) -> bool:
         """For half of what may be under way, since a claim costs as much as sending 50 messages."""
-        room = self.room(now)
         return room * 2 >= room + self.busy
 
 
@@ -260,6 +259,11 @@ class EndpointLimits:
         if len(self._roomy) > MOST_ROOMY:
             del self._roomy[next(iter(self._roomy))]
 
+    def room_for(self, traffic: Traffic, now: datetime) -> int:
+        """Its room, but that nothing more waits in hand while others may want the room. Call it with the lock."""
+        room = traffic.room(now)
+        return room if IN_FLIGHT - self._all_busy >= BEYOND else max(0, room - traffic.ahead)
+
     def places(self, endpoint_id: str) -> int:
         """How many may be under way from here to an endpoint that has a cap."""
         with self.lock:
@@ -282,16 +286,13 @@ class EndpointLimits:
             is_tight = room < WORTH_A_CLAIM
             known, full, capped, judged = {}, [], {}, []
             for name, traffic in {**self._roomy, **self._noted}.items():
-                places = traffic.room(now)
+                places = self.room_for(traffic, now)
                 if not places:
                     full.append(name)
                     traffic.left.add(lane)
                     continue
                 if traffic.cap is not None:
-                    ahead = traffic.ahead
-                    if is_tight:  # nothing waits in hand while others wait for room
-                        places, ahead = max(0, places - ahead), 0
-                    capped[name] = ahead - traffic.busy
+                    capped[name] = places - traffic.most
                 # Of one about which nothing is known here its record may say that it was down: that is for the rules.
                 if traffic.breaker != NEW:
                     judged.append(name)
@@ -313,7 +314,7 @@ class EndpointLimits:
         now = self.now()
         with self.lock:
             crowded = self._crowd_out({merchant_id: self.share(merchant_id) for merchant_id in self._busy}, lane)
-            endpoints = [name for name, traffic in self._noted.items() if not traffic.room(now)]
+            endpoints = [name for name, traffic in self._noted.items() if not self.room_for(traffic, now)]
             for name in endpoints:
                 self._noted[name].left.add(lane)
             return endpoints, crowded
@@ -329,7 +330,7 @@ class EndpointLimits:
         """Which of these have room. A claim in this lane came upon something due for each."""
         now = self.now()
         with self.lock:
-            roomy = {name for name in endpoint_ids if self.traffic(name).room(now)}
+            roomy = {name for name in endpoint_ids if self.room_for(self.traffic(name), now)}
             for name in set(endpoint_ids) - roomy:
                 self.traffic(name).left.add(lane)
             return roomy
@@ -343,7 +344,7 @@ class EndpointLimits:
                 traffic = self.traffic(endpoint_id)
                 if not self.share(merchant_id) or self._ramps_up(merchant_id):
                     self.crowd(merchant_id, lane)
-                elif traffic.has_made_room(now) and traffic.room(now):
+                elif (room := self.room_for(traffic, now)) and traffic.is_worth_a_claim(room):
                     again = True
                 else:
                     traffic.left.add(lane)
@@ -353,7 +354,8 @@ class EndpointLimits:
         """Endpoints that have no room and will not soon: what is due for them is to be put off."""
         now = self.now()
         with self.lock:
-            return [name for name, traffic in self._noted.items() if not traffic.room(now) and not traffic.is_quick]
+            full = (name for name, traffic in self._noted.items() if not self.room_for(traffic, now))
+            return [name for name in full if not self._noted[name].is_quick]
 
     def turns(self, waiting: Sequence[deliveries.Waiting]) -> list[tuple[str, datetime]]:
         """When each of these may go out, by its id. To an endpoint that was switched off nothing goes: claims are to
@@ -419,7 +421,7 @@ class EndpointLimits:
             traffic = self.traffic(endpoint_id)
             self.enter(endpoint_id, traffic.merchant_id, -1)
             found = self._uncrowded()
-            if traffic.left and traffic.has_made_room(self.now()):
+            if traffic.left and traffic.is_worth_a_claim(self.room_for(traffic, self.now())):
                 found |= traffic.left
                 traffic.left = set()
             return found
@@ -507,13 +509,13 @@ class Admission:
         if traffic.breaker == Breaker() and endpoint.failing_since is not None:
             self._limits.judge(endpoint.id, breaker.SUSPECT)  # it was down when the process before this one ended
         traffic.cap = endpoint.max_in_flight
-        places = traffic.room(now)
+        places = self._limits.room_for(traffic, now)
         elsewhere = with_others.get(endpoint.id, 0)
         if endpoint.max_in_flight is not None:
             left = endpoint.max_in_flight - elsewhere
             if left > 0:
                 traffic.places = left
-            places = min(places, left + traffic.ahead - traffic.busy if left > 0 else 0)
+            places = min(places, left + places - traffic.most if left > 0 else 0)
         share = self._limits.share(endpoint.merchant_id)
         crowded = share < min(places, len(queue))
         places = max(0, min(places, share, len(queue)))

@@ -17,7 +17,7 @@ from billhook.outlets.webhooks.exchange import Request
 from billhook.outlets.webhooks.response import Response
 from billhook.rules.breaker import Breaker
 from billhook.store.endpoints import set_disabled
-from services.courier.limits import MOST_AHEAD, Traffic
+from services.courier.limits import BEYOND, IN_FLIGHT, MOST_AHEAD, EndpointLimits, Traffic
 from services.courier.places import Places
 
 URL = "https://merchant.test/hook"
@@ -200,6 +200,21 @@ def test_no_more_is_in_hand_than_is_soon_sent() -> None:
     assert ahead(seconds=0.5) == 0
     assert ahead(breaker=Breaker(4, 1)) == MOST_AHEAD
     assert ahead(breaker=Breaker(4, 2)) == 0
+
+
+def test_nothing_waits_in_hand_while_others_want_the_room(world: World) -> None:
+    """It would hold the room without being sent, and each claim would come upon what waits for a place."""
+    limits = EndpointLimits(world.clock)
+    limits.traffic("ep").cap = 4
+    for _ in range(8):
+        limits.answered("ep", "2xx", 200, None, 0.02)
+    limits.enter("ep", "mrc", 4)
+    assert limits.look("fresh").rooms.known == {"ep": MOST_AHEAD}
+    limits.enter("ep_else", "mrc_else", IN_FLIGHT - BEYOND)
+    look = limits.look("fresh")
+    assert "ep" in look.full
+    assert not limits.wait_for_room([("ep", "mrc")], "fresh")
+    assert limits.leave("ep") == set()
 
 
 STEPS = st.tuples(st.integers(0, 2), st.sampled_from(["claim", "answer", "settle", "fail", "die"]))
