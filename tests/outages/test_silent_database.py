@@ -23,7 +23,7 @@ from billhook.runtime.health import Probes
 from billhook.runtime.service import Health
 from billhook.runtime.settings import Settings
 from billhook.store import fitness, merchants
-from billhook.store.database import Database, is_store_away, is_unwritable, run_in
+from billhook.store.database import Database, is_store_away, is_unwritable
 from billhook_testing.proxy import Proxy, proxy
 from billhook_testing.servers import PostgresServer
 
@@ -285,9 +285,9 @@ def test_a_pooler_that_lends_connections_for_a_transaction_costs_one_try(
     database = Database(postgres.create_database())
 
     def ask() -> None:
-        for _ in range(2):
+        for _ in range(8):
             with database.begin() as tx:  # a rollback would forget what is prepared
-                run_in(tx)("SELECT 1", ())
+                tx.exec_driver_sql("SELECT 1")
 
     def state() -> None:
         with database.statement() as run:

@@ -38,15 +38,6 @@ to the one that can be written to; this one stays as it is for as long as it is 
 _TAKEN_FOR_GRANTED: Final = ("DateStyle=ISO", "default_transaction_isolation=read\\ committed")
 """How times are written, which the driver reads in one way, and what a transaction sees of those beside it."""
 
-_PLANNED_ONCE: Final = "plan_cache_mode=force_generic_plan"
-"""What is prepared is planned once. PostgreSQL would plan it anew for each execution where it finds that a plan for
-these very parameters costs less by so much, and over the short statements of the hot path that took longer than all
-else it did."""
-
-_NEVER: Final = 2**31
-"""Executions after which the driver prepares what nobody asked it to: what SQLAlchemy puts together is planned for its
-parameters, which say which of our partial indexes serve it. Statements that are made once have their words in them."""
-
 _LOOK_UP_SECONDS: Final = 3.0
 """How long the name of a server may take: with a silent name server the system's resolver takes up to a minute."""
 
@@ -184,9 +175,8 @@ def engine(
     """`alike`: what engines of both dialects are made with."""
     # A dead server must be noticed: without a limit a connect to a silent host waits for minutes.
     arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "billhook"}
-    arguments["prepare_threshold"] = _NEVER
     # Whatever a server, a database or a role has for its default. Options in the URL take precedence.
-    options = [*_TAKEN_FOR_GRANTED, _PLANNED_ONCE]
+    options = [*_TAKEN_FOR_GRANTED]
     if answer_seconds is not None:
         # The server gives up a statement, or its wait for a lock, before we do: whoever hears nothing must take the
         # server for silent and drop the connection.
