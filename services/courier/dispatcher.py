@@ -37,8 +37,9 @@ from billhook.store import work
 from billhook.store.database import Database, is_outage
 from billhook.store.deliveries import deliveries, due_for, pull_forward
 from billhook.store.queues import lane_name
+from services.courier.admission import Admission
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result, Tried
-from services.courier.limits import BEYOND, IN_FLIGHT, SLOW_SECONDS, Admission, EndpointLimits
+from services.courier.limits import BEYOND, IN_FLIGHT, SLOW_SECONDS, EndpointLimits
 from services.courier.places import Places
 from services.courier.plain import FastPath
 from services.courier.returned import Returned, Traced

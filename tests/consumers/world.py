@@ -35,8 +35,9 @@ from billhook.store.vault import Vault, new_key
 from billhook.tracing import Tracing
 from billhook_testing.clock import ManualClock
 from services.bookkeeper.posting import Posting
+from services.courier.admission import Admission
 from services.courier.delivery import Delivery, DeliveryJob, Outgoing, Result
-from services.courier.limits import Admission, EndpointLimits
+from services.courier.limits import EndpointLimits
 from services.invoicer.rendering import Rendering
 
 LOOPBACK = Reach(allowed=parse_networks("127.0.0.0/8"), allow_http=True)

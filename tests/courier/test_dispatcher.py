@@ -24,7 +24,8 @@ from billhook.store.messages import Message, add_messages
 from billhook.store.plain_deliveries import Settled
 from services.courier import delivery as courier_delivery
 from services.courier import plain
-from services.courier.limits import ASSURED, IN_FLIGHT, Admission, EndpointLimits
+from services.courier.admission import Admission
+from services.courier.limits import ASSURED, IN_FLIGHT, EndpointLimits
 from services.courier.returned import SLICE, Returned
 
 URL = "https://merchant.test/hook"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -154,14 +155,21 @@ def test_what_waits_in_hand_goes_back_where_its_endpoint_fails(world: World) -> 
         assert office.parts.problem is None
 
 
-def test_what_waited_for_long_is_not_sent_to_an_endpoint_that_was_switched_off_meanwhile(world: World) -> None:
-    endpoint = world.endpoint(URL, max_in_flight=1)
+@contextmanager
+def claiming_ahead(world: World) -> Iterator[Office]:
+    """A courier that has sent one of eight, has the next under way to the one place there is, and six in hand."""
     for _ in range(8):
         world.say()
     with dispatching(world) as office:
         until(lambda: office.client.sent)
         office.answer(QUICK)
         until(lambda: waiting(office) == 6, "claiming ahead")
+        yield office
+
+
+def test_what_waited_for_long_is_not_sent_to_an_endpoint_that_was_switched_off_meanwhile(world: World) -> None:
+    endpoint = world.endpoint(URL, max_in_flight=1)
+    with claiming_ahead(world) as office:
         with world.database.begin() as tx:
             set_disabled(tx, endpoint, world.clock(), "by hand")
         office.answer(Response("timeout", None, "nothing came", duration_ms=15_000))
@@ -177,12 +185,7 @@ def test_what_waited_for_long_is_not_sent_to_an_endpoint_that_was_switched_off_m
 
 def test_a_courier_that_stops_keeps_nothing_that_it_has_not_sent(world: World) -> None:
     world.endpoint(URL, max_in_flight=1)
-    for _ in range(8):
-        world.say()
-    with dispatching(world) as office:
-        until(lambda: office.client.sent)
-        office.answer(QUICK)
-        until(lambda: waiting(office) == 6, "claiming ahead")
+    with claiming_ahead(world) as office:
         threading.Timer(0.1, office.answer).start()
         assert office.dispatcher.stop(60)
     held = [token for token, state in world.rows("deliveries", "token", "state") if state == "due"]
