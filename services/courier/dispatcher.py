@@ -419,6 +419,7 @@ class Dispatcher:
         self._count(results)
         ids = [job.id for job, _, _ in results]
         tokens = {row_id: self._leases.token(row_id) for row_id in ids}
+        self._leases.give_back(job.id for job, outcome, _ in results if isinstance(outcome, Defer))
         try:
             if left := self._plain.settle(tokens, results):
                 mine = {job.id: tokens[job.id] for job, _, _ in left}
@@ -429,7 +430,7 @@ class Dispatcher:
         finally:
             self._steps.took([self._leases.seconds(row_id) for row_id in ids])
             self._steps.in_hand(-len(ids))
-            self._leases.release(ids)
+            self._leases.release(tokens)
 
     def _count(self, results: Sequence[Result]) -> None:
         attempts = [tried for _, _, tried in results if tried is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -181,6 +181,32 @@ def test_what_waited_for_long_is_not_sent_to_an_endpoint_that_was_switched_off_m
 
         until(is_held)
         assert office.client.sent == []
+
+
+def test_what_is_given_back_is_claimed_again_in_the_moment_in_which_that_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for still under way, it waited for a whole lease."""
+    world.endpoint(URL, max_in_flight=1)
+
+    def given_back() -> list[tuple[object, ...]]:
+        """When those that were never tried are due, and who has them."""
+        rows = world.rows("deliveries", "due_at", "token", "attempts", "state")
+        return [(at, token) for at, token, attempts, state in rows if state == "due" and (attempts == 0 or token)]
+
+    with claiming_ahead(world) as office:
+        leases = office.dispatcher._leases
+        release = leases.release
+
+        def late(tokens: Mapping[str, str]) -> None:
+            office.look()
+            until(lambda: any(at != world.clock() for at, _ in given_back()), "a claim before it is released")
+            release(tokens)
+
+        monkeypatch.setattr(leases, "release", late)
+        office.answer(Response("timeout", None, "nothing came", duration_ms=15_000))
+        until(lambda: office.client.sent, "sending one of them")
+        assert [at for at, token in given_back() if token is None] == [world.clock()] * 5
 
 
 def test_a_courier_that_stops_keeps_nothing_that_it_has_not_sent(world: World) -> None:

@@ -53,7 +53,10 @@ def test_what_is_in_hand_is_renewed_and_what_was_given_back_is_not(database: Dat
     assert desk.due() == [renewed] * 2
     desk.pass_time(LEASE / 6)
     assert desk.due() == [renewed] * 2
-    desk.leases.release(desk.ids[:1])
+    first = desk.ids[0]
+    desk.leases.release({first: "tok_of_another"})  # which is not what it is held under
+    assert desk.leases.holds(first)
+    desk.leases.release({first: desk.leases.token(first)})
     desk.pass_time(LEASE / 2)
     assert desk.due() == [renewed, desk.clock() + LEASE]
     assert [desk.leases.holds(row_id) for row_id in desk.ids] == [False, True]
@@ -124,7 +127,7 @@ def test_one_thread_renews_for_block_after_block_and_ends_when_none_follows(data
         desk.leases.take("tok_of_the_next", desk.ids)
         assert keepers() - others == {keeper}
     assert [desk.leases.token(row_id) for row_id in desk.ids] == ["tok_of_the_next"]
-    desk.leases.release(desk.ids)
+    desk.leases.release(dict.fromkeys(desk.ids, "tok_of_the_next"))
     until(lambda: not keeper.is_alive())
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ class _Lease:
     token: str
     taken_at: float
     renewed_at: float
+    given_back: bool = False
 
 
 class Leases:
@@ -59,13 +60,24 @@ class Leases:
             self._taken = True
             self._held.update((row_id, _Lease(token, now, now)) for row_id in ids)
 
-    def release(self, ids: Iterable[str]) -> None:
+    def give_back(self, ids: Iterable[str]) -> None:
+        """What was not begun is about to be written as due again. Whoever claims it from then on may have it, also
+        before it is released here."""
         with self._lock:
             for row_id in ids:
-                self._held.pop(row_id, None)
+                self._held[row_id].given_back = True
+
+    def release(self, tokens: Mapping[str, str]) -> None:
+        """Let go of what is held under these, each by its id, and not of what was taken anew."""
+        with self._lock:
+            for row_id, token in tokens.items():
+                if row_id in self._held and self._held[row_id].token == token:
+                    del self._held[row_id]
 
     def holds(self, row_id: str) -> bool:
-        return row_id in self._held
+        """Whether it is under way here, or what came of it is still to be written."""
+        lease = self._held.get(row_id)
+        return lease is not None and not lease.given_back
 
     def token(self, row_id: str) -> str:
         return self._held[row_id].token
@@ -125,9 +137,7 @@ class Leases:
         try:
             yield
         finally:
-            with self._lock:
-                mine = [row_id for row_id in ids if row_id in self._held and self._held[row_id].token == token]
-            self.release(mine)
+            self.release(dict.fromkeys(ids, token))
 
     def _keep_while_needed(self) -> None:
         while True:
